@@ -1,0 +1,1 @@
+"""What a row becomes before a model sees it: sentences, text vectors, multiplexed look-ups. Imports nothing of `recsys`."""

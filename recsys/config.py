@@ -1,0 +1,323 @@
+"""One frozen settings tree, read from TOML. An unknown key is an error that names the nearest valid one.
+
+Every path in a configuration is relative to the working directory; data sources are relative to `data_root`.
+Each key carries a comment in the form `(unit or range) meaning`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.errors import InputError
+
+Format = Literal["csv", "jsonl", "parquet", "delta", "sequences"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False)
+
+
+class SourceSettings(_Section):
+    """Where a table's rows come from and how to read them."""
+
+    source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
+    format: Format | None = None  # None: by the file's extension
+    separator: str = ","  # csv only: any string, "::" too
+    encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
+    fields: tuple[str, ...] | None = None  # csv only: the fields' names, for a file without a header line
+    max_rejected_share: Share = 0.01  # (0 to 1) more rejected rows than this stop the run
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The declared sources, always as a tuple."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+
+class InteractionSettings(SourceSettings):
+    """The interaction log."""
+
+    columns: dict[Literal["user_id", "item_id", "timestamp", "event", "weight"], str] = {}  # ours = theirs
+    time_unit: Literal["auto", "s", "ms", "us"] = "auto"  # of numeric times; "auto" decides by magnitude
+    timezone: str | None = None  # of times written without a zone; without it such a time is rejected
+
+
+class CategoricalSettings(_Section):
+    """One categorical attribute of an item."""
+
+    separator: str | None = None  # splits one string into several values ("a|b")
+
+
+class IdMapSettings(_Section):
+    """A file of two columns that translates the catalogue's ids into the log's."""
+
+    source: str  # each line: the log's id, the catalogue's id
+    separator: str = " "
+
+
+class ItemSettings(SourceSettings):
+    """The item catalogue."""
+
+    columns: dict[Literal["item_id"], str] = {}
+    text: tuple[str, ...] = ()  # attributes of the item's sentence, in order; the first one is the title
+    categorical: dict[str, CategoricalSettings] = {}  # attributes that become multiplexed features
+    id_map: IdMapSettings | None = None
+
+
+class UserSettings(SourceSettings):
+    """User attributes; kept in the `users` table."""
+
+    columns: dict[Literal["user_id"], str] = {}
+
+
+class FilterSettings(_Section):
+    """Which interactions count."""
+
+    min_user_interactions: int = Field(default=1, ge=1)  # iterative k-core together with the next
+    min_item_interactions: int = Field(default=1, ge=1)
+    min_weight: float | None = None  # interactions with a lower weight are dropped
+    events: tuple[str, ...] | None = None  # None: every event counts
+    repeats: Literal["keep", "first", "last"] = "keep"  # a user's repeated item: all, the first, the last
+
+
+class SplitSettings(_Section):
+    """What is held out for validation and test."""
+
+    strategy: Literal["leave-one-out", "time"] = "leave-one-out"
+    test_from: datetime | None = None  # time: the cut-off; None: the fractions below decide
+    validation_from: datetime | None = None
+    test_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)  # time: share of interactions after the cut
+    validation_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _cut_offs_have_a_zone(self) -> Self:
+        for name in ("test_from", "validation_from"):
+            value = getattr(self, name)
+            if value is not None and value.tzinfo is None:
+                raise ValueError(f"{name} = {value.isoformat()} has no time zone; write {value.isoformat()}Z")
+        if self.test_from and self.validation_from and self.validation_from >= self.test_from:
+            raise ValueError(
+                f"validation_from = {self.validation_from.isoformat()} must lie before "
+                f"test_from = {self.test_from.isoformat()}"
+            )
+        return self
+
+
+class TextSettings(_Section):
+    """The frozen text encoder."""
+
+    model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes offline with recsys[offline]
+    batch_size: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=128, ge=8, le=512)  # longer sentences are cut, and counted
+    dimensions: int | None = Field(default=256, ge=8)  # after whitening; None: the encoder's own, not whitened
+
+
+class ModelSettings(_Section):
+    """The item tower and the sequence encoder."""
+
+    kind: Literal["bert4rec", "text"] = "bert4rec"
+    dimensions: int = Field(default=64, ge=8)  # width of item vectors and of the encoder
+    blocks: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1)
+    max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
+    dropout: Dropout = 0.1
+    norm_first: bool = True  # normalise before each branch (pre-norm), as the published recipe does not
+    ids: bool = True  # channel: the item's id
+    attributes: bool = True  # channel: the categorical attributes, where the catalogue has them
+    text: bool = True  # channel: the text vector, where the catalogue has text
+    id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
+    attribute_lookups: int = Field(default=2, ge=1, le=8)
+    table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
+    id_dropout: Dropout = 0.1  # share of items whose id is hidden in a step, so that new items get a vector
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        for name in ("heads", "id_lookups", "attribute_lookups"):
+            value = getattr(self, name)
+            if self.dimensions % value:
+                raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
+        if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
+            raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
+        return self
+
+
+class TrainSettings(_Section):
+    """Cloze training."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_share: Share = 0.05  # of all steps; then cosine decay to a tenth of the rate
+    clip_norm: float = Field(default=1.0, gt=0)  # of the global gradient
+    mask_probability: float = Field(default=0.2, gt=0, lt=1)  # cloze: share of positions hidden
+    mask_last_share: Share = 0.1  # cloze: share of histories in which only the last item is hidden
+    average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
+    evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
+    patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
+
+
+class EvaluateSettings(_Section):
+    """The offline report."""
+
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 100)
+    exclude_seen: bool = True  # the history's own items cannot be ranked
+    baselines: tuple[Literal["popularity", "transitions", "text+transitions"], ...] = (
+        "popularity",
+        "transitions",
+        "text+transitions",
+    )
+
+
+class RetrieveSettings(_Section):
+    """The candidate table."""
+
+    k: int = Field(default=100, ge=1)  # candidates a user
+    exclude_seen: bool = True
+    batch_size: int = Field(default=1024, ge=1)  # users a search
+
+
+class ExportSettings(_Section):
+    """The copy of the candidate table for downstream services."""
+
+    path: str | None = None  # None: nothing is exported
+    format: Literal["parquet", "csv"] = "parquet"
+    layout: Literal["long", "wide"] = "long"  # a row a candidate, or a row a user with a list of items
+    columns: dict[str, str] = {}  # ours = theirs: which columns, in this order; empty: all
+
+
+class TrackingSettings(_Section):
+    """MLflow."""
+
+    uri: str = "sqlite:///mlruns/mlflow.db"  # any MLflow server; its artifacts lie beside a local store
+    experiment: str | None = None  # None: the configuration's name
+    register_model: bool = True  # the bundle becomes a version of a registered model
+
+
+class Settings(_Section):
+    """Everything that one run depends on besides the tables."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seed: int = Field(default=0, ge=0)
+    data_root: str = "."  # folder (or URL) that the sources are relative to
+    warehouse: str = "warehouse"  # root of the Delta tables, bundles and run states
+    interactions: InteractionSettings
+    items: ItemSettings | None = None
+    users: UserSettings | None = None
+    filter: FilterSettings = FilterSettings()
+    split: SplitSettings = SplitSettings()
+    text: TextSettings = TextSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
+    export: ExportSettings = ExportSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _text_needs_text(self) -> Self:
+        if self.model.kind == "text" and not (self.items and self.items.text):
+            raise ValueError('model.kind = "text" needs items.text, the attributes that make an item\'s sentence')
+        return self
+
+    def digest(self) -> str:
+        """sha256 (hex) of the settings in canonical form: equal settings, equal digest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a TOML file, apply `key.path=value` overrides and validate.
+
+    Parameters
+    ----------
+    path
+        The configuration file.
+    overrides
+        `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string.
+
+    Raises
+    ------
+    InputError
+        Missing file, broken TOML, unknown key, wrong type or value; one sentence.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no configuration {path} (looked in {Path.cwd()}); `recsys init LOG` writes one."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_settings(tree, where=str(path))
+
+
+def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Settings:
+    """Validate a tree of plain values; `where` names its origin in errors."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(error, where)) from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override} is not of the form key=value, for example --set train.epochs=5.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = [part.strip() for part in key.split(".")]
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"--set {override}: {section} is a value, not a section.")
+    tree[last] = value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """The first problem as one sentence with the key's full name and the nearest valid key."""
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    key = ".".join(str(part) for part in location)
+    more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+        hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
+        return f"{where}: there is no setting {key}{hint}{more}"
+    if first["type"] == "missing":
+        return f"{where}: {key} is missing; add it.{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    shown = f" = {value!r}" if isinstance(value, (str, int, float, bool)) else ""
+    return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
+
+
+def _known_keys(sections: Sequence[Any]) -> list[str]:
+    """Valid keys of the section at a path of names."""
+    model: Any = Settings
+    for section in sections:
+        field = getattr(model, "model_fields", {}).get(section)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return list(model.model_fields) if model is not None else []

@@ -1,0 +1,244 @@
+"""From the warehouse's tables to what models and reports read: filtered, coded, split and checked for leaks.
+
+A pure function of (settings, table versions): every step calls it again instead of passing frames around.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.sentences import sentences
+from recsys.columns import (
+    EVENT,
+    INTERACTIONS,
+    ITEM_ID,
+    ITEMS,
+    POSITION,
+    SENTENCE,
+    TIMESTAMP,
+    USER_ID,
+    WEIGHT,
+)
+from recsys.config import FilterSettings, ItemSettings, Settings
+from recsys.data.sequences import Sequences, from_sorted_frame
+from recsys.data.splits import Split, check_no_leak, split_sequences
+from recsys.data.vocabulary import Vocabulary, fit_vocabulary
+from recsys.data.warehouse import TableVersions, scan
+from recsys.errors import InputError
+
+TITLE = "title"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A prepared data set.
+
+    Attributes
+    ----------
+    vocabulary
+        V items: those of the training rows, then the catalogue's others.
+    split
+        Training histories, held-out sets, and everything for serving; items as codes.
+    catalogue
+        V rows, row `i` belongs to code `i + 1`: `item_id`, `title` and `sentence` (null without text), and a
+        List(String) column for each categorical attribute.
+    report
+        Counts for the run's report.
+    digest
+        sha256 (hex) of histories and vocabulary: the data a model was trained on.
+    """
+
+    vocabulary: Vocabulary
+    split: Split
+    catalogue: pl.DataFrame
+    report: dict[str, Any]
+    digest: str
+
+    def trained_items(self) -> np.ndarray:
+        """bool [V + 1]: items with at least one training interaction."""
+        return np.bincount(self.split.train.items, minlength=self.vocabulary.size + 1) > 0
+
+
+def prepare(settings: Settings, versions: TableVersions) -> Dataset:
+    """Read the tables at these versions and prepare them.
+
+    Raises
+    ------
+    InputError
+        Nothing is left after filtering, or the split leaves a part empty.
+    RecsysError
+        The leak guard found held-out events in training.
+    """
+    log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
+    kept = filter_interactions(log, settings.filter)
+    frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
+    if frame.is_empty():
+        raise InputError(
+            "No interaction is left after [filter]: min_user_interactions = "
+            f"{settings.filter.min_user_interactions}, min_item_interactions = "
+            f"{settings.filter.min_item_interactions}, events = {settings.filter.events}; loosen them."
+        )
+    items = None
+    if settings.items is not None and versions.items is not None:
+        items = scan(settings.warehouse, ITEMS, versions.items).collect()
+        # items that the filter removed for having too few interactions are no candidates either;
+        # items that nobody has touched yet are
+        touched = log.select(ITEM_ID).unique().collect()[ITEM_ID]
+        removed = touched.filter(~touched.is_in(frame[ITEM_ID].unique().implode()))
+        items = items.filter(~pl.col(ITEM_ID).is_in(removed.implode()))
+
+    every_id = frame[ITEM_ID].unique(maintain_order=True)
+    raw = from_sorted_frame(frame, Vocabulary(every_id).encode(frame[ITEM_ID]))
+    split = split_sequences(raw, settings.split)
+    check_no_leak(split)
+    vocabulary = fit_vocabulary(
+        every_id.gather(split.train.items.astype(np.int64) - 1), None if items is None else items[ITEM_ID]
+    )
+    recode = np.concatenate([[0], vocabulary.encode(every_id)]).astype(np.int32)  # [distinct + 1]
+    split = _recode(split, recode)
+    lengths = split.serving.lengths
+    return Dataset(
+        vocabulary=vocabulary,
+        split=split,
+        catalogue=align_catalogue(vocabulary, items, settings.items),
+        report={
+            "users": len(split.serving),
+            "items": vocabulary.size,
+            "interactions": len(frame),
+            "training_interactions": len(split.train.items),
+            "items_without_training": int(vocabulary.size - len(np.unique(split.train.items))),
+            "validation_users": len(split.validation),
+            "test_users": len(split.test),
+            "unknown_test_items": int((split.test.targets == 0).sum()),
+            "history_length_median": float(np.median(lengths)),
+            "history_length_max": int(lengths.max()),
+            "tied_share": _tied_share(split.serving),
+            "split": settings.split.strategy,
+        },
+        digest=_digest(split, vocabulary),
+    )
+
+
+def filter_interactions(log: pl.LazyFrame, settings: FilterSettings) -> pl.LazyFrame:
+    """Events, weights, repeats, then the iterative k-core: rows until every user and item has enough of them."""
+    if settings.events is not None:
+        log = log.filter(pl.col(EVENT).is_in(settings.events))
+    if settings.min_weight is not None:
+        log = log.filter(pl.col(WEIGHT) >= settings.min_weight)
+    log = log.select(USER_ID, ITEM_ID, TIMESTAMP, POSITION)
+    if settings.repeats != "keep":
+        log = log.sort(USER_ID, TIMESTAMP, POSITION).unique(
+            [USER_ID, ITEM_ID], keep=settings.repeats, maintain_order=True
+        )
+    return k_core(log, settings.min_user_interactions, settings.min_item_interactions)
+
+
+def k_core(log: pl.LazyFrame, min_user: int, min_item: int) -> pl.LazyFrame:
+    """Drop users and items with too few rows until none is left that has too few."""
+    if min_user <= 1 and min_item <= 1:
+        return log
+    frame = log.collect(engine="streaming")
+    while True:
+        rows = len(frame)
+        frame = frame.filter(pl.len().over(ITEM_ID) >= min_item).filter(pl.len().over(USER_ID) >= min_user)
+        if len(frame) == rows:
+            return frame.lazy()
+
+
+def align_catalogue(
+    vocabulary: Vocabulary, items: pl.DataFrame | None, settings: ItemSettings | None
+) -> pl.DataFrame:
+    """The catalogue's rows in the vocabulary's order; items that it does not list have nulls.
+
+    Returns
+    -------
+    DataFrame
+        `item_id`, `title` (String), `sentence` (String), each categorical attribute as List(String).
+    """
+    ids = pl.DataFrame({ITEM_ID: vocabulary.items})
+    if items is None or settings is None:
+        return ids.with_columns(
+            pl.lit(None, pl.String).alias(TITLE), pl.lit(None, pl.String).alias(SENTENCE)
+        )
+    rows = ids.join(items, on=ITEM_ID, how="left", maintain_order="left")
+    title = pl.lit(None, pl.String)
+    sentence = pl.Series(SENTENCE, [None] * len(rows), dtype=pl.String)
+    if settings.text:
+        title = _as_text(rows.schema[settings.text[0]], settings.text[0])
+        sentence = sentences(rows, settings.text).alias(SENTENCE)
+    attributes = [
+        _as_values(rows.schema[name], name, attribute.separator)
+        for name, attribute in settings.categorical.items()
+    ]
+    return rows.select(ITEM_ID, title.alias(TITLE), sentence, *attributes)
+
+
+def _as_text(dtype: pl.DataType, name: str) -> pl.Expr:
+    column = pl.col(name)
+    return column.cast(pl.List(pl.String)).list.join(", ") if dtype == pl.List else column.cast(pl.String)
+
+
+def _as_values(dtype: pl.DataType, name: str, separator: str | None) -> pl.Expr:
+    """A categorical attribute as List(String), empty where missing."""
+    column = pl.col(name)
+    if dtype == pl.List:
+        values = column.cast(pl.List(pl.String))
+    elif separator is not None:
+        values = column.cast(pl.String).str.split(separator)
+    else:
+        values = pl.concat_list(column.cast(pl.String))
+    return values.list.drop_nulls().fill_null([]).alias(name)
+
+
+def _recode(split: Split, recode: np.ndarray) -> Split:
+    """Codes of distinct ids to codes of the vocabulary. Items that the vocabulary lacks leave the histories."""
+    def sequences(part: Sequences) -> Sequences:
+        codes = recode[part.items]
+        known = codes > 0
+        if known.all():
+            return replace(part, items=codes)
+        before = np.concatenate([[0], np.cumsum(known)])
+        return replace(
+            part,
+            items=codes[known],
+            offsets=before[part.offsets],
+            times=None if part.times is None else part.times[known],
+        )
+
+    return replace(
+        split,
+        train=sequences(split.train),
+        validation=replace(
+            split.validation,
+            histories=sequences(split.validation.histories),
+            targets=recode[split.validation.targets],
+        ),
+        test=replace(
+            split.test, histories=sequences(split.test.histories), targets=recode[split.test.targets]
+        ),
+        serving=sequences(split.serving),
+    )
+
+
+def _tied_share(sequences: Sequences) -> float | None:
+    """Share of events that stand at the same moment as a neighbour of the same user; None without time."""
+    if sequences.times is None:
+        return None
+    owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    same = (np.diff(sequences.times) == 0) & (np.diff(owner) == 0)
+    tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    return float(tied.mean())
+
+
+def _digest(split: Split, vocabulary: Vocabulary) -> str:
+    digest = hashlib.sha256(vocabulary.digest.encode())
+    for part in (split.train, split.serving):
+        digest.update(np.ascontiguousarray(part.items))
+        digest.update(np.ascontiguousarray(part.offsets))
+    digest.update("\n".join(split.serving.users.cast(pl.String).to_list()).encode())
+    return digest.hexdigest()

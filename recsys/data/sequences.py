@@ -1,0 +1,95 @@
+"""Histories of many users as one flat array of item codes plus offsets: no padding, no row per prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Sequences:
+    """Histories, oldest event first.
+
+    Attributes
+    ----------
+    users
+        [U] raw user ids, ascending.
+    items
+        int32 [N] item codes, 1 to V.
+    offsets
+        int64 [U + 1]; user `u` owns `items[offsets[u]:offsets[u + 1]]`.
+    times
+        int64 [N], microseconds since the epoch (UTC); None where the log has no time.
+    """
+
+    users: pl.Series
+    items: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != len(self.users) + 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
+            raise ValueError(
+                f"offsets [{len(self.offsets)}] ending at {self.offsets[-1]} do not fit "
+                f"{len(self.users)} users and {len(self.items)} items"
+            )
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [U] events of each user."""
+        return np.diff(self.offsets)
+
+    def history(self, user: int) -> np.ndarray:
+        """int32 view of one user's item codes."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def select(self, users: np.ndarray) -> Sequences:
+        """The histories of some users (int indices or a bool mask), in the order given."""
+        users = np.flatnonzero(users) if users.dtype == bool else users
+        return self.crop(users, self.offsets[users], self.offsets[users + 1])
+
+    def crop(self, users: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Sequences:
+        """For each given user the events in `[start, end)` of the flat arrays."""
+        lengths = ends - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        # flat index of every kept event: its user's start plus its place inside the user
+        index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Sequences(
+            users=self.users[users],
+            items=self.items[index],
+            offsets=offsets,
+            times=None if self.times is None else self.times[index],
+        )
+
+
+def from_sorted_frame(frame: pl.DataFrame, codes: np.ndarray) -> Sequences:
+    """Sequences of a frame sorted by (user, time, place in the log), with the item code of each row.
+
+    Parameters
+    ----------
+    frame
+        Columns `user_id`, `timestamp` (all null in a log without time).
+    codes
+        int32 [N] item codes, one a row.
+    """
+    runs = frame.select(pl.col(USER_ID).rle()).unnest(USER_ID)
+    times = frame[TIMESTAMP]
+    return Sequences(
+        users=runs["value"].alias(USER_ID),
+        items=codes.astype(np.int32, copy=False),
+        offsets=np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64),
+        times=None if times.null_count() else times.dt.epoch("us").to_numpy(),
+    )
+
+
+def to_frame(sequences: Sequences) -> pl.DataFrame:
+    """One row an event: `user_id`, `item_id` (the code)."""
+    owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    return pl.DataFrame({USER_ID: sequences.users[owner], ITEM_ID: sequences.items})

@@ -1,0 +1,11 @@
+"""Errors a user can act on. Each message is one sentence: what, which value, where, what to do."""
+
+from __future__ import annotations
+
+
+class RecsysError(Exception):
+    """The job failed for a reason that is not the user's input; the command exits with 1."""
+
+
+class InputError(RecsysError):
+    """The input data or the configuration is wrong; the command exits with 2 and nothing is published."""

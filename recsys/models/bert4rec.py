@@ -1,0 +1,202 @@
+"""BERT4Rec: a bidirectional transformer that fills in hidden items of a history.
+
+Source: "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", CIKM 2019,
+arXiv 1904.06690, sections 3.3 to 3.6. Item vectors come from the item tower and serve as input and output (tied). The
+head is Dense + GELU + LayerNorm, then a product with the item table plus a bias an item. To ask for the next item,
+[MASK] is appended to the history and its position read. Departures: positions count from the end, dropout is not
+applied to attention weights, blocks may normalise first (models/transformer.py).
+
+Shapes: B users, L positions, D width, V items, N events of all users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.config import ModelSettings
+from recsys.models.item_tower import ItemFeatures, ItemTower
+from recsys.models.transformer import Transformer
+
+PADDING = 0
+MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended
+TOKENS_A_CHUNK = 32_768  # positions that inference encodes at once; bounds its memory
+
+Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Bert4Rec(nn.Module):
+    """Item tower, encoder and output head."""
+
+    def __init__(self, features: ItemFeatures, settings: ModelSettings, table_rows: int) -> None:
+        super().__init__()
+        D = settings.dimensions
+        self.tower = ItemTower(
+            features,
+            dimensions=D,
+            table_rows=table_rows,
+            ids=settings.ids,
+            id_lookups=settings.id_lookups,
+            attribute_lookups=settings.attribute_lookups,
+            id_dropout=settings.id_dropout,
+        )
+        self.encoder = SequenceEncoder(settings)
+        self.output_bias = nn.Parameter(torch.zeros(features.size))
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits of chosen positions.
+
+        Parameters
+        ----------
+        tokens
+            int64 [B, L]: item codes, 0 at padding, MASK where hidden.
+        positions
+            int64 [P] indices into the flattened [B * L].
+
+        Returns
+        -------
+        Tensor
+            [P, V + 1]; column 0 is padding and minus infinity.
+        """
+        table = self.tower()  # [V + 1, D]
+        states = self.encoder(tokens, table).flatten(0, 1)[positions]  # [P, D]
+        return self.logits(self.encoder.head(states), table)
+
+    def logits(self, queries: Tensor, table: Tensor) -> Tensor:
+        """[P, D] x [V + 1, D] to [P, V + 1]."""
+        bias = torch.cat([self.output_bias.new_full((1,), -torch.inf), self.output_bias[1:]])
+        return functional.linear(queries, table, bias.to(queries.dtype))
+
+    @torch.no_grad()
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """(vectors float32 [V + 1, D + 1] with the bias as last dimension, allowed bool [V + 1])."""
+        self.eval()
+        table = self.tower().float()
+        vectors = torch.cat([table, self.output_bias.float()[:, None]], dim=1)
+        vectors[0] = 0
+        allowed = torch.ones_like(self.tower.trained) if self.tower.has_content else self.tower.trained.clone()
+        allowed[0] = False
+        return vectors.numpy(), allowed.numpy()
+
+
+class SequenceEncoder(nn.Module):
+    """Everything between item vectors and query vectors; all that serving needs besides the item table."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        D = settings.dimensions
+        self.mask_vector = nn.Parameter(torch.empty(D))
+        nn.init.normal_(self.mask_vector, std=0.02)
+        self.transformer = Transformer(
+            dimensions=D,
+            blocks=settings.blocks,
+            heads=settings.heads,
+            max_length=settings.max_length,
+            dropout=settings.dropout,
+            norm_first=settings.norm_first,
+        )
+        self.head = nn.Sequential(nn.Linear(D, D), nn.GELU(), nn.LayerNorm(D))
+        nn.init.trunc_normal_(self.head[0].weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.zeros_(self.head[0].bias)
+
+    def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
+        """[B, L] tokens and [V + 1, D] item vectors to states [B, L, D]."""
+        embedded = functional.embedding(tokens.clamp(min=PADDING), table)
+        embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
+        return self.transformer(embedded, tokens != PADDING)
+
+
+def inference_input(items: np.ndarray, offsets: np.ndarray, users: np.ndarray, max_length: int) -> np.ndarray:
+    """The input that asks for the next item: the newest `max_length - 1` events, then [MASK], padded on the left.
+
+    The one function for it: validation, evaluation and serving all call it.
+
+    Parameters
+    ----------
+    items
+        int32 [N] item codes of all users, oldest first.
+    offsets
+        int64 [U + 1].
+    users
+        int [B] which users.
+    max_length
+        Positions that the encoder reads, [MASK] included.
+
+    Returns
+    -------
+    ndarray
+        int64 [B, L], as narrow as the longest history among `users` allows.
+    """
+    starts = np.maximum(offsets[users], offsets[users + 1] - (max_length - 1))
+    return pad_left(items, starts, offsets[users + 1], last=MASK)
+
+
+def pad_left(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, last: int | None = None) -> np.ndarray:
+    """Slices `[start, end)` of a flat array as rows of one int64 matrix, padded on the left, `last` appended to each."""
+    lengths = ends - starts
+    width = int(lengths.max(initial=0))
+    columns = np.arange(-width, 0)  # distance from the end
+    index = ends[:, None] + columns[None, :]
+    tokens = np.where(columns[None, :] >= -lengths[:, None], items[np.maximum(index, 0)] if len(items) else 0, PADDING)
+    tokens = tokens.astype(np.int64)
+    return tokens if last is None else np.pad(tokens, ((0, 0), (0, 1)), constant_values=last)
+
+
+@torch.no_grad()
+def encode_queries(
+    encoder: SequenceEncoder, table: Tensor, items: np.ndarray, offsets: np.ndarray, max_length: int
+) -> np.ndarray:
+    """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; in float32 arithmetic.
+
+    Users are encoded in chunks of equal width so that a user's vector does not depend on the chunk's other histories
+    beyond rounding of the last bit.
+    """
+    encoder.eval()
+    users = np.arange(len(offsets) - 1)
+    lengths = np.minimum(np.diff(offsets), max_length - 1)
+    queries = np.ones((len(users), table.shape[1] + 1), dtype=np.float32)
+    by_length = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(users):
+        width = int(lengths[by_length[start]]) + 1
+        # as many users as fit the bound at the width of the longest one taken
+        stop = start + max(1, TOKENS_A_CHUNK // max(width, 1))
+        stop = start + max(1, TOKENS_A_CHUNK // (int(lengths[by_length[min(stop, len(users)) - 1]]) + 1))
+        chunk = by_length[start : min(stop, len(users))]
+        tokens = torch.from_numpy(inference_input(items, offsets, chunk, max_length))
+        queries[chunk, :-1] = encoder.head(encoder(tokens, table)[:, -1]).float().numpy()
+        start += len(chunk)
+    return queries
+
+
+def load_encoder(settings: ModelSettings, weights: dict[str, Tensor], vectors: np.ndarray) -> Queries:
+    """The query encoder of a bundle.
+
+    Parameters
+    ----------
+    settings
+        The bundle's model settings.
+    weights
+        The bundle's weights; those under `encoder.` are used.
+    vectors
+        float32 [V + 1, D + 1] item vectors with the bias as last dimension.
+
+    Returns
+    -------
+    callable
+        `(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D + 1]`.
+    """
+    encoder = SequenceEncoder(settings)
+    prefix = "encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    encoder.eval()
+    table = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1]))
+
+    def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        return encode_queries(encoder, table, items, offsets, settings.max_length)
+
+    return queries

@@ -1,0 +1,138 @@
+"""The item tower: an item's vector as the sum of channels that can each be switched off.
+
+Id and categorical attributes are look-ups in one multiplexed table (features/multiplexed.py); the text vector comes
+frozen and whitened and passes one linear map. Hiding the id of some items in training teaches the other channels to
+stand alone, so an item nobody has seen gets a useful vector.
+
+Shapes: V items (row 0 is padding), D width, E width of the text vectors, C look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from features.multiplexed import MultiplexedTable, lookup_rows
+
+ID_FEATURE = "item_id"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ItemFeatures:
+    """What the tower knows of the catalogue; row 0 of every array is padding.
+
+    Attributes
+    ----------
+    id_hashes
+        int64 [V + 1], the hashed raw ids.
+    trained
+        bool [V + 1], items with at least one training interaction; the others have no id vector to speak of.
+    attributes
+        For each categorical attribute (hashes int64 [T], offsets int64 [V + 2]): item `i` has the values
+        `hashes[offsets[i]:offsets[i + 1]]`; an item without a value holds the missing value.
+    text
+        float32 [V + 1, E] whitened text vectors, zero where an item has no text; None without text.
+    """
+
+    id_hashes: Tensor
+    trained: Tensor
+    attributes: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    text: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Rows of every array, V + 1."""
+        return len(self.id_hashes)
+
+
+class ItemTower(nn.Module):
+    """Vectors of all items of a catalogue at once.
+
+    Parameters
+    ----------
+    features
+        The catalogue; kept as buffers that are not part of the weights.
+    dimensions
+        D.
+    table_rows
+        M, rows of the multiplexed table.
+    ids, id_lookups
+        Whether the id is a channel, and its look-ups; D must be divisible by their number.
+    attribute_lookups
+        Look-ups of every attribute.
+    id_dropout
+        Share of items whose id channel is hidden in a training step.
+
+    Raises
+    ------
+    ValueError
+        No channel is left.
+    """
+
+    def __init__(
+        self,
+        features: ItemFeatures,
+        *,
+        dimensions: int,
+        table_rows: int,
+        ids: bool,
+        id_lookups: int,
+        attribute_lookups: int,
+        id_dropout: float,
+    ) -> None:
+        super().__init__()
+        if not (ids or features.attributes or features.text is not None):
+            raise ValueError("the item tower needs at least one channel: ids, attributes or text")
+        width = dimensions // id_lookups
+        self.ids, self.id_dropout = ids, id_dropout
+        self.attribute_names = tuple(features.attributes)
+        self.table = MultiplexedTable(table_rows, width) if ids or features.attributes else None
+        if ids:
+            self._buffer("id_rows", lookup_rows(features.id_hashes, ID_FEATURE, id_lookups, table_rows))
+        self._buffer("trained", features.trained)
+        self.attribute_maps = nn.ModuleDict()
+        for name, (hashes, offsets) in features.attributes.items():
+            self._buffer(f"rows_of_{name}", lookup_rows(hashes, name, attribute_lookups, table_rows))
+            self._buffer(f"offsets_of_{name}", offsets)
+            self.attribute_maps[name] = nn.Linear(width * attribute_lookups, dimensions, bias=False)
+        self.text_map: nn.Linear | None = None
+        if features.text is not None:
+            self._buffer("text", features.text)
+            self.text_map = nn.Linear(features.text.shape[1], dimensions, bias=False)
+        for linear in (*self.attribute_maps.values(), self.text_map):
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=0.02)
+
+    def _buffer(self, name: str, tensor: Tensor) -> None:
+        self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether an item without training interactions gets a vector of its own."""
+        return self.text_map is not None or bool(self.attribute_names)
+
+    def forward(self) -> Tensor:
+        """[V + 1, D], row 0 zero."""
+        x: Tensor | None = None
+        if self.ids and self.table is not None:
+            x = self.table.single(self.id_rows) * self._id_shown()[:, None]
+        for name in self.attribute_names:
+            assert self.table is not None
+            pooled = self.table.pooled(getattr(self, f"rows_of_{name}"), getattr(self, f"offsets_of_{name}"))
+            mapped = self.attribute_maps[name](pooled)
+            x = mapped if x is None else x + mapped
+        if self.text_map is not None:
+            mapped = self.text_map(self.text)
+            x = mapped if x is None else x + mapped
+        assert x is not None
+        return torch.cat([torch.zeros_like(x[:1]), x[1:]])
+
+    def _id_shown(self) -> Tensor:
+        """float [V + 1]: 1 where an item's id counts in this step."""
+        shown = self.trained.float() if self.has_content else torch.ones_like(self.trained, dtype=torch.float32)
+        if self.training and self.id_dropout and self.has_content:
+            shown = shown * (torch.rand_like(shown) >= self.id_dropout)
+        return shown

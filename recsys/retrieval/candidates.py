@@ -1,0 +1,211 @@
+"""The k best unseen items of each user, exactly, with one rule for ties: higher score first, then lower code.
+
+FAISS finds, a fixed computation decides. FAISS adds float32 products in an order that depends on the machine and on
+how many queries come at once, so its last bits, and the order of near-equal items, are not reproducible. Here:
+
+1. Over-fetch: k, plus a margin, plus what the user has seen. Users are searched in groups of similar fetch, so one
+   long history does not widen everyone's search.
+2. Mask the seen items, keep the best k + margin of the rest, and score those pairs again by `exact_scores`.
+3. Certify: an item that was not kept scores at most FAISS's score of the last one kept plus the error bound of a
+   float32 dot product. Where the k-th exact score is not above that (ties and near-ties at the cut), fetch more.
+
+So the result equals a brute force over all items, and does not depend on which users share a batch.
+
+Shapes: b users, n fetched, m kept, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from recsys.columns import PADDING
+from recsys.data.sequences import Sequences
+from recsys.errors import RecsysError
+from recsys.retrieval.index import NOTHING, ItemIndex, search
+
+MARGIN: Final = 16  # kept beyond k, so that the cut at k is rarely closer than the error bound
+GROWTH: Final = 4  # how much more is kept where the cut is undecided
+FETCHED_AT_ONCE: Final = 2_000_000  # entries of one search's result; bounds memory
+PRODUCTS_AT_ONCE: Final = 4_000_000  # float64 products of `exact_scores`; bounds memory
+UNIT_ROUNDOFF: Final = 2.0**-24  # of float32
+
+
+def top_k(
+    items: ItemIndex,
+    queries: np.ndarray,
+    histories: Sequences,
+    *,
+    k: int,
+    exclude_seen: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of the index for each query.
+
+    Parameters
+    ----------
+    items
+        The index. An approximate one gives approximate lists, but never short ones.
+    queries
+        float32 [b, D].
+    histories
+        What each of the b users has seen, in the same order.
+    k
+        Length of the lists.
+    exclude_seen
+        Leave out the items of the user's own history.
+
+    Returns
+    -------
+    codes, scores
+        int32 [b, k] and float32 [b, k], best first; code 0 and score minus infinity where nothing is left.
+
+    Raises
+    ------
+    RecsysError
+        A query vector is not finite.
+    """
+    if len(queries) != len(histories):
+        raise ValueError(f"{len(queries)} queries do not fit {len(histories)} histories")
+    bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+    if len(bad):
+        raise RecsysError(
+            f"The query vectors of {len(bad)} users hold numbers that are not finite (the first: user "
+            f"{histories.users[int(bad[0])]!r}); did the training diverge?"
+        )
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    vectors, members, stride = items.vectors, items.codes, len(items.vectors)
+    seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
+    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
+    bound = _error_bound(queries, items.longest)  # [b]
+
+    codes = np.full((len(queries), k), PADDING, dtype=np.int32)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    pending = np.arange(len(queries))
+    keep = k + MARGIN
+    while len(pending):
+        undecided = []
+        fetch = _round_up(keep + seen_counts[pending], len(members))
+        for n in np.unique(fetch):
+            group = pending[fetch == n]
+            step = max(1, FETCHED_AT_ONCE // int(n))
+            for start in range(0, len(group), step):
+                rows = group[start : start + step]
+                found, kept = _unseen(items, queries, rows, seen, int(n), keep)
+                codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
+                if items.exact:
+                    last = np.where(kept[:, -1] != PADDING, found[:, -1], -np.inf)
+                    certain = (scores[rows, -1] > _ceiling(last, bound[rows])) | (n == len(members))
+                else:
+                    certain = codes[rows, -1] != PADDING
+                undecided.append(rows[~certain])
+        pending = np.concatenate(undecided)
+        if not items.exact:
+            break
+        keep *= GROWTH
+    for row in pending:  # an approximate index found too few: compare this user with every item
+        own = seen[np.searchsorted(seen, row * stride) : np.searchsorted(seen, (row + 1) * stride)]
+        rest = np.setdiff1d(members, own % stride, assume_unique=True)
+        if len(rest):
+            codes[row], scores[row] = _best(queries, vectors, np.array([row]), rest[None, :], k)
+    return codes, scores
+
+
+def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """float32 [P] dot products of `queries[rows[p]]` and `vectors[codes[p]]`, the same bits on every machine.
+
+    Products of float32 are exact in float64; they are added in halves, element by element, an order that depends on D
+    alone: not on the other pairs, not on the processor. The sum is rounded once.
+    """
+    width = queries.shape[1]
+    step = max(1, PRODUCTS_AT_ONCE // width)
+    scores = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        products = queries[rows[part]].astype(np.float64)  # [p, D]
+        products *= vectors[codes[part]]
+        left = width
+        while left > 1:
+            half = (left + 1) // 2
+            products[:, : left - half] += products[:, half:left]
+            left = half
+        scores[part] = products[:, 0]
+    return scores
+
+
+def best_first(codes: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of each row [b, m] by score descending, then code ascending; padded with 0 and minus infinity.
+
+    >>> best_first(np.array([[7, 3, 0, 5]]), np.array([[1.0, 1.0, -np.inf, 2.0]]), 2)
+    (array([[5, 3]]), array([[2., 1.]]))
+    """
+    order = np.lexsort((codes, -scores), axis=1)[:, :k]
+    codes, scores = np.take_along_axis(codes, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    missing = k - codes.shape[1]
+    if missing > 0:
+        codes = np.pad(codes, ((0, 0), (0, missing)), constant_values=PADDING)
+        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+    return codes, scores
+
+
+def _best(
+    queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, kept: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact scores of the kept codes [b, m] of some users, and the k best of them."""
+    place, column = np.nonzero(kept != PADDING)
+    scores = np.full(kept.shape, -np.inf, dtype=np.float32)
+    scores[place, column] = exact_scores(queries, vectors, rows[place], kept[place, column])
+    return best_first(kept, scores, k)
+
+
+def _unseen(
+    items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.ndarray, n: int, keep: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """FAISS scores and codes [b, m] of the first `keep` unseen among n fetched; code 0 where there are fewer."""
+    scores, codes = search(items, queries[rows], n)  # [b, n]
+    usable = codes != NOTHING
+    if len(seen):
+        keys = rows[:, None] * len(items.vectors) + codes
+        place = np.minimum(np.searchsorted(seen, keys), len(seen) - 1)
+        usable &= seen[place] != keys
+    column = np.cumsum(usable, axis=1) - 1  # place among the unseen
+    usable &= column < keep
+    width = min(keep, n)
+    kept = np.full((len(rows), width), PADDING, dtype=np.int64)
+    found = np.full((len(rows), width), -np.inf, dtype=np.float32)
+    place = np.nonzero(usable)
+    kept[place[0], column[place]] = codes[place]
+    found[place[0], column[place]] = scores[place]
+    return found, kept
+
+
+def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.ndarray:
+    """Ascending distinct int64 keys `row * stride + code` of the events whose item the index holds."""
+    indexed = np.zeros(stride, dtype=bool)
+    indexed[members] = True
+    owner = np.repeat(np.arange(len(histories), dtype=np.int64), histories.lengths)
+    relevant = indexed[histories.items]
+    return np.unique(owner[relevant] * stride + histories.items[relevant])
+
+
+def _error_bound(queries: np.ndarray, longest: float) -> np.ndarray:
+    """float64 [b]: how far a float32 dot product of D terms, added in any order, can be from the true value.
+
+    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1: the error is at most
+    gamma_D = D u / (1 - D u) times the sum of |q_i v_i|, which the product of the norms bounds. Two more roundings are
+    added for the norms' own error and for the exact score's rounding to float32.
+    """
+    rounding = (queries.shape[1] + 2) * UNIT_ROUNDOFF
+    norms = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
+    return rounding / (1 - rounding) * norms * longest + np.finfo(np.float32).tiny
+
+
+def _ceiling(last: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """float32 [b] that no item left out can exceed."""
+    return np.nextafter((last + bound).astype(np.float32), np.float32(np.inf))
+
+
+def _round_up(fetch: np.ndarray, limit: int) -> np.ndarray:
+    """To the next half power of two, so that users fall into few groups and fetch at most half more than they need."""
+    power = 2 ** np.ceil(np.log2(fetch))
+    return np.minimum(np.where(fetch <= power * 0.75, power * 0.75, power).astype(np.int64), limit)

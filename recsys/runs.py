@@ -1,0 +1,170 @@
+"""What a night has finished, kept beside the tables, so that a killed one goes on where it stopped.
+
+A run's key is a hash of everything that decides its result: settings, table versions, content digests of the
+sources and the program's own code. `<warehouse>/runs/<key>.json` holds the status, the MLflow run and each
+finished step's report. Starting with a key whose run is not finished takes the finished steps from there; after
+a finished one the next start is a new run. A lock file in the same folder keeps a second night out.
+
+For a warehouse that is not a local folder the state lies in `$XDG_STATE_HOME/recsys/<hash of the root>`
+(`~/.local/state` by default), because object stores have neither locks nor atomic renames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from recsys.config import Settings
+from recsys.errors import RecsysError
+
+Status = Literal["running", "failed", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """One night's state.
+
+    Attributes
+    ----------
+    run_id
+        The MLflow run.
+    started
+        ISO 8601, UTC; kept over restarts, so that a resumed run's output carries the same time.
+    steps
+        Finished step to `{"report": ..., "seconds": ...}`.
+    """
+
+    key: str
+    run_id: str
+    started: str
+    status: Status = "running"
+    finished: str | None = None
+    error: str | None = None
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def with_step(self, name: str, report: Mapping[str, Any], seconds: float) -> RunState:
+        """The state after a step."""
+        return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds}})
+
+    def ended(self, status: Status, error: str | None = None) -> RunState:
+        """The state after the last step, or after a failure."""
+        return replace(self, status=status, finished=_now(), error=error)
+
+
+def state_folder(warehouse: str) -> Path:
+    """Where a warehouse's run states lie; created by `locked` and `save`."""
+    if "://" not in warehouse:
+        return Path(warehouse) / "runs"
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "recsys" / hashlib.sha256(warehouse.rstrip("/").encode()).hexdigest()[:16]
+
+
+def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
+    """The hash of everything that decides a run's result, 32 hex digits."""
+    parts = [settings.digest(), sorted(versions.items()), sorted(digests.items()), code_version()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def code_version() -> str:
+    """sha256 (hex) of the program's own source files."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for package in ("features", "recsys", "pipelines"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def load(folder: Path, key: str) -> RunState | None:
+    """The recorded state; None where there is none or where it cannot be read."""
+    try:
+        return RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        return None
+
+
+def save(folder: Path, state: RunState) -> None:
+    """Write a state so that a kill leaves the old file or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=folder, prefix=f".{state.key}.", suffix=".tmp", delete=False
+    ) as file:
+        try:
+            json.dump(asdict(state), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(folder / f"{state.key}.json")
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def begin(
+    folder: Path, key: str, new_run: Callable[[], str], still_there: Callable[[RunState], bool]
+) -> tuple[RunState, bool]:
+    """The state to go on from, and whether it is an earlier run's.
+
+    Parameters
+    ----------
+    new_run
+        Creates an MLflow run and returns its id.
+    still_there
+        Whether an earlier run can be taken up again (its MLflow run and its files exist).
+    """
+    earlier = load(folder, key)
+    if earlier is not None and earlier.status != "finished" and still_there(earlier):
+        state, resumed = replace(earlier, status="running", finished=None, error=None), True
+    else:
+        state, resumed = RunState(key=key, run_id=new_run(), started=_now()), False
+    save(folder, state)
+    return state, resumed
+
+
+@contextlib.contextmanager
+def locked(warehouse: str) -> Iterator[Path]:
+    """Hold the warehouse for one writer; yields the folder of run states.
+
+    The operating system drops the lock when the process ends, however it ends.
+
+    Raises
+    ------
+    RecsysError
+        Another process holds it.
+    """
+    folder = state_folder(warehouse)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RecsysError(f"The folder {folder} of run states cannot be written: {error.strerror}.") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip()
+            raise RecsysError(
+                f"Another run{f' (process {holder})' if holder else ''} is writing to the warehouse "
+                f"{warehouse}; wait for it or choose another warehouse."
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield folder
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
