@@ -1,1 +1,4 @@
-"""What a row becomes before a model sees it: sentences, text vectors, multiplexed look-ups. Imports nothing of `recsys`."""
+"""What a row becomes before a model sees it: sentences, text vectors, multiplexed look-ups.
+
+Imports nothing of `recsys`.
+"""

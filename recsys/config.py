@@ -25,7 +25,9 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False
+    )
 
 
 class SourceSettings(_Section):
@@ -119,7 +121,9 @@ class TextSettings(_Section):
     model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes offline with recsys[offline]
     batch_size: int = Field(default=64, ge=1)
     max_tokens: int = Field(default=128, ge=8, le=512)  # longer sentences are cut, and counted
-    dimensions: int | None = Field(default=256, ge=8)  # after whitening; None: the encoder's own, not whitened
+    dimensions: int | None = Field(
+        default=256, ge=8
+    )  # after whitening; None: the encoder's own, not whitened
 
 
 class ModelSettings(_Section):
@@ -147,7 +151,9 @@ class ModelSettings(_Section):
             if self.dimensions % value:
                 raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
         if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
-            raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
+            raise ValueError(
+                "ids, attributes and text are all false; the item tower needs at least one channel"
+            )
         return self
 
 
@@ -165,7 +171,9 @@ class TrainSettings(_Section):
     average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
+    precision: Literal["auto", "bf16", "fp32"] = (
+        "auto"  # auto: bf16 where the processor multiplies it natively
+    )
 
 
 class EvaluateSettings(_Section):
@@ -228,7 +236,9 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:
         if self.model.kind == "text" and not (self.items and self.items.text):
-            raise ValueError('model.kind = "text" needs items.text, the attributes that make an item\'s sentence')
+            raise ValueError(
+                'model.kind = "text" needs items.text, the attributes that make an item\'s sentence'
+            )
         return self
 
     def digest(self) -> str:
@@ -245,7 +255,8 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     path
         The configuration file.
     overrides
-        `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string.
+        `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string, and
+        `none` takes an optional setting or section away (`items=none`).
 
     Raises
     ------
@@ -283,7 +294,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = None if text.strip() == "none" else text
     *sections, last = [part.strip() for part in key.split(".")]
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -294,7 +305,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError, where: str) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
-    first = error.errors()[0]
+    # a misspelt key is both unknown and missing: the unknown one says more
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     key = ".".join(str(part) for part in location)
     more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
@@ -315,9 +327,12 @@ def _known_keys(sections: Sequence[Any]) -> list[str]:
     """Valid keys of the section at a path of names."""
     model: Any = Settings
     for section in sections:
-        field = getattr(model, "model_fields", {}).get(section)
-        if field is None:
+        if section not in model.model_fields:
+            continue  # a key of the user's own, such as an attribute's name: its section follows in the type
+        annotation = model.model_fields[section].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
             return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-    return list(model.model_fields) if model is not None else []
+        model = nested[0]
+    return list(model.model_fields)

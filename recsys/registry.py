@@ -13,7 +13,10 @@ from typing import Any
 
 from recsys.tracking import Store, log_metrics  # first: it switches MLflow's telemetry off
 
-import mlflow.pyfunc  # isort: skip
+with warnings.catch_warnings():  # MLflow warns of its own types while it is imported
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.models.model import Model  # isort: skip
@@ -90,7 +93,7 @@ def _save(path: Path, bundle: str | Path, example: list[Any], model: Model) -> N
             python_model=str(here / "mlflow_model.py"),
             artifacts={"bundle": str(bundle)},
             code_paths=[str(here), str(here.parent / "features")],
-            input_example=[{"history": example}],
+            input_example=[{"history": [str(item) for item in example]}],
             pip_requirements=requirements,
             mlflow_model=model,
         )
@@ -105,7 +108,7 @@ def _installed(package: str) -> str | None:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without MLflow's warnings: ids are strings or integers, so the type of a history's items is `Any`."""
+    """Without MLflow's remarks about the model's own requirements."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -2,8 +2,8 @@
 
 A run's key is a hash of everything that decides its result: settings, table versions, content digests of the
 sources and the program's own code. `<warehouse>/runs/<key>.json` holds the status, the MLflow run and each
-finished step's report. Starting with a key whose run is not finished takes the finished steps from there; after
-a finished one the next start is a new run. A lock file in the same folder keeps a second night out.
+finished step's report. Starting with a key whose run is not finished takes the finished steps from there; a
+finished run is followed by a new one. A lock file in the same folder keeps a second night out.
 
 For a warehouse that is not a local folder the state lies in `$XDG_STATE_HOME/recsys/<hash of the root>`
 (`~/.local/state` by default), because object stores have neither locks nor atomic renames.
@@ -71,8 +71,13 @@ def state_folder(warehouse: str) -> Path:
 
 def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
     """The hash of everything that decides a run's result, 32 hex digits."""
-    parts = [settings.digest(), sorted(versions.items()), sorted(digests.items()), code_version()]
+    parts = [settings.digest(), sorted(versions.items()), digest_of(digests), code_version()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One sha256 (hex) for the content digests of many files, whatever their names."""
+    return hashlib.sha256(json.dumps(sorted(digests.values())).encode()).hexdigest()
 
 
 @functools.cache

@@ -37,7 +37,8 @@ _PARAM_LENGTH = 6000
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
 _NAME = re.compile(r"[A-Za-z0-9_\-. /:]+")
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/]+|[^\s/:]*:\S*)@")
+# up to the last @ of a word where a password may hold any character, else up to the first slash
+_USER_INFO = re.compile(r"(?<=://)(?:[^\s/:]*:\S*?@(?!\S*?://)(?:\S*@)?|[^\s/]+@)")
 _SECRET_QUERY = re.compile(r"(?i)((?:password|passwd|pwd|token|secret|sig|signature|access_key)=)[^&\s'\"]+")
 
 
@@ -204,6 +205,11 @@ def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str
     end_run(store, run_id)
 
 
+def adopt(store: Store, run_id: str, parent: str) -> None:
+    """Nest a run that began before its parent was known."""
+    store.client.set_tag(run_id, PARENT_TAG, parent)
+
+
 def child_runs(store: Store, run_id: str) -> list[Any]:
     """The nested runs of a run, oldest first."""
     return list(
@@ -284,7 +290,7 @@ def log_tables(
     run_id: str,
     root: str,
     versions: Mapping[str, int | None],
-    digests: Mapping[str, str],
+    digest: str | None = None,
     context: str = "training",
 ) -> None:
     """Log table versions and content digests as dataset inputs.
@@ -295,18 +301,19 @@ def log_tables(
         The warehouse.
     versions
         Table name to Delta version; None where there is no such table.
-    digests
-        Table name to content digest (hex); MLflow keeps the first 36 characters.
+    digest
+        Of the sources' content (hex); MLflow has room for the beginning.
     """
     inputs = []
     for table, number in versions.items():
         if number is None:
             continue
         source = json.dumps({"uri": masked(f"{root.rstrip('/')}/{table}"), "version": number})
-        digest = digests.get(table) or f"version-{number}"
+        ending = f"v{number}"
+        name = f"{digest[: _DIGEST_LENGTH - len(ending) - 1]}-{ending}" if digest else ending
         dataset = Dataset(
             name=table,
-            digest=digest[:_DIGEST_LENGTH],
+            digest=name,
             source_type="delta_table",
             source=source,
             profile=json.dumps({"version": number}),

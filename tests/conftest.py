@@ -17,3 +17,7 @@ os.environ.update(
         "MPLBACKEND": "Agg",
     }
 )
+
+import torch
+
+torch.set_num_threads(1)  # the tests' tensors are small; two threads would mostly wait for each other

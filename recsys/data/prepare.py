@@ -41,7 +41,7 @@ class Dataset:
     Attributes
     ----------
     vocabulary
-        V items: those of the training rows, then the catalogue's others.
+        V items: those of the training rows in their order, then the catalogue's others by id.
     split
         Training histories, held-out sets, and everything for serving; items as codes.
     catalogue
@@ -85,7 +85,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
         )
     items = None
     if settings.items is not None and versions.items is not None:
-        items = scan(settings.warehouse, ITEMS, versions.items).collect()
+        items = scan(settings.warehouse, ITEMS, versions.items).collect().sort(ITEM_ID)
         # items that the filter removed for having too few interactions are no candidates either;
         # items that nobody has touched yet are
         touched = log.select(ITEM_ID).unique().collect()[ITEM_ID]
@@ -150,9 +150,7 @@ def k_core(log: pl.LazyFrame, min_user: int, min_item: int) -> pl.LazyFrame:
             return frame.lazy()
 
 
-def align_catalogue(
-    vocabulary: Vocabulary, items: pl.DataFrame | None, settings: ItemSettings | None
-) -> pl.DataFrame:
+def align_catalogue(vocabulary: Vocabulary, items: pl.DataFrame | None, settings: ItemSettings | None) -> pl.DataFrame:
     """The catalogue's rows in the vocabulary's order; items that it does not list have nulls.
 
     Returns
@@ -162,9 +160,7 @@ def align_catalogue(
     """
     ids = pl.DataFrame({ITEM_ID: vocabulary.items})
     if items is None or settings is None:
-        return ids.with_columns(
-            pl.lit(None, pl.String).alias(TITLE), pl.lit(None, pl.String).alias(SENTENCE)
-        )
+        return ids.with_columns(pl.lit(None, pl.String).alias(TITLE), pl.lit(None, pl.String).alias(SENTENCE))
     rows = ids.join(items, on=ITEM_ID, how="left", maintain_order="left")
     title = pl.lit(None, pl.String)
     sentence = pl.Series(SENTENCE, [None] * len(rows), dtype=pl.String)
@@ -172,8 +168,7 @@ def align_catalogue(
         title = _as_text(rows.schema[settings.text[0]], settings.text[0])
         sentence = sentences(rows, settings.text).alias(SENTENCE)
     attributes = [
-        _as_values(rows.schema[name], name, attribute.separator)
-        for name, attribute in settings.categorical.items()
+        _as_values(rows.schema[name], name, attribute.separator) for name, attribute in settings.categorical.items()
     ]
     return rows.select(ITEM_ID, title.alias(TITLE), sentence, *attributes)
 
@@ -197,6 +192,7 @@ def _as_values(dtype: pl.DataType, name: str, separator: str | None) -> pl.Expr:
 
 def _recode(split: Split, recode: np.ndarray) -> Split:
     """Codes of distinct ids to codes of the vocabulary. Items that the vocabulary lacks leave the histories."""
+
     def sequences(part: Sequences) -> Sequences:
         codes = recode[part.items]
         known = codes > 0
@@ -218,9 +214,7 @@ def _recode(split: Split, recode: np.ndarray) -> Split:
             histories=sequences(split.validation.histories),
             targets=recode[split.validation.targets],
         ),
-        test=replace(
-            split.test, histories=sequences(split.test.histories), targets=recode[split.test.targets]
-        ),
+        test=replace(split.test, histories=sequences(split.test.histories), targets=recode[split.test.targets]),
         serving=sequences(split.serving),
     )
 
@@ -238,7 +232,7 @@ def _tied_share(sequences: Sequences) -> float | None:
 def _digest(split: Split, vocabulary: Vocabulary) -> str:
     digest = hashlib.sha256(vocabulary.digest.encode())
     for part in (split.train, split.serving):
-        digest.update(np.ascontiguousarray(part.items))
-        digest.update(np.ascontiguousarray(part.offsets))
+        digest.update(part.items.tobytes())
+        digest.update(part.offsets.tobytes())
     digest.update("\n".join(split.serving.users.cast(pl.String).to_list()).encode())
     return digest.hexdigest()

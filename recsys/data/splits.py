@@ -166,16 +166,16 @@ def check_no_leak(split: Split) -> None:
                 )
         return
     position = {user: index for index, user in enumerate(split.train.users.to_list())}
-    for name, part, held_out in (("validation", split.validation, 2), ("test", split.test, 1)):
-        index = np.array([position.get(user, -1) for user in part.histories.users.to_list()], dtype=np.int64)
-        if (index < 0).any():
-            continue
+    for name, asked, further in (("validation", split.validation, 0), ("test", split.test, 1)):
+        histories = asked.histories
+        index = np.array([position[user] for user in histories.users.to_list()], dtype=np.int64)
         trained = split.train.lengths[index]
-        leaked = np.flatnonzero(trained + 2 - held_out != part.histories.lengths)
+        leaked = np.flatnonzero(trained + further != histories.lengths)
         if len(leaked):
+            user = int(leaked[0])
             raise RecsysError(
-                f"Leak: user {part.histories.users[int(leaked[0])]!r} trains on {trained[leaked[0]]} events but the "
-                f"{name} history has {part.histories.lengths[leaked[0]]}; training must stop two events before the end."
+                f"Leak: user {histories.users[user]!r} trains on {trained[user]} events but the {name} history has "
+                f"{histories.lengths[user]}; training must stop two events before the end."
             )
 
 

@@ -29,14 +29,14 @@ NEW_FROM: Final = 0.90  # (share of the time range) new items are released after
 NEW_SHARE: Final = 0.08  # of the catalogue
 
 MAX_EVENTS: Final = 80  # distinct items of one user
-FOLLOW: Final = 0.55  # chance that a started series or product is continued at the next event
+FOLLOW: Final = 0.30  # chance that a started series or product is continued at the next event
 DRIFT: Final = 0.10  # chance an event that the main interest moves to a neighbouring leaf
 SECOND: Final = 0.30  # chance that an event serves the second interest
-NOISE: Final = 0.05  # chance that an event is drawn from the whole shop by popularity
-LOYALTY: Final = 6.0  # how many times likelier the favourite brand's items are
+NOISE: Final = 0.10  # chance that an event is drawn from the whole shop by popularity
+LOYALTY: Final = 25.0  # how many times likelier the favourite brand's items are
 LAUNCH: Final = 10.0  # how many times likelier an item is in the weeks after its release
-ZIPF_ITEMS: Final = 0.9  # exponents of popularity, inside a leaf and across leaves
-ZIPF_LEAVES: Final = 0.6
+ZIPF_ITEMS: Final = 1.1  # exponents of popularity, inside a leaf and across leaves
+ZIPF_LEAVES: Final = 1.0
 PURCHASE: Final = 0.2  # chance that a view is followed by a purchase of the item
 HOUR: Final = 3600  # seconds; two items of one user lie at least this far apart
 
@@ -87,8 +87,9 @@ def generate(folder: str | Path, *, seed: int = 0, users: int = 4000, items: int
     Returns
     -------
     Generated
-        `interactions.csv`: `user_id`, `item_id`, `timestamp` (ISO 8601, UTC), `event` ("view", "purchase"), in the
-        order of time. `items.jsonl`: `item_id`, `title`, `brand`, `category` (path, outermost first), `price`.
+        `interactions.csv`: `user_id`, `item_id`, `timestamp` (ISO 8601, UTC), `event` ("view" or "purchase"),
+        in the order of time. `items.jsonl`: `item_id`, `title`, `brand`, `category` (path, outermost first),
+        `price`.
     """
     rng = np.random.default_rng(seed)
     catalogue = make_catalogue(rng, items)
@@ -121,7 +122,8 @@ def make_catalogue(rng: np.random.Generator, items: int) -> Catalogue:
     successor: list[int] = []
     for index, leaf in enumerate(tree):
         size = items // len(tree) + (index < items % len(tree))
-        chains = _series(rng, leaf, pools[leaf.path[0]]) if leaf.series else _goods(rng, leaf, pools[leaf.path[0]])
+        pool = pools[leaf.path[0]]
+        chains = _series(rng, leaf, pool) if leaf.series else _goods(rng, leaf, pool)
         room = size
         for chain, brand in chains:
             chain = chain[:room]
@@ -230,7 +232,7 @@ def _brand_pools(rng: np.random.Generator, tree: tuple[Leaf, ...]) -> dict[str, 
 
 
 def _goods(rng: np.random.Generator, leaf: Leaf, pool: list[str]) -> list[tuple[list[str], str]]:
-    """Chains of one leaf of goods, in random order: a product alone, or a product and what is bought after it."""
+    """Chains of one leaf of goods, in random order: a product, and what is bought after it if anything is."""
     carried = [pool[i] for i in rng.permutation(len(pool))[:5]]
     combined = [(b, a, n) for b in carried for a in leaf.adjectives for n in leaf.nouns]
     chains = []
@@ -273,7 +275,9 @@ def _moments(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
     return end[:, None] - span[:, None] * (1 - ordered)
 
 
-def _walk(catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, moments: np.ndarray) -> np.ndarray:
+def _walk(
+    catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, moments: np.ndarray
+) -> np.ndarray:
     """[U, L] item of every user's every step; -1 behind the last, and where the leaf has nothing left."""
     users, steps = moments.shape
     tree = leaves()
@@ -327,7 +331,8 @@ def _walk(catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, m
         ):
             possible = (wanted >= 0) & (catalogue.released[wanted] <= now) & ~seen[active, wanted]
             item = np.where(possible & (rng.random(len(active)) < chance_of), wanted, item)
-        item = np.where(seen[active, item] | (catalogue.released[item] > now), -1, item)  # nothing left: no event
+        # nothing left on the shelf: no event
+        item = np.where(seen[active, item] | (catalogue.released[item] > now), -1, item)
         walked[active, step] = item
         taken = active[item >= 0]
         seen[taken, item[item >= 0]] = True
@@ -338,7 +343,7 @@ def _walk(catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, m
 
 
 def _neighbours(rng: np.random.Generator, tree: tuple[Leaf, ...]) -> np.ndarray:
-    """[leaf, leaf] where an interest drifts to: mostly the same group or department, sometimes two fixed others."""
+    """[leaf, leaf] where an interest drifts to: mostly its group or department, sometimes two others."""
     paths = np.array([leaf.path for leaf in tree])
     same_group = (paths[:, None, 1] == paths[None, :, 1]) & (paths[:, None, 0] == paths[None, :, 0])
     same_department = paths[:, None, 0] == paths[None, :, 0]

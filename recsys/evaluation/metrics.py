@@ -17,7 +17,15 @@ from recsys.columns import PADDING, metric_name
 Metric = Literal["hr", "ndcg", "mrr"]
 METRICS: Final[tuple[Metric, ...]] = ("hr", "ndcg", "mrr")
 
-BANDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # upper ends, as shares of the catalogue, most popular first
+BANDS: Final = (
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+)  # upper ends, as shares of the catalogue, most popular first
 
 
 def per_user(ranks: np.ndarray, metric: Metric, k: int) -> np.ndarray:
@@ -53,7 +61,7 @@ def coverage(top: np.ndarray, allowed: np.ndarray, k: int) -> float:
 
 
 def popularity_bands(popularity: np.ndarray, codes: np.ndarray, bands: Sequence[float] = BANDS) -> np.ndarray:
-    """How `codes` spread over items from the most to the least popular: shares, float64 [bands], that sum to 1.
+    """How `codes` spread over items from most to least popular: shares, float64 [bands], that sum to 1.
 
     Parameters
     ----------
@@ -62,8 +70,8 @@ def popularity_bands(popularity: np.ndarray, codes: np.ndarray, bands: Sequence[
     codes
         Any int array of item codes; 0 is ignored.
     bands
-        Ascending upper ends as shares of the catalogue: (0.01, 1.0) separates the most popular hundredth. A band
-        may be empty in a small catalogue; the first one holds at least one item.
+        Ascending upper ends as shares of the catalogue: (0.01, 1.0) separates the most popular hundredth. A
+        band may be empty in a small catalogue; the first one holds at least one item.
     """
     size = len(popularity) - 1
     order = np.argsort(-popularity[1:], kind="stable")  # [V]

@@ -1,8 +1,8 @@
 """The place of every held-out item among all items, in blocks of users: never users x items in memory.
 
-Ties have one rule: higher score first, then lower code. It does not look at which item is the target, so a constant
-score cannot look good. How far ties matter can be read off: `best` is the rank if every tie fell the target's way
-(the rule of peers that count strictly higher scores only), `worst` if none did.
+Ties have one rule: higher score first, then lower code. It does not look at which item is the target, so a
+constant score cannot look good. How far ties matter can be read off: `best` is the rank if every tie fell the
+target's way (the rule of peers that count strictly higher scores only), `worst` if none did.
 
 Shapes: U users, b users of one block, V items (arrays by code have V + 1 entries), k = `top_k`.
 """
@@ -24,7 +24,7 @@ MISS: Final = np.iinfo(np.int32).max  # the rank of a target that cannot be rank
 BLOCK_FLOATS: Final = 4_000_000  # scores of one block; larger blocks leave the cache and are slower
 
 ScoreBlock = Callable[[int, int], np.ndarray]
-"""(start, stop) -> scores float32 [stop - start, V + 1] of those users' histories; the array becomes the caller's."""
+"""(start, stop) -> scores float32 [stop - start, V + 1] of those users; the array becomes the caller's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -126,15 +126,15 @@ def rank_targets(
 
 
 def top_codes(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k best codes of each row, int32 [b, k]: score descending, then code ascending; 0 where only -inf is left.
+    """The k best codes of each row, int32 [b, k]: score descending, then code ascending; 0 beyond the last.
 
     >>> top_codes(np.array([[-np.inf, 1.0, 3.0, 3.0, 1.0]], dtype=np.float32), 3)
     array([[2, 3, 1]], dtype=int32)
     """
     rows, width = scores.shape
     kept = min(k, width)
-    # [b, 1] the kept-th best score: only values are read, so how topk orders ties is of no matter. (np.partition slows
-    # down tenfold on rows of mostly equal scores, which counting baselines have.)
+    # [b, 1] the kept-th best score: only values are read, so how topk orders ties does not matter.
+    # (np.partition slows down tenfold on rows of mostly equal scores, which counting baselines have.)
     threshold = torch.from_numpy(scores).topk(kept, dim=1).values[:, -1:].numpy()
     above = scores > threshold
     tied = scores == threshold
@@ -161,7 +161,7 @@ def _place(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
     tied = np.flatnonzero(ranked & (others > 0))
     before = np.arange(scores.shape[1]) < targets[tied, None]
     rank[tied] += np.count_nonzero(equal[tied] & before, axis=1)
-    return tuple(np.where(ranked, value, MISS) for value in (rank, best, best + others))
+    return np.where(ranked, rank, MISS), np.where(ranked, best, MISS), np.where(ranked, best + others, MISS)
 
 
 def _seen(held_out: HeldOut, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

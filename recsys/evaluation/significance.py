@@ -1,7 +1,7 @@
-"""How far a metric, or a difference of two, could move with other users: bootstrap over users, always paired.
+"""How far a metric, or a difference of two, could move with other users: a paired bootstrap over users.
 
-Two models ranked the same users, so their difference is resampled user by user. Intervals of the two means would
-hide most real differences, and an unpaired test is wrong here.
+Two models ranked the same users, so their difference is resampled user by user. Intervals of the two means
+would hide most real differences, and an unpaired test is wrong here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ class Interval:
 
 
 def intervals(
-    values: np.ndarray, rng: np.random.Generator, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+    values: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
 ) -> list[Interval]:
     """Percentile bootstrap intervals of the means of several per-user values, from the same resamples.
 
@@ -67,9 +71,7 @@ def interval(values: np.ndarray, rng: np.random.Generator, **options: float) -> 
     return intervals(values[:, None], rng, **options)[0]  # type: ignore[arg-type]
 
 
-def paired_difference(
-    values: np.ndarray, other: np.ndarray, rng: np.random.Generator, **options: float
-) -> Interval:
+def paired_difference(values: np.ndarray, other: np.ndarray, rng: np.random.Generator, **options: float) -> Interval:
     """The interval of mean(`values`) - mean(`other`), two metrics of the same users, float64 [U] each."""
     if len(values) != len(other):
         raise ValueError(f"{len(values)} and {len(other)} users cannot be paired")
@@ -77,7 +79,7 @@ def paired_difference(
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
-    """Means [chunk, M] of chunks of resamples: count how often each user was drawn, then one matrix product."""
+    """Means [chunk, M] of resamples, in chunks: how often each user was drawn, then one matrix product."""
     users = len(values)
     chunk = max(1, CHUNK_DRAWS // users)
     for start in range(0, resamples, chunk):

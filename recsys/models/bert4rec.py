@@ -11,7 +11,7 @@ Shapes: B users, L positions, D width, V items, N events of all users.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
-from recsys.models.transformer import Transformer
+from recsys.models.transformer import Transformer, initialise
 
 PADDING = 0
 MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended
@@ -78,7 +78,8 @@ class Bert4Rec(nn.Module):
         table = self.tower().float()
         vectors = torch.cat([table, self.output_bias.float()[:, None]], dim=1)
         vectors[0] = 0
-        allowed = torch.ones_like(self.tower.trained) if self.tower.has_content else self.tower.trained.clone()
+        trained = self.tower.trained
+        allowed = torch.ones_like(trained) if self.tower.has_content else trained.clone()
         allowed[0] = False
         return vectors.numpy(), allowed.numpy()
 
@@ -99,9 +100,9 @@ class SequenceEncoder(nn.Module):
             dropout=settings.dropout,
             norm_first=settings.norm_first,
         )
-        self.head = nn.Sequential(nn.Linear(D, D), nn.GELU(), nn.LayerNorm(D))
-        nn.init.trunc_normal_(self.head[0].weight, std=0.02, a=-0.04, b=0.04)
-        nn.init.zeros_(self.head[0].bias)
+        dense = nn.Linear(D, D)
+        initialise(dense)
+        self.head = nn.Sequential(dense, nn.GELU(), nn.LayerNorm(D))
 
     def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
         """[B, L] tokens and [V + 1, D] item vectors to states [B, L, D]."""
@@ -136,7 +137,7 @@ def inference_input(items: np.ndarray, offsets: np.ndarray, users: np.ndarray, m
 
 
 def pad_left(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, last: int | None = None) -> np.ndarray:
-    """Slices `[start, end)` of a flat array as rows of one int64 matrix, padded on the left, `last` appended to each."""
+    """Slices `[start, end)` of a flat array as int64 rows, padded on the left to one width, `last` appended."""
     lengths = ends - starts
     width = int(lengths.max(initial=0))
     columns = np.arange(-width, 0)  # distance from the end
@@ -173,7 +174,7 @@ def encode_queries(
     return queries
 
 
-def load_encoder(settings: ModelSettings, weights: dict[str, Tensor], vectors: np.ndarray) -> Queries:
+def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray) -> Queries:
     """The query encoder of a bundle.
 
     Parameters

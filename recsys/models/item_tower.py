@@ -72,6 +72,9 @@ class ItemTower(nn.Module):
         No channel is left.
     """
 
+    trained: Tensor
+    id_rows: Tensor
+
     def __init__(
         self,
         features: ItemFeatures,

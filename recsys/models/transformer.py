@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def initialise(linear: nn.Linear) -> None:
+    """Weights of variance 1 / inputs, biases zero.
+
+    BERT's fixed deviation of 0.02 suits its width of 768; at 64 it leaves attention uniform for the first epochs.
+    """
+    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+    nn.init.zeros_(linear.bias)
+
+
 class Block(nn.Module):
     """Attention and a feed-forward of width 4 D, each with a residual; normalised before or after the branch."""
 
@@ -39,7 +48,9 @@ class Block(nn.Module):
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Multi-head self-attention."""
         B, L, D = x.shape
-        q, k, v = self.project_in(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, D/H]
+        q, k, v = (
+            self.project_in(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        )  # 3 x [B, H, L, D/H]
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.project_out(mixed.transpose(1, 2).reshape(B, L, D))
 
@@ -64,8 +75,7 @@ class Transformer(nn.Module):
         nn.init.trunc_normal_(self.positions, std=0.02, a=-0.04, b=0.04)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-                nn.init.zeros_(module.bias)
+                initialise(module)
 
     def forward(self, embedded: Tensor, present: Tensor) -> Tensor:
         """States of every position.

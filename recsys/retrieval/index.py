@@ -1,7 +1,7 @@
-"""The FAISS index over item codes: exact inner product. FAISS is touched in this file only, and so are its threads.
+"""The FAISS index over item codes: exact inner product. FAISS, and its threads, are touched here only.
 
-Ids inside the index are the items' codes (`IDMap2`); raw ids live in the bundle's vocabulary. Similarity is the inner
-product for quantizer and index alike because `index_factory` builds both.
+Ids inside the index are the items' codes (`IDMap2`); raw ids live in the bundle's vocabulary. Quantizer and
+index agree on the metric because `index_factory` builds both.
 
 Shapes: U queries, V items (arrays by code have V + 1 rows), D width, n results a query.
 """
@@ -73,7 +73,7 @@ def build_index(vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise RecsysError(
-            f"{len(bad)} item vectors hold numbers that are not finite (the first belongs to code {codes[bad[0]]}); "
+            f"{len(bad)} item vectors hold numbers that are not finite (the first: code {codes[bad[0]]}); "
             "did the training diverge?"
         )
     index = faiss.index_factory(rows.shape[1], FACTORY, faiss.METRIC_INNER_PRODUCT)
@@ -84,15 +84,11 @@ def build_index(vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:
 
 def item_index(index: Any, vectors: np.ndarray) -> ItemIndex:
     """Any FAISS index over item codes, with the vectors [V + 1, D] behind it."""
-    codes = np.sort(faiss.vector_to_array(faiss.downcast_index(index).id_map))
+    outer: Any = faiss.downcast_index(index)
+    codes = np.sort(faiss.vector_to_array(outer.id_map))
     squared = [np.einsum("vd,vd->v", rows, rows, dtype=np.float64).max() for rows in _blocks(vectors, codes)]
-    return ItemIndex(
-        index=index,
-        vectors=vectors,
-        codes=codes,
-        longest=float(np.sqrt(max(squared))),
-        exact=_is_exact(index),
-    )
+    longest = float(np.sqrt(max(squared, default=0.0)))
+    return ItemIndex(index=index, vectors=vectors, codes=codes, longest=longest, exact=_is_exact(index))
 
 
 def search(items: ItemIndex, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +119,7 @@ def write_index(items: ItemIndex, path: Path) -> None:
 def read_index(path: Path, vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:
     """Open an index file and check that it is the one that was expected.
 
-    FAISS does not defend itself against hostile files: compare the file's hash with the manifest before calling this.
+    FAISS does not defend itself against hostile files: compare the file's hash with the manifest first.
 
     Parameters
     ----------
@@ -144,10 +140,8 @@ def read_index(path: Path, vectors: np.ndarray, allowed: np.ndarray) -> ItemInde
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{path} is not an index that FAISS {faiss.__version__} reads ({reason})."
-            ) from None
+            reason = str(error).splitlines()[0].rpartition("Error: ")[2].rstrip(".")
+            raise InputError(f"{path} is no index that FAISS {faiss.__version__} reads: {reason}.") from None
     for what, found, expected in (
         ("the metric", index.metric_type, faiss.METRIC_INNER_PRODUCT),
         ("the width", index.d, vectors.shape[1]),
@@ -161,7 +155,8 @@ def read_index(path: Path, vectors: np.ndarray, allowed: np.ndarray) -> ItemInde
     items = item_index(index, vectors) if isinstance(faiss.downcast_index(index), faiss.IndexIDMap) else None
     if items is None or not np.array_equal(items.codes, codes):
         raise InputError(
-            f"{path} does not belong to its bundle: it holds other items than the bundle allows; write the bundle again."
+            f"{path} does not belong to its bundle: it holds other items than the bundle allows; "
+            "write the bundle again."
         )
     return items
 
@@ -181,7 +176,7 @@ def _blocks(vectors: np.ndarray, codes: np.ndarray, rows: int = 65_536) -> Itera
 
 @contextmanager
 def _threads() -> Iterator[None]:
-    """FAISS's thread count for one call: the processors this process may use, or OMP_NUM_THREADS; then as before."""
+    """For one call FAISS uses OMP_NUM_THREADS threads, or one a processor of this process; then as before."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     wanted = int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
     before = faiss.omp_get_max_threads()
@@ -194,7 +189,7 @@ def _threads() -> Iterator[None]:
 
 @contextmanager
 def _deserialization_limits(file_bytes: int) -> Iterator[None]:
-    """No vector inside a file can be larger than the file; stops a broken header from asking for all memory."""
+    """No vector in a file is larger than the file: a broken header cannot ask for all memory."""
     names = ("vector_byte_limit", "loop_limit")
     before = [getattr(faiss, f"get_deserialization_{name}")() for name in names]
     for name, limit in zip(names, (file_bytes, LOOP_LIMIT), strict=True):

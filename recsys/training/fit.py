@@ -11,18 +11,18 @@ import polars as pl
 import torch
 
 from features.multiplexed import hash_values
-from features.text import Whitening
 from recsys.bundle import read_bundle, write_bundle
-from recsys.columns import SENTENCE, metric_name
+from recsys.columns import ITEM_ID, SENTENCE, metric_name
 from recsys.config import ModelSettings, Settings
-from recsys.data.prepare import Dataset, prepare
+from recsys.data.prepare import TITLE, Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
+from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.bert4rec import Bert4Rec, Queries, encode_queries
 from recsys.models.item_tower import ItemFeatures
-from recsys.models.text import text_queries
+from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
 from recsys.training.loop import OnEpoch, Training, train
 
@@ -61,24 +61,28 @@ def fit(settings: Settings, versions: TableVersions, on_epoch: OnEpoch | None = 
     """
     began = time.perf_counter()
     dataset = prepare(settings, versions)
-    text, whitening = item_text(settings, dataset)
+    wants_text = settings.model.kind == "text" or settings.model.text
+    text = item_text(settings, dataset) if wants_text else None
+    outcome: Training | None = None
     if settings.model.kind == "text":
-        assert text is not None
-        outcome, weights, features = None, {}, {"text": _describe_text(settings, whitening)}
-        vectors, allowed = text, np.abs(text).sum(1) > 0
+        if text is None:
+            raise InputError('No item of the catalogue has any text; model.kind = "text" has nothing to go by.')
+        weights: dict[str, Any] = {}
+        features = {"text": _describe_text(settings, text)}
+        vectors, allowed = text.vectors, text.allowed
     else:
         model = build_model(settings, dataset, text)
         outcome = train_model(model, settings, dataset, on_epoch)
-        weights = {name: tensor for name, tensor in model.state_dict().items()}
+        weights = dict(model.state_dict())
+        features = _describe(settings, model, text)
         vectors, allowed = model.item_vectors()
-        features = _describe(settings.model, model, whitening, settings)
-    if whitening is not None:
-        weights |= whitening.to_tensors()
+    if text is not None and text.whitening is not None:
+        weights |= text.whitening.to_tensors()
     bundle = write_bundle(
         settings.warehouse,
         settings=settings,
         vocabulary=dataset.vocabulary,
-        catalogue=dataset.catalogue.select("item_id", "title"),
+        catalogue=dataset.catalogue.select(ITEM_ID, TITLE),
         features=features,
         weights=weights,
         vectors=vectors,
@@ -102,26 +106,15 @@ def fit(settings: Settings, versions: TableVersions, on_epoch: OnEpoch | None = 
     )
 
 
-def item_text(settings: Settings, dataset: Dataset) -> tuple[np.ndarray | None, Whitening | None]:
-    """Whitened text vectors float32 [V + 1, E], row 0 and items without text zero; None where none are asked for."""
-    wanted = settings.model.kind == "text" or settings.model.text
+def item_text(settings: Settings, dataset: Dataset) -> TextItems | None:
+    """Whitened text vectors of the catalogue; None where the configuration has no text or no item has any."""
     sentences: pl.Series = dataset.catalogue[SENTENCE]
-    if not wanted or settings.items is None or not settings.items.text or sentences.null_count() == len(sentences):
-        return None, None
-    raw = text_vectors(settings, sentences)  # [V, E]
-    has_text = np.abs(raw).sum(1) > 0
-    whitening = None
-    if settings.text.dimensions is not None:
-        whitening = Whitening.fit(raw[has_text], settings.text.dimensions)
-        width = whitening.matrix.shape[1]
-        vectors = np.zeros((len(raw), width), dtype=np.float32)
-        vectors[has_text] = whitening.apply(raw[has_text])
-    else:
-        vectors = raw
-    return np.concatenate([np.zeros_like(vectors[:1]), vectors]).astype(np.float32), whitening
+    if settings.items is None or not settings.items.text or (sentences.fill_null("") == "").all():
+        return None
+    return text_items(text_vectors(settings, sentences), settings.text.dimensions)
 
 
-def build_model(settings: Settings, dataset: Dataset, text: np.ndarray | None) -> Bert4Rec:
+def build_model(settings: Settings, dataset: Dataset, text: TextItems | None) -> Bert4Rec:
     """An untrained model over the data set's catalogue; the seed fixes its weights."""
     features = item_features(dataset, settings.model, text)
     rows = settings.model.table_rows or table_rows(features, settings.model)
@@ -130,7 +123,7 @@ def build_model(settings: Settings, dataset: Dataset, text: np.ndarray | None) -
         return Bert4Rec(features, settings.model, rows)
 
 
-def item_features(dataset: Dataset, model: ModelSettings, text: np.ndarray | None) -> ItemFeatures:
+def item_features(dataset: Dataset, model: ModelSettings, text: TextItems | None) -> ItemFeatures:
     """The catalogue as the item tower reads it."""
     ids = dataset.vocabulary.items.to_list()
     attributes = {}
@@ -142,7 +135,7 @@ def item_features(dataset: Dataset, model: ModelSettings, text: np.ndarray | Non
         id_hashes=torch.from_numpy(np.concatenate([[0], hash_values(ids)])),
         trained=torch.from_numpy(dataset.trained_items()),
         attributes=attributes,
-        text=None if text is None else torch.from_numpy(text),
+        text=None if text is None else torch.from_numpy(text.vectors),
     )
 
 
@@ -160,9 +153,11 @@ def hash_lists(values: pl.Series) -> tuple[torch.Tensor, torch.Tensor]:
     flat = lists.explode()
     distinct = flat.unique(maintain_order=True)
     hashed = pl.DataFrame({"value": distinct, "hash": hash_values(distinct.to_list())})
-    hashes = flat.alias("value").to_frame().join(
-        hashed, on="value", how="left", nulls_equal=True, maintain_order="left"
-    )["hash"]
+    hashes = (
+        flat.alias("value")
+        .to_frame()
+        .join(hashed, on="value", how="left", nulls_equal=True, maintain_order="left")["hash"]
+    )
     offsets = np.concatenate([[0, 0], np.cumsum(lists.list.len().to_numpy())]).astype(np.int64)
     return torch.from_numpy(hashes.to_numpy().copy()), torch.from_numpy(offsets)
 
@@ -216,26 +211,25 @@ def validation_metrics(
     return accuracy(ranking.ranks, (10,), part="val")
 
 
-def _describe(
-    model_settings: ModelSettings, model: Bert4Rec, whitening: Whitening | None, settings: Settings
-) -> dict[str, Any]:
+def _describe(settings: Settings, model: Bert4Rec, text: TextItems | None) -> dict[str, Any]:
     """The declaration of the tower's features, for `features.json`."""
     tower = model.tower
     return {
         "hashing": HASHING,
         "table": None if tower.table is None else {"rows": tower.table.rows, "width": tower.table.width},
-        "ids": {"lookups": model_settings.id_lookups} if model_settings.ids else None,
+        "ids": {"lookups": settings.model.id_lookups} if settings.model.ids else None,
         "attributes": {
-            name: {"lookups": model_settings.attribute_lookups, "pooling": "mean"} for name in tower.attribute_names
+            name: {"lookups": settings.model.attribute_lookups, "pooling": "mean"} for name in tower.attribute_names
         },
-        "text": None if tower.text_map is None else _describe_text(settings, whitening),
+        "text": None if text is None else _describe_text(settings, text),
     }
 
 
-def _describe_text(settings: Settings, whitening: Whitening | None) -> dict[str, Any]:
+def _describe_text(settings: Settings, text: TextItems) -> dict[str, Any]:
     assert settings.items is not None
     return {
         "model": settings.text.model,
         "attributes": list(settings.items.text),
-        "dimensions": None if whitening is None else int(whitening.matrix.shape[1]),
+        "dimensions": text.vectors.shape[1],
+        "whitened": text.whitening is not None,
     }

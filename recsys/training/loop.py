@@ -73,7 +73,10 @@ def train(
     starts, ends = windows(offsets, max_length)
     steps = settings.epochs * -(-len(starts) // settings.batch_size)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
+        _parameter_groups(model, settings.weight_decay),
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, settings.warmup_share))
     average = _Average(model, settings.average_decay)
@@ -88,7 +91,10 @@ def train(
             model.train()
             for batch in batches(items, starts, ends, settings.batch_size, rng):
                 task = cloze(
-                    batch, rng, mask_probability=settings.mask_probability, mask_last_share=settings.mask_last_share
+                    batch,
+                    rng,
+                    mask_probability=settings.mask_probability,
+                    mask_last_share=settings.mask_last_share,
                 )
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                     logits = model(torch.from_numpy(task.tokens), torch.from_numpy(task.positions))

@@ -35,9 +35,7 @@ class Cloze:
     labels: np.ndarray
 
 
-def cloze(
-    tokens: np.ndarray, rng: np.random.Generator, *, mask_probability: float, mask_last_share: float
-) -> Cloze:
+def cloze(tokens: np.ndarray, rng: np.random.Generator, *, mask_probability: float, mask_last_share: float) -> Cloze:
     """Hide items of a batch of histories.
 
     Parameters
@@ -62,6 +60,4 @@ def cloze(
     hidden[last_only] = False
     hidden[last_only, -1] = True
     positions = np.flatnonzero(hidden)
-    return Cloze(
-        tokens=np.where(hidden, MASK, tokens), positions=positions, labels=tokens.ravel()[positions]
-    )
+    return Cloze(tokens=np.where(hidden, MASK, tokens), positions=positions, labels=tokens.ravel()[positions])

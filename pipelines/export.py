@@ -1,0 +1,38 @@
+"""Export: the candidate table as files for downstream services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain
+from recsys import tracking
+from recsys.config import Settings, load_settings
+from recsys.errors import InputError
+from recsys.retrieval import export as publishing
+
+
+def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
+    """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
+    store = tracking.open_store(settings)
+    with tracking.step_run(store, "export", parent) as run_id:
+        report = plain(publishing.export(settings, publishing.Candidates(**candidates)))
+        tracking.log_metrics(store, run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
+    return {**report, "mlflow_run": run_id}
+
+
+export_task = io_task(export)
+
+
+def export_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
+    """Export the newest candidate table."""
+    if settings.export.path is None:
+        raise InputError("There is no export.path, so there is nowhere to export to; set it.")
+    return run(export_task, settings, newest_candidates(settings))
+
+
+@flow(name="export", flow_run_name="export-{config}", description=__doc__)
+def export_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """`export_alone` for a configuration file, recorded by Prefect."""
+    return export_alone(load_settings(config, overrides or ()), as_task)

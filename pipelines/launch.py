@@ -1,0 +1,108 @@
+"""Flows started from the command line: with Prefect where it works, without it where it does not.
+
+A night must not be lost to its scheduler. When Prefect's server does not answer, or goes away, the same plain
+functions do the work; what is done already stays done, by the run's record. Errors of the work itself come
+out as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipelines.steps import as_function
+from pipelines.watch import WATCH, Watch
+from recsys.config import Settings
+from recsys.errors import RecsysError
+
+_PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
+
+
+def run_night(
+    settings: Settings, config: str, overrides: Sequence[str], looking: Watch, *, prefect: bool = True
+) -> dict[str, Any]:
+    """The night with Prefect, or without; returns the run's summary."""
+    from pipelines.nightly import night, nightly
+
+    def bare() -> dict[str, Any]:
+        return night(settings)
+
+    def flow() -> dict[str, Any]:
+        return nightly(config, list(overrides))
+
+    return _launch(flow, bare, looking, prefect)
+
+
+def run_step(
+    step: str, settings: Settings, config: str, overrides: Sequence[str], looking: Watch, **options: Any
+) -> dict[str, Any]:
+    """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
+    module = importlib.import_module(f"pipelines.{step}")
+    alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
+
+    def as_flow() -> dict[str, Any]:
+        looking.entered = True
+        report: dict[str, Any] = flow(config, list(overrides), **options)
+        return report
+
+    def bare() -> dict[str, Any]:
+        with looking.step(step):
+            report: dict[str, Any] = alone(settings, as_function, **options)
+            return report
+
+    return _launch(as_flow, bare, looking, bool(os.environ.get("PREFECT_API_URL")))
+
+
+def _launch(
+    flow: Callable[[], dict[str, Any]], bare: Callable[[], dict[str, Any]], looking: Watch, prefect: bool
+) -> dict[str, Any]:
+    token = WATCH.set(looking)
+    try:
+        if not prefect:
+            return bare()
+        _hush_prefect()
+        try:
+            return flow()
+        except Exception as error:
+            if not _is_prefects(error, looking):
+                raise
+            reason = f"Prefect does not answer ({type(error).__name__})"
+            if looking.summary is not None:
+                looking.warn(f"{reason}; the run itself is complete.")
+                return looking.summary
+            looking.warn(f"{reason}; going on without it.")
+            return bare()
+    finally:
+        WATCH.reset(token)
+
+
+def _is_prefects(error: BaseException, looking: Watch) -> bool:
+    """Whether Prefect failed and not the work: before it began, after it ended, or by the error's origin."""
+    if isinstance(error, RecsysError):
+        return False
+    own = type(error).__module__.partition(".")[0] in _PREFECTS
+    return own or not looking.entered or looking.summary is not None
+
+
+def _hush_prefect() -> None:
+    """Failures of the work are told once, by the command, and not again with Prefect's traceback.
+
+    Prefect's server still receives them.
+    """
+    import prefect  # noqa: F401 - sets its loggers up
+
+    for handler in logging.getLogger().handlers:  # Prefect puts its console on the root logger
+        ours = type(handler).__module__.startswith("prefect.")
+        if ours and not any(isinstance(known, _NotOurs) for known in handler.filters):
+            handler.addFilter(_NotOurs())
+
+
+class _NotOurs(logging.Filter):
+    """Drops Prefect's reports of failed task and flow runs; warnings still pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect.flow_engine")
+        return not (record.name.startswith(told) and record.levelno >= logging.ERROR)

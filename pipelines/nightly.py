@@ -1,0 +1,187 @@
+"""The night: ingest, represent, train, evaluate, retrieve, export, and one MLflow run that holds it together.
+
+`night` is a plain function; it calls each step through `run`, which is a Prefect task inside the flow and the
+bare function where Prefect is not there. Steps exchange table versions, paths and numbers, never frames. A
+step that the run's record has already is not done again (see `recsys.runs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from pipelines.evaluate import baseline_metrics, evaluate_task
+from pipelines.export import export_task
+from pipelines.ingest import ingest_task
+from pipelines.publish import publish_task
+from pipelines.represent import represent_task
+from pipelines.retrieve import retrieve_task
+from pipelines.steps import Run, Step, as_function, as_task, candidates_of, plain, table_versions
+from pipelines.train import train_task
+from pipelines.watch import watch
+from recsys import runs, tracking
+from recsys.config import Settings, load_settings
+
+
+def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
+    """The night's work; returns the run's summary, JSON-friendly.
+
+    Raises
+    ------
+    InputError
+        The input or the configuration is wrong; nothing is published.
+    RecsysError
+        Another run holds the warehouse, or MLflow does not answer.
+    """
+    store = tracking.open_store(settings)  # first: a wrong address must not cost a night
+    with runs.locked(settings.warehouse) as folder:
+        return _night(settings, run, store, folder)
+
+
+def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) -> dict[str, Any]:
+    looking = watch()
+    began = time.perf_counter()
+    with looking.step("ingest"):
+        ingested = run(ingest_task, settings)
+    ingest_seconds = time.perf_counter() - began
+    versions = table_versions(ingested)
+
+    def new_run() -> str:
+        run_id = tracking.start_run(store, f"{settings.name} {datetime.now(UTC):%Y-%m-%d %H:%M}")
+        tracking.log_settings(store, run_id, settings)
+        return run_id
+
+    def still_there(earlier: runs.RunState) -> bool:
+        bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
+        return tracking.resume_run(store, earlier.run_id) and (bundle is None or Path(bundle).exists())
+
+    key = runs.run_key(settings, plain(versions), ingested["digests"])
+    state, resumed = runs.begin(folder, key, new_run, still_there)
+    parent = state.run_id
+    if resumed:
+        done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
+        looking.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
+
+    def step(name: str, task: Step, *arguments: Any) -> dict[str, Any]:
+        nonlocal state
+        if name not in state.steps:
+            start = time.perf_counter()
+            with looking.step(name):
+                report = run(task, settings, *arguments)
+            state = state.with_step(name, report, round(time.perf_counter() - start, 3))
+            runs.save(folder, state)
+        report = state.steps[name]["report"]
+        return dict(report)
+
+    digest = runs.digest_of(ingested["digests"])
+    try:
+        tracking.adopt(store, ingested["mlflow_run"], parent)
+        state = state.with_step("ingest", ingested, round(ingest_seconds, 3))
+        tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
+        represented = step("represent", represent_task, versions, parent)
+        trained = step("train", train_task, versions, parent)
+        evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
+        as_of = datetime.fromisoformat(state.started)
+        retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        exported = None
+        if settings.export.path is not None:
+            exported = step("export", export_task, candidates_of(retrieved), parent)
+        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
+        tracking.log_metrics(store, parent, evaluated["metrics"])
+        tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
+        seconds = {name: done["seconds"] for name, done in state.steps.items()}
+        tracking.log_metrics(store, parent, {f"seconds/{name}": value for name, value in seconds.items()})
+        summary = {
+            "run_id": parent,
+            "name": settings.name,
+            "resumed": resumed,
+            "bundle": trained["bundle"],
+            "bundle_id": trained["bundle_id"],
+            "epochs": trained["epochs"],
+            "metrics": evaluated["metrics"],
+            "baselines": evaluated["baselines"],
+            "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
+            "export": exported,
+            "tables": {
+                "versions": ingested["versions"],
+                "rejected": ingested["rows_rejected"],
+                "digests": ingested["digests"],
+            },
+            "represent": represented,
+            "examples": evaluated.get("examples"),
+            "mlflow": {
+                "uri": tracking.masked(settings.tracking.uri),
+                "experiment": store.experiment,
+                "link": tracking.run_link(store, parent),
+                "model": published["model"],
+            },
+            "seconds": {**seconds, "total": round(time.perf_counter() - began, 3)},
+        }
+        tracking.log_text(store, parent, "report.md", summary_markdown(summary))
+        tracking.end_run(store, parent)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the night's own error is the one to show
+            tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
+        runs.save(folder, state.ended("failed", f"{type(error).__name__}: {tracking.masked(str(error))}"))
+        raise
+    runs.save(folder, state.ended("finished"))
+    return summary
+
+
+@flow(name="nightly", flow_run_name="night-{config}", description=__doc__)
+def nightly(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """One night for one configuration, recorded by Prefect.
+
+    The parameters are stored by Prefect: keep passwords out of `overrides`, in the environment of the worker.
+    """
+    looking = watch()
+    looking.entered = True
+    looking.summary = summary = night(load_settings(config, overrides or ()), as_task)
+    create_markdown_artifact(
+        markdown=summary_markdown(summary),
+        key=artifact_key(summary["name"]),
+        description=f"The night of {summary['name']}",
+    )
+    return summary
+
+
+def artifact_key(name: str) -> str:
+    """The key of a configuration's nights in Prefect: lower case and dashes.
+
+    >>> artifact_key("ML_1m.v2")
+    'night-ml-1m-v2'
+    """
+    return "night-" + "-".join("".join(c if c.isalnum() and c.isascii() else " " for c in name.lower()).split())
+
+
+def summary_markdown(summary: dict[str, Any]) -> str:
+    """The night on one page: metrics beside the baselines, where things are, the MLflow run."""
+    names = list(summary["baselines"])
+    columns: dict[str, list[Any]] = {"metric": list(summary["metrics"])}
+    for name, metrics in [("model", summary["metrics"]), *((n, summary["baselines"][n]) for n in names)]:
+        columns[name] = [number(metrics.get(metric)) for metric in summary["metrics"]]
+    candidates = summary["candidates"]
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())
+    return "\n".join(
+        [
+            f"# {summary['name']}",
+            "",
+            tracking.markdown_table(columns),
+            "",
+            f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
+            f"- bundle: `{summary['bundle']}`",
+            f"- time: {seconds}",
+            f"- [MLflow run]({summary['mlflow']['link']}) in `{summary['mlflow']['uri']}`",
+        ]
+    )
+
+
+def number(value: Any) -> str:
+    """A metric with four decimals; a dash where there is none."""
+    return f"{value:.4f}" if isinstance(value, (int, float)) else "–"

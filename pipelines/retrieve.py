@@ -1,0 +1,68 @@
+"""Retrieve: the candidate table, each user's top k from a bundle."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow
+
+from pipelines.steps import (
+    Run,
+    as_function,
+    as_task,
+    compute_task,
+    log_inputs,
+    newest_bundle,
+    newest_versions,
+    numbers,
+    plain,
+)
+from pipelines.watch import watch
+from recsys import runs, tracking
+from recsys.config import Settings, load_settings
+from recsys.data.warehouse import TableVersions
+from recsys.retrieval import retrieve as retrieval
+
+COUNTS = ("rows", "users", "k", "short_lists")
+
+
+def retrieve(
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str,
+    parent: str | None = None,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """Search for every user and publish the run's rows of the `candidates` table in one commit."""
+    store = tracking.open_store(settings)
+    looking = watch()
+    with tracking.step_run(store, "retrieve", parent) as run_id:
+        if parent is None:
+            log_inputs(store, run_id, settings, versions)
+        moment, users = as_of or datetime.now(UTC), 0
+
+        def progress(batch: int) -> None:
+            nonlocal users
+            users += batch
+            looking.advance(users, None, f"{users:,} users")
+
+        report = plain(retrieval.retrieve(settings, versions, bundle, parent or run_id, moment, progress))
+        metrics = numbers(report, COUNTS)
+        tracking.log_metrics(store, run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
+    return {**report, "mlflow_run": run_id}
+
+
+retrieve_task = compute_task(retrieve)
+
+
+def retrieve_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
+    """Make the candidate table with a bundle, by default the newest, from the newest tables."""
+    with runs.locked(settings.warehouse):
+        return run(retrieve_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+
+
+@flow(name="retrieve", flow_run_name="retrieve-{config}", description=__doc__)
+def retrieve_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
+    """`retrieve_alone` for a configuration file, recorded by Prefect."""
+    return retrieve_alone(load_settings(config, overrides or ()), as_task, bundle)

@@ -1,0 +1,156 @@
+"""What the flows share: retries on I/O, JSON-friendly reports, and the newest tables and bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from recsys import tracking
+from recsys.bundle import latest_bundle
+from recsys.columns import CANDIDATES
+from recsys.config import Settings
+from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path
+from recsys.errors import InputError, RecsysError
+
+P = ParamSpec("P")
+
+# A second attempt can find these gone; a missing file or a closed door is still missing or closed.
+_LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether an error comes from storage or network and may pass; also one that a sentence was made of."""
+    if isinstance(error, RecsysError) and not isinstance(error, InputError):
+        return is_transient(error.__cause__ or error.__context__)
+    return isinstance(error, OSError) and not isinstance(error, _LASTING)
+
+
+def retry_transient(task: Any, task_run: Any, state: Any) -> bool:
+    """Prefect's question after a failure: again? Only when storage or network failed, never on bad input."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and is_transient(error)
+
+
+def compute_task(function: Callable[P, dict[str, Any]]) -> Task[P, dict[str, Any]]:
+    """A step that computes: done once, because a second attempt would fail the same way an hour later.
+
+    Prefect keeps no results: reports hold paths and numbers, and what a step reads is in the tables.
+    """
+    name = function.__name__
+    return Task(function, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+
+
+def io_task(function: Callable[P, dict[str, Any]]) -> Task[P, dict[str, Any]]:
+    """A step that reads or writes outside the warehouse: tried four times when storage or network fail."""
+    name = function.__name__
+    return Task(
+        function,
+        name=name,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=3,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=retry_transient,
+    )
+
+
+Step = Task[..., dict[str, Any]]
+Run = Callable[..., dict[str, Any]]  # calls a step with its arguments
+
+
+def as_task(step: Step, *arguments: Any) -> dict[str, Any]:
+    """A step as a Prefect task: its state, its time and its retries are in Prefect."""
+    return step(*arguments)
+
+
+def as_function(step: Step, *arguments: Any) -> dict[str, Any]:
+    """The step's bare function, without Prefect."""
+    return step.fn(*arguments)
+
+
+def plain(value: Any) -> Any:
+    """A report as dicts, lists, strings and finite numbers; what is not a number becomes None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def numbers(report: dict[str, Any], keys: Sequence[str]) -> dict[str, float]:
+    """The report's numbers among some keys, for MLflow."""
+    return {key: report[key] for key in keys if isinstance(report.get(key), (int, float))}
+
+
+def table_versions(report: dict[str, Any]) -> TableVersions:
+    """The table versions in an ingest report."""
+    return TableVersions(**report["versions"])
+
+
+def log_inputs(
+    store: tracking.Store,
+    run_id: str,
+    settings: Settings,
+    versions: TableVersions,
+    digest: str | None = None,
+) -> None:
+    """The settings and the tables that a run reads."""
+    tracking.log_settings(store, run_id, settings)
+    tracking.log_tables(store, run_id, settings.warehouse, plain(versions), digest)
+
+
+def newest_versions(settings: Settings) -> TableVersions:
+    """The newest versions of the warehouse's tables.
+
+    Raises
+    ------
+    InputError
+        Nothing has been ingested.
+    """
+    return current_versions(settings.warehouse)
+
+
+def newest_bundle(settings: Settings) -> str:
+    """The bundle that was published last under the configuration's name.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    return str(latest_bundle(settings.warehouse, settings.name))
+
+
+def newest_candidates(settings: Settings) -> dict[str, Any]:
+    """Path and newest version of the candidate table.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    version = latest_version(settings.warehouse, CANDIDATES)
+    if version is None:
+        raise InputError(f"There is no candidate table in {settings.warehouse}; `recsys retrieve CONFIG` makes it.")
+    return {"path": table_path(settings.warehouse, CANDIDATES), "version": version}
+
+
+def candidates_of(report: dict[str, Any]) -> dict[str, Any]:
+    """Path and version of the candidate table in a retrieve report."""
+    return {"path": report["path"], "version": report["version"]}

@@ -1,0 +1,41 @@
+"""Who looks on while steps work: nobody on a worker, a progress bar at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+
+class Watch:
+    """Hears of progress and keeps it to itself; `console.Progress` shows it.
+
+    `entered` and `summary` tell the caller of a flow how far the flow's own body came, whatever Prefect did.
+    """
+
+    def __init__(self) -> None:
+        self.entered = False
+        self.summary: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step begins and ends."""
+        yield
+
+    def advance(self, done: int, total: int | None, text: str = "") -> None:
+        """The step has done so much of so much; None where nobody knows the total."""
+
+    def say(self, text: str) -> None:
+        """A sentence worth a line."""
+
+    def warn(self, text: str) -> None:
+        """A sentence that must be seen."""
+
+
+WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+def watch() -> Watch:
+    """The watch of this context; a deaf one where nobody looks on."""
+    return WATCH.get() or Watch()

@@ -1,0 +1,410 @@
+"""A bundle: everything that a run learned, in one immutable folder named after its content.
+
+`<warehouse>/bundles/<name>-<first 12 digits of the id>/` holds
+
+    manifest.json         format, id, sha256 and size of every file, what the index is, lineage
+    config.json           the settings, without credentials
+    vocabulary.parquet    item_id, code
+    catalogue.parquet     item_id, title, ...: row i belongs to code i + 1
+    features.json         what the item tower was told about the items
+    weights.safetensors   the model
+    items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
+    index.faiss           the allowed items under their codes
+
+The id is the sha256 of the files' hashes and the model kind; time and lineage do not change it. Loading needs
+no interactions and runs no code from the files: no pickle, and every file is compared with its hash before a
+library parses it. Parts of different bundles refuse to work together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import safetensors.numpy
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from recsys.columns import ITEM_ID, PADDING
+from recsys.config import Settings, parse_settings
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError, RecsysError
+from recsys.files import WRITING, remove_abandoned, synchronise, write_json
+from recsys.manifest import (
+    CATALOGUE,
+    CONFIG,
+    FEATURES,
+    FILES,
+    FORMAT,
+    INDEX_FILE,
+    ITEM_ARRAYS,
+    MANIFEST,
+    SHORT,
+    VOCABULARY,
+    WEIGHTS,
+    bundle_id,
+    checked,
+    describe_files,
+    label,
+    read_manifest,
+)
+from recsys.retrieval.index import FACTORY, METRIC, ItemIndex, build_index, read_index, write_index
+
+BUNDLES: Final = "bundles"
+BIAS_DIMS: Final = {"bert4rec": 1, "text": 0}  # columns of an item vector that are its output bias, the last ones
+LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
+
+Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundle:
+    """An opened bundle; V items, D width.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    manifest
+        What `manifest.json` says.
+    settings
+        The settings it was trained with.
+    vocabulary
+        Codes 1 to V.
+    catalogue
+        V rows, row `i` belongs to code `i + 1`: `item_id`, `title`, ...
+    vectors
+        float32 [V + 1, D], row 0 is padding; the last `bias_dims` columns are output biases.
+    allowed
+        bool [V + 1]: items that may be recommended.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    settings: Settings
+    vocabulary: Vocabulary
+    catalogue: pl.DataFrame
+    vectors: np.ndarray
+    allowed: np.ndarray
+
+    @property
+    def id(self) -> str:
+        """sha256 (hex) of the content."""
+        return str(self.manifest["bundle"])
+
+    @property
+    def label(self) -> str:
+        """`<name>-<id12>`: the folder's name when it was written, also where a copy is called otherwise."""
+        return label(self.settings.name, self.id)
+
+    @property
+    def index_id(self) -> str:
+        """First digits of the index file's sha256."""
+        return str(self.manifest["files"][INDEX_FILE]["sha256"])[:SHORT]
+
+    @property
+    def bias_dims(self) -> int:
+        """How many of the last columns of `vectors` are output biases, no part of an item's meaning."""
+        return int(self.manifest["bias_dims"])
+
+    def features(self) -> dict[str, Any]:
+        """What the item tower was told about the items."""
+        return dict(json.loads(checked(self.path, self.manifest, FEATURES).read_bytes()))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's tensors by name."""
+        path = checked(self.path, self.manifest, WEIGHTS)
+        return dict(safetensors.torch.load_file(path))
+
+    def index(self) -> ItemIndex:
+        """The FAISS index, opened at the first call, after its hash was compared with the manifest."""
+        return self._index
+
+    @cached_property
+    def _index(self) -> ItemIndex:
+        path = checked(self.path, self.manifest, INDEX_FILE)
+        return read_index(path, self.vectors, self.allowed)
+
+    @cached_property
+    def queries(self) -> Queries:
+        """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories."""
+        settings, weights = self.settings.model, self.weights()
+        if settings.kind == "text":
+            from recsys.models import text
+
+            return text.load_encoder(settings, weights, self.vectors)
+        from recsys.models import bert4rec
+
+        return bert4rec.load_encoder(settings, weights, self.vectors)
+
+
+def write_bundle(
+    root: str | Path,
+    *,
+    settings: Settings,
+    vocabulary: Vocabulary,
+    catalogue: pl.DataFrame,
+    features: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor | np.ndarray],
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    lineage: Mapping[str, Any],
+) -> Path:
+    """Write a bundle under a warehouse: aside, synchronised to disk, then renamed.
+
+    A kill leaves no bundle, never half of one. Where the same content is there already, that folder stays as
+    it is, with the manifest of its first writing; should it be damaged, it is replaced.
+
+    Parameters
+    ----------
+    root
+        The warehouse, a local folder.
+    catalogue
+        V rows in the vocabulary's order: `item_id` and what people want to see.
+    features
+        JSON-friendly declaration of the item tower's features.
+    vectors, allowed
+        float32 [V + 1, D] and bool [V + 1].
+    lineage
+        JSON-friendly: table versions, data digest, encoder id, ... Library versions and the seed are added.
+
+    Returns
+    -------
+    Path
+        The bundle's folder.
+
+    Raises
+    ------
+    RecsysError
+        Vectors that are not finite, or no item that may be recommended.
+    InputError
+        The warehouse is not a local folder.
+    """
+    _check_shapes(vocabulary, catalogue, vectors, allowed)
+    parent = _bundles_folder(root)
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(parent)
+    aside = Path(tempfile.mkdtemp(prefix=f".{settings.name}{WRITING}", dir=parent))
+    try:
+        aside.chmod(0o755)  # mkdtemp's folder is private
+        write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
+        vocabulary.write(aside / VOCABULARY)
+        catalogue.write_parquet(aside / CATALOGUE)
+        write_json(aside / FEATURES, dict(features))
+        tensors = {name: torch.as_tensor(value).detach().cpu() for name, value in weights.items()}
+        tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # none shared
+        safetensors.torch.save_file(tensors, aside / WEIGHTS)
+        arrays = {"vectors": np.ascontiguousarray(vectors), "allowed": np.ascontiguousarray(allowed)}
+        safetensors.numpy.save_file(arrays, aside / ITEM_ARRAYS)
+        items = build_index(vectors, allowed)
+        write_index(items, aside / INDEX_FILE)
+        files = describe_files(aside)
+        manifest = {
+            "format": FORMAT,
+            "bundle": bundle_id(files, settings.model.kind),
+            "name": settings.name,
+            "kind": settings.model.kind,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "vocabulary": vocabulary.digest,
+            "items": vocabulary.size,
+            "width": vectors.shape[1],
+            "bias_dims": BIAS_DIMS[settings.model.kind],
+            "index": {
+                "factory": FACTORY,
+                "metric": METRIC,
+                "width": vectors.shape[1],
+                "ntotal": len(items.codes),
+                "vocabulary": vocabulary.digest,
+            },
+            "files": files,
+            "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
+        }
+        write_json(aside / MANIFEST, manifest)
+        for name in (*FILES, MANIFEST):
+            synchronise(aside / name)
+        synchronise(aside)
+        return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
+    except OSError as error:
+        raise RecsysError(f"No bundle can be written in {parent}: {error.strerror or error}.") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
+    """Open a bundle.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    verify
+        Compare every file with its hash now. Without it, the large files (weights, index) are compared when
+        they are first used; no file is ever parsed before it was compared.
+
+    Raises
+    ------
+    InputError
+        Not a bundle, an unknown format, a file that is missing or changed, or parts of different bundles.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    for name in FILES if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
+        checked(path, manifest, name)
+    with _parsing(path):
+        settings = parse_settings(json.loads((path / CONFIG).read_bytes()), where=str(path / CONFIG))
+        vocabulary = Vocabulary.read(path / VOCABULARY)
+        catalogue = pl.read_parquet(path / CATALOGUE)
+        arrays = safetensors.numpy.load_file(path / ITEM_ARRAYS)
+        vectors, allowed = arrays["vectors"], arrays["allowed"]
+        _check_shapes(vocabulary, catalogue, vectors, allowed)
+    described = manifest["index"]
+    for what, found, expected in (
+        ("the id", manifest["bundle"], bundle_id(manifest["files"], manifest["kind"])),
+        ("the name", manifest["name"], settings.name),
+        ("the model kind", settings.model.kind, manifest["kind"]),
+        ("the vocabulary's digest", vocabulary.digest, manifest["vocabulary"]),
+        ("the number of items", vocabulary.size, manifest["items"]),
+        ("the width of the vectors", vectors.shape[1], manifest["width"]),
+        ("the vocabulary of the index", described["vocabulary"], vocabulary.digest),
+        ("the metric of the index", described["metric"], METRIC),
+        ("the width of the index", described["width"], vectors.shape[1]),
+        ("the number of items of the index", described["ntotal"], int(allowed.sum())),
+    ):
+        if found != expected:
+            raise InputError(
+                f"{path} mixes parts of different bundles: {what} is {found} where {expected} belongs; "
+                "use a bundle as it was written, or train again."
+            )
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        settings=settings,
+        vocabulary=vocabulary,
+        catalogue=catalogue,
+        vectors=vectors,
+        allowed=allowed,
+    )
+
+
+def publish_bundle(root: str | Path, path: str | Path) -> Path:
+    """Make a bundle the latest of its name: `bundles/<name>.latest.json`, replaced in one step.
+
+    Returns
+    -------
+    Path
+        The pointer file.
+    """
+    manifest = read_manifest(Path(path))
+    parent = _bundles_folder(root)
+    pointer = parent / f"{manifest['name']}.latest.json"
+    folder = os.path.relpath(Path(path).resolve(), parent.resolve())
+    aside = parent / f".{pointer.name}.{os.getpid()}"
+    write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
+    synchronise(aside)
+    aside.replace(pointer)
+    synchronise(parent)
+    return pointer
+
+
+def latest_bundle(root: str | Path, name: str) -> Path:
+    """Folder of the bundle that was published last under a name.
+
+    Raises
+    ------
+    InputError
+        None was, or it is gone.
+    """
+    parent = _bundles_folder(root)
+    pointer = parent / f"{name}.latest.json"
+    try:
+        path = parent / json.loads(pointer.read_bytes())["path"]
+    except FileNotFoundError:
+        raise InputError(f"There is no bundle {name!r} in {parent}; run `recsys train` first.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{pointer} is damaged; train again, or name a bundle's folder.") from None
+    if not path.is_dir():
+        raise InputError(f"{pointer} points to {path}, which is gone; train again, or name another bundle.")
+    return path
+
+
+def _check_shapes(vocabulary: Vocabulary, catalogue: pl.DataFrame, vectors: np.ndarray, allowed: np.ndarray) -> None:
+    rows = vocabulary.size + 1
+    if vectors.ndim != 2 or vectors.dtype != np.float32 or allowed.dtype != np.bool_:
+        raise ValueError(f"vectors must be float32 [V + 1, D], allowed bool, not {vectors.dtype}, {allowed.dtype}")
+    if len(vectors) != rows or allowed.shape != (rows,) or len(catalogue) != vocabulary.size:
+        raise ValueError(
+            f"{len(vectors)} vectors, {len(allowed)} flags and {len(catalogue)} catalogue rows "
+            f"do not fit a vocabulary of {vocabulary.size} items"
+        )
+    if allowed[PADDING] or vectors[PADDING].any():
+        raise ValueError("row 0 stands for no item: its vector is zero and it may not be recommended")
+    if not catalogue[ITEM_ID].equals(vocabulary.items, check_names=False):
+        raise ValueError("the catalogue's rows are not in the vocabulary's order")
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """What a library says about a file whose hash is right becomes one sentence."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, SafetensorError, ValueError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The bundle {path} cannot be read: {reason}; train again.") from None
+
+
+def _move_into_place(aside: Path, target: Path) -> Path:
+    """Rename; a sound folder of the same content stays, a damaged one is replaced."""
+    if target.exists():
+        try:
+            read_bundle(target)
+            return target
+        except RecsysError:
+            damaged = Path(tempfile.mkdtemp(prefix=f".{target.name}{WRITING}", dir=target.parent))
+            target.rename(damaged / "damaged")
+            shutil.rmtree(damaged)
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process has just written the same content
+            raise
+    synchronise(target.parent)
+    return target
+
+
+def _bundles_folder(root: str | Path) -> Path:
+    if "://" in str(root):
+        raise InputError(f"warehouse = {root}: bundles are not yet supported at a URL; use a local folder.")
+    return Path(root) / BUNDLES
+
+
+def _without_credentials(value: Any) -> Any:
+    """User names and passwords inside URLs removed: a bundle travels further than a configuration."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(inner) for inner in value]
+    return re.sub(r"://[^/\s@]+@", "://", value) if isinstance(value, str) else value
+
+
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,382 @@
+"""What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons below.
+
+Pure functions of lazy frames. Ids stay as given: 64-bit integers where every id is written as one, else
+strings. Times become UTC microseconds; a time without a zone needs a declared one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+from zoneinfo import available_timezones
+
+import polars as pl
+
+from recsys.columns import (
+    EVENT,
+    ITEM_ID,
+    LINE,
+    RAW,
+    REASON,
+    TIMESTAMP,
+    USER_ID,
+    WEIGHT,
+)
+from recsys.errors import InputError
+
+FILE_LINE: Final = "__line"  # what readers add to a file's own columns
+FILE_RAW: Final = "__raw"
+DEFECT: Final = "__defect"
+TIME: Final = "__time"
+NAIVE: Final = "__naive"
+
+BAD_BYTES: Final = "bytes that are not the declared encoding"
+WRONG_FIELDS: Final = "wrong number of fields"
+OPEN_QUOTE: Final = "a quote that is not closed"
+NO_RECORD: Final = "not a JSON object"
+MISSING: Final = {name: f"missing {name}" for name in (USER_ID, ITEM_ID, TIMESTAMP)}
+NOT_INTEGER: Final = {name: f"{name} is not an integer, as the table's are" for name in (USER_ID, ITEM_ID)}
+WEIGHT_TYPE: Final = "weight is not a number"
+BAD_TIME: Final = "unparsable time"
+NAIVE_TIME: Final = "time without a zone"
+FUTURE_TIME: Final = "time in the future"
+
+REASONS: Final = pl.Enum(
+    [
+        BAD_BYTES,
+        WRONG_FIELDS,
+        OPEN_QUOTE,
+        NO_RECORD,
+        *MISSING.values(),
+        *NOT_INTEGER.values(),
+        WEIGHT_TYPE,
+        BAD_TIME,
+        NAIVE_TIME,
+        FUTURE_TIME,
+    ]
+)
+
+TimeUnit = Literal["auto", "s", "ms", "us"]
+_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_LAST: Final = 253_402_300_799_999_999  # microseconds: the end of the year 9999
+_ISO: Final = (
+    r"^(?<date>\d{4}-\d{2}-\d{2})"
+    r"(?:[Tt ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
+    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>\d{2})(?::?(?<minutes>\d{2}))?)?$"
+)
+
+
+def first_reason(*rules: tuple[pl.Expr, str]) -> pl.Expr:
+    """The reason of the first rule (condition, reason) that a row meets; null where it meets none."""
+    return pl.coalesce(*(pl.when(condition).then(pl.lit(reason, dtype=REASONS)) for condition, reason in rules))
+
+
+def no_reason() -> pl.Expr:
+    """A column of rows that are all in order."""
+    return pl.lit(None, dtype=REASONS)
+
+
+def nearest(name: str, known: Collection[str], n: int = 3) -> str:
+    """The most similar known names, as they go into a message.
+
+    >>> nearest("user", ["item_id", "user_id"], n=1)
+    "'user_id'"
+    """
+    close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.0)
+    return ", ".join(repr(match) for match in close)
+
+
+def check_timezone(timezone: str | None) -> None:
+    """Refuse a zone that the machine's time zone data does not know."""
+    if timezone is not None and timezone not in available_timezones():
+        raise InputError(
+            f"interactions.timezone = {timezone!r} is not a time zone; "
+            f"the nearest are {nearest(timezone, available_timezones())}."
+        )
+
+
+# --- ids ------------------------------------------------------------------------------------------
+
+
+def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """An id column as text; null where there is none. A whole float stands for its integer (7.0 is 7).
+
+    Raises
+    ------
+    InputError
+        The column's type cannot be an id.
+    """
+    column = pl.col(name)
+    if dtype.is_nested():
+        raise InputError(f"The column {name!r} holds {dtype}; an id must be a number or a string.")
+    if dtype.is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        text = pl.when(column == whole).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
+        return pl.when(column.is_finite()).then(text)
+    if dtype == pl.String:
+        return pl.when(column != "").then(column)
+    return column.cast(pl.String, strict=False)
+
+
+def integer_ids(text: pl.Expr) -> pl.Expr:
+    """The ids that are written as one writes integers ("7", "-3"; not "007", "1.0"); null for the others."""
+    number = text.cast(pl.Int64, strict=False)
+    return pl.when(number.cast(pl.String) == text).then(number)
+
+
+def all_integers(frame: pl.LazyFrame, column: str) -> bool:
+    """Whether every id that is there, in a row that the reader found sound, is written as an integer."""
+    dtype = frame.collect_schema()[column]
+    if dtype.is_integer():
+        return True
+    text = id_text(column, dtype)
+    whole = integer_ids(text).is_not_null() | text.is_null() | pl.col(DEFECT).is_not_null()
+    return bool(frame.select(whole.all()).collect(engine="streaming").item())
+
+
+def _id_rules(name: str, text: pl.Expr, dtype: Any) -> list[tuple[pl.Expr, str]]:
+    missing = (text.is_null(), MISSING[name])
+    return [missing] if dtype == pl.String else [missing, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def with_time(frame: pl.LazyFrame, name: str, unit: TimeUnit, timezone: str | None) -> pl.LazyFrame:
+    """Add TIME, a column's moments as Datetime("us", "UTC"), and NAIVE: readable, but written without a zone.
+
+    Numbers count from 1970 in `unit`; "auto" decides for each by its magnitude: below 1e11 seconds (the year
+    5138), below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds. Strings hold such a number or
+    ISO 8601 (`2024-03-31`, `2024-03-31 02:30`, `2024-03-31T02:30:00.123+02:00`, `... UTC`). A local hour that
+    a zone's clock goes through twice means the first; one that it skips is no time. No time is null.
+    """
+    dtype = frame.collect_schema()[name]
+    column = pl.col(name)
+    zoned, stated = pl.lit(False).alias(NAIVE), column.is_not_null().alias(NAIVE)
+    if dtype == pl.Date:
+        return frame.with_columns(_localised(column.cast(pl.Datetime("us")), timezone).alias(TIME), stated)
+    if isinstance(dtype, pl.Datetime):
+        time = column.dt.cast_time_unit("us")
+        if dtype.time_zone is not None:
+            return frame.with_columns(time.dt.convert_time_zone("UTC").alias(TIME), zoned)
+        return frame.with_columns(_localised(time, timezone).alias(TIME), stated)
+    if dtype.is_integer():
+        number = column.cast(pl.Int64, strict=False)
+        return frame.with_columns(_moment(_from_integer(number, unit)).alias(TIME), zoned)
+    if dtype.is_float() or dtype.is_decimal():
+        return frame.with_columns(_moment(_from_float(column.cast(pl.Float64), unit)).alias(TIME), zoned)
+    return _with_text_time(frame, column.cast(pl.String, strict=False).str.strip_chars(), unit, timezone)
+
+
+def _with_text_time(frame: pl.LazyFrame, text: pl.Expr, unit: TimeUnit, timezone: str | None) -> pl.LazyFrame:
+    """In steps, so that costly expressions are computed once and ISO is tried only on what is no number."""
+    number = pl.coalesce(
+        _from_integer(text.cast(pl.Int64, strict=False), unit),
+        _from_float(text.cast(pl.Float64, strict=False), unit),
+    )
+    parts = pl.when(pl.col("__number").is_null()).then(text).str.extract_groups(_ISO)
+    clock, shift = _from_iso("__parts")
+    naive = pl.col("__clock").is_not_null() & pl.col("__shift").is_null()
+    zoned = (pl.col("__clock") - pl.col("__shift")).dt.replace_time_zone("UTC")
+    local = _localised(pl.when(naive).then("__clock"), timezone)
+    return (
+        frame.with_columns(number.alias("__number"))
+        .with_columns(parts.alias("__parts"))
+        .with_columns(clock.alias("__clock"), shift.alias("__shift"))
+        .with_columns(pl.coalesce(_moment(pl.col("__number")), zoned, local).alias(TIME), naive.alias(NAIVE))
+    )
+
+
+def _localised(naive: pl.Expr, timezone: str | None) -> pl.Expr:
+    if timezone is None:
+        return pl.lit(None, dtype=pl.Datetime("us", "UTC"))
+    return naive.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def _moment(microseconds: pl.Expr) -> pl.Expr:
+    return microseconds.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def _from_integer(number: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    size = number.abs()
+    if unit != "auto":
+        factor = _MICROSECONDS[unit]
+        return pl.when(size <= _LAST // factor).then(number * factor)
+    return (
+        pl.when(size < 10**11)
+        .then(number * 1_000_000)
+        .when(size < 10**14)
+        .then(number * 1_000)
+        .when(size < 10**17)
+        .then(number)
+        .otherwise(number // 1_000)
+    )
+
+
+def _from_float(number: pl.Expr, unit: TimeUnit) -> pl.Expr:
+    size = number.abs()
+    if unit != "auto":
+        scaled = number * _MICROSECONDS[unit]
+    else:
+        scaled = (
+            pl.when(size < 1e11)
+            .then(number * 1_000_000)
+            .when(size < 1e14)
+            .then(number * 1_000)
+            .when(size < 1e17)
+            .then(number)
+            .otherwise(number / 1_000)
+        )
+    # not a number and infinity fail the comparison
+    return pl.when(scaled.is_finite() & (scaled.abs() <= _LAST)).then(scaled.round()).cast(pl.Int64, strict=False)
+
+
+def _from_iso(parts: str) -> tuple[pl.Expr, pl.Expr]:
+    """The clock's reading of an ISO time, and its distance from UTC (null: none is written)."""
+
+    def part(name: str) -> pl.Expr:
+        return pl.col(parts).struct.field(name)
+
+    clock = pl.concat_str(
+        part("date"),
+        pl.lit("T"),
+        part("minute").fill_null("00:00"),
+        part("second").fill_null(":00"),
+        pl.lit("."),
+        part("fraction").fill_null("0"),
+    )
+    naive = clock.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    minutes = part("hours").cast(pl.Int64) * 60 + part("minutes").cast(pl.Int64).fill_null(0)
+    east = pl.when(part("sign") == "-").then(-minutes).otherwise(minutes)
+    shift = pl.when(part("utc").is_not_null()).then(0).otherwise(east)
+    return naive, pl.duration(minutes=shift, time_unit="us")
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def check_interactions(
+    frame: pl.LazyFrame,
+    columns: Mapping[str, str],
+    *,
+    id_types: Mapping[str, Any],
+    now: datetime,
+    time_unit: TimeUnit = "auto",
+    timezone: str | None = None,
+) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Interactions in their table's types, and the rows that break the contract.
+
+    Parameters
+    ----------
+    frame
+        A reader's rows: the file's columns, FILE_LINE, FILE_RAW, DEFECT.
+    columns
+        ours = theirs, of the columns that the file has; without a timestamp the time is null.
+    id_types
+        `pl.Int64` or `pl.String` for user_id and item_id.
+    now
+        A later time is in the future.
+
+    Returns
+    -------
+    tuple
+        (user_id, item_id, timestamp, event, weight, line), (line, reason, raw)
+    """
+    schema = frame.collect_schema()
+    texts = {name: id_text(columns[name], schema[columns[name]]) for name in (USER_ID, ITEM_ID)}
+    values = {name: text if id_types[name] == pl.String else integer_ids(text) for name, text in texts.items()}
+    rules = [rule for name in texts for rule in _id_rules(name, texts[name], id_types[name])]
+    values[EVENT] = pl.col(columns[EVENT]).cast(pl.String).fill_null("") if EVENT in columns else pl.lit("")
+    values[WEIGHT] = pl.lit(None, dtype=pl.Float64)
+    if WEIGHT in columns:
+        column, dtype = columns[WEIGHT], schema[columns[WEIGHT]]
+        text = pl.col(column).str.strip_chars() if dtype == pl.String else pl.col(column)
+        values[WEIGHT] = text.cast(pl.Float64, strict=False)
+        finite = pl.col(_ours(WEIGHT)).is_finite().fill_null(False)
+        rules.append((~_is_missing(column, dtype) & ~finite, WEIGHT_TYPE))
+    if TIMESTAMP in columns:
+        column = columns[TIMESTAMP]
+        frame = with_time(frame, column, time_unit, timezone)
+        values[TIMESTAMP] = pl.col(TIME)
+        rules += [
+            (_is_missing(column, schema[column]), MISSING[TIMESTAMP]),
+            *([(pl.col(NAIVE), NAIVE_TIME)] if timezone is None else []),
+            (pl.col(TIME).is_null(), BAD_TIME),
+            (pl.col(TIME) > now, FUTURE_TIME),
+        ]
+    else:
+        values[TIMESTAMP] = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
+    names = (USER_ID, ITEM_ID, TIMESTAMP, EVENT, WEIGHT)
+    return _divide(frame, {name: values[name] for name in names}, rules)
+
+
+def check_attributes(
+    frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str]
+) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Items or users: the id (`key`, in the file `column`) in its table's type, the other `columns` as given.
+
+    Strings, lists of strings, numbers and truth values stay; an empty string is null; dates become ISO
+    strings and whatever is nested deeper becomes JSON.
+
+    Returns
+    -------
+    tuple
+        (key, attributes ..., line), (line, reason, raw)
+    """
+    schema = frame.collect_schema()
+    text = id_text(column, schema[column])
+    # a column of the file that has our name but is not the id keeps a name of its own
+    names = {name: f"{name}_given" if name == key else name for name in columns if name != column}
+    others = {given: _attribute(name, schema[name]) for name, given in names.items()}
+    values = {key: text if id_type == pl.String else integer_ids(text), **others}
+    return _divide(frame, values, _id_rules(key, text, id_type))
+
+
+def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if dtype == pl.String:
+        return pl.when(column != "").then(column).alias(name)
+    if isinstance(dtype, pl.List | pl.Array) and not dtype.inner.is_nested():
+        return column.cast(pl.List(pl.String))
+    if isinstance(dtype, pl.List | pl.Array):
+        inner = pl.element().struct.json_encode() if dtype.inner == pl.Struct else pl.element().cast(pl.String)
+        return column.cast(pl.List(dtype.inner)).list.eval(inner)
+    if dtype == pl.Struct:
+        return column.struct.json_encode()
+    if dtype.is_integer():
+        return column.cast(pl.Int64)
+    if dtype.is_float() or dtype.is_decimal():
+        return column.cast(pl.Float64)
+    if dtype == pl.Boolean:
+        return column
+    if isinstance(dtype, pl.Datetime):
+        return column.dt.to_string("iso:strict")
+    return column.cast(pl.String, strict=False)
+
+
+def _is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if dtype == pl.String:
+        return column.is_null() | (column.str.strip_chars() == "")
+    return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
+
+
+def _ours(name: str) -> str:
+    """Where a value in our types waits beside the file's own columns."""
+    return f"__our_{name}"
+
+
+def _divide(
+    frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rules: list[tuple[pl.Expr, str]]
+) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    line, reason = (
+        pl.col(FILE_LINE).alias(LINE),
+        pl.coalesce(pl.col(DEFECT), first_reason(*rules)).alias(REASON),
+    )
+    judged = frame.with_columns(value.alias(_ours(name)) for name, value in values.items())
+    ours = [pl.col(_ours(name)).alias(name) for name in values]
+    good = judged.select(*ours, line, reason).filter(pl.col(REASON).is_null()).drop(REASON)
+    bad = judged.select(line, reason, pl.col(FILE_RAW).alias(RAW)).filter(pl.col(REASON).is_not_null())
+    return good, bad.with_columns(pl.col(REASON).cast(pl.String))

@@ -1,0 +1,111 @@
+"""Settings as TOML in which every key says its type or range and its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import tomlkit
+from tomlkit.items import Table
+
+from recsys.config import parse_settings
+
+_TITLES: Final = {
+    "interactions": "The interaction log.",
+    "items": "The item catalogue.",
+    "filter": "Which interactions count.",
+    "split": "What is held out for validation and test.",
+    "model": "The item tower and the sequence encoder.",
+    "train": "Cloze training.",
+    "retrieve": "The candidate table.",
+    "export": "The copy of the candidate table for downstream services.",
+    "tracking": "MLflow.",
+}
+
+_COMMENTS: Final = {
+    "name": "(letters, digits, _ . -) names the experiment and the registered model",
+    "seed": "(0 or more) equal seeds and data give equal tables",
+    "data_root": "(folder or URL) what the sources are relative to",
+    "warehouse": "(folder or URL) root of the Delta tables, bundles and run states",
+    "source": "(path, glob or a list of them) local, s3://, gs://, abfss://",
+    "format": "(csv, jsonl, parquet, delta, sequences) sequences: a user and the items in order, a line",
+    "separator": "(text) between two fields, '::' too",
+    "encoding": "(codec) utf-8, latin-1, ... any that Python knows",
+    "fields": "(names) of the fields, as the file has no header line",
+    "columns": "(ours = theirs) what the file's columns mean",
+    "time_unit": "(auto, s, ms, us) of numeric times; auto decides by magnitude",
+    "timezone": "(zone) of times written without one; this one is a GUESS, set the log's own",
+    "text": "(attributes) of the item's sentence, in this order; the first one is the title",
+    "categorical": "(attributes) that become features; separator splits one string into several values",
+    "min_user_interactions": "(1 or more) users with fewer are left out; iterative k-core with the next",
+    "min_item_interactions": "(1 or more) items with fewer are left out",
+    "repeats": "(keep, first, last) a user's repeated item: all, the first, the last",
+    "strategy": "(leave-one-out, time) time holds out everything after a moment",
+    "kind": "(bert4rec, text) text trains nothing: the mean of the history's text vectors",
+    "dimensions": "(8 or more) width of item vectors and of the encoder",
+    "max_length": "(2 or more) events of a history that the encoder reads, the newest",
+    "epochs": "(1 or more) training stops earlier when validation no longer gains",
+    "batch_size": "(1 or more) histories a step",
+    "learning_rate": "(above 0) at its highest, after the warm-up",
+    "k": "(1 or more) candidates a user",
+    "exclude_seen": "(true, false) never recommend what the history holds",
+    "path": "(folder or file) where the copy goes",
+    "uri": "(address) of an MLflow server, or a local store",
+    "export.format": "(parquet, csv)",
+}
+
+
+def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
+    """A tree of settings as commented TOML.
+
+    Parameters
+    ----------
+    tree
+        Values by key; a mapping under a key of `_TITLES` is a section.
+    unsure
+        Sentences for the head: what to look at before the first run.
+
+    Raises
+    ------
+    InputError
+        The tree is no valid configuration.
+    """
+    parse_settings(dict(tree))
+    document = tomlkit.document()
+    document.add(
+        tomlkit.comment("Written by `recsys init`; run it with `recsys run`, override with --set key=value.")
+    )
+    if unsure:
+        document.add(tomlkit.comment("Look at these before the first run:"))
+        for sentence in unsure:
+            document.add(tomlkit.comment(f"- {_one_line(sentence)}"))
+    document.add(tomlkit.nl())
+    for key, value in tree.items():
+        if key in _TITLES:
+            section = tomlkit.table()
+            section.comment(_TITLES[key])
+            for inner, inner_value in value.items():
+                _add(section, inner, inner_value, _COMMENTS.get(f"{key}.{inner}", _COMMENTS[inner]))
+            document.add(tomlkit.nl())
+            document.add(key, section)
+        else:
+            _add(document, key, value, _COMMENTS[key])
+    return tomlkit.dumps(document)
+
+
+def _add(target: Table | tomlkit.TOMLDocument, key: str, value: Any, comment: str) -> None:
+    item = _inline(value) if isinstance(value, Mapping) else tomlkit.item(value)
+    item.comment(comment)
+    target.add(key, item)
+
+
+def _inline(value: Mapping[str, Any]) -> Any:
+    table = tomlkit.inline_table()
+    for key, inner in value.items():
+        table.append(key, _inline(inner) if isinstance(inner, Mapping) else inner)
+    return table
+
+
+def _one_line(sentence: str) -> str:
+    """A file's name or value in a comment must not end it."""
+    return "".join(character if character.isprintable() else " " for character in sentence)

@@ -1,0 +1,94 @@
+"""Rejected rows: kept as they came, counted by reason, and the end of the run when they are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+
+from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE
+from recsys.config import SourceSettings
+from recsys.data import warehouse
+from recsys.data.contracts import BAD_BYTES, BAD_TIME, FUTURE_TIME, NAIVE_TIME, NOT_INTEGER, WRONG_FIELDS
+from recsys.errors import InputError
+
+_KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
+_KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number
+_HINTS: Final = {
+    BAD_BYTES: "set the encoding",
+    WRONG_FIELDS: "check the separator and the fields",
+    BAD_TIME: "write times as ISO 8601 or as numbers since 1970",
+    NAIVE_TIME: "declare interactions.timezone",
+    FUTURE_TIME: "check interactions.time_unit and the clock",
+    **dict.fromkeys(NOT_INTEGER.values(), "a log with other ids needs a new warehouse"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Checked:
+    """A table's rows, read and judged, before anything is written."""
+
+    table: str
+    settings: SourceSettings
+    good: pl.DataFrame
+    rejected: pl.DataFrame  # source, line, reason, raw
+    unmapped: int = 0  # rows that the id map left out
+
+    @property
+    def read(self) -> int:
+        return len(self.good) + len(self.rejected) + self.unmapped
+
+
+def quarantine(root: str, checked: Sequence[Checked], now: datetime) -> None:
+    """Keep the rejected rows as they came; of a table that stops the run the first ones."""
+    frames = []
+    for rows in checked:
+        kept = rows.rejected.head(_KEPT) if _too_many(rows) else rows.rejected
+        frames.append(
+            kept.with_columns(
+                pl.lit(rows.table).alias(TABLE), pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(REJECTED_AT)
+            ).select(*_KEY, REJECTED_AT)
+        )
+    frame = pl.concat(frames)
+    if len(frame):
+        warehouse.append_new(root, QUARANTINE, frame, _KEY)
+
+
+def _too_many(rows: Checked) -> bool:
+    return len(rows.rejected) > rows.settings.max_rejected_share * rows.read
+
+
+def refuse(root: str, rows: Checked) -> None:
+    """Stop when more rows than allowed are rejected, or none is left.
+
+    Raises
+    ------
+    InputError
+        The counts by reason, one example, where the rows are, and what to try.
+    """
+    if not _too_many(rows) and len(rows.good):
+        return
+    if not len(rows.rejected):
+        raise InputError(f"None of the {rows.read} items has an id that items.id_map knows; check the map's columns.")
+    reasons = by_reason(rows.rejected)
+    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    worst = next(iter(reasons))
+    source, line, raw = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW).row(0)
+    shown = raw if len(raw) <= 120 else raw[:119] + "…"
+    hint = _HINTS.get(worst, "correct the file")
+    limit = f", more than {rows.table}.max_rejected_share = {rows.settings.max_rejected_share:g} allows"
+    raise InputError(
+        f"{len(rows.rejected)} of {rows.read} rows of {rows.table} are rejected"
+        f"{limit if _too_many(rows) else ''}: {counts}; "
+        f"for example {source} line {line}: {shown!r} ({worst}). Nothing was published; the rows are in "
+        f"{warehouse.table_path(root, QUARANTINE)}: {hint}."
+    )
+
+
+def by_reason(rejected: pl.DataFrame) -> dict[str, int]:
+    """Rejected rows by reason, the most frequent first."""
+    counts = rejected.group_by(REASON).len().sort(["len", REASON], descending=[True, False])
+    return dict(counts.iter_rows())

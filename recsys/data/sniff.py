@@ -1,0 +1,262 @@
+"""What a file is, told by its first megabytes: format, separator, encoding, header; and its first rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.fs
+
+from recsys.config import Format, SourceSettings
+from recsys.data.contracts import DEFECT
+from recsys.data.readers import read_rows
+from recsys.data.sources import SourceFile, is_url
+from recsys.errors import InputError
+
+SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
+SAMPLE_ROWS: Final = 200_000  # of a Parquet file or a Delta table
+_LINES: Final = 1000  # that decide on the separator
+_COLUMNS: Final = 1000  # more than these are keys of one object, not columns
+_CONSISTENT: Final = 0.95  # share of the lines that must have the usual number of fields
+_SEPARATORS: Final = ("::", "\t", ",", ";", "|")
+_BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
+_NUMBERS: Final = rf"^\s*(?:{_NUMBER.pattern})\s*$"
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
+_KNOWN_NAME: Final = re.compile(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)")
+_NAME: Final = re.compile(r"[^\W\d][\w .:/#-]*")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """The first rows of a file, and how to read it."""
+
+    path: str  # as given: a file, a glob, a folder that is a Delta table, a URL
+    format: Format
+    separator: str
+    encoding: str
+    header: bool  # csv: the first line names the columns
+    frame: (
+        pl.DataFrame
+    )  # the file's own columns; those of a file without a header line are named column_1, ...
+    complete: bool  # these are all rows
+    rejected: dict[str, int]  # rows that ingest would not read: reason -> how many
+
+
+def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
+    """Look at the first `limit` bytes of a file (or the first rows of a Parquet file or a Delta table).
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, binary, or its fields cannot be told apart.
+    """
+    first = _first_file(path)
+    if (Path(first) / "_delta_log").is_dir():
+        return _typed_sample(path, "delta", pl.scan_delta(first))
+    head, complete = _head(first, limit)
+    if not head.strip():
+        raise InputError(f"{path} is empty; there is nothing to look at.")
+    if head.startswith(b"PAR1"):
+        return _typed_sample(path, "parquet", pl.scan_parquet(first, glob=False))
+    encoding = _encoding(path, head)
+    text = head.decode(encoding, "replace" if encoding == "utf-8" else "strict")
+    if not complete:
+        text = text[: text.rfind("\n") + 1]
+    lines = [line for line in text.removeprefix("\ufeff").split("\n")[:_LINES] if line.strip("\r")]
+    if not lines:
+        raise InputError(
+            f"{path} has no line end in its first {limit >> 20} MB; that is no log that recsys reads."
+        )
+    kind, separator, header = _shape(path, [line.rstrip("\r") for line in lines])
+    columns = None
+    if kind == "csv" and not header:
+        columns = tuple(f"column_{i}" for i in range(1, len(_split(lines[0].rstrip("\r"), separator)) + 1))
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "sample.txt"
+        copy.write_text(text, encoding="utf-8", newline="")
+        rows = read_rows(
+            SourceFile(name=path, path=str(copy), format=kind, separator=separator),
+            SourceSettings(source=path, format=kind, separator=separator, fields=columns),
+            Path(scratch),
+        )
+        if len(rows.columns) > _COLUMNS:
+            raise InputError(
+                f"{path} is one JSON object of {len(rows.columns)} keys; write one object a line."
+            )
+        frame = rows.frame.select(*rows.columns, DEFECT).collect()
+    if frame[DEFECT].null_count() == 0:
+        raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
+    return Sample(
+        path=path,
+        format=kind,
+        separator=separator,
+        encoding=encoding,
+        header=header,
+        frame=frame.filter(pl.col(DEFECT).is_null()).drop(DEFECT),
+        complete=complete,
+        rejected=dict(frame[DEFECT].drop_nulls().cast(pl.String).value_counts(sort=True).iter_rows()),
+    )
+
+
+def share(flags: pl.Series) -> float:
+    """Share of trues; nulls count as false, and 0 where there is nothing."""
+    return float(flags.fill_null(False).to_numpy().mean()) if len(flags) else 0.0
+
+
+def looks_numeric(values: pl.Series) -> bool:
+    """Whether (nearly) every value is a number or is written as one."""
+    if values.dtype.is_numeric():
+        return True
+    return values.dtype == pl.String and share(values.drop_nulls().str.contains(_NUMBERS)) > _CONSISTENT
+
+
+def known_share(ids: pl.Series, among: pl.Series) -> float:
+    """Share of the distinct ids that another column holds; numbers are compared as they are written."""
+    distinct = ids.drop_nulls().unique().cast(pl.String)
+    return share(distinct.is_in(among.cast(pl.String).implode()))
+
+
+def _first_file(path: str) -> str:
+    if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
+        return path
+    if Path(path).is_dir():
+        raise InputError(
+            f"{path} is a folder; name a file in it, or a pattern in quotes such as '{path}/*.csv'."
+        )
+    folder = Path(path).anchor or "."
+    found = sorted(
+        match for match in Path(folder).glob(str(Path(path).relative_to(folder))) if match.is_file()
+    )
+    if not found:
+        raise InputError(f"There is no file {path} (looked in {Path.cwd()}).")
+    return str(found[0])
+
+
+def _head(path: str, limit: int) -> tuple[bytes, bool]:
+    """The first bytes, unpacked, and whether they are all."""
+    try:
+        store, inside = (
+            pyarrow.fs.FileSystem.from_uri(path) if is_url(path) else (pyarrow.fs.LocalFileSystem(), path)
+        )
+        with store.open_input_stream(inside, compression="detect") as stream:
+            blocks, size = [], 0
+            while size <= limit and (block := stream.read(1 << 20)):
+                blocks.append(block)
+                size += len(block)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from None
+    return b"".join(blocks)[:limit], size <= limit
+
+
+def _encoding(path: str, head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if _BINARY.search(head[:65536]):
+        raise InputError(f"{path} is not text, Parquet or a Delta table; export it as csv, jsonl or Parquet.")
+    accented = [line for line in head.split(b"\n")[:-1] or [head] if not line.isascii()]
+    # a broken line among sound accents is a defect; accents that hardly ever decode are another encoding
+    return "latin-1" if sum(not _decodes(line) for line in accented) > 0.5 * len(accented) else "utf-8"
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
+    """(format, separator, whether the first line is a header)."""
+    start = lines[0].lstrip()
+    if start.startswith("{"):
+        return "jsonl", ",", False
+    if start.startswith("["):
+        raise InputError(f"{path} is one JSON array; write one object a line.")
+    best, separator = 1, ""
+    for candidate in _SEPARATORS:
+        usual, share = _fields(lines, candidate)
+        if share >= _CONSISTENT and usual > best:
+            best, separator = usual, candidate
+    words = [len(line.split()) for line in lines]
+    if separator in ("", "\t") and best <= 2 and _are_sequences(lines, words):
+        return "sequences", ",", False
+    if not separator:
+        usual, share = _fields(lines, " ")
+        if share < _CONSISTENT or usual < 2:
+            shown = lines[0][:60]
+            raise InputError(
+                f"{path}: its lines have no number of fields in common, whatever the separator (the first is "
+                f"{shown!r}); export it as csv, jsonl or Parquet."
+            )
+        separator = " "
+    return "csv", separator, _has_header([_split(line, separator) for line in lines])
+
+
+def _fields(lines: list[str], separator: str) -> tuple[int, float]:
+    """The usual number of fields, and the share of the lines that have it."""
+    counts = Counter(len(_split(line, separator)) for line in lines)
+    usual, times = counts.most_common(1)[0]
+    return usual, times / len(lines)
+
+
+def _split(line: str, separator: str) -> list[str]:
+    if len(separator) > 1 or '"' not in line:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _are_sequences(lines: list[str], words: list[int]) -> bool:
+    """`user item item ...`: plain ids (no prose), of a number that differs from line to line."""
+    plain = sum(bool(re.fullmatch(r"[\w.-]+(\s+[\w.-]+)+\s*", line)) for line in lines)
+    ids = sum(any(character.isdigit() for character in word) for line in lines for word in line.split())
+    return (
+        plain >= _CONSISTENT * len(lines)
+        and max(words) > 3
+        and len(set(words)) > 1
+        and ids > 0.5 * sum(words)
+    )
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Names in the first line: words that do not come again below, known ones or above numbers or times."""
+    first, rest = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
+    if len(set(first)) < len(first) or not all(_NAME.fullmatch(cell) for cell in first):
+        return False
+    if any(
+        re.fullmatch(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)", cell) for cell in first
+    ) and all(cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)):
+        return True
+    return any(
+        rest and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in column)
+        for column in ([row[i].strip() for row in rest] for i in range(len(first)))
+    )
+
+
+def _typed_sample(path: str, kind: Format, frame: pl.LazyFrame) -> Sample:
+    try:
+        rows = frame.head(SAMPLE_ROWS + 1).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as {kind}: {str(error).splitlines()[0].rstrip('.')}."
+        ) from None
+    if rows.is_empty():
+        raise InputError(f"{path} is empty; there is nothing to look at.")
+    return Sample(
+        path=path,
+        format=kind,
+        separator=",",
+        encoding="utf-8",
+        header=True,
+        frame=rows.head(SAMPLE_ROWS),
+        complete=len(rows) <= SAMPLE_ROWS,
+        rejected={},
+    )

@@ -1,0 +1,246 @@
+"""A model and its baselines on the same held-out items: metrics, intervals, curves, popularity, examples.
+
+Every number comes from ranks; scores exist for one block of users at a time.
+
+Shapes: U users, V items (arrays by code have V + 1 entries).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from recsys.columns import PADDING, USER_ID, metric_name
+from recsys.config import EvaluateSettings
+from recsys.data.splits import HeldOut
+from recsys.evaluation.metrics import BANDS, METRICS, Metric, accuracy, coverage, per_user, popularity_bands
+from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
+from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
+
+MODEL: Final = "model"  # its name among the baselines in curves and popularity
+PART: Final = "test"
+HEADLINE: Final = 10  # the cut-off of intervals, examples and popularity
+EXAMPLES: Final = 3
+
+Progress = Callable[[int, int | None, str], None]  # (done, total, text)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Scorer:
+    """Anything that ranks: scores of a block of test users, and bool [V + 1] which items it may recommend."""
+
+    score_block: ScoreBlock
+    allowed: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class EvaluationReport:
+    """Everything measured; JSON-friendly.
+
+    Attributes
+    ----------
+    metrics
+        The model: `test/hr_at_10`, `test/ndcg_at_10`, `test/mrr_at_10`, `test/coverage_at_10` at every
+        cut-off, and `test/cold_...` over targets without a training interaction, when there are any.
+    baselines
+        The same keys for each baseline.
+    intervals
+        `test/hr_at_10` and `test/ndcg_at_10` of the model: mean and 95% bootstrap interval over users.
+    differences
+        For each baseline: model minus baseline with the paired interval, same keys.
+    curves
+        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name ("model" and the baselines).
+    popularity
+        How consumption and recommendations spread over items by popularity: `bands` (upper ends, shares of
+        the catalogue), `consumed` (test targets), `recommended` (by name, the first 10 of every list).
+    examples
+        A few users: user_id, titles of the newest history and of the first 10 recommendations, the target's,
+        and its rank (None: not ranked).
+    report
+        The protocol and what to know beside the numbers: ties, misses, short lists, cold targets, speed.
+    """
+
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, float]]
+    differences: dict[str, dict[str, dict[str, float]]]
+    curves: dict[str, Any]
+    popularity: dict[str, Any]
+    examples: list[dict[str, Any]]
+    report: dict[str, Any]
+
+
+def evaluate_scorers(
+    model: Scorer,
+    baselines: Mapping[str, Scorer],
+    *,
+    held_out: HeldOut,
+    popularity: np.ndarray,
+    settings: EvaluateSettings,
+    seed: int,
+    labels: Sequence[str],
+    encoding_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Rank with the model and each baseline, and compare.
+
+    Parameters
+    ----------
+    model, baselines
+        What is measured, and what it is measured against, on the users of `held_out`.
+    held_out
+        Histories and next items.
+    popularity
+        float32 [V + 1] training interactions.
+    settings
+        Cut-offs, and whether seen items are removed.
+    seed
+        Of the bootstrap and of the choice of examples.
+    labels
+        [V + 1] what to call each code; entry 0 is an unknown item.
+    encoding_seconds
+        Time that the model's query vectors took, for the users per second.
+    progress
+        Called after each block of users.
+    """
+    scorers = {MODEL: model, **baselines}
+    top_k = max(*settings.cutoffs, HEADLINE)
+    cold = (held_out.targets != PADDING) & (popularity[held_out.targets] == 0)
+    users = len(held_out)
+    rankings: dict[str, Ranking] = {}
+    seconds: dict[str, float] = {}
+    done = 0
+
+    for name, scorer in scorers.items():
+
+        def advance(ranked: int, name: str = name) -> None:
+            nonlocal done
+            done += ranked
+            if progress:
+                progress(done, users * len(scorers), name)
+
+        began = time.perf_counter()
+        rankings[name] = rank_targets(
+            scorer.score_block,
+            held_out,
+            scorer.allowed,
+            exclude_seen=settings.exclude_seen,
+            top_k=top_k,
+            progress=advance,
+        )
+        seconds[name] = time.perf_counter() - began
+
+    measured = {
+        name: _metrics(ranking, scorers[name].allowed, settings.cutoffs, cold) for name, ranking in rankings.items()
+    }
+    own, differences = _significance(rankings, seed) if users else ({}, {name: {} for name in baselines})
+    cutoffs = np.unique(np.geomspace(1, top_k, 30).round().astype(int))
+    return EvaluationReport(
+        metrics=measured[MODEL],
+        baselines={name: measured[name] for name in baselines},
+        intervals=own,
+        differences=differences,
+        curves={
+            "cutoffs": cutoffs.tolist(),
+            **{
+                metric: {
+                    name: [float(per_user(ranking.ranks, metric, k).mean()) if users else 0.0 for k in cutoffs.tolist()]
+                    for name, ranking in rankings.items()
+                }
+                for metric in METRICS
+            },
+        },
+        popularity={
+            "bands": list(BANDS),
+            "consumed": popularity_bands(popularity, held_out.targets).tolist(),
+            "recommended": {
+                name: popularity_bands(popularity, ranking.top[:, :HEADLINE]).tolist()
+                for name, ranking in rankings.items()
+            },
+        },
+        examples=examples(rankings[MODEL], held_out, labels, np.random.default_rng(seed)),
+        report={
+            "protocol": {
+                "ranking": "every allowed item",
+                "exclude_seen": settings.exclude_seen,
+                "ties": "higher score, then lower item code",
+                "users": users,
+                "items": int(model.allowed[1:].sum()),
+                "cutoffs": list(settings.cutoffs),
+                "interval": f"{CONFIDENCE:.0%}, paired bootstrap over users, {RESAMPLES} resamples",
+            },
+            "cold_targets": int(cold.sum()),
+            "unknown_targets": int((held_out.targets == PADDING).sum()),
+            "ranking": {name: _describe(ranking) for name, ranking in rankings.items()},
+            "seconds": seconds,
+            "users_per_second": users / max(encoding_seconds + seconds[MODEL], 1e-9),
+        },
+    )
+
+
+def examples(
+    ranking: Ranking,
+    held_out: HeldOut,
+    labels: Sequence[str],
+    rng: np.random.Generator,
+    count: int = EXAMPLES,
+) -> list[dict[str, Any]]:
+    """A few random users: their newest history (oldest first), what is recommended, and what came next."""
+    chosen = np.sort(rng.choice(len(held_out), size=min(count, len(held_out)), replace=False))
+    return [
+        {
+            USER_ID: held_out.histories.users[user],
+            "history": [labels[code] for code in held_out.histories.history(user)[-HEADLINE:]],
+            "recommended": [labels[code] for code in ranking.top[user, :HEADLINE] if code != PADDING],
+            "target": labels[held_out.targets[user]],
+            "rank": None if ranking.ranks[user] == MISS else int(ranking.ranks[user]),
+        }
+        for user in chosen.tolist()
+    ]
+
+
+def _metrics(ranking: Ranking, allowed: np.ndarray, cutoffs: Sequence[int], cold: np.ndarray) -> dict[str, float]:
+    metrics = accuracy(ranking.ranks, cutoffs, PART)
+    metrics |= {metric_name("coverage", k, PART): coverage(ranking.top, allowed, k) for k in cutoffs}
+    if cold.any():
+        metrics |= {
+            metric_name(f"cold_{metric}", HEADLINE, PART): float(per_user(ranking.ranks[cold], metric, HEADLINE).mean())
+            for metric in METRICS
+        }
+    return metrics
+
+
+def _significance(
+    rankings: Mapping[str, Ranking], seed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
+    """Intervals of the model's HR and NDCG, and of its lead over each baseline, from the same resamples."""
+    measured: tuple[Metric, ...] = ("hr", "ndcg")
+    keys = {metric_name(metric, HEADLINE, PART): metric for metric in measured}
+    values = {
+        name: np.stack([per_user(ranking.ranks, metric, HEADLINE) for metric in keys.values()], axis=1)
+        for name, ranking in rankings.items()
+    }  # [U, 2] each
+    columns = [values[MODEL], *(values[MODEL] - values[name] for name in rankings if name != MODEL)]
+    found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed))
+    rows = [
+        {key: asdict(value) for key, value in zip(keys, found[place : place + len(keys)], strict=True)}
+        for place in range(0, len(found), len(keys))
+    ]
+    return rows[0], dict(zip((name for name in rankings if name != MODEL), rows[1:], strict=True))
+
+
+def _describe(ranking: Ranking) -> dict[str, float]:
+    """How much ties, misses and short lists weigh; NDCG if all ties fell the target's way, and if none."""
+    count = max(len(ranking.ranks), 1)
+    return {
+        "tied_share": ranking.tied_share,
+        "ndcg_best_ties": float(per_user(ranking.best, "ndcg", HEADLINE).sum() / count),
+        "ndcg_worst_ties": float(per_user(ranking.worst, "ndcg", HEADLINE).sum() / count),
+        "missed_targets": ranking.misses,
+        "seen_targets": ranking.seen_targets,
+        "full_list_share": ranking.full_share,
+    }

@@ -1,0 +1,145 @@
+"""Three pictures of a run, as matplotlib figures without pyplot: no display, no global state to clean up.
+
+`figure.savefig(path, dpi=150)` writes them; MLflow's `log_figure` takes them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+MODEL: Final = "model"
+INK: Final = "#333333"
+MODEL_COLOUR: Final = "#0b5fa5"
+OTHER_COLOURS: Final = ("#8c8c8c", "#d9822b", "#2f9e6e", "#a05195")  # baselines, in the order they come
+NAMES: Final = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+
+
+def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: str, best_epoch: int) -> Figure:
+    """Training loss and the validation metric over epochs, the kept epoch marked.
+
+    Parameters
+    ----------
+    history
+        An entry an epoch, from epoch 1; `metric` may be missing in epochs that were not validated.
+    loss, metric
+        Their keys in the entries.
+    best_epoch
+        The epoch whose weights were kept, from 1; 0 for none.
+    """
+    figure, (left, right) = _figure(width=9.0, columns=2)
+    epochs = range(1, len(history) + 1)
+    left.plot(epochs, [entry[loss] for entry in history], color=MODEL_COLOUR, linewidth=1.8)
+    left.set_title("loss, training", loc="left", color=INK)
+    measured = [(epoch, entry[metric]) for epoch, entry in zip(epochs, history, strict=True) if metric in entry]
+    right.plot(
+        [epoch for epoch, _ in measured],
+        [value for _, value in measured],
+        color=MODEL_COLOUR,
+        linewidth=1.8,
+        marker="o",
+        markersize=3.5,
+    )
+    title = _metric_label(metric)
+    best = dict(measured).get(best_epoch)
+    if best is not None:
+        right.plot([best_epoch], [best], "o", markersize=10, markerfacecolor="none", color=OTHER_COLOURS[1])
+        title += f"; kept: {best:.4f}, epoch {best_epoch}"
+    right.set_title(title, loc="left", color=INK)
+    right.set_ylim(bottom=0)
+    for place in (left, right):
+        place.set_xlabel("epoch")
+        place.set_xlim(0, len(history) + 1)
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def plot_curves(curves: Mapping[str, Any], metrics: Sequence[str] = ("hr", "ndcg")) -> Figure:
+    """Metric@k of the model and the baselines for every k; `curves` as in `EvaluationReport.curves`."""
+    figure, axes = _figure(width=9.0, columns=len(metrics))
+    cutoffs = curves["cutoffs"]
+    for place, metric in zip(axes, metrics, strict=True):
+        lines = curves[metric]
+        for name, colour in _colours(lines).items():
+            place.plot(cutoffs, lines[name], color=colour, label=name, **_emphasis(name))
+        place.set_xscale("log")
+        place.xaxis.set_major_locator(
+            FixedLocator([k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k <= cutoffs[-1]])
+        )
+        place.xaxis.set_minor_locator(NullLocator())
+        place.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        place.set_ylim(bottom=0)
+        place.set_xlim(1, cutoffs[-1])
+        place.set_xlabel("k")
+        place.set_title(f"{NAMES.get(metric, metric)}@k, test", loc="left", color=INK)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(lines), frameon=False)
+    return figure
+
+
+def plot_popularity(popularity: Mapping[str, Any], names: Sequence[str] = (MODEL,)) -> Figure:
+    """How consumption and the named recommenders' lists spread over items, from most to least popular.
+
+    `popularity` as in `EvaluationReport.popularity`. A recommender that overshoots on the left and
+    undershoots on the right pushes what is popular already.
+    """
+    figure, axes = _figure(width=7.5, columns=1)
+    place = axes[0]
+    groups = {"consumed next (test)": popularity["consumed"]} | {
+        f"recommended by the {MODEL} (first 10)" if name == MODEL else f"recommended by {name}": popularity[
+            "recommended"
+        ][name]
+        for name in names
+    }
+    colours = [OTHER_COLOURS[0], MODEL_COLOUR, *OTHER_COLOURS[1:]]
+    width = 0.8 / len(groups)
+    bands = popularity["bands"]
+    for number, (label, shares) in enumerate(groups.items()):
+        left = [band - 0.4 + (number + 0.5) * width for band in range(len(bands))]
+        bars = place.bar(left, shares, width=width * 0.92, color=colours[number], label=label)
+        place.bar_label(bars, [f"{share:.0%}" for share in shares], padding=2, fontsize=7.5, color=INK)
+    lower = [0.0, *bands[:-1]]
+    place.set_xticks(
+        range(len(bands)), [f"{100 * low:g}–{100 * high:g}%" for low, high in zip(lower, bands, strict=True)]
+    )
+    place.tick_params(axis="x", length=0)
+    place.set_xlabel("items from most to least popular in training, share of the catalogue")
+    place.set_ylabel("share of consumption, of recommendations")
+    place.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
+    return figure
+
+
+def _figure(*, width: float, columns: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, 4.2), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    for place in axes:
+        place.spines[["top", "right"]].set_visible(False)
+        place.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        place.set_axisbelow(True)
+        place.tick_params(colors=INK)
+    return figure, axes
+
+
+def _colours(names: Mapping[str, Any]) -> dict[str, str]:
+    """Model first and in its own colour, then the baselines in their order."""
+    others = [name for name in names if name != MODEL]
+    colours = {name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(others)}
+    return ({MODEL: MODEL_COLOUR} if MODEL in names else {}) | colours
+
+
+def _emphasis(name: str) -> dict[str, Any]:
+    return {"linewidth": 2.4, "zorder": 3} if name == MODEL else {"linewidth": 1.4}
+
+
+def _metric_label(key: str) -> str:
+    """`val/ndcg_at_10` as people write it: NDCG@10, validation."""
+    part, _, name = key.rpartition("/")
+    metric, _, k = name.partition("_at_")
+    label = f"{NAMES.get(metric, metric)}@{k}" if k else metric
+    return f"{label}, validation" if part == "val" else label

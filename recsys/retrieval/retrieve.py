@@ -1,0 +1,199 @@
+"""The candidate table: the k best unseen items of every user, with lineage on every row, in one Delta commit.
+
+Publishing is the commit: a reader sees the whole old table or the whole new one, and the old version stays
+readable, which is the way back. Rows go out in batches of users, ascending by (user_id, rank), so memory does
+not grow with the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.bundle import Bundle, read_bundle
+from recsys.columns import (
+    AS_OF,
+    BUNDLE,
+    CANDIDATE_SOURCE,
+    CANDIDATES,
+    INDEX,
+    INTERACTIONS_VERSION,
+    ITEM_ID,
+    ITEMS_VERSION,
+    PADDING,
+    RANK,
+    RUN,
+    SCORE,
+    USER_ID,
+)
+from recsys.config import RetrieveSettings, Settings
+from recsys.data.prepare import prepare
+from recsys.data.sequences import Sequences
+from recsys.data.stream import overwrite_streamed
+from recsys.data.vocabulary import Vocabulary
+from recsys.data.warehouse import SCHEMAS, TableVersions, scan, table_path
+from recsys.errors import InputError
+from recsys.retrieval.candidates import top_k
+
+VECTOR_SOURCE = "vector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidatesReport:
+    """What retrieval published; JSON-friendly."""
+
+    path: str  # of the Delta table
+    version: int
+    rows: int
+    users: int  # all, also those without a candidate
+    k: int
+    short_lists: int  # users with fewer than k candidates
+    empty_lists: int  # users with none; they have no row
+    without_signal: int  # users whose query vector is zero: their items come in the order of the codes
+    unknown_events: int  # of the histories: items that the bundle does not know
+    bundle: str
+    index: str
+    seconds: float
+
+
+def retrieve(
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str | Path,
+    run_id: str,
+    as_of: datetime,
+    progress: Callable[[int], None] | None = None,
+) -> CandidatesReport:
+    """Make the candidates of every user and publish them as the newest version of the table `candidates`.
+
+    Parameters
+    ----------
+    versions
+        Tables whose histories are served.
+    bundle
+        Folder of the bundle that scores; its own vocabulary codes the histories.
+    run_id, as_of
+        Lineage: the run, and the moment (with a zone) that the table speaks for.
+    progress
+        Called with the number of users of each finished batch.
+
+    Raises
+    ------
+    InputError
+        Not a sound bundle, or one that knows none of the histories' items.
+    """
+    began = time.perf_counter()
+    if as_of.tzinfo is None:
+        raise ValueError(f"as_of = {as_of} needs a time zone")
+    opened = read_bundle(bundle)
+    dataset = prepare(settings, versions)
+    serving, unknown = recode(dataset.split.serving, dataset.vocabulary, opened.vocabulary)
+    if len(serving.items) == 0 and unknown:
+        raise InputError(
+            f"The bundle {bundle} knows none of the items of the {len(serving)} histories; "
+            "it was trained on other data: use a bundle of this configuration."
+        )
+    schema = {
+        **SCHEMAS[CANDIDATES],
+        USER_ID: serving.users.dtype,
+        ITEM_ID: opened.vocabulary.items.dtype,
+    }
+    lineage = {
+        RUN: run_id,
+        CANDIDATE_SOURCE: VECTOR_SOURCE,
+        BUNDLE: opened.label,
+        INDEX: opened.index_id,
+        AS_OF: as_of.astimezone(UTC),
+        INTERACTIONS_VERSION: versions.interactions,
+        ITEMS_VERSION: versions.items,
+    }
+    constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
+    counts = np.zeros(len(serving), dtype=np.int64)  # candidates of each user
+    silent = 0
+
+    def frames() -> Iterator[pl.DataFrame]:
+        nonlocal silent
+        start = 0
+        for frame, found, zeros in candidate_batches(opened, serving, settings.retrieve):
+            counts[start : start + len(found)] = found
+            silent += zeros
+            start += len(found)
+            yield frame.with_columns(constants).select(*schema)
+            if progress:
+                progress(len(found))
+
+    version = overwrite_streamed(
+        settings.warehouse,
+        CANDIDATES,
+        schema,
+        frames(),
+        sorted_by=USER_ID,
+        metadata={"run": run_id, "bundle": opened.label, "as_of": as_of.isoformat()},
+    )
+    return CandidatesReport(
+        path=table_path(settings.warehouse, CANDIDATES),
+        version=version,
+        rows=int(counts.sum()),
+        users=len(serving),
+        k=settings.retrieve.k,
+        short_lists=int((counts < settings.retrieve.k).sum()),
+        empty_lists=int((counts == 0).sum()),
+        without_signal=silent,
+        unknown_events=unknown,
+        bundle=opened.label,
+        index=opened.index_id,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def candidate_batches(
+    bundle: Bundle, serving: Sequences, settings: RetrieveSettings
+) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
+    """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
+
+    The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, users in the order of `serving`.
+    """
+    items = bundle.index()
+    for start in range(0, len(serving), settings.batch_size):
+        histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
+        queries = bundle.queries(histories.items, histories.offsets)  # [b, D]
+        codes, scores = top_k(items, queries, histories, k=settings.k, exclude_seen=settings.exclude_seen)
+        user, place = np.nonzero(codes != PADDING)
+        frame = pl.DataFrame(
+            {
+                USER_ID: histories.users[user],
+                RANK: (place + 1).astype(np.int32),
+                ITEM_ID: bundle.vocabulary.decode(codes[user, place]),
+                SCORE: scores[user, place],
+            }
+        )
+        yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())
+
+
+def recode(sequences: Sequences, theirs: Vocabulary, ours: Vocabulary) -> tuple[Sequences, int]:
+    """Histories in another vocabulary's codes, and how many events it does not know (they are left out)."""
+    if theirs.digest == ours.digest:
+        return sequences, 0
+    codes = np.concatenate([[PADDING], ours.encode(theirs.items)]).astype(np.int32)[sequences.items]
+    known = codes != PADDING
+    before = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)
+    times = None if sequences.times is None else sequences.times[known]
+    recoded = replace(sequences, items=codes[known], offsets=before[sequences.offsets], times=times)
+    return recoded, int((~known).sum())
+
+
+def read_candidates(root: str | Path, version: int | None = None) -> pl.LazyFrame:
+    """The candidate table of a warehouse, lazily; `version` None is the newest, an older one is the way back.
+
+    Raises
+    ------
+    InputError
+        There is no such table or version.
+    """
+    return scan(root, CANDIDATES, version)

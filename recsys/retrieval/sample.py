@@ -1,0 +1,39 @@
+"""What people read of a candidate table: a sample with titles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.columns import CANDIDATES, ITEM_ID, RANK, RUN, SCORE, USER_ID
+from recsys.data.warehouse import scan
+
+TITLE = "title"
+
+
+def candidate_sample(
+    warehouse: str, candidates: Mapping[str, Any], run_id: str, bundle: str, *, users: int = 20, k: int = 10
+) -> dict[str, list[Any]]:
+    """The best k candidates of the first users, with titles, as columns.
+
+    Parameters
+    ----------
+    candidates
+        A report of `retrieve`: `version` of the candidate table.
+    bundle
+        Whose catalogue holds the titles.
+    """
+    rows = scan(warehouse, CANDIDATES, candidates["version"]).filter(pl.col(RUN) == run_id, pl.col(RANK) <= k)
+    first = rows.select(USER_ID).unique().sort(USER_ID).head(users)
+    catalogue = pl.scan_parquet(Path(bundle) / "catalogue.parquet").select(ITEM_ID, TITLE)
+    sample = (
+        rows.join(first, on=USER_ID, how="semi")
+        .join(catalogue, on=ITEM_ID, how="left")
+        .select(USER_ID, RANK, ITEM_ID, TITLE, pl.col(SCORE).round(4))
+        .sort(USER_ID, RANK)
+        .collect()
+    )
+    return sample.to_dict(as_series=False)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import cli
+from recsys.errors import InputError, RecsysError
+
+CONFIG = """
+name = "shop"
+[interactions]
+source = "log.csv"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recsys.toml").write_text(CONFIG)
+    return "recsys.toml"
+
+
+def recsys(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# --- help ------------------------------------------------------------------------------------------------
+
+
+def test_help_is_fast_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys; from pipelines.cli import execute; execute(['--help']); print(*sys.modules)"
+    best = 9.0
+    for _ in range(3):  # the machine may be busy with something else once
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - began)
+    assert best < 0.5
+    loaded = set(done.stdout.split())
+    heavy = {
+        "torch",
+        "polars",
+        "mlflow",
+        "prefect",
+        "faiss",
+        "transformers",
+        "numpy",
+        "pydantic",
+        "matplotlib",
+    }
+    assert not heavy & loaded
+
+
+@pytest.mark.parametrize("command", sorted(cli._commands()))
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: recsys {command}" in result.stdout
+    assert "--json" in result.stdout and "--debug" in result.stdout
+
+
+def test_the_bare_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute([]) == 0
+    assert "recsys init LOG --items FILE" in capsys.readouterr().out
+
+
+# --- wrong input -----------------------------------------------------------------------------------------
+
+
+def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, error sentence of the JSON object, stderr."""
+    code = cli.execute([*arguments, "--json"])
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert list(answer) == ["error"] and captured.out.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return code, answer["error"], captured.err
+
+
+def test_a_missing_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error, _ = failing(["run", str(tmp_path / "none.toml")], capsys)
+    assert code == 2
+    assert "There is no configuration" in error and "recsys init" in error
+
+
+@pytest.mark.parametrize("command", ["run", "ingest", "represent", "train", "evaluate", "retrieve", "export"])
+def test_an_unknown_key_names_the_nearest(command: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error, _ = failing([command, config, "--set", "train.epoch=5"], capsys)
+    assert code == 2
+    assert "there is no setting train.epoch; did you mean train.epochs?" in error
+
+
+def test_an_override_that_is_none(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error, _ = failing(["run", config, "--set", "epochs"], capsys)
+    assert code == 2 and "--set epochs is not of the form key=value" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["walk"], "No such command 'walk'"),
+        (["run"], "Missing argument 'CONFIG'; see `recsys run --help`."),
+        (["run", "x.toml", "--epochs", "3"], "No such option: --epochs"),
+        (["recommend", "b", "--history", "a", "-k", "many"], "-k"),
+        (["recommend", "b", "--history", "a", "-k", "0"], "-k"),
+    ],
+)
+def test_bad_usage(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error, _ = failing(arguments, capsys)
+    assert code == 2 and expected in error
+
+
+def test_the_ui_without_a_store(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error, _ = failing(["ui"], capsys)
+    assert code == 2 and "There is no MLflow store mlruns/mlflow.db" in error
+    code, error, _ = failing(["ui", "--uri", "https://tracking.example"], capsys)
+    assert code == 2 and "open it in a browser" in error
+
+
+# --- errors and exit codes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "sentence"),
+    [
+        (InputError("The file is empty."), 2, "The file is empty."),
+        (RecsysError("The disk is full."), 1, "The disk is full."),
+        (ValueError("odd\nvalue"), 1, "ValueError: odd. Run again with --debug for the traceback."),
+        (KeyboardInterrupt(), 130, "Interrupted; the same command goes on after the last finished step."),
+    ],
+)
+def test_an_error_is_one_sentence_and_one_code(
+    raised: BaseException,
+    code: int,
+    sentence: str,
+    config: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def night(*_: object) -> None:
+        print("noise of a library")  # noqa: T201
+        raise raised
+
+    monkeypatch.setattr(cli, "_night", night)
+    assert cli.execute(["run", config]) == code
+    captured = capsys.readouterr()
+    assert captured.err == f"Error: {sentence}\n"
+    found, error, err = failing(["run", config], capsys)
+    assert (found, error) == (code, sentence)
+    assert "noise of a library" in err
+
+
+def test_debug_shows_the_traceback(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
+
+    def night(*_: object) -> None:
+        raise InputError("The file is empty.")
+
+    monkeypatch.setattr(cli, "_night", night)
+    assert cli.execute(["run", config, "--debug"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_real_processes_and_their_exit_codes(tmp_path: Path) -> None:
+    wrong = recsys("run", "none.toml", "--json", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert list(json.loads(wrong.stdout)) == ["error"] and wrong.stderr.startswith("Error: There is no")
+    usage = recsys("run", cwd=tmp_path)
+    assert usage.returncode == 2 and usage.stdout == ""
+
+
+def test_nothing_but_the_object_reaches_stdout(tmp_path: Path) -> None:
+    code = """
+import os, subprocess, sys
+from pipelines import cli
+def night(*_):
+    print("python"); os.write(1, b"descriptor\\n"); subprocess.run(["echo", "child"], check=True)
+    return {"value": 1}
+cli._night = night
+cli.show_night = None
+sys.exit(cli.execute(["run", "recsys.toml", "--json"]))
+"""
+    (tmp_path / "recsys.toml").write_text(CONFIG)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == '{"value": 1}\n'
+    assert {"python", "descriptor", "child"} <= set(done.stderr.split())

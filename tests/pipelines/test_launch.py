@@ -1,0 +1,125 @@
+"""What happens when Prefect fails, and when the work does; the flows themselves are in test_night.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from pipelines import launch, steps
+from pipelines.watch import WATCH, Watch, watch
+from recsys.errors import InputError, RecsysError
+
+
+class Ear(Watch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def failing(error: Exception, entered: bool, summary: dict[str, Any] | None = None) -> Callable[[], Any]:
+    """A flow that fails at a stage: before its body, inside it, or after it."""
+
+    def flow() -> dict[str, Any]:
+        looking = watch()
+        looking.entered, looking.summary = entered, summary
+        raise error
+
+    return flow
+
+
+def go(flow: Callable[[], Any], ear: Ear) -> dict[str, Any]:
+    return launch._launch(flow, lambda: {"by": "function"}, ear, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "entered"),
+    [
+        (ValueError("no server"), False),
+        (RuntimeError("timed out"), False),
+        (httpx.ConnectError("gone"), True),
+    ],
+)
+def test_without_prefect_the_functions_do_the_work(error: Exception, entered: bool) -> None:
+    ear = Ear()
+    assert go(failing(error, entered), ear) == {"by": "function"}
+    (warning,) = ear.warnings
+    assert type(error).__name__ in warning and warning.endswith("going on without it.")
+
+
+def test_a_night_that_is_complete_is_not_done_again() -> None:
+    ear = Ear()
+    assert go(failing(httpx.ReadTimeout("late"), True, {"by": "flow"}), ear) == {"by": "flow"}
+    assert ear.warnings == ["Prefect does not answer (ReadTimeout); the run itself is complete."]
+
+
+@pytest.mark.parametrize("error", [InputError("bad file."), RecsysError("locked."), ValueError("a bug")])
+def test_the_works_own_errors_come_out_as_they_are(error: Exception) -> None:
+    ear = Ear()
+    with pytest.raises(type(error)) as caught:
+        go(failing(error, True), ear)
+    assert caught.value is error and ear.warnings == []
+
+
+def test_an_error_in_the_configuration_is_not_prefects() -> None:
+    with pytest.raises(InputError, match="bad"):
+        go(failing(InputError("bad file."), False), Ear())
+
+
+def test_the_watch_is_there_inside_and_gone_after() -> None:
+    ear = Ear()
+    assert launch._launch(lambda: {"same": watch() is ear}, dict, ear, True) == {"same": True}
+    assert WATCH.get() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionResetError("reset"), True),
+        (TimeoutError("late"), True),
+        (OSError(5, "input/output error"), True),
+        (FileNotFoundError("none"), False),
+        (PermissionError("closed"), False),
+        (InputError("bad rows."), False),
+        (RecsysError("locked."), False),
+        (ValueError("a bug"), False),
+        (None, False),
+    ],
+)
+def test_only_storage_and_network_are_tried_again(error: BaseException | None, again: bool) -> None:
+    assert steps.is_transient(error) is again
+
+
+def test_a_sentence_made_of_a_passing_error_is_tried_again() -> None:
+    def sentence(kind: type[RecsysError], reason: OSError) -> RecsysError:
+        try:
+            try:
+                raise reason
+            except OSError:
+                raise kind("The disk did not answer.") from None
+        except RecsysError as error:
+            return error
+
+    assert steps.is_transient(sentence(RecsysError, OSError(5, "input/output error")))
+    assert not steps.is_transient(sentence(RecsysError, PermissionError("closed")))
+    assert not steps.is_transient(sentence(InputError, OSError(5, "input/output error")))
+
+
+def test_only_reading_and_writing_outside_is_retried() -> None:
+    def step() -> dict[str, Any]:
+        return {}
+
+    assert steps.io_task(step).retries == 3
+    assert steps.compute_task(step).retries == 0
+
+
+def test_reports_become_plain_json() -> None:
+    import numpy as np
+
+    value = {1: np.float32(0.5), "a": np.arange(2), "b": float("nan"), "c": (True, None, float("inf"))}
+    assert steps.plain(value) == {"1": 0.5, "a": [0, 1], "b": None, "c": [True, None, None]}

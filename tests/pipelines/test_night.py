@@ -1,0 +1,331 @@
+"""Whole nights on a small generated shop: real tables, real MLflow, real FAISS, Prefect's own test server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from pipelines import cli, nightly, steps
+from pipelines import train as training
+from recsys import tracking
+from recsys.config import Settings, load_settings
+from recsys.data.synthetic import generate
+from recsys.data.warehouse import scan
+from recsys.errors import InputError
+
+pytestmark = pytest.mark.integration
+
+CONFIG = """
+name = "tiny_Shop"
+data_root = {data!r}
+warehouse = {warehouse!r}
+[interactions]
+source = "interactions.csv"
+[items]
+source = "items.jsonl"
+text = ["title"]
+categorical = {{ brand = {{}}, category = {{}} }}
+[filter]
+min_user_interactions = 5
+repeats = "first"
+[text]
+dimensions = 16
+[model]
+max_length = 20
+dimensions = 16
+text = false
+[train]
+epochs = 2
+evaluate_every = 1
+[evaluate]
+cutoffs = [5, 10]
+baselines = ["popularity", "transitions"]
+[retrieve]
+k = 10
+[export]
+path = {export!r}
+[tracking]
+uri = {uri!r}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    generate(folder, users=120, items=400)
+    return folder
+
+
+def write_config(folder: Path, data: Path) -> str:
+    path = folder / "recsys.toml"
+    path.write_text(
+        CONFIG.format(
+            data=str(data),
+            warehouse=str(folder / "warehouse"),
+            export=str(folder / "export"),
+            uri=f"sqlite:///{folder}/mlruns/mlflow.db",
+        )
+    )
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path: Path, data: Path) -> str:
+    return write_config(tmp_path, data)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Settings, dict[str, Any]]:
+    """A night without Prefect, and its summary."""
+    settings = load_settings(write_config(tmp_path_factory.mktemp("night"), data))
+    return settings, nightly.night(settings)
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def candidates(settings: Settings, summary: dict[str, Any]) -> pl.DataFrame:
+    table = scan(settings.warehouse, "candidates", summary["candidates"]["version"])
+    return table.select("user_id", "rank", "item_id", "score").sort("user_id", "rank").collect()
+
+
+def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    assert summary == json.loads(json.dumps(summary, allow_nan=False))
+    assert summary["resumed"] is False
+    assert 0 < summary["metrics"]["test/ndcg_at_10"] <= 1
+    assert set(summary["baselines"]) == {"popularity", "transitions"}
+    for baseline in summary["baselines"].values():
+        assert set(baseline) == set(summary["metrics"])
+    assert summary["candidates"]["k"] == 10
+    assert summary["candidates"]["rows"] == len(candidates(settings, summary))
+    done = ["ingest", "represent", "train", "evaluate", "retrieve", "export", "publish", "total"]
+    assert list(summary["seconds"]) == done
+    assert (Path(summary["bundle"]) / "manifest.json").is_file()
+    assert summary["export"]["rows"] == summary["candidates"]["rows"]
+
+
+def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    store = tracking.open_store(settings)
+    run = store.client.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.epochs"] == "2"
+    assert run.data.metrics["test/ndcg_at_10"] == pytest.approx(summary["metrics"]["test/ndcg_at_10"])
+    assert run.data.metrics["popularity/test/hr_at_5"] == pytest.approx(
+        summary["baselines"]["popularity"]["test/hr_at_5"]
+    )
+    assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"interactions", "items"}
+    names = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"])}
+    assert {"config.toml", "config.json", "plots", "candidates.json", "candidates.md", "report.md"} <= names
+    plots = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"], "plots")}
+    assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
+    children = tracking.child_runs(store, summary["run_id"])
+    assert sorted(child.info.run_name.split()[0] for child in children) == sorted(
+        ["ingest", "represent", "train", "evaluate", "retrieve", "export"]
+    )
+    (train,) = [child for child in children if child.info.run_name == "train"]
+    points = store.client.get_metric_history(train.info.run_id, "train/loss")
+    assert [point.step for point in points] == [1, 2]
+
+
+def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:
+    import mlflow.pyfunc
+
+    settings, summary = first
+    store = tracking.open_store(settings)
+    version = store.client.get_model_version_by_alias("tiny_Shop", "candidate")
+    assert version.run_id == summary["run_id"]
+    model_id = summary["mlflow"]["model"]["model_uri"].removeprefix("models:/")
+    metrics = {metric.key for metric in store.client.get_logged_model(model_id).metrics}
+    assert "test/ndcg_at_10" in metrics
+    folder = store.client.get_logged_model(model_id).artifact_location.removeprefix("file://")
+    assert not [path for path in Path(folder).rglob("*") if path.suffix in (".pkl", ".pickle", ".pyc")]
+    model = mlflow.pyfunc.load_model(folder)
+    history = candidates(settings, summary)["item_id"].head(3).to_list()
+    answers = model.predict([{"history": history, "k": 4}, {"history": history[:1]}])
+    assert [len(answer.items) for answer in answers] == [4, 10]
+    assert not set(history) & set(answers[0].items)
+
+
+def test_the_same_night_again_is_a_new_run_with_the_same_candidates(
+    first: tuple[Settings, dict[str, Any]],
+) -> None:
+    settings, summary = first
+    again = nightly.night(settings)
+    assert again["resumed"] is False and again["run_id"] != summary["run_id"]
+    assert again["bundle"] == summary["bundle"] and again["tables"] == summary["tables"]
+    assert candidates(settings, again).equals(candidates(settings, summary))
+
+
+def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import retrieve
+
+    settings = load_settings(config)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrieve.retrieval, "retrieve", full)
+        with pytest.raises(OSError, match="No space left"):
+            nightly.night(settings)
+    store = tracking.open_store(settings)
+    query = "attributes.status = 'FAILED' and params.seed = '0'"
+    (failed,) = store.client.search_runs([store.experiment_id], query)
+    assert failed.data.tags["recsys.error"].startswith("OSError")
+    monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
+    summary = nightly.night(settings)
+    assert summary["resumed"] is True and summary["run_id"] == failed.info.run_id
+    assert store.client.get_run(summary["run_id"]).info.status == "FINISHED"
+
+
+KILLED = """
+import sys, time
+from pipelines import evaluate, nightly
+from recsys.config import load_settings
+def wait(*_):
+    print("evaluating", flush=True)
+    time.sleep(120)
+evaluate.evaluation.evaluate = wait
+nightly.night(load_settings(sys.argv[1]))
+"""
+
+
+def test_a_killed_night_ends_in_the_state_of_one_that_was_not(
+    config: str, first: tuple[Settings, dict[str, Any]]
+) -> None:
+    command = [sys.executable, "-c", KILLED, config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "evaluating\n"
+        os.kill(process.pid, signal.SIGKILL)
+    settings = load_settings(config)
+    summary = nightly.night(settings)
+    assert summary["resumed"] is True
+    assert summary["metrics"] == first[1]["metrics"]
+    assert candidates(settings, summary).equals(candidates(*first))
+    store = tracking.open_store(settings)
+    children = tracking.child_runs(store, summary["run_id"])
+    evaluations = [child.info.status for child in children if child.info.run_name == "evaluate"]
+    assert evaluations == ["KILLED", "FINISHED"]
+    others = {child.info.status for child in children if child.info.run_name != "evaluate"}
+    assert others == {"FINISHED"}
+
+
+def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> None:
+    summary = nightly.nightly(config, ["train.epochs=1"])
+    assert summary["epochs"] == 1
+    artifact = Artifact.get("night-tiny-shop")
+    assert artifact is not None and isinstance(artifact.data, str)
+    assert "| test/ndcg_at_10 |" in artifact.data and summary["mlflow"]["link"] in artifact.data
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs()
+        assert run.name == f"night-{config}" and run.state is not None and run.state.is_completed()
+
+
+def test_wrong_input_comes_out_of_the_flow_as_it_is(config: str, harness: None) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.csv"):
+        nightly.nightly(config, ["interactions.source=nowhere.csv"])
+
+
+def test_reading_is_tried_again_and_only_then(harness: None) -> None:
+    from prefect import flow
+
+    calls: list[str] = []
+
+    def reading(kind: str) -> dict[str, Any]:
+        calls.append(kind)
+        if calls.count(kind) == 1:
+            raise ConnectionResetError("reset") if kind == "network" else InputError("bad rows.")
+        return {"kind": kind}
+
+    task = steps.io_task(reading).with_options(retry_delay_seconds=0, retry_jitter_factor=0)
+
+    @flow(name="reading")
+    def read(kind: str) -> dict[str, Any]:
+        return task(kind)
+
+    assert read("network") == {"kind": "network"}
+    with pytest.raises(InputError):
+        read("input")
+    assert calls == ["network", "network", "input"]
+
+
+def test_steps_one_by_one(config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "")
+
+    def step(*arguments: str) -> dict[str, Any]:
+        assert cli.execute([*arguments, "--json"]) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    assert step("ingest", config)["rows_added"]["items"] == 400
+    assert step("ingest", config)["rows_added"]["items"] == 0
+    assert "encoded" in step("represent", config)
+    bundle = step("train", config)["bundle"]
+    assert step("evaluate", config)["metrics"]["test/hr_at_10"] > 0
+    assert step("retrieve", config, "--set", "retrieve.k=3")["k"] == 3
+    assert step("export", config)["rows"] > 0
+    item = pl.read_parquet(Path(bundle) / "vocabulary.parquet")["item_id"][0]
+    assert len(step("recommend", bundle, "--history", item, "-k", "2")["items"]) == 2
+    assert len(step("similar", bundle, "--item", item)["items"]) == 10
+
+
+def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_path: Path) -> None:
+    import socket
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "ui",
+        "--uri",
+        first[0].tracking.uri,
+        "--port",
+        str(port),
+    ]
+    root = str(Path(cli.__file__).parent.parent)
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                        assert answer.status == 200
+                        break
+                except OSError:
+                    assert process.poll() is None and time.monotonic() < deadline
+                    time.sleep(0.2)
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)

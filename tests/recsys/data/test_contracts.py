@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.columns import EVENT, ITEM_ID, LINE, RAW, REASON, TIMESTAMP, USER_ID, WEIGHT
+from recsys.data import contracts
+from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, NAIVE, TIME
+from recsys.errors import InputError
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+INTEGERS = {USER_ID: pl.Int64, ITEM_ID: pl.Int64}
+
+
+def rows(**columns: Any) -> pl.LazyFrame:
+    frame = pl.LazyFrame(columns)
+    return frame.with_row_index(FILE_LINE, offset=1).with_columns(
+        pl.col(FILE_LINE).cast(pl.Int64), pl.lit("raw").alias(FILE_RAW), contracts.no_reason().alias(DEFECT)
+    )
+
+
+def times(values: Any, unit: contracts.TimeUnit = "auto", zone: str | None = None) -> list[datetime | None]:
+    frame = pl.LazyFrame({"t": values}) if not isinstance(values, pl.Series) else pl.LazyFrame([values.alias("t")])
+    return contracts.with_time(frame, "t", unit, zone).collect()[TIME].to_list()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-03-31T02:30:00Z", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
+        ("2024-03-31 02:30:00.125+02:00", datetime(2024, 3, 31, 0, 30, 0, 125_000, tzinfo=UTC)),
+        ("2024-03-31T02:30:00,5-0330", datetime(2024, 3, 31, 6, 0, 0, 500_000, tzinfo=UTC)),
+        ("2024-03-31 02:30:00+00", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
+        ("2024-03-31 02:30:00 UTC", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
+        ("2024-03-31T02:30z", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
+        ("2024-03-31T02:30:00.123456789Z", datetime(2024, 3, 31, 2, 30, 0, 123_456, tzinfo=UTC)),
+        (" 1711852200 ", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
+        ("1711852200.25", datetime(2024, 3, 31, 2, 30, 0, 250_000, tzinfo=UTC)),
+        ("1711852200125", datetime(2024, 3, 31, 2, 30, 0, 125_000, tzinfo=UTC)),
+        ("1711852200125001", datetime(2024, 3, 31, 2, 30, 0, 125_001, tzinfo=UTC)),
+        ("1711852200125001999", datetime(2024, 3, 31, 2, 30, 0, 125_001, tzinfo=UTC)),
+        ("-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2024-03-31T02:30:00", None),  # no zone
+        ("2024-03-31", None),
+        ("2024-02-30T00:00:00Z", None),
+        ("2024-03-31T25:00:00Z", None),
+        ("31.03.2024", None),
+        ("yesterday", None),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_times_as_text(text: str | None, expected: datetime | None) -> None:
+    assert times(pl.Series([text], dtype=pl.String)) == [expected]
+
+
+def test_times_with_a_declared_zone_follow_its_clock_changes() -> None:
+    written = [
+        "2024-03-31 01:59:59",  # winter, UTC+1
+        "2024-03-31 02:30:00",  # the clock skips this hour
+        "2024-03-31 03:00:00",  # summer, UTC+2
+        "2024-10-27 02:30:00",  # the clock passes it twice: the first counts
+        "2024-10-27 02:30:00+01:00",  # its own zone wins
+        "2024-07-01",
+    ]
+    expected = [
+        datetime(2024, 3, 31, 0, 59, 59, tzinfo=UTC),
+        None,
+        datetime(2024, 3, 31, 1, tzinfo=UTC),
+        datetime(2024, 10, 27, 0, 30, tzinfo=UTC),
+        datetime(2024, 10, 27, 1, 30, tzinfo=UTC),
+        datetime(2024, 6, 30, 22, tzinfo=UTC),
+    ]
+    assert times(written, zone="Europe/Berlin") == expected
+    # the same clock readings as native values
+    naive = [datetime.fromisoformat(text) for text in written[:4]]
+    assert times(naive, zone="Europe/Berlin") == expected[:4]
+    assert times([date(2024, 7, 1)], zone="Europe/Berlin") == [expected[5]]
+
+
+def test_native_times() -> None:
+    moment = datetime(2024, 3, 31, 2, 30, 0, 125_000, tzinfo=UTC)
+    zoned = pl.Series([moment]).dt.convert_time_zone("Asia/Tokyo")
+    assert times(zoned) == [moment]
+    assert times(zoned.dt.cast_time_unit("ns")) == [moment]
+    assert times(zoned.dt.replace_time_zone(None)) == [None]
+    assert times([1711852200]) == times([1711852200.0]) == [datetime(2024, 3, 31, 2, 30, tzinfo=UTC)]
+    assert times(pl.Series([1711852200], dtype=pl.UInt32)) == [datetime(2024, 3, 31, 2, 30, tzinfo=UTC)]
+
+
+def test_a_declared_unit_holds_for_every_number() -> None:
+    assert times(["1000", "1000.5"], unit="ms") == [
+        datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
+        datetime(1970, 1, 1, 0, 0, 1, 500, tzinfo=UTC),
+    ]
+    # no silent overflow: 10^18 seconds is no time
+    assert times(["1000000000000000000", "1e18"], unit="s") == [None, None]
+    assert times([10**18], unit="s") == [None]
+
+
+def test_naive_is_told_from_unreadable() -> None:
+    frame = pl.LazyFrame({"t": ["2024-01-01 10:00", "2024-01-01 10:00Z", "12", "x"]})
+    assert contracts.with_time(frame, "t", "auto", None).collect()[NAIVE].to_list() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+@given(
+    st.datetimes(min_value=datetime(1902, 1, 1), max_value=datetime(2037, 1, 1)),
+    st.sampled_from(["Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC"]),
+)
+def test_a_zoned_time_survives_its_writing(naive: datetime, zone: str) -> None:
+    moment = naive.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))
+    offset = moment.utcoffset()
+    assert offset is not None
+    if offset.seconds % 60:  # local mean time; ISO offsets have no seconds
+        moment = moment.astimezone(UTC)
+    assert times([moment.isoformat()]) == [moment.astimezone(UTC)]
+    assert times([(naive - datetime(1970, 1, 1)) // timedelta(microseconds=1)], unit="us") == [
+        naive.replace(tzinfo=UTC)
+    ]
+
+
+def test_every_rule_has_its_reason() -> None:
+    frame = rows(
+        u=["1", "", "1", "1x", "1", "1", "1", "1", "1", "1", "01"],
+        i=["2", "2", None, "2", "2", "2", "2", "2", "2", "2", "2"],
+        t=["1", "1", "1", "1", "", "?", "2024-01-01", "2099-01-01Z", "1", "1", "1"],
+        w=["1.5", "1", "1", "1", "1", "1", "1", "1", "many", "", "1"],
+        e=["view", None, "", "", "", "", "", "", "", None, ""],
+    )
+    columns = {USER_ID: "u", ITEM_ID: "i", TIMESTAMP: "t", WEIGHT: "w", EVENT: "e"}
+    good, bad = contracts.check_interactions(frame, columns, id_types=INTEGERS, now=NOW)
+    first = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert good.collect().rows() == [(1, 2, first, "view", 1.5, 1), (1, 2, first, "", None, 10)]
+    assert bad.select(LINE, REASON).collect().rows() == [
+        (2, "missing user_id"),
+        (3, "missing item_id"),
+        (4, "user_id is not an integer, as the table's are"),
+        (5, "missing timestamp"),
+        (6, "unparsable time"),
+        (7, "time without a zone"),
+        (8, "time in the future"),
+        (9, "weight is not a number"),
+        (11, "user_id is not an integer, as the table's are"),
+    ]
+    assert set(bad.collect()[RAW]) == {"raw"}
+
+
+def test_now_itself_is_not_the_future() -> None:
+    frame = rows(u=["a", "a"], i=["b", "b"], t=[NOW, NOW + timedelta(microseconds=1)])
+    strings = {USER_ID: pl.String, ITEM_ID: pl.String}
+    columns = {USER_ID: "u", ITEM_ID: "i", TIMESTAMP: "t"}
+    good, bad = contracts.check_interactions(frame, columns, id_types=strings, now=NOW)
+    assert good.collect()[LINE].to_list() == [1]
+    assert bad.collect()[LINE].to_list() == [2]
+
+
+@pytest.mark.parametrize(
+    ("values", "whole", "kept"),
+    [
+        (["7", "-3", "0", "9223372036854775807"], True, [7, -3, 0, 2**63 - 1]),
+        (["7", "007"], False, ["7", "007"]),
+        (["7", "1.0"], False, ["7", "1.0"]),
+        (["7", " 8"], False, ["7", " 8"]),
+        (["-0"], False, ["-0"]),
+        (["9223372036854775808"], False, ["9223372036854775808"]),
+        ([7.0, 8.0], True, [7, 8]),  # how a frame with gaps writes integers
+        ([7.5], False, ["7.5"]),
+        (pl.Series([1, 2], dtype=pl.UInt16), True, [1, 2]),
+        (pl.Series(["a", "b"], dtype=pl.Categorical), False, ["a", "b"]),
+    ],
+)
+def test_ids_are_kept_as_given(values: Any, whole: bool, kept: list[Any]) -> None:
+    frame = rows(u=values, i=values)
+    assert contracts.all_integers(frame, "u") is whole
+    dtype = pl.Int64() if whole else pl.String()
+    good, bad = contracts.check_interactions(
+        frame, {USER_ID: "u", ITEM_ID: "i"}, id_types={USER_ID: dtype, ITEM_ID: dtype}, now=NOW
+    )
+    assert good.collect()[USER_ID].to_list() == kept
+    assert bad.collect().is_empty()
+
+
+@given(st.lists(st.integers(min_value=-(2**63), max_value=2**63 - 1), min_size=1))
+def test_integers_stay_integers(ids: list[int]) -> None:
+    text = pl.Series([str(value) for value in ids])
+    assert pl.select(contracts.integer_ids(pl.lit(text))).to_series().to_list() == ids
+
+
+def test_broken_lines_do_not_decide_the_type_of_ids() -> None:
+    frame = rows(u=["1", "x"]).with_columns(
+        contracts.first_reason((pl.col("u") == "x", contracts.WRONG_FIELDS)).alias(DEFECT)
+    )
+    assert contracts.all_integers(frame, "u")
+
+
+def test_attributes_stay_as_given() -> None:
+    frame = rows(
+        id=["1", "2", ""],
+        item_id=["own", "own", "own"],
+        title=["T", "", "U"],
+        tags=[["a"], [], None],
+        year=pl.Series([1999, None, 3], dtype=pl.Int16),
+        price=[1.5, 2.0, 3.0],
+        new=[True, False, None],
+        seen=[date(2024, 1, 2), None, None],
+        size=[{"w": 1}, {"w": 2}, {"w": 3}],
+        parts=[[{"w": 1}], [], []],
+        empty=pl.Series([None, None, None], dtype=pl.Null),
+    )
+    columns = [name for name in frame.collect_schema() if not name.startswith("__")]
+    good, bad = contracts.check_attributes(frame, ITEM_ID, "id", id_type=pl.Int64, columns=columns)
+    assert good.drop(LINE).collect().to_dicts() == [
+        {
+            "item_id": 1,
+            "item_id_given": "own",
+            "title": "T",
+            "tags": ["a"],
+            "year": 1999,
+            "price": 1.5,
+            "new": True,
+            "seen": "2024-01-02",
+            "size": '{"w":1}',
+            "parts": ['{"w":1}'],
+            "empty": None,
+        },
+        {
+            "item_id": 2,
+            "item_id_given": "own",
+            "title": None,
+            "tags": [],
+            "year": None,
+            "price": 2.0,
+            "new": False,
+            "seen": None,
+            "size": '{"w":2}',
+            "parts": [],
+            "empty": None,
+        },
+    ]
+    assert bad.collect().rows() == [(3, "missing item_id", "raw")]
+
+
+def test_a_nested_id_and_an_unknown_zone_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'u' holds List.* an id must be a number or a string"):
+        contracts.all_integers(rows(u=[[1]]), "u")
+    with pytest.raises(InputError, match="'Europe/Berln' is not a time zone; the nearest are 'Europe/Berlin'"):
+        contracts.check_timezone("Europe/Berln")
+    contracts.check_timezone("Europe/Berlin")
+    contracts.check_timezone(None)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.config import FilterSettings, Settings, parse_settings
+from recsys.data.ingest import ingest
+from recsys.data.prepare import Dataset, filter_interactions, k_core, prepare
+from recsys.errors import InputError
+
+
+def settings(folder: Path, **sections: Any) -> Settings:
+    return parse_settings(
+        {
+            "name": "n",
+            "data_root": str(folder),
+            "warehouse": str(folder / "warehouse"),
+            "interactions": {"source": "log.csv"},
+            "model": {"text": False},
+        }
+        | sections
+    )
+
+
+def prepared(folder: Path, rows: list[tuple[str, str, int]], **sections: Any) -> Dataset:
+    lines = ["user_id,item_id,timestamp", *(f"{u},{i},{t}" for u, i, t in rows)]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    configured = settings(folder, **sections)
+    return prepare(configured, ingest(configured).versions)
+
+
+LOG = [
+    ("ann", "a", 1_000_000_000),
+    ("ann", "b", 1_000_000_001),
+    ("ann", "c", 1_000_000_002),
+    ("ann", "d", 1_000_000_003),
+    ("bob", "b", 1_000_000_000),
+    ("bob", "a", 1_000_000_009),
+    ("bob", "z", 1_000_000_010),
+]
+
+
+def histories(dataset: Dataset) -> dict[str, list[str]]:
+    part = dataset.split.serving
+    return {
+        user: dataset.vocabulary.decode(part.history(row)).to_list()
+        for row, user in enumerate(part.users.to_list())
+    }
+
+
+def test_codes_come_from_training_rows_only(tmp_path: Path) -> None:
+    dataset = prepared(tmp_path, LOG)
+    # training: ann a b, bob b; the held-out c, d, a(bob), z: only a is known
+    assert dataset.vocabulary.items.to_list() == ["a", "b"]
+    assert dataset.split.test.targets.tolist() == [0, 0]
+    assert dataset.split.validation.targets.tolist() == [0, 1]
+    assert dataset.report["unknown_test_items"] == 2
+    assert dataset.trained_items().tolist() == [False, True, True]
+
+
+def test_the_catalogue_brings_the_items_that_training_lacks(tmp_path: Path) -> None:
+    catalogue = [
+        {"item_id": "z", "title": "Z &amp; co", "tags": ["x", "y"], "brand": "acme"},
+        {"item_id": "a", "title": "A", "tags": [], "brand": None},
+        {"item_id": "new", "title": None, "tags": None, "brand": "acme|beta"},
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, catalogue)))
+    dataset = prepared(
+        tmp_path,
+        LOG,
+        items={
+            "source": "items.jsonl",
+            "text": ["title"],
+            "categorical": {"tags": {}, "brand": {"separator": "|"}},
+        },
+    )
+    assert dataset.vocabulary.items.to_list() == ["a", "b", "new", "z"]
+    assert dataset.catalogue["item_id"].to_list() == ["a", "b", "new", "z"]
+    assert dataset.catalogue["tags"].to_list() == [[], [], [], ["x", "y"]]
+    assert dataset.catalogue["brand"].to_list() == [[], [], ["acme", "beta"], ["acme"]]
+    assert "Z & co" in dataset.catalogue["sentence"][3]
+    assert dataset.report["items_without_training"] == 2
+    assert dataset.split.test.targets.tolist() == [0, 4]  # d is nowhere, z is in the catalogue
+
+
+def test_ties_keep_the_order_of_the_log(tmp_path: Path) -> None:
+    rows = [("u", item, 1_000_000_000) for item in "dacb"]
+    dataset = prepared(tmp_path, rows)
+    assert dataset.vocabulary.items.to_list() == ["d", "a"]
+    assert dataset.report["tied_share"] == 1.0
+
+
+def test_history_is_in_time_order_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    keep = {"items": {"source": "items.csv"}}
+    (tmp_path / "items.csv").write_text("item_id\na\nb\nc\nd\nz\n")
+    forwards = histories(prepared(tmp_path, LOG, **keep))
+    assert forwards == {"ann": ["a", "b", "c", "d"], "bob": ["b", "a", "z"]}
+    elsewhere = tmp_path / "reversed"
+    elsewhere.mkdir()
+    (elsewhere / "items.csv").write_text("item_id\na\nb\nc\nd\nz\n")
+    assert histories(prepared(elsewhere, LOG[::-1], **keep)) == forwards
+
+
+def test_the_digest_follows_the_data(tmp_path: Path) -> None:
+    digests = []
+    for name, rows in (("one", LOG), ("two", LOG), ("three", LOG[:-1])):
+        folder = tmp_path / name
+        folder.mkdir()
+        digests.append(prepared(folder, rows).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_nothing_left_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="min_user_interactions = 50"):
+        prepared(tmp_path, LOG, filter={"min_user_interactions": 50})
+
+
+def frame(pairs: list[tuple[int, int]]) -> pl.LazyFrame:
+    return pl.DataFrame(
+        {
+            "user_id": [u for u, _ in pairs],
+            "item_id": [i for _, i in pairs],
+            "timestamp": pl.Series(range(len(pairs))).cast(pl.Datetime("us", "UTC")),
+            "event": ["view" if n % 2 else "buy" for n in range(len(pairs))],
+            "weight": [float(n) for n in range(len(pairs))],
+            "position": range(len(pairs)),
+        },
+        schema_overrides={"user_id": pl.Int64, "item_id": pl.Int64, "position": pl.Int64},
+    ).lazy()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=60),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_the_k_core_is_the_largest_set_that_satisfies_both_sides(
+    pairs: list[tuple[int, int]], users: int, items: int
+) -> None:
+    kept = k_core(frame(pairs), users, items).collect().select("user_id", "item_id").rows()
+    expected = list(pairs)
+    while True:  # remove one offending row at a time: the order must not matter
+        offending = [
+            row
+            for row in expected
+            if sum(row[0] == other[0] for other in expected) < users
+            or sum(row[1] == other[1] for other in expected) < items
+        ]
+        if not offending:
+            break
+        expected.remove(offending[0])
+    assert sorted(kept) == sorted(expected)
+
+
+def test_filters_by_event_weight_and_repeats() -> None:
+    pairs = [(1, 1), (1, 2), (1, 1), (2, 1)]
+
+    def kept(**changes: Any) -> list[int]:
+        return sorted(
+            filter_interactions(frame(pairs), FilterSettings(**changes)).collect()["position"].to_list()
+        )
+
+    assert kept() == [0, 1, 2, 3]
+    assert kept(events=("buy",)) == [0, 2]
+    assert kept(min_weight=2.0) == [2, 3]
+    assert kept(repeats="first") == [0, 1, 3]
+    assert kept(repeats="last") == [1, 2, 3]
+    assert kept(repeats="last", events=("buy",)) == [2]
+
+
+def test_codes_fit_the_arrays(tmp_path: Path) -> None:
+    dataset = prepared(tmp_path, LOG)
+    for part in (dataset.split.train, dataset.split.serving, dataset.split.test.histories):
+        assert part.items.dtype == np.int32
+        assert part.items.min() >= 1 and part.items.max() <= dataset.vocabulary.size

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.config import SourceSettings
+from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
+from recsys.data.readers import Rows, read_rows
+from recsys.data.sources import SourceFile, find_files
+from recsys.errors import InputError
+
+# any text but surrogates, which no encoding writes, and NUL
+ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXT = st.text(ANY, max_size=8) | st.text(st.sampled_from('a1",;\n é\\'), max_size=8)
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=8)
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read(path: Path, wanted: Sequence[str] | None = None, **options: Any) -> Rows:
+    options.setdefault("source", path.name)
+    source = SourceSettings(**options)
+    (file,) = find_files("interactions", source, str(path.parent))
+    return read_rows(file, source, Path(tempfile.mkdtemp(dir=path.parent)), wanted)
+
+
+def table(rows: Rows) -> list[tuple[Any, ...]]:
+    """The sound rows."""
+    frame = rows.frame.collect().sort(FILE_LINE, maintain_order=True)
+    return frame.filter(pl.col(DEFECT).is_null()).select(rows.columns).rows()
+
+
+def defects(rows: Rows) -> list[tuple[int, str, str]]:
+    broken = rows.frame.filter(pl.col(DEFECT).is_not_null()).collect().sort(FILE_LINE)
+    return broken.select(FILE_LINE, pl.col(DEFECT).cast(pl.String), FILE_RAW).rows()
+
+
+# --- round trips --------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(
+    names=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4, unique=True),
+    data=st.data(),
+    separator=st.sampled_from([",", ";", "\t", "|", " ", "^"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_round_trip(tmp_path: Path, names: list[str], data: Any, separator: str, quoting: Any, end: str) -> None:
+    field = TEXT.map(lambda text: text.replace("\r", ""))  # a line of a field may not end like a line of the file
+    records = data.draw(st.lists(st.lists(field, min_size=len(names), max_size=len(names)), max_size=6))
+    path = tmp_path / "log.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=end)
+        writer.writerows([names, *records])
+    rows = read(path, separator=separator)
+    assert rows.columns == tuple(names)
+    assert table(rows) == [tuple(record) for record in records]
+    assert defects(rows) == []
+
+
+@QUICK
+@given(
+    records=st.lists(st.tuples(LINE, LINE, LINE), max_size=6),
+    separator=st.sampled_from(["::", "||", "\t\t", "<>"]),
+    encoding=st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]),
+)
+def test_long_separators_round_trip(
+    tmp_path: Path, records: list[tuple[str, ...]], separator: str, encoding: str
+) -> None:
+    safe = [
+        tuple(value.replace(character, "") for value in record) for record in records for character in [separator[0]]
+    ]
+    safe = [tuple(value.replace(separator[-1], "").lstrip("\ufeff") for value in record) for record in safe]
+    path = tmp_path / "log.dat"
+    path.write_bytes("".join(separator.join(record) + "\n" for record in safe).encode(encoding))
+    rows = read(path, format="csv", separator=separator, fields=("a", "b", "c"), encoding=encoding)
+    assert table(rows) == safe
+
+
+@QUICK
+@given(
+    st.lists(
+        st.fixed_dictionaries({"user": st.integers(-(2**63), 2**63 - 1) | TEXT, "ts": st.none() | TEXT}),
+        max_size=6,
+    )
+)
+def test_jsonl_round_trip(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    rows = read(path, wanted=["user", "ts"])
+    expected = [(str(record["user"]), record["ts"]) for record in records]
+    assert rows.frame.collect().height == len(records)
+    if "ts" in rows.columns and "user" in rows.columns:
+        assert table(rows) == expected
+
+
+@QUICK
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 99), st.lists(st.integers(0, 99), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_sequences_round_trip(tmp_path: Path, users: list[tuple[int, list[int]]]) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("".join(f"{user} {' '.join(map(str, items))}\n" for user, items in users))
+    rows = read(path, format="sequences")
+    assert rows.columns == (USER_ID, ITEM_ID)
+    assert table(rows) == [(str(user), str(item)) for user, items in users for item in items]
+    lines = rows.frame.collect()[FILE_LINE].to_list()
+    assert lines == [number for number, (_, items) in enumerate(users, start=1) for _ in items]
+
+
+@QUICK
+@given(st.lists(st.tuples(st.integers(-(2**31), 2**31), TEXT, st.none() | st.floats(allow_nan=False)), min_size=1))
+def test_parquet_and_delta_round_trip(tmp_path: Path, records: list[tuple[Any, ...]]) -> None:
+    frame = pl.DataFrame(records, schema={"u": pl.Int64, "i": pl.String, "w": pl.Float64}, orient="row")
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    frame.write_parquet(folder / "log.parquet")
+    write_deltalake(str(folder / "log"), frame.to_arrow())
+    for name in ("log.parquet", "log"):
+        rows = read(folder / name)
+        assert rows.columns == ("u", "i", "w")
+        assert table(rows) == records
+        assert rows.frame.collect()[FILE_LINE].to_list() == list(range(1, len(records) + 1))
+        raw = json.loads(rows.frame.select(FILE_RAW).head(1).collect().item())
+        assert raw["u"] == records[0][0] and raw["i"] == records[0][1]
+
+
+# --- defects ------------------------------------------------------------------------------------------------
+
+
+def test_csv_defects_are_told_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(
+        b"u,i,t\n"  # 1
+        b"1,2,3\n"  # 2
+        b"\n"  # 3: nothing, no row
+        b"1,2\n"  # 4
+        b"1,2,3,4\n"  # 5
+        b"1,\xff2,3\r\n"  # 6
+        b",,\n"  # 7: empty fields are the contract's business
+        b"4,5,6"  # 8
+    )
+    rows = read(path)
+    assert table(rows) == [("1", "2", "3"), ("", "", ""), ("4", "5", "6")]
+    assert defects(rows) == [
+        (4, "wrong number of fields", "1,2"),
+        (5, "wrong number of fields", "1,2,3,4"),
+        (6, "bytes that are not the declared encoding", "1,\\xff2,3"),
+    ]
+    assert rows.open_end
+    assert rows.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert rows.size == path.stat().st_size
+
+
+def test_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_text(
+        "id,title,genres\n"  # 1
+        '1,"American President, The (1995)",Drama\n'  # 2
+        '2,"He said ""no""",""\n'  # 3
+        "3,11'09\"01,Short\n"  # 4: a quote inside a bare field is itself
+        '4,"two\nlines, one title",Drama\n'  # 5, 6
+        '5,"never closed,Drama\n'  # 7
+        "6,fine,Drama\n"  # 8
+        '7,"closed" too early,Drama\n'  # 9
+        '8,"a ""b""\n\n c","x\n"""\n'  # 10 to 13
+        '9,5" disc,Music\n'  # 14
+        '10,"a, b",Drama,more\n'  # 15
+    )
+    rows = read(path)
+    assert table(rows) == [
+        ("1", "American President, The (1995)", "Drama"),
+        ("2", 'He said "no"', ""),
+        ("3", "11'09\"01", "Short"),
+        ("4", "two\nlines, one title", "Drama"),
+        ("6", "fine", "Drama"),
+        ("8", 'a "b"\n\n c', 'x\n"'),
+        ("9", '5" disc', "Music"),
+    ]
+    assert defects(rows) == [
+        (7, "a quote that is not closed", '5,"never closed,Drama'),
+        (9, "wrong number of fields", '7,"closed" too early,Drama'),
+        (15, "wrong number of fields", '10,"a, b",Drama,more'),
+    ]
+
+
+def test_one_stray_quote_costs_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    good = [f"{n},x" for n in range(3000)]
+    path.write_text("\n".join(["u,i", '0,"broken', *good, '1,"also broken', *good, ""]))
+    rows = read(path)
+    assert defects(rows) == [
+        (2, "a quote that is not closed", '0,"broken'),
+        (3003, "a quote that is not closed", '1,"also broken'),
+    ]
+    assert len(table(rows)) == 6000
+
+
+def test_latin_1_with_a_long_separator(tmp_path: Path) -> None:
+    path = tmp_path / "movies.dat"
+    path.write_bytes('1::"Cité" des enfants: perdus::Drama\n2::Miserables, Les::Drama\n3::x\n'.encode("latin-1"))
+    options = {"format": "csv", "separator": "::", "fields": ("id", "title", "genres")}
+    rows = read(path, encoding="latin-1", **options)
+    assert table(rows) == [("1", '"Cité" des enfants: perdus', "Drama"), ("2", "Miserables, Les", "Drama")]
+    assert defects(rows) == [(3, "wrong number of fields", "3::x")]
+    assert rows.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    # the same bytes are not utf-8
+    assert defects(read(path, **options))[0] == (
+        1,
+        "bytes that are not the declared encoding",
+        '1::"Cit\\xe9" des enfants: perdus::Drama',
+    )
+
+
+def test_a_bad_byte_far_into_a_file_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    lines = [f"{n},{n}".encode() for n in range(700_000)]  # more than one block of reading
+    lines[650_000] = b"7,\xc3"
+    path.write_bytes(b"u,i\n" + b"\n".join(lines))
+    rows = read(path)
+    assert defects(rows) == [(650_002, "bytes that are not the declared encoding", "7,\\xc3")]
+    assert rows.frame.select(pl.len()).collect().item() == 700_000
+
+
+def test_jsonl_defects(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(
+        b'{"user": 1, "item": "a", "w": 1.50, "more": {"x": [1]}}\n'
+        b'{"user": 1, "item": \n'
+        b"\n"
+        b"[1, 2]\n"
+        b'{"item": "b", "user": "007"}\n'
+        b'{"user": true, "item": "c\\u00e9\\n"} \n'
+        b'{"user": 1, "item": "\xff"}\n'
+        b'{"user": 1'
+    )
+    rows = read(path, wanted=["user", "item", "w", "absent"])
+    assert rows.columns == ("user", "item", "w")
+    assert [row[:2] for row in table(rows)] == [("1", "a"), ("007", "b"), ("true", "cé\n")]
+    assert float(table(rows)[0][2]) == 1.5
+    assert [(line, reason) for line, reason, _ in defects(rows)] == [
+        (2, "not a JSON object"),
+        (4, "not a JSON object"),
+        (7, "bytes that are not the declared encoding"),
+        (8, "not a JSON object"),
+    ]
+
+
+def test_jsonl_attributes_keep_their_types(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"id": 1, "tags": ["a", "b"], "year": 1999}\n{"id": "x", "price": 2.5}\n{broken\n')
+    rows = read(path)
+    assert rows.columns == ("id", "tags", "year", "price")
+    assert table(rows) == [("1", ["a", "b"], 1999, None), ("x", None, None, 2.5)]
+    assert [line for line, *_ in defects(rows)] == [3]
+
+
+def test_a_key_that_appears_late_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"u": 1}\n' * 10_500 + '{"u": 1, "event": "buy"}\n')
+    assert read(path, wanted=["u", "event", "weight"]).columns == ("u", "event")
+
+
+def test_sequences_defects(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("1 10 11\n2\n\n  3\t12  \n")
+    rows = read(path, format="sequences")
+    assert table(rows) == [("1", "10"), ("1", "11"), ("3", "12")]
+    assert defects(rows) == [(2, "wrong number of fields", "2")]
+
+
+# --- sources ------------------------------------------------------------------------------------------------
+
+
+def names(source: str | tuple[str, ...], root: Path, **options: Any) -> list[str]:
+    return [file.name for file in find_files("interactions", SourceSettings(source=source, **options), str(root))]
+
+
+def test_paths_globs_lists_and_folders(tmp_path: Path) -> None:
+    for name in ("logs/b.csv", "logs/a.csv", "logs/deep/c.jsonl", "logs/_tmp/x.csv", "d[1].csv", "notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("u\n1\n")
+    assert names("logs/*.csv", tmp_path) == ["logs/a.csv", "logs/b.csv"]
+    assert names(("logs/b.csv", "logs/**/*.jsonl"), tmp_path) == ["logs/b.csv", "logs/deep/c.jsonl"]
+    assert names("logs", tmp_path) == ["logs/a.csv", "logs/b.csv", "logs/deep/c.jsonl"]
+    assert names("d[1].csv", tmp_path) == ["d[1].csv"]  # a path before it is a glob
+    assert names(str(tmp_path / "logs/a.csv"), Path("/nowhere")) == [str(tmp_path / "logs/a.csv")]
+    assert names(f"file://{tmp_path}/logs/*.csv", tmp_path) == [
+        f"file://{tmp_path}/logs/a.csv",
+        f"file://{tmp_path}/logs/b.csv",
+    ]
+
+
+def test_a_url_a_packed_file_and_a_table_of_tabs_are_read(tmp_path: Path) -> None:
+    text = "u,i\n1,2\n3\n"
+    (tmp_path / "log.csv").write_text(text)
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "log.tsv").write_text(text.replace(",", "\t"))
+    sources = [f"file://{tmp_path}/log.csv", "log.csv.gz", "log.tsv"]
+    for source in sources:
+        rows = read(tmp_path / "log.csv", source=source)
+        assert table(rows) == [("1", "2")]
+        assert [line for line, *_ in defects(rows)] == [3]
+    assert read(tmp_path / "log.csv", source="log.csv.gz").digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_partitions_are_columns(tmp_path: Path) -> None:
+    folder = tmp_path / "log" / "day=2024-01-02"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"u": [1]}).write_parquet(folder / "part.parquet")
+    assert read(folder / "part.parquet").columns == ("u", "day")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("absent.csv", {}, r"There is no absent.csv for interactions.source; looked at /.*/absent.csv"),
+        ("*.jsonl", {}, r"interactions.source = '\*.jsonl' matches no file; looked at /"),
+        ("log.dat", {}, r'log.dat: its ending does not tell the format; set interactions.format to "csv"'),
+        ("log.csv", {"encoding": "latin1x"}, "there is no encoding 'latin1x'; did you mean 'latin1'"),
+        ("log.csv", {"format": "parquet"}, "log.csv cannot be read as parquet"),
+        ("log.csv", {"format": "delta"}, "log.csv cannot be read"),
+        ("twice.csv", {}, "has two columns named 'u'"),
+        ("empty.csv", {}, "empty.csv is empty .*at least its header"),
+        ("array.json", {}, "is one JSON array; write one object a line"),
+        ("log.csv", {"encoding": "utf-16"}, "log.csv is not utf-16"),
+        ("broken.csv.gz", {}, "broken.csv.gz cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, source: str, options: dict[str, Any], message: str) -> None:
+    for name, text in {
+        "log.csv": "u,i\n1,2\n3",
+        "log.dat": "1::2\n",
+        "twice.csv": "u,u\n1,2\n",
+        "empty.csv": "\n\n",
+        "array.json": '[{"u": 1},\n{"u": 2}]\n',
+        "broken.csv.gz": "no gzip",
+    }.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "log.csv", source=source, **options)
+
+
+def test_prefixes_tell_whether_a_file_continues_another(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"u,i\n1,2\n3,44\n")
+    file = SourceFile(name="log.csv", path=str(path), format="csv", separator=",")
+    for encoding in ("utf-8", "latin-1"):
+        source = SourceSettings(source="log.csv", encoding=encoding)
+        prefixes = read_rows(file, source, tmp_path, marks=[0, 11, 12, 13, 99]).prefixes
+        assert {size: byte for size, (_, byte) in prefixes.items()} == {0: b"u", 11: b"4", 12: b"\n"}
+        assert prefixes[11][0] == hashlib.sha256(b"u,i\n1,2\n3,4").hexdigest()
+
+
+def test_python_reads_quoted_files_alike(tmp_path: Path) -> None:
+    text = 'a,b,c\n1,"x, ""y""",\n"",2" disc,"line\none"\n"""",",\n",""""""\n'
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert table(read(path)) == [tuple(row) for row in list(csv.reader(io.StringIO(text)))[1:]]

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import read_bundle
+from recsys.config import Settings, parse_settings
+from recsys.data.ingest import ingest
+from recsys.data.sequences import Sequences
+from recsys.data.splits import leave_one_out
+from recsys.data.warehouse import TableVersions
+from recsys.errors import InputError, RecsysError
+from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
+from recsys.models.baselines import popularity
+from recsys.training.fit import fit
+
+ITEMS = 30
+
+
+def settings(folder: Path, **sections: Any) -> Settings:
+    return parse_settings(
+        {
+            "name": "ring",
+            "data_root": str(folder),
+            "warehouse": str(folder / "warehouse"),
+            "interactions": {"source": "log.csv"},
+            "items": {"source": "items.jsonl", "text": ["title"]},
+            "model": {"dimensions": 16, "max_length": 10, "text": False},
+            "train": {"epochs": 1, "batch_size": 64, "evaluate_every": 1},
+            "evaluate": {"cutoffs": [5, 10], "baselines": ["transitions", "popularity"]},
+        }
+        | sections
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TableVersions, str]:
+    """Users walk a ring of items, one step at a time; one epoch of training."""
+    folder = tmp_path_factory.mktemp("ring")
+    rng = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(120):
+        start, length = rng.integers(ITEMS), rng.integers(5, 9)
+        lines += [f"{user},i{(start + n) % ITEMS},{1_600_000_000 + 100 * n}" for n in range(length)]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    (folder / "items.jsonl").write_text(
+        "\n".join(json.dumps({"item_id": f"i{n}", "title": f"Item {n}"}) for n in range(ITEMS))
+    )
+    configured = settings(folder)
+    versions = ingest(configured).versions
+    return folder, versions, fit(configured, versions).bundle
+
+
+def test_a_bundle_is_measured_beside_the_asked_baselines(trained: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, bundle = trained
+    report = evaluate(settings(folder), versions, bundle)
+    assert list(report.baselines) == ["transitions", "popularity"]
+    # the next item of the ring is what transitions recommend first
+    assert report.baselines["transitions"]["test/hr_at_5"] > 0.95
+    assert report.baselines["popularity"]["test/hr_at_5"] < 0.6
+    assert report.metrics.keys() == report.baselines["popularity"].keys()
+    stated = report.report["protocol"]
+    assert stated["users"] == 120
+    assert stated["items"] == ITEMS
+    assert stated["strategy"] == "leave-one-out"
+    assert "future" in stated["caveat"]
+    assert all(title.startswith("Item ") for example in report.examples for title in example["recommended"])
+
+
+def test_the_model_of_the_report_is_the_bundle(trained: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, path = trained
+    report = evaluate(settings(folder), versions, path)
+    bundle = read_bundle(path)
+    example = report.examples[0]
+    codes = bundle.vocabulary.encode_text([title.replace("Item ", "i") for title in example["history"]])
+    scores = (bundle.queries(codes, np.array([0, len(codes)])) @ bundle.vectors.T)[0]
+    scores[codes] = -np.inf
+    scores[~bundle.allowed] = -np.inf
+    best = bundle.vocabulary.decode(np.argsort(-scores, kind="stable")[:3]).to_list()
+    assert [title.replace("Item ", "i") for title in example["recommended"][:3]] == best
+
+
+def test_evaluating_on_other_data_is_refused(trained: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, bundle = trained
+    # the same items, but the shorter histories are gone: other training rows
+    other = settings(folder, filter={"min_user_interactions": 6})
+    with pytest.raises(InputError, match="trained on other data"):
+        evaluate(other, versions, bundle)
+
+
+SEQUENCES = Sequences(
+    users=pl.Series("user_id", ["a", "b"]),
+    items=np.array([1, 2, 3, 4, 2, 3, 1], dtype=np.int32),
+    offsets=np.array([0, 4, 7]),
+)
+
+
+def test_counts_must_be_those_of_the_training_part() -> None:
+    split = leave_one_out(SEQUENCES)
+    check_counts(popularity(split.train.items, 4), split)
+    with pytest.raises(RecsysError, match="counted 7 events and training has 3"):
+        check_counts(popularity(split.serving.items, 4), split)
+
+
+def test_baselines_do_not_see_held_out_items() -> None:
+    split = leave_one_out(SEQUENCES)
+    changed = split.serving.items.copy()
+    changed[[3, 6]] = [1, 4]  # other targets
+    other = leave_one_out(replace(SEQUENCES, items=changed))
+    scores = [
+        {
+            name: scorer.score_block(0, 2)
+            for name, scorer in baseline_scorers(
+                ("popularity", "transitions"),
+                part.train,
+                part.test.histories,
+                popularity(part.train.items, 4),
+                lambda: None,
+            ).items()
+        }
+        for part in (split, other)
+    ]
+    for name in ("popularity", "transitions"):
+        np.testing.assert_array_equal(scores[0][name], scores[1][name])
+
+
+def test_text_is_asked_for_only_where_it_is_used_and_left_out_where_there_is_none() -> None:
+    split = leave_one_out(SEQUENCES)
+    counts = popularity(split.train.items, 4)
+
+    def text() -> np.ndarray | None:
+        asked.append(True)
+        return vectors
+
+    asked: list[bool] = []
+    vectors: np.ndarray | None = None
+    arguments = (split.train, split.test.histories, counts, text)
+    assert list(baseline_scorers(("popularity", "transitions"), *arguments)) == ["popularity", "transitions"]
+    assert not asked
+    assert list(baseline_scorers(("text+transitions", "popularity"), *arguments)) == ["popularity"]
+    vectors = np.eye(5, 3, dtype=np.float32)
+    assert list(baseline_scorers(("text+transitions", "popularity"), *arguments)) == [
+        "text+transitions",
+        "popularity",
+    ]
+
+
+def test_labels_fall_back_to_the_id() -> None:
+    catalogue = pl.DataFrame({"item_id": [7, 8], "title": ["Seven", None]})
+    assert item_labels(catalogue) == ["(unknown item)", "Seven", "8"]
+
+
+def test_a_time_split_carries_no_caveat(tmp_path: Path) -> None:
+    split = leave_one_out(SEQUENCES)
+    assert "caveat" in protocol(settings(tmp_path), split)
+    assert "caveat" not in protocol(settings(tmp_path, split={"strategy": "time"}), split)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from recsys.evaluation import significance
+from recsys.evaluation.significance import Interval, interval, intervals, paired_difference
+
+
+def test_width_matches_the_standard_error() -> None:
+    hits = (np.random.default_rng(1).random(4000) < 0.3).astype(float)
+    found = interval(hits, np.random.default_rng(0))
+    error = hits.std() / np.sqrt(len(hits))
+    assert found.mean == hits.mean()
+    assert found.low == pytest.approx(hits.mean() - 1.96 * error, abs=0.15 * error)
+    assert found.high == pytest.approx(hits.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_pairing_shows_a_small_steady_gain() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.random(500)
+    better = base + 0.02 + 0.01 * rng.standard_normal(500)
+    found = paired_difference(better, base, np.random.default_rng(0))
+    assert found.low > 0.015
+    assert found.high < 0.025
+    assert found.excludes_zero
+    # the two means' own intervals overlap
+    rng = np.random.default_rng(0)
+    assert interval(better, rng).low < interval(base, rng).high
+
+
+def test_equal_models_do_not_differ() -> None:
+    values = np.random.default_rng(3).random(50)
+    assert paired_difference(values, values, np.random.default_rng(0)) == Interval(mean=0.0, low=0.0, high=0.0)
+    assert not Interval(mean=0.0, low=0.0, high=0.0).excludes_zero
+    assert Interval(mean=-1.0, low=-2.0, high=-0.5).excludes_zero
+
+
+def test_seeded_and_independent_of_chunks() -> None:
+    values = np.random.default_rng(4).random((37, 2))
+    first = intervals(values, np.random.default_rng(5))
+    assert intervals(values, np.random.default_rng(5)) == first
+    assert intervals(values, np.random.default_rng(6)) != first
+    with mock.patch.object(significance, "CHUNK_DRAWS", 100):
+        chunked = intervals(values, np.random.default_rng(5))
+    for one, other in zip(first, chunked, strict=True):
+        assert (one.mean, one.low, one.high) == pytest.approx((other.mean, other.low, other.high))
+
+
+def test_refuses_what_cannot_be_paired() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="cannot be paired"):
+        paired_difference(np.zeros(3), np.zeros(4), rng)
+    with pytest.raises(ValueError, match="at least one user"):
+        interval(np.zeros(0), rng)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from features.multiplexed import hash_values
+from recsys.config import ModelSettings
+from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries, load_encoder
+from recsys.models.item_tower import ItemFeatures
+
+ITEMS = 20
+
+
+def model(**changes: object) -> Bert4Rec:
+    torch.manual_seed(0)
+    trained = torch.ones(ITEMS + 1, dtype=torch.bool)
+    trained[[0, ITEMS]] = False
+    of = ItemFeatures(id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=trained)
+    built = Bert4Rec(of, ModelSettings(**({"dimensions": 16, "max_length": 8} | changes)), table_rows=64)  # type: ignore[arg-type]
+    with torch.no_grad():  # weights of the size that training reaches, so that differences show
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return built.eval()
+
+
+def queries(of: Bert4Rec, histories: list[list[int]]) -> np.ndarray:
+    vectors, _ = of.item_vectors()
+    items = np.array([i for h in histories for i in h], dtype=np.int32)
+    offsets = np.cumsum([0, *map(len, histories)])
+    return encode_queries(
+        of.encoder, torch.from_numpy(vectors[:, :-1]), items, offsets, of.encoder.transformer.max_length
+    )
+
+
+def test_logits_are_the_product_of_the_two_vectors() -> None:
+    built = model()
+    tokens = torch.tensor([[3, 5, MASK]])
+    logits = built(tokens, torch.tensor([2]))
+    vectors, _ = built.item_vectors()
+    assert np.allclose(queries(built, [[3, 5]]) @ vectors[1:].T, logits.detach()[:, 1:], atol=1e-4)
+    assert logits[0, 0] == -torch.inf
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(1, ITEMS), max_size=14), min_size=1, max_size=6))
+def test_a_query_does_not_depend_on_its_company_or_on_padding(histories: list[list[int]]) -> None:
+    built = model()
+    together = queries(built, histories)
+    alone = np.concatenate([queries(built, [history]) for history in histories])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_only_the_newest_events_count() -> None:
+    built = model()
+    assert np.allclose(
+        queries(built, [[9, 9, 9, 1, 2, 3, 4, 5, 6, 7]]), queries(built, [[1, 2, 3, 4, 5, 6, 7]])
+    )
+
+
+def test_a_user_without_history_gets_a_vector() -> None:
+    assert np.isfinite(queries(model(), [[]])).all()
+
+
+def test_mask_and_padding_are_not_items() -> None:
+    vectors, allowed = model().item_vectors()
+    assert vectors.shape == (ITEMS + 1, 17)
+    assert not vectors[0].any() and not allowed[0]
+
+
+def test_items_without_training_are_recommended_only_if_content_places_them() -> None:
+    _, allowed = model().item_vectors()
+    assert not allowed[ITEMS] and allowed[1:ITEMS].all()
+
+
+def test_the_bias_is_the_last_dimension() -> None:
+    built = model()
+    vectors, _ = built.item_vectors()
+    assert np.allclose(vectors[1:, -1], built.output_bias.detach()[1:])
+    assert (queries(built, [[1]])[:, -1] == 1).all()
+
+
+def test_the_encoder_loads_from_weights_alone() -> None:
+    built = model()
+    vectors, _ = built.item_vectors()
+    load = load_encoder(ModelSettings(dimensions=16, max_length=8), built.state_dict(), vectors)
+    assert np.array_equal(load(np.array([4, 2], dtype=np.int32), np.array([0, 2])), queries(built, [[4, 2]]))
+
+
+def test_bf16_and_fp32_rank_alike() -> None:
+    built = model()
+    tokens = torch.randint(1, ITEMS, (32, 8))
+    tokens[:, -1] = MASK
+    last = torch.arange(32) * 8 + 7
+    exact = built(tokens, last)[:, 1:]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = built(tokens, last)[:, 1:].float()
+    correlation = functional.cosine_similarity(
+        exact - exact.mean(1, keepdim=True), rounded - rounded.mean(1, keepdim=True)
+    )
+    assert correlation.min() > 0.999
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_every_parameter_learns(norm_first: bool) -> None:
+    built = model(norm_first=norm_first).train()
+    tokens = torch.tensor([[0, 4, MASK, 6, 2, 9, 1, MASK]])
+    functional.cross_entropy(built(tokens, torch.tensor([2, 7])), torch.tensor([5, 3])).backward()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name

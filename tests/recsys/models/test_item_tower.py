@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from features.multiplexed import hash_values
+from recsys.models.item_tower import ItemFeatures, ItemTower
+
+
+def features(
+    *, attributes: bool = True, text: bool = True, trained: tuple[int, ...] = (1, 2)
+) -> ItemFeatures:
+    """Three items; brands: item 1 "a", item 2 "a" and "b", item 3 "b"."""
+    known = torch.zeros(4, dtype=torch.bool)
+    known[list(trained)] = True
+    return ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values([None, "i1", "i2", "i3"])),
+        trained=known,
+        attributes={
+            "brand": (torch.from_numpy(hash_values(["a", "a", "b", "b"])), torch.tensor([0, 0, 1, 3, 4]))
+        }
+        if attributes
+        else {},
+        text=torch.nn.functional.normalize(torch.randn(4, 6)) if text else None,
+    )
+
+
+def tower(of: ItemFeatures, **changes: object) -> ItemTower:
+    torch.manual_seed(0)
+    arguments = {
+        "dimensions": 8,
+        "table_rows": 97,
+        "ids": True,
+        "id_lookups": 2,
+        "attribute_lookups": 2,
+        "id_dropout": 0.0,
+    }
+    return ItemTower(of, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def test_padding_is_zero_and_gets_no_gradient() -> None:
+    built = tower(features(), id_dropout=0.5)
+    vectors = built()
+    assert vectors.shape == (4, 8)
+    assert not vectors[0].any()
+    vectors[0].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in built.parameters())
+
+
+def test_ids_and_attributes_share_one_table() -> None:
+    built = tower(features())
+    names = [name for name, _ in built.named_parameters()]
+    assert [name for name in names if "table" in name] == ["table.weight"]
+    built()[1].sum().backward()
+    assert built.table is not None and built.table.weight.grad is not None
+    touched = built.table.weight.grad.abs().sum(1) > 0
+    assert 2 <= int(touched.sum()) <= 4  # two look-ups of the id, two of the brand
+
+
+def test_channels_add_up() -> None:
+    of = features(trained=(1, 2, 3))
+    everything = tower(of)
+    alone = everything.table.single(everything.id_rows)  # type: ignore[union-attr]
+    assert everything.text_map is not None
+    text = everything.text_map(of.text)
+    brand = everything.attribute_maps["brand"](
+        everything.table.pooled(everything.rows_of_brand, everything.offsets_of_brand)  # type: ignore[union-attr]
+    )
+    assert torch.allclose(everything()[1:], (alone + text + brand)[1:], atol=1e-6)
+
+
+def test_an_item_nobody_has_seen_is_its_content_alone() -> None:
+    of = features(trained=(1, 2))
+    with_ids, without = tower(of), tower(of, ids=False)
+    without.load_state_dict({k: v for k, v in with_ids.state_dict().items() if k in without.state_dict()})
+    assert torch.allclose(with_ids()[3], without()[3])
+    assert not torch.allclose(with_ids()[1], without()[1])
+
+
+def test_id_dropout_hides_about_its_share_in_training_only() -> None:
+    of = ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values(range(4001))),
+        trained=torch.ones(4001, dtype=torch.bool),
+        text=torch.ones(4001, 3),
+    )
+    built = tower(of, id_dropout=0.25, table_rows=10_000)
+    assert torch.equal(built.eval()(), built())
+    content = built.text_map(of.text)[1]  # type: ignore[misc,index]
+    hidden = (built.train()()[1:] == content).all(1).float().mean().item()
+    assert abs(hidden - 0.25) < 0.03
+
+
+def test_ids_only_never_hides_them() -> None:
+    built = tower(features(attributes=False, text=False), id_dropout=0.9)
+    assert not built.has_content
+    assert torch.equal(built.train()(), built.eval()())
+
+
+def test_no_channel_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one channel"):
+        tower(features(attributes=False, text=False), ids=False)

@@ -1,0 +1,243 @@
+"""The candidate table end to end on a real warehouse: who gets what, lineage, versions, and refusals."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys.bundle import read_bundle, write_bundle
+from recsys.config import Settings, parse_settings
+from recsys.data.prepare import prepare
+from recsys.data.vocabulary import Vocabulary
+from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version
+from recsys.errors import InputError
+from recsys.models.bert4rec import SequenceEncoder
+from recsys.retrieval import retrieve as module
+from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
+
+NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
+ITEMS, USERS, K = 60, 50, 10
+
+
+def settings_of(root: Path, **more: Any) -> Settings:
+    tree = {
+        "name": "tiny",
+        "warehouse": str(root),
+        "interactions": {"source": "log.csv"},
+        "model": {"dimensions": 8, "blocks": 1, "max_length": 6},
+        "retrieve": {"k": K, "batch_size": 7},
+    }
+    return parse_settings({**tree, **more})
+
+
+def make_log(root: Path, seed: int = 0, shift: int = 0) -> TableVersions:
+    """Users of very different lengths; the last one has seen every item."""
+    generator = np.random.default_rng(seed)
+    lists = [generator.integers(0, ITEMS, size=generator.integers(3, 25)) for _ in range(USERS - 1)]
+    lists.append(np.arange(ITEMS))
+    lengths = [len(items) for items in lists]
+    rows = sum(lengths)
+    schema = {**SCHEMAS["interactions"], "user_id": pl.String(), "item_id": pl.Int64()}
+    frame = pl.DataFrame(
+        {
+            "user_id": [f"user{i:02d}" for i, n in enumerate(lengths) for _ in range(n)],
+            "item_id": np.concatenate(lists) * 10 + shift,
+            "timestamp": None,
+            "event": "",
+            "weight": None,
+            "position": np.arange(rows),
+        },
+        schema=schema,
+    )
+    return TableVersions(interactions=append(root, "interactions", frame, expected=None))
+
+
+def make_bundle(settings: Settings, vocabulary: Vocabulary, seed: int = 0) -> Path:
+    generator = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    encoder = SequenceEncoder(settings.model)
+    vectors = generator.standard_normal((vocabulary.size + 1, 9)).astype(np.float32)
+    vectors[0] = 0
+    titles = pl.lit("t").alias("title")
+    return write_bundle(
+        settings.warehouse,
+        settings=settings,
+        vocabulary=vocabulary,
+        catalogue=pl.DataFrame({"item_id": vocabulary.items}).with_columns(titles),
+        features={},
+        weights={f"encoder.{name}": value for name, value in encoder.state_dict().items()},
+        vectors=vectors,
+        allowed=np.arange(vocabulary.size + 1) > 0,
+        lineage={},
+    )
+
+
+def run(settings: Settings, versions: TableVersions, bundle: Path, run_id: str = "r1") -> CandidatesReport:
+    return retrieve(settings, versions, bundle, run_id, NOW)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[Settings, TableVersions, Path]:
+    settings = settings_of(tmp_path)
+    versions = make_log(tmp_path)
+    return settings, versions, make_bundle(settings, prepare(settings, versions).vocabulary)
+
+
+def test_every_user_gets_the_best_unseen_items(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    report = run(settings, versions, path)
+    table = read_candidates(settings.warehouse).sort("user_id", "rank").collect()
+    bundle, serving = read_bundle(path), prepare(settings, versions).split.serving
+    queries = bundle.queries(serving.items, serving.offsets)
+    for user, name in enumerate(serving.users[:-1]):
+        seen = set(serving.history(user).tolist())
+        scores = bundle.vectors @ queries[user]
+        expected = sorted((-scores[c], c) for c in range(1, len(scores)) if c not in seen)[:K]
+        rows = table.filter(pl.col("user_id") == name)
+        assert rows["item_id"].to_list() == bundle.vocabulary.decode(np.array([c for _, c in expected])).to_list()
+        assert rows["rank"].to_list() == list(range(1, K + 1))
+        np.testing.assert_allclose(rows["score"], [-s for s, _ in expected], rtol=1e-4, atol=1e-5)
+    assert serving.users[-1] not in table["user_id"]  # has seen everything
+    assert (report.rows, report.users, report.k) == (len(table), USERS, K)
+    assert (report.short_lists, report.empty_lists, report.unknown_events) == (1, 1, 0)
+
+
+def test_lineage_is_on_every_row(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    report = run(settings, versions, path)
+    table, bundle = read_candidates(settings.warehouse).collect(), read_bundle(path)
+    assert table.schema == {**SCHEMAS["candidates"], "user_id": pl.String(), "item_id": pl.Int64()}
+    lineage = table.select(
+        "run", "source", "bundle", "index", "as_of", "interactions_version", "items_version"
+    ).unique()
+    assert lineage.rows() == [("r1", "vector", path.name, bundle.index_id, NOW, versions.interactions, None)]
+    assert (report.bundle, report.index) == (path.name, bundle.index_id)
+    assert commit_metadata(settings.warehouse, "candidates")["run"] == "r1"
+
+
+def test_one_commit_a_run_and_the_old_version_stays(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    first = run(settings, versions, path)
+    other = make_bundle(settings, read_bundle(path).vocabulary, seed=1)
+    second = run(settings, versions, other, "r2")
+    assert (first.version, second.version) == (0, 1)
+    for version, name in ((0, "r1"), (1, "r2"), (None, "r2")):
+        runs = read_candidates(settings.warehouse, version).select("run").unique().collect()
+        assert runs["run"].to_list() == [name]
+    with pytest.raises(InputError, match="no version 9"):
+        read_candidates(settings.warehouse, 9)
+
+
+def test_twice_is_identical_and_the_batch_size_changes_nothing(
+    world: tuple[Settings, TableVersions, Path],
+) -> None:
+    settings, versions, path = world
+    tables = []
+    for batch_size in (7, 7, 50):
+        sized = settings.model_copy(
+            update={"retrieve": settings.retrieve.model_copy(update={"batch_size": batch_size})}
+        )
+        run(sized, versions, path)
+        tables.append(read_candidates(settings.warehouse).collect())
+    assert tables[0].equals(tables[1])
+    assert tables[0].drop("score").equals(tables[2].drop("score"))
+    np.testing.assert_allclose(tables[0]["score"], tables[2]["score"], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_ascend_by_user_and_rank(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    run(settings, versions, path)
+    table = read_candidates(settings.warehouse).collect()
+    assert table.equals(table.sort("user_id", "rank"))
+
+
+def test_seen_items_may_stay(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    keep = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"exclude_seen": False})})
+    report = run(keep, versions, path)
+    assert (report.rows, report.short_lists) == (USERS * K, 0)
+
+
+def test_a_bundle_with_another_vocabulary_codes_the_histories_itself(
+    world: tuple[Settings, TableVersions, Path],
+) -> None:
+    """The bundle's codes are another order of the same items, without ten of them."""
+    settings, versions, _ = world
+    dataset = prepare(settings, versions)
+    ours = Vocabulary(dataset.vocabulary.items.sort(descending=True).head(dataset.vocabulary.size - 10))
+    report = run(settings, versions, make_bundle(settings, ours))
+    gone = set(dataset.vocabulary.items.to_list()) - set(ours.items.to_list())
+    raw = dataset.vocabulary.decode(dataset.split.serving.items)
+    assert report.unknown_events == int(raw.is_in(list(gone)).sum()) > 0
+    table = read_candidates(settings.warehouse).collect()
+    assert not set(table["item_id"]) & gone
+    seen = pl.DataFrame(
+        {
+            "user_id": dataset.split.serving.users[np.repeat(np.arange(USERS), dataset.split.serving.lengths)],
+            "item_id": raw,
+        }
+    )
+    assert len(table.join(seen, on=["user_id", "item_id"], how="semi")) == 0
+
+
+def test_recode_keeps_order_and_counts_what_is_unknown() -> None:
+    from recsys.data.sequences import Sequences
+
+    given = Sequences(
+        users=pl.Series("user_id", ["a", "b", "c"]),
+        items=np.array([1, 2, 3, 3, 1], dtype=np.int32),
+        offsets=np.array([0, 3, 4, 5]),
+        times=np.array([10, 20, 30, 5, 6]),
+    )
+    theirs, ours = Vocabulary(pl.Series(["x", "y", "z"])), Vocabulary(pl.Series(["y", "w", "x"]))
+    recoded, unknown = recode(given, theirs, ours)
+    assert unknown == 2
+    assert recoded.items.tolist() == [3, 1, 3] and recoded.items.dtype == np.int32
+    assert recoded.offsets.tolist() == [0, 2, 2, 3]
+    assert recoded.times is not None and recoded.times.tolist() == [10, 20, 6]
+    assert recode(given, theirs, Vocabulary(pl.Series(["x", "y", "z"])))[0] is given
+
+
+def test_a_bundle_of_other_data_is_refused_and_nothing_is_published(
+    world: tuple[Settings, TableVersions, Path],
+) -> None:
+    settings, versions, _ = world
+    foreign = make_bundle(settings, Vocabulary(pl.Series("item_id", ["p", "q"])))
+    with pytest.raises(InputError, match="other data"):
+        run(settings, versions, foreign)
+    assert latest_version(settings.warehouse, "candidates") is None
+
+
+def test_a_failure_half_way_leaves_yesterdays_table(
+    world: tuple[Settings, TableVersions, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, versions, path = world
+    run(settings, versions, path)
+    searched = module.top_k
+    calls = 0
+
+    def failing(*given: Any, **more: Any) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise MemoryError
+        return searched(*given, **more)
+
+    monkeypatch.setattr(module, "top_k", failing)
+    with pytest.raises(MemoryError):
+        run(settings, versions, path, "r2")
+    assert latest_version(settings.warehouse, "candidates") == 0
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r1"}
+
+
+def test_progress_counts_users(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    counted: list[int] = []
+    retrieve(settings, versions, path, "r1", NOW, progress=counted.append)
+    assert counted == [7] * 7 + [1]

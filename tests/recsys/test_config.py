@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys.config import Settings, load_settings, parse_settings
+from recsys.errors import InputError
+
+MINIMAL = {"name": "n", "interactions": {"source": "log.csv"}}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recsys.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepoch = 3', "no setting train.epoch; did you mean train.epochs?"),
+        ('name = "n"\n[interactions]\nsource = "a"\n[modle]\nkind = "text"', "no setting modle; did you mean model?"),
+        ('name = "n"\n[interactions]\nsorce = "a"', "interactions.sorce; did you mean interactions.source?"),
+        ('name = "n"\n[items]\nsource = "a"\n[items.categorical]\ngenres = { seperator = "|" }\n[interactions]\nsource = "a"', "did you mean items.categorical.genres.separator?"),
+        ('name = "n"', "interactions is missing"),
+        ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepochs = 0', "train.epochs = 0"),
+        ('name = "n"\n[interactions]\nsource = "a"\n[model]\nheads = 7', "dimensions = 64 must be divisible by heads = 7"),
+        ('name = "n"\n[interactions]\nsource = "a"\n[model]\nkind = "text"', "needs items.text"),
+        ('name = "n"\n[interactions]\nsource = "a"\n[split]\ntest_from = 2020-01-01T00:00:00', "no time zone"),
+        ("name = ", "is not valid TOML"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_settings(write(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "recsys.toml" in str(caught.value)
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no configuration .*nothing.toml"):
+        load_settings(tmp_path / "nothing.toml")
+
+
+def test_overrides_are_read_as_toml_and_checked_like_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, 'name = "n"\n[interactions]\nsource = "a"\n')
+    changed = load_settings(
+        path,
+        ["train.epochs=5", "data_root=../x y", "interactions.columns={user_id = 'u'}", "model.ids=false"],
+    )
+    assert (changed.train.epochs, changed.data_root, changed.model.ids) == (5, "../x y", False)
+    assert changed.interactions.columns == {"user_id": "u"}
+    with pytest.raises(InputError, match=r"did you mean train\.epochs"):
+        load_settings(path, ["train.epoch=5"])
+    with pytest.raises(InputError, match="not of the form key=value"):
+        load_settings(path, ["train.epochs"])
+
+
+def test_settings_are_frozen_and_equal_settings_share_a_digest() -> None:
+    a, b = parse_settings(MINIMAL), parse_settings(MINIMAL | {"seed": 0})
+    assert a == b and a.digest() == b.digest()
+    assert parse_settings(MINIMAL | {"seed": 1}).digest() != a.digest()
+    with pytest.raises(Exception, match="frozen"):
+        a.seed = 3  # type: ignore[misc]
+
+
+def test_settings_survive_json() -> None:
+    settings = parse_settings(MINIMAL | {"split": {"strategy": "time", "test_from": "2020-01-01T00:00:00Z"}})
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings

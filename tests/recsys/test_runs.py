@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recsys import runs
+from recsys.config import parse_settings
+from recsys.errors import InputError, RecsysError
+
+SETTINGS = {"name": "shop", "interactions": {"source": "log.csv"}}
+HOLD = """
+import sys, time
+from recsys import runs
+with runs.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def key(tree: dict[str, object] | None = None, version: int = 1, digest: str = "d") -> str:
+    return runs.run_key(parse_settings(tree or SETTINGS), {"interactions": version}, {"log.csv": digest})
+
+
+def begin(folder: Path, run_id: str = "new", there: bool = True) -> tuple[runs.RunState, bool]:
+    return runs.begin(folder, "k", lambda: run_id, lambda state: there)
+
+
+def test_the_key_is_stable_and_sees_everything_that_decides_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = key()
+    assert first == key() and len(first) == 32
+    others = [key({**SETTINGS, "seed": 1}), key(version=2), key(digest="e")]
+    monkeypatch.setattr(runs, "code_version", lambda: "other code")
+    others.append(key())
+    assert len({first, *others}) == 5
+
+
+def test_a_moved_file_is_the_same_data() -> None:
+    settings = parse_settings(SETTINGS)
+    assert runs.run_key(settings, {}, {"a": "1", "b": "2"}) == runs.run_key(
+        settings, {}, {"c": "2", "d": "1"}
+    )
+
+
+def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
+    state, resumed = begin(tmp_path, "first")
+    assert not resumed
+    runs.save(tmp_path, state.with_step("train", {"bundle": "b"}, 1.5))
+    again, resumed = begin(tmp_path, "second")
+    assert resumed and again.run_id == "first" and again.started == state.started
+    assert again.steps == {"train": {"report": {"bundle": "b"}, "seconds": 1.5}}
+
+
+def test_a_failed_run_goes_on_too(tmp_path: Path) -> None:
+    state, _ = begin(tmp_path, "first")
+    runs.save(tmp_path, state.ended("failed", "OSError: disk full"))
+    again, resumed = begin(tmp_path, "second")
+    assert resumed and again.run_id == "first" and again.status == "running" and again.error is None
+
+
+def test_a_finished_run_is_followed_by_a_new_one(tmp_path: Path) -> None:
+    state, _ = begin(tmp_path, "first")
+    runs.save(tmp_path, state.with_step("train", {}, 1.0).ended("finished"))
+    again, resumed = begin(tmp_path, "second")
+    assert not resumed and again.run_id == "second" and again.steps == {}
+
+
+def test_a_run_whose_files_are_gone_is_not_resumed(tmp_path: Path) -> None:
+    begin(tmp_path, "first")
+    assert begin(tmp_path, "second", there=False)[0].run_id == "second"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"unknown": 1}', "\udcff"])
+def test_a_damaged_record_means_a_new_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "k.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    state, resumed = begin(tmp_path)
+    assert not resumed and state.run_id == "new"
+    assert json.loads((tmp_path / "k.json").read_text())["status"] == "running"
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path: Path) -> None:
+    state, _ = begin(tmp_path, "first")
+    with pytest.raises(TypeError):
+        runs.save(tmp_path, state.with_step("train", {"x": object()}, 1.0))
+    assert runs.load(tmp_path, "k") == state
+    assert [path.name for path in tmp_path.iterdir()] == ["k.json"]
+
+
+def test_state_of_a_remote_warehouse_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = runs.state_folder("s3://bucket/warehouse/")
+    assert folder.parent == tmp_path / "recsys"
+    assert folder == runs.state_folder("s3://bucket/warehouse") != runs.state_folder("s3://bucket/other")
+    assert runs.state_folder("warehouse") == Path("warehouse/runs")
+
+
+def test_the_lock_opens_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with runs.locked(str(tmp_path / "w")) as folder:
+            assert folder == tmp_path / "w" / "runs"
+
+
+def test_a_second_process_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        try:
+            with (
+                pytest.raises(
+                    RecsysError, match=rf"process {holder.pid}\) is writing to the warehouse"
+                ) as caught,
+                runs.locked(str(tmp_path)),
+            ):
+                pytest.fail("two processes hold one warehouse")
+            assert not isinstance(caught.value, InputError)
+        finally:
+            os.kill(holder.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            with runs.locked(str(tmp_path)):
+                return
+        except RecsysError:
+            time.sleep(0.05)
+    pytest.fail("the lock outlived its process")
+
+
+def test_an_unwritable_warehouse_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecsysError, match="cannot be written"), runs.locked(str(tmp_path / "file")):
+        pass

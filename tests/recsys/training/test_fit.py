@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from features.multiplexed import MISSING, hash_values
+from recsys.bundle import read_bundle
+from recsys.config import ModelSettings, Settings, parse_settings
+from recsys.data.ingest import ingest
+from recsys.models.item_tower import ItemFeatures
+from recsys.training.fit import fit, hash_lists, table_rows
+
+
+def test_lists_become_hashes_and_a_missing_value_is_one() -> None:
+    hashes, offsets = hash_lists(pl.Series([["a", "b"], [], ["b"]], dtype=pl.List(pl.String)))
+    assert hashes.tolist() == hash_values(["a", "b", None, "b"]).tolist()
+    assert hashes[2] == hash_values([MISSING])[0]
+    assert offsets.tolist() == [0, 0, 2, 3, 4]  # row 0 is padding: an empty bag
+
+
+def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
+    of = ItemFeatures(
+        id_hashes=torch.arange(101),
+        trained=torch.ones(101, dtype=torch.bool),
+        attributes={"brand": (torch.tensor([1, 1, 2]), torch.zeros(102, dtype=torch.int64))},
+    )
+    assert table_rows(of, ModelSettings(id_lookups=2, attribute_lookups=4)) == 101 * 2 + 2 * 4
+    assert table_rows(of, ModelSettings(ids=False, attribute_lookups=4)) == 16  # never tiny
+
+
+def write_data(folder: Path) -> None:
+    """Users walk a ring of 30 items; item 31 is in the catalogue only and looks like item 7."""
+    rng = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(120):
+        start, length = rng.integers(30), rng.integers(5, 9)
+        lines += [f"{user},i{(start + n) % 30},{1_600_000_000 + 100 * n}" for n in range(length)]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    items = [{"item_id": f"i{n}", "title": f"Item {n}", "kind": ["even", "odd"][n % 2]} for n in range(30)]
+    items.append({"item_id": "i31", "title": "Item 7", "kind": "odd"})
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+
+
+def settings(folder: Path, **model: Any) -> Settings:
+    return parse_settings(
+        {
+            "name": "ring",
+            "data_root": str(folder),
+            "warehouse": str(folder / "warehouse"),
+            "interactions": {"source": "log.csv"},
+            "items": {"source": "items.jsonl", "text": ["title"], "categorical": {"kind": {}}},
+            "model": {"dimensions": 16, "max_length": 10, "text": False} | model,
+            "train": {"epochs": 4, "batch_size": 16, "evaluate_every": 2, "learning_rate": 0.01},
+        }
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    return tmp_path
+
+
+def test_a_fit_gives_a_bundle_that_needs_no_data(data: Path) -> None:
+    configured = settings(data)
+    entries: list[dict[str, float]] = []
+    report = fit(configured, ingest(configured).versions, entries.append)
+    assert [entry["epoch"] for entry in entries] == [1, 2, 3, 4]
+    assert {"loss", "tokens_per_second"} <= entries[0].keys()
+    assert "val/ndcg_at_10" in entries[1] and "val/ndcg_at_10" not in entries[0]
+    assert report.best_epoch in (2, 4)
+    for table in ("interactions", "items"):
+        (data / "warehouse" / table).rename(data / f"gone_{table}")
+    bundle = read_bundle(report.bundle)
+    codes = bundle.vocabulary.encode_text(["i3", "i4"])
+    query = bundle.queries(codes, np.array([0, 2]))
+    assert query.shape == (1, bundle.vectors.shape[1])
+    assert bundle.allowed[bundle.vocabulary.encode_text(["i31"])].all()  # its attribute places it
+
+
+def test_the_same_value_gives_the_same_bundle(data: Path) -> None:
+    configured = settings(data)
+    versions = ingest(configured).versions
+    first, second = fit(configured, versions), fit(configured, versions)
+    assert first.bundle_id == second.bundle_id
+    another = configured.model_copy(update={"seed": 1})
+    assert fit(another, versions).bundle_id != first.bundle_id
+
+
+def test_ids_alone_do_not_recommend_what_nobody_has_seen(data: Path) -> None:
+    configured = settings(data, attributes=False)
+    bundle = read_bundle(fit(configured, ingest(configured).versions).bundle)
+    assert not bundle.allowed[bundle.vocabulary.encode_text(["i31"])].any()

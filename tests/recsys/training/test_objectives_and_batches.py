@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.models.bert4rec import MASK, PADDING, inference_input, pad_left
+from recsys.training.batches import batches, windows
+from recsys.training.objectives import cloze
+
+lengths = st.lists(st.integers(1, 30), min_size=1, max_size=20)
+
+
+def padded(row_lengths: list[int]) -> np.ndarray:
+    items = np.arange(1, sum(row_lengths) + 1, dtype=np.int32)
+    ends = np.cumsum(row_lengths)
+    return pad_left(items, ends - row_lengths, ends)
+
+
+@given(lengths, st.integers(0, 2**32), st.floats(0.05, 0.9), st.floats(0, 1))
+def test_cloze_hides_the_right_number_and_labels_what_stood_there(
+    row_lengths: list[int], seed: int, probability: float, last_share: float
+) -> None:
+    tokens = padded(row_lengths)
+    task = cloze(
+        tokens, np.random.default_rng(seed), mask_probability=probability, mask_last_share=last_share
+    )
+    assert (task.tokens.ravel()[task.positions] == MASK).all()
+    assert (tokens.ravel()[task.positions] == task.labels).all()
+    assert (task.labels != PADDING).all()
+    untouched = np.ones(tokens.size, dtype=bool)
+    untouched[task.positions] = False
+    assert (task.tokens.ravel()[untouched] == tokens.ravel()[untouched]).all()
+    hidden = (task.tokens == MASK).sum(1)
+    expected = np.maximum(1, np.rint(np.array(row_lengths) * probability))
+    last_only = (hidden == 1) & (task.tokens[:, -1] == MASK)
+    assert ((hidden == expected) | last_only).all()
+
+
+def test_every_position_is_trained_both_ends_included() -> None:
+    tokens = padded([10] * 2000)
+    task = cloze(tokens, np.random.default_rng(0), mask_probability=0.2, mask_last_share=0.0)
+    share = (task.tokens == MASK).mean(0)
+    assert np.abs(share - 0.2).max() < 0.05
+
+
+def test_the_last_item_alone_is_hidden_in_its_share() -> None:
+    tokens = padded([10] * 2000)
+    task = cloze(tokens, np.random.default_rng(0), mask_probability=0.4, mask_last_share=0.3)
+    alone = ((task.tokens == MASK).sum(1) == 1) & (task.tokens[:, -1] == MASK)
+    assert abs(alone.mean() - 0.3) < 0.05
+
+
+@given(lengths, st.integers(2, 12))
+def test_windows_cover_every_event_once_but_for_stumps(row_lengths: list[int], longest: int) -> None:
+    offsets = np.cumsum([0, *row_lengths])
+    starts, ends = windows(offsets, longest)
+    covered = np.zeros(offsets[-1], dtype=int)
+    for start, end in zip(starts, ends, strict=True):
+        assert 2 <= end - start <= longest
+        covered[start:end] += 1
+    assert covered.max() <= 1
+    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        missed = (end - start) - covered[start:end].sum()
+        assert missed == (1 if (end - start) % longest == 1 else 0)  # a window of one event teaches nothing
+        if end - start > 1:
+            assert covered[end - 1] == 1
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9))
+def test_an_epoch_holds_every_window_once(seed: int, batch_size: int) -> None:
+    row_lengths = [2, 3, 9, 4, 4, 2, 7]
+    items = np.arange(1, sum(row_lengths) + 1, dtype=np.int32)
+    ends = np.cumsum(row_lengths)
+    seen = [
+        tuple(row[row != PADDING])
+        for batch in batches(items, ends - row_lengths, ends, batch_size, np.random.default_rng(seed))
+        for row in batch
+    ]
+    expected = [tuple(items[e - n : e]) for e, n in zip(ends, row_lengths, strict=True)]
+    assert sorted(seen) == sorted(expected)
+
+
+def test_inference_input_keeps_the_newest_and_appends_the_mask() -> None:
+    items = np.array([1, 2, 3, 4, 5, 6], dtype=np.int32)
+    offsets = np.array([0, 4, 5, 6, 6])
+    tokens = inference_input(items, offsets, np.array([0, 1]), max_length=3)
+    assert tokens.tolist() == [[3, 4, MASK], [PADDING, 5, MASK]]
+    assert inference_input(items, offsets, np.array([3]), max_length=3).tolist() == [[MASK]]

@@ -1,0 +1,69 @@
+"""Every shipped configuration loads and says at its head what it assumes and what to expect."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recsys.config import load_settings
+from recsys.data.fetch import DATA_SETS
+
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.toml"))
+
+
+def _head(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    length = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:length])
+
+
+def test_the_promised_configurations_are_there() -> None:
+    assert {path.stem for path in CONFIGS} >= {"ml-1m", "ml-latest-small", "amazon-beauty", "demo"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_loads_under_its_own_name(path: Path) -> None:
+    settings = load_settings(path)
+    assert settings.name == path.stem
+    assert not Path(settings.data_root).is_absolute()
+    moved = load_settings(path, ["data_root=/somewhere/else"])
+    assert moved.data_root == "/somewhere/else"
+    assert moved.model_copy(update={"data_root": settings.data_root}) == settings
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_its_head_says_what_a_reader_needs(path: Path) -> None:
+    head = _head(path)
+    for word in ("Assumes", "Command", "Figures", "Hardware", "Date"):
+        assert re.search(rf"^# {word} +\S", head, re.MULTILINE), word
+    assert f"configs/{path.name}" in head
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_its_sources_and_checksums_are_those_that_fetch_brings(path: Path) -> None:
+    settings, head = load_settings(path), _head(path)
+    fetched = re.search(r"recsys fetch ([\w-]+)", head)
+    if fetched is None:
+        assert "recsys demo" in head
+        return
+    name = fetched.group(1)
+    assert settings.data_root == f"data/{name}"
+    files = [part for file in DATA_SETS[name].files for part in (file, *(file.members or {}).values())]
+    known = {file.name: file for file in files}
+    sources = [settings.interactions.source]
+    if settings.items is not None:
+        sources += [settings.items.source, *([settings.items.id_map.source] if settings.items.id_map else [])]
+    for source in sources:
+        if source in known:
+            checksum = known[str(source)].checksum
+            assert checksum is not None
+            assert checksum.removeprefix("sha256:") in head
+        else:
+            assert "--set items=none" in head  # what cannot be fetched is not needed
+
+
+def test_amazon_beauty_works_without_its_catalogue() -> None:
+    assert load_settings(FOLDER / "amazon-beauty.toml", ["items=none"]).items is None
