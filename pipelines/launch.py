@@ -44,7 +44,6 @@ def run_step(
     alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
 
     def as_flow() -> dict[str, Any]:
-        looking.entered = True
         report: dict[str, Any] = flow(config, list(overrides), **options)
         return report
 

@@ -11,6 +11,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from pipelines.watch import watch
 from recsys import tracking
 from recsys.bundle import latest_bundle
 from recsys.columns import CANDIDATES
@@ -68,6 +69,7 @@ Run = Callable[..., dict[str, Any]]  # calls a step with its arguments
 
 def as_task(step: Step, *arguments: Any) -> dict[str, Any]:
     """A step as a Prefect task: its state, its time and its retries are in Prefect."""
+    watch().entered = True
     return step(*arguments)
 
 

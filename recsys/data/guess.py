@@ -73,9 +73,7 @@ def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(
-            f"{path} exists and is not overwritten; move it away or name another file."
-        ) from None
+        raise InputError(f"{path} exists and is not overwritten; move it away or name another file.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
@@ -86,11 +84,7 @@ def _tree(
 ) -> dict[str, Any]:
     """The settings' values, in the order in which they are written."""
     roots = [_folder(s.path) for s in (sample, catalogue_sample) if s is not None]
-    root = (
-        os.path.commonpath([Path(r) for r in roots])
-        if all("://" not in r for r in roots) and _alike(roots)
-        else ""
-    )
+    root = os.path.commonpath([Path(r) for r in roots]) if all("://" not in r for r in roots) and _alike(roots) else ""
     log = _source(sample, guessed.columns, root)
     if sample.format == "sequences":
         log.pop("columns")
@@ -177,8 +171,6 @@ def _name(path: str) -> str:
     """A name for the configuration: the file's, or its folder's where the file's says nothing."""
     parts = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part).strip("-.") for part in Path(path).absolute().parts[-2:]]
     stem = parts[-1].split(".")[0]
-    dull = not stem or re.fullmatch(
-        r"(?i)(ratings?|interactions?|events?|logs?|data|train|part.*|reviews?)", stem
-    )
+    dull = not stem or re.fullmatch(r"(?i)(ratings?|interactions?|events?|logs?|data|train|part.*|reviews?)", stem)
     chosen = (parts[0] if dull else stem) or "recommender"
     return chosen if re.match(r"[A-Za-z0-9]", chosen) else f"r{chosen}"

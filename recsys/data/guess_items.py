@@ -14,9 +14,7 @@ from recsys.errors import InputError
 _TITLE: Final = re.compile(r"(?i)(^|_|\b)(title|name|headline|label)|(title|name)$")
 _LONG: Final = re.compile(r"(?i)desc|plot|summary|overview|abstract|feature|about|text|body|review")
 _BRAND: Final = re.compile(r"(?i)brand|manufact|author|artist|publisher|studio|maker|vendor|director")
-_CATEGORY: Final = re.compile(
-    r"(?i)categ|genre|tags?$|topic|class|department|type|kind|group|section|attribute"
-)
+_CATEGORY: Final = re.compile(r"(?i)categ|genre|tags?$|topic|class|department|type|kind|group|section|attribute")
 _ID_NAME: Final = re.compile(r"(?i)(^|_|[a-z])(id|asin|sku|key|code|isbn)$|^(id|asin|sku)")
 _ADDRESS: Final = r"^\s*(https?://|www\.|/)"
 _SEPARATORS: Final = ("|", ";", " > ", " / ", ", ", ",")
@@ -97,15 +95,11 @@ def _guess_id(sample: Sample, log_items: pl.Series) -> CatalogueGuess:
             f"{', '.join(frame.columns)}); name the id in a configuration: "
             '[items] columns = { item_id = "..." }.'
         )
-    best = max(
-        shares, key=lambda name: (shares[name], bool(_ID_NAME.search(name)), -frame.columns.index(name))
-    )
+    best = max(shares, key=lambda name: (shares[name], bool(_ID_NAME.search(name)), -frame.columns.index(name)))
     known = shares[best]
     result = CatalogueGuess(item_id=best)
     shown = repr(best) if sample.header or sample.format != "csv" else f"field {best.removeprefix('column_')}"
-    told = (
-        f"{len(frame):,} items in {sample.path}, item_id = {shown}: it holds {known:.0%} of the log's items."
-    )
+    told = f"{len(frame):,} items in {sample.path}, item_id = {shown}: it holds {known:.0%} of the log's items."
     (result.found if known >= 0.5 else result.unsure).append(told)
     if known < 0.5:
         result.unsure.append(
@@ -142,9 +136,7 @@ def _describe(sample: Sample, result: CatalogueGuess) -> None:
     else:
         result.unsure.append(f"No column of {sample.path} holds words; the text channel has nothing to read.")
     if result.categorical:
-        several = [
-            f"{name} (split at {mark!r})" if mark else name for name, mark in result.categorical.items()
-        ]
+        several = [f"{name} (split at {mark!r})" if mark else name for name, mark in result.categorical.items()]
         result.found.append(f"Categorical attributes: {', '.join(several)}.")
     if result.text and not _TITLE.search(result.text[0]) and (sample.header or sample.format != "csv"):
         result.unsure.append(f"{result.text[0]!r} is taken as the title: no column is named like one.")

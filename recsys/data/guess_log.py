@@ -193,18 +193,14 @@ def _take_time(sample: Sample, free: list[str], named: str | None, result: LogGu
         return
 
 
-def _take_ids(
-    sample: Sample, free: list[str], catalogue: pl.DataFrame | None, result: LogGuess, take: Take
-) -> None:
+def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, result: LogGuess, take: Take) -> None:
     """What names did not tell: columns of ids, the user's first unless the catalogue knows better."""
     frame = sample.frame
     missing = [ours for ours in (USER_ID, ITEM_ID) if ours not in result.columns]
     if not missing:
         return
     ids = [name for name in free if _is_id(frame[name])]
-    likely = [
-        n for n in ids if not (_is_event(frame[n], by_name=False) or _is_weight(frame[n], by_name=False))
-    ]
+    likely = [n for n in ids if not (_is_event(frame[n], by_name=False) or _is_weight(frame[n], by_name=False))]
     ids = likely if len(likely) >= len(missing) else ids
     if ITEM_ID in missing and catalogue is not None and ids:
         known = {name: _known(frame[name], catalogue) for name in ids}
@@ -275,9 +271,7 @@ def _unit(values: pl.Series) -> str | None:
     if isinstance(values.dtype, pl.Datetime | pl.Date):
         return "text"
     if not looks_numeric(values):
-        dates = (
-            values.dtype == pl.String and len(values) and values.str.contains(r"^\s*\d{4}-\d{2}-\d{2}").all()
-        )
+        dates = values.dtype == pl.String and len(values) and values.str.contains(r"^\s*\d{4}-\d{2}-\d{2}").all()
         return "text" if dates else None
     numbers = values.cast(pl.Float64, strict=False)
     for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
@@ -310,9 +304,7 @@ def _describe_histories(sample: Sample, result: LogGuess) -> None:
     part = "" if sample.complete else f" among the first {len(ids):,} rows"
     result.found.append(
         f"{len(ids):,} interactions of {ids[USER_ID].n_unique():,} users with "
-        f"{ids[ITEM_ID].n_unique():,} items"
-        + (part and f"{part} (the rest of the file was not looked at)")
-        + "."
+        f"{ids[ITEM_ID].n_unique():,} items" + (part and f"{part} (the rest of the file was not looked at)") + "."
     )
     if repeats > 0.05:
         result.unsure.append(
@@ -321,9 +313,7 @@ def _describe_histories(sample: Sample, result: LogGuess) -> None:
         )
     if sample.rejected:
         reason, rows = next(iter(sample.rejected.items()))
-        result.unsure.append(
-            f"{rows:,} rows of {sample.path} cannot be read and would be quarantined: {reason}."
-        )
+        result.unsure.append(f"{rows:,} rows of {sample.path} cannot be read and would be quarantined: {reason}.")
 
 
 def _described(sample: Sample) -> str:
@@ -338,6 +328,4 @@ def _described(sample: Sample) -> str:
 
 
 def _shown(sample: Sample, column: str) -> str:
-    return (
-        repr(column) if sample.header or sample.format != "csv" else f"field {column.removeprefix('column_')}"
-    )
+    return repr(column) if sample.header or sample.format != "csv" else f"field {column.removeprefix('column_')}"

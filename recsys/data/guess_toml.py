@@ -72,9 +72,7 @@ def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
     """
     parse_settings(dict(tree))
     document = tomlkit.document()
-    document.add(
-        tomlkit.comment("Written by `recsys init`; run it with `recsys run`, override with --set key=value.")
-    )
+    document.add(tomlkit.comment("Written by `recsys init`; run it with `recsys run`, override with --set key=value."))
     if unsure:
         document.add(tomlkit.comment("Look at these before the first run:"))
         for sentence in unsure:

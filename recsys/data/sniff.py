@@ -43,9 +43,7 @@ class Sample:
     separator: str
     encoding: str
     header: bool  # csv: the first line names the columns
-    frame: (
-        pl.DataFrame
-    )  # the file's own columns; those of a file without a header line are named column_1, ...
+    frame: pl.DataFrame  # the file's own columns; those of a file without a header line are named column_1, ...
     complete: bool  # these are all rows
     rejected: dict[str, int]  # rows that ingest would not read: reason -> how many
 
@@ -72,9 +70,7 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
         text = text[: text.rfind("\n") + 1]
     lines = [line for line in text.removeprefix("\ufeff").split("\n")[:_LINES] if line.strip("\r")]
     if not lines:
-        raise InputError(
-            f"{path} has no line end in its first {limit >> 20} MB; that is no log that recsys reads."
-        )
+        raise InputError(f"{path} has no line end in its first {limit >> 20} MB; that is no log that recsys reads.")
     kind, separator, header = _shape(path, [line.rstrip("\r") for line in lines])
     columns = None
     if kind == "csv" and not header:
@@ -88,9 +84,7 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
             Path(scratch),
         )
         if len(rows.columns) > _COLUMNS:
-            raise InputError(
-                f"{path} is one JSON object of {len(rows.columns)} keys; write one object a line."
-            )
+            raise InputError(f"{path} is one JSON object of {len(rows.columns)} keys; write one object a line.")
         frame = rows.frame.select(*rows.columns, DEFECT).collect()
     if frame[DEFECT].null_count() == 0:
         raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
@@ -128,13 +122,9 @@ def _first_file(path: str) -> str:
     if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
         return path
     if Path(path).is_dir():
-        raise InputError(
-            f"{path} is a folder; name a file in it, or a pattern in quotes such as '{path}/*.csv'."
-        )
+        raise InputError(f"{path} is a folder; name a file in it, or a pattern in quotes such as '{path}/*.csv'.")
     folder = Path(path).anchor or "."
-    found = sorted(
-        match for match in Path(folder).glob(str(Path(path).relative_to(folder))) if match.is_file()
-    )
+    found = sorted(match for match in Path(folder).glob(str(Path(path).relative_to(folder))) if match.is_file())
     if not found:
         raise InputError(f"There is no file {path} (looked in {Path.cwd()}).")
     return str(found[0])
@@ -143,9 +133,7 @@ def _first_file(path: str) -> str:
 def _head(path: str, limit: int) -> tuple[bytes, bool]:
     """The first bytes, unpacked, and whether they are all."""
     try:
-        store, inside = (
-            pyarrow.fs.FileSystem.from_uri(path) if is_url(path) else (pyarrow.fs.LocalFileSystem(), path)
-        )
+        store, inside = pyarrow.fs.FileSystem.from_uri(path) if is_url(path) else (pyarrow.fs.LocalFileSystem(), path)
         with store.open_input_stream(inside, compression="detect") as stream:
             blocks, size = [], 0
             while size <= limit and (block := stream.read(1 << 20)):
@@ -218,12 +206,7 @@ def _are_sequences(lines: list[str], words: list[int]) -> bool:
     """`user item item ...`: plain ids (no prose), of a number that differs from line to line."""
     plain = sum(bool(re.fullmatch(r"[\w.-]+(\s+[\w.-]+)+\s*", line)) for line in lines)
     ids = sum(any(character.isdigit() for character in word) for line in lines for word in line.split())
-    return (
-        plain >= _CONSISTENT * len(lines)
-        and max(words) > 3
-        and len(set(words)) > 1
-        and ids > 0.5 * sum(words)
-    )
+    return plain >= _CONSISTENT * len(lines) and max(words) > 3 and len(set(words)) > 1 and ids > 0.5 * sum(words)
 
 
 def _has_header(rows: list[list[str]]) -> bool:
@@ -231,9 +214,9 @@ def _has_header(rows: list[list[str]]) -> bool:
     first, rest = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
     if len(set(first)) < len(first) or not all(_NAME.fullmatch(cell) for cell in first):
         return False
-    if any(
-        re.fullmatch(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)", cell) for cell in first
-    ) and all(cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)):
+    if any(re.fullmatch(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)", cell) for cell in first) and all(
+        cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)
+    ):
         return True
     return any(
         rest and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in column)
@@ -245,9 +228,7 @@ def _typed_sample(path: str, kind: Format, frame: pl.LazyFrame) -> Sample:
     try:
         rows = frame.head(SAMPLE_ROWS + 1).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as {kind}: {str(error).splitlines()[0].rstrip('.')}."
-        ) from None
+        raise InputError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0].rstrip('.')}.") from None
     if rows.is_empty():
         raise InputError(f"{path} is empty; there is nothing to look at.")
     return Sample(

@@ -29,7 +29,7 @@ NEW_FROM: Final = 0.90  # (share of the time range) new items are released after
 NEW_SHARE: Final = 0.08  # of the catalogue
 
 MAX_EVENTS: Final = 80  # distinct items of one user
-FOLLOW: Final = 0.30  # chance that a started series or product is continued at the next event
+FOLLOW: Final = 0.20  # chance that a started series or product is continued at the next event
 DRIFT: Final = 0.10  # chance an event that the main interest moves to a neighbouring leaf
 SECOND: Final = 0.30  # chance that an event serves the second interest
 NOISE: Final = 0.10  # chance that an event is drawn from the whole shop by popularity
@@ -212,7 +212,15 @@ def demo_settings(folder: str | Path = "demo") -> Settings:
             },
             "filter": {"min_user_interactions": 5, "repeats": "first"},
             "model": {"max_length": 50},
-            "train": {"epochs": 20},
+            # a small log learns from many small steps
+            "train": {
+                "epochs": 16,
+                "batch_size": 32,
+                "learning_rate": 0.003,
+                "mask_probability": 0.3,
+                "mask_last_share": 0.3,
+                "evaluate_every": 4,
+            },
             "export": {"path": (folder / "export").as_posix()},
         },
         where="the demo's configuration",
@@ -275,9 +283,7 @@ def _moments(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
     return end[:, None] - span[:, None] * (1 - ordered)
 
 
-def _walk(
-    catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, moments: np.ndarray
-) -> np.ndarray:
+def _walk(catalogue: Catalogue, rng: np.random.Generator, lengths: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """[U, L] item of every user's every step; -1 behind the last, and where the leaf has nothing left."""
     users, steps = moments.shape
     tree = leaves()

@@ -137,7 +137,7 @@ def current_versions(root: str | Path) -> TableVersions:
 
 
 def scan(root: str | Path, table: str, version: int | None = None) -> pl.LazyFrame:
-    """A table, lazily; `version` None is the newest.
+    """A table, lazily; `version` None is the newest. Rows come in no particular order: sort where it matters.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from features.text import Whitening
 from recsys.config import ModelSettings
-from recsys.models import baselines
+from recsys.models.baselines import recency_weights
 
 Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -76,8 +76,9 @@ def text_queries(vectors: np.ndarray, items: np.ndarray, offsets: np.ndarray) ->
     ndarray
         float32 [U, D] unit vectors; zeros where a history is empty or its newest items have no text.
     """
-    weights = baselines.recency_weights(items, offsets, len(vectors) - 1)
-    return baselines.text_queries(weights, vectors)
+    summed = recency_weights(items, offsets, len(vectors) - 1) @ vectors
+    lengths = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.divide(summed, lengths, out=np.zeros_like(summed), where=lengths > 0)
 
 
 def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray) -> Queries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -26,7 +27,12 @@ from recsys.data.synthetic import generate
 from recsys.data.warehouse import scan
 from recsys.errors import InputError
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # Prefect's clients leave their connections to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 CONFIG = """
 name = "tiny_Shop"
@@ -98,6 +104,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Setting
 def harness() -> Iterator[None]:
     with prefect_test_harness(server_startup_timeout=120):
         yield
+        gc.collect()
 
 
 def candidates(settings: Settings, summary: dict[str, Any]) -> pl.DataFrame:
@@ -198,6 +205,8 @@ def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytes
 
 KILLED = """
 import sys, time
+import torch
+torch.set_num_threads(1)  # as in conftest.py: other thread counts round differently
 from pipelines import evaluate, nightly
 from recsys.config import load_settings
 def wait(*_):

@@ -22,7 +22,10 @@ def write(folder: Path, text: str) -> Path:
         ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepoch = 3', "no setting train.epoch; did you mean train.epochs?"),
         ('name = "n"\n[interactions]\nsource = "a"\n[modle]\nkind = "text"', "no setting modle; did you mean model?"),
         ('name = "n"\n[interactions]\nsorce = "a"', "interactions.sorce; did you mean interactions.source?"),
-        ('name = "n"\n[items]\nsource = "a"\n[items.categorical]\ngenres = { seperator = "|" }\n[interactions]\nsource = "a"', "did you mean items.categorical.genres.separator?"),
+        (
+            'name = "n"\n[interactions]\nsource = "a"\n[items]\nsource = "a"\ncategorical = { genres = { seperator = "|" } }',
+            "did you mean items.categorical.genres.separator?",
+        ),
         ('name = "n"', "interactions is missing"),
         ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepochs = 0', "train.epochs = 0"),
         ('name = "n"\n[interactions]\nsource = "a"\n[model]\nheads = 7', "dimensions = 64 must be divisible by heads = 7"),
@@ -40,7 +43,7 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, text: str, mess
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no configuration .*nothing.toml"):
+    with pytest.raises(InputError, match=r"There is no configuration .*nothing\.toml"):
         load_settings(tmp_path / "nothing.toml")
 
 

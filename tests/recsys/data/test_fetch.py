@@ -126,9 +126,7 @@ def test_an_error_page_is_no_file(server: tuple[str, Path], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [LOG[:-1] + b"x", LOG[:-3], LOG + b"3 3\n", b""])
-def test_a_wrong_download_is_deleted_and_told(
-    server: tuple[str, Path], tmp_path: Path, content: bytes
-) -> None:
+def test_a_wrong_download_is_deleted_and_told(server: tuple[str, Path], tmp_path: Path, content: bytes) -> None:
     url, root = server
     (root / "log.txt").write_bytes(content)
     with pytest.raises(RecsysError, match=r"is not the expected file: got .*, expected "):
@@ -164,9 +162,7 @@ def test_an_archive_gives_its_named_members_only(server: tuple[str, Path], tmp_p
         ({"all/log.txt": LOG, "all/titles.dat": TITLES[::-1]}, "got sha256 .*, expected"),
     ],
 )
-def test_an_archive_with_a_wrong_member_leaves_nothing(
-    tmp_path: Path, members: dict[str, bytes], told: str
-) -> None:
+def test_an_archive_with_a_wrong_member_leaves_nothing(tmp_path: Path, members: dict[str, bytes], told: str) -> None:
     with pytest.raises(RecsysError, match=told):
         fetch("tiny", tmp_path, data_sets=_zipped("mem:"), opener=lambda url: io.BytesIO(_archive(members)))
     assert _names(tmp_path) == set()

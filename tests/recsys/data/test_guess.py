@@ -118,9 +118,7 @@ def test_named_columns_are_found_in_any_order(
     ),
     time=st.sampled_from(["s", "ms", "iso"]),
 )
-def test_without_a_header_values_and_places_decide(
-    tmp_path: Path, separator: str, order: list[str], time: str
-) -> None:
+def test_without_a_header_values_and_places_decide(tmp_path: Path, separator: str, order: list[str], time: str) -> None:
     log = _log(time)
     path = _write(tmp_path / "some.log", {key: log[key] for key in order}, separator, header=False)
     told, findings = _guessed(tmp_path, path)
@@ -159,9 +157,7 @@ def test_every_key_of_the_configuration_has_a_comment(tmp_path: Path) -> None:
 
 def test_sequences_are_told_from_pairs(tmp_path: Path) -> None:
     sequences, pairs = tmp_path / "sequences.txt", tmp_path / "pairs.txt"
-    sequences.write_text(
-        "".join(f"{u} {' '.join(str(u + i) for i in range(3 + u % 4))}\n" for u in range(1, 50))
-    )
+    sequences.write_text("".join(f"{u} {' '.join(str(u + i) for i in range(3 + u % 4))}\n" for u in range(1, 50)))
     pairs.write_text("".join(f"{u} {u + i}\n" for u in range(1, 50) for i in range(5)))
     told, findings = _guessed(tmp_path, sequences)
     assert told.interactions.format == "sequences"
@@ -178,9 +174,9 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
     lines = tmp_path / "log.jsonl"
     lines.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     table = tmp_path / "log.parquet"
-    pl.DataFrame(log).with_columns(
-        pl.col("time").str.to_datetime(), pl.col("rating").cast(pl.Float64)
-    ).write_parquet(table)
+    pl.DataFrame(log).with_columns(pl.col("time").str.to_datetime(), pl.col("rating").cast(pl.Float64)).write_parquet(
+        table
+    )
     for path, kind in ((lines, "jsonl"), (table, "parquet")):
         told, _ = _guessed(tmp_path, path)
         assert told.interactions.format == kind
@@ -252,9 +248,7 @@ def test_catalogue_columns_by_what_they_hold(tmp_path: Path) -> None:
         tmp_path / "items.tsv",
         {
             "code": [f"X-{i:05d}" for i in range(len(ids))],
-            "long_description": [
-                f"{TITLES[i % 4]} that {'really ' * 12} lasts, number {i}" for i in range(len(ids))
-            ],
+            "long_description": [f"{TITLES[i % 4]} that {'really ' * 12} lasts, number {i}" for i in range(len(ids))],
             "product": ids,
             "price": [f"{i}.99" for i in range(len(ids))],
             "picture": [f"https://shop.example/{i}.jpg" for i in range(len(ids))],
@@ -356,12 +350,8 @@ def test_odd_names_cannot_break_the_configuration(tmp_path: Path) -> None:
     assert tomllib.loads(text)["interactions"]["separator"] == ";"
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"), [(4, (3, 20)), (12, (5, 20)), (60, (5, 100)), (500, (5, 200))]
-)
-def test_history_lengths_set_filter_and_length(
-    tmp_path: Path, length: int, expected: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("length", "expected"), [(4, (3, 20)), (12, (5, 20)), (60, (5, 100)), (500, (5, 200))])
+def test_history_lengths_set_filter_and_length(tmp_path: Path, length: int, expected: tuple[int, int]) -> None:
     path = _write(
         tmp_path / "log.csv",
         {

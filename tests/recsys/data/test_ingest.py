@@ -56,7 +56,7 @@ def run(root: Path, log: dict[str, Any] | None = None, **sections: Any) -> Inges
 
 def table(root: Path, name: str = INTERACTIONS) -> pl.DataFrame:
     frame = warehouse.scan(root / "warehouse", name).collect()
-    return frame.sort(POSITION) if name == INTERACTIONS else frame
+    return frame.sort(POSITION if name == INTERACTIONS else frame.columns[0])  # a table has no order
 
 
 def pairs(root: Path) -> list[tuple[Any, Any]]:

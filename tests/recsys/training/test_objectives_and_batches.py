@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ def test_windows_cover_every_event_once_but_for_stumps(row_lengths: list[int], l
         assert 2 <= end - start <= longest
         covered[start:end] += 1
     assert covered.max() <= 1
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in pairwise(offsets):
         missed = (end - start) - covered[start:end].sum()
         assert missed == (1 if (end - start) % longest == 1 else 0)  # a window of one event teaches nothing
         if end - start > 1:

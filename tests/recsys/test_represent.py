@@ -1,0 +1,151 @@
+"""Representation: every sentence once, by content, across nights, kills and encoders. Real weights, real Delta."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import recsys.represent as module
+from features.text import Encoded, Encoder, encode
+from recsys.columns import ITEM_ID, ITEM_VECTORS, ITEMS
+from recsys.config import Settings, parse_settings
+from recsys.data.warehouse import TableVersions, append, latest_version, overwrite, scan
+from recsys.errors import InputError
+from recsys.represent import RepresentReport, represent, text_vectors
+
+TITLES = [
+    "Nail Lacquer",
+    "Cordless Drill",
+    "Toy Story",
+    "Night Cream",
+    "Hair Dryer",
+    "Lip Balm",
+    "Heat",
+    "Jumanji",
+]
+
+
+def settings_for(root: Path, **text: Any) -> Settings:
+    return parse_settings(
+        {
+            "name": "test",
+            "warehouse": str(root),
+            "interactions": {"source": "log.csv"},
+            "items": {"source": "items.csv", "text": ["title"]},
+            "text": text,
+        }
+    )
+
+
+def write_items(root: Path, titles: Sequence[str | None]) -> TableVersions:
+    """The catalogue with these titles as the next version of the items table."""
+    frame = pl.DataFrame({ITEM_ID: np.arange(len(titles)), "title": pl.Series(titles, dtype=pl.String)})
+    expected = latest_version(root, ITEMS)
+    write = append if expected is None else overwrite
+    return TableVersions(interactions=0, items=write(root, ITEMS, frame, expected=expected))
+
+
+def stored(root: Path) -> dict[tuple[str, str], bytes]:
+    """The table of vectors: (encoder, hash) to the vector's bytes; the keys are distinct."""
+    rows = scan(root, ITEM_VECTORS).collect().rows()
+    vectors = {(encoder, content): np.array(vector).tobytes() for encoder, content, vector in rows}
+    assert len(vectors) == len(rows)
+    return vectors
+
+
+def test_only_new_sentences_are_encoded(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    first = represent(settings, write_items(tmp_path, [*TITLES[:4], None, TITLES[0]]))
+    assert first == RepresentReport(encoder=first.encoder, items=6, encoded=4, reused=0, truncated=0, empty=1)
+    again = represent(settings, TableVersions(interactions=0, items=0))
+    assert (again.encoded, again.reused) == (0, 4)
+    before = stored(tmp_path)
+    # another night: ids have moved, one title is new, one has changed
+    changed = represent(settings, write_items(tmp_path, [TITLES[5], TITLES[2], "Nail Lacquer!", TITLES[1]]))
+    assert (changed.encoded, changed.reused, changed.encoder) == (2, 2, first.encoder)
+    after = stored(tmp_path)
+    assert len(after) == 6 and before.items() <= after.items()
+
+
+def test_another_encoder_never_reuses(tmp_path: Path) -> None:
+    versions = write_items(tmp_path, TITLES)
+    first = represent(settings_for(tmp_path), versions)
+    other = represent(settings_for(tmp_path, max_tokens=8), versions)
+    assert other.encoder != first.encoder
+    assert (other.encoded, other.reused) == (8, 0)
+
+
+def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert represent(settings_for(whole), write_items(whole, TITLES)).encoded == 8
+    versions = write_items(cut, TITLES)
+    chunks = 0
+
+    def killed_at_the_third(encoder: Encoder, sentences: Sequence[str], **options: Any) -> Encoded:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 3:
+            raise KeyboardInterrupt
+        return encode(encoder, sentences, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "encode", killed_at_the_third)
+        represent(settings_for(cut), versions)
+    assert len(stored(cut)) == 6
+    resumed = represent(settings_for(cut), versions)
+    assert (resumed.encoded, resumed.reused) == (2, 6)
+    assert stored(cut) == stored(whole)  # to the byte
+
+
+def test_vectors_by_sentence(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    represent(settings, write_items(tmp_path, TITLES))
+    wanted = pl.Series(["title: Heat", None, "title: Toy Story", "", "title: Heat"])
+    vectors = text_vectors(settings, wanted)
+    assert vectors.shape == (5, 384) and vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 1, 0, 1], abs=1e-5)
+    assert (vectors[0] == vectors[4]).all() and (vectors[0] != vectors[2]).any()
+    direct = encode(module._load(settings), ["title: Toy Story"]).vectors[0]
+    assert (vectors[2] == direct).all()
+
+
+def test_vectors_that_were_never_made(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with pytest.raises(InputError, match=r"1 of 1 item sentences have no vector .* run `recsys represent`"):
+        text_vectors(settings, pl.Series(["title: Heat"]))
+    represent(settings, write_items(tmp_path, ["Heat"]))
+    with pytest.raises(InputError, match="1 of 2 item sentences"):
+        text_vectors(settings, pl.Series(["title: Heat", "title: Nixon"]))
+
+
+def test_truncated_sentences_are_counted_and_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    versions = write_items(tmp_path, ["short", "word " * 50])
+    report = represent(settings_for(tmp_path, max_tokens=8), versions, lambda *now: told.append(now))
+    assert (report.encoded, report.truncated) == (2, 1)
+    assert told[-1] == (2, 2)
+
+
+def test_no_text_no_encoder(tmp_path: Path) -> None:
+    silent = write_items(tmp_path, [None, " "])
+    assert represent(settings_for(tmp_path), silent) == RepresentReport(encoder=None, items=2, empty=2)
+    no_items = TableVersions(interactions=0)
+    assert represent(settings_for(tmp_path), no_items) == RepresentReport(encoder=None)
+    assert latest_version(tmp_path, ITEM_VECTORS) is None
+
+
+def test_errors_are_sentences_about_the_input(tmp_path: Path) -> None:
+    versions = write_items(tmp_path, ["Heat"])
+    with pytest.raises(InputError, match="nobody/nothing is neither a local folder"):
+        represent(settings_for(tmp_path, model="nobody/nothing"), versions)
+    settings = settings_for(tmp_path)
+    assert settings.items is not None
+    wrong = settings.model_copy(update={"items": settings.items.model_copy(update={"text": ("titel",)})})
+    with pytest.raises(InputError, match=r"names the attribute 'titel', .* they have item_id, title"):
+        represent(wrong, versions)
