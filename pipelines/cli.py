@@ -6,6 +6,7 @@ Nothing heavy is imported here: `recsys --help` must not wait for torch. Errors 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -346,6 +347,8 @@ def fetch(
 
 def main() -> None:
     """The `recsys` command."""
+    # As an exception it closes runs, and Prefect's temporary server, which outlives a plain kill.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(execute(sys.argv[1:]))
 
 

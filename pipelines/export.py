@@ -10,14 +10,15 @@ from pipelines.steps import Run, as_function, as_task, io_task, newest_candidate
 from recsys import tracking
 from recsys.config import Settings, load_settings
 from recsys.errors import InputError
-from recsys.retrieval import export as publishing
+from recsys.retrieval.export import Candidates
+from recsys.retrieval.export import export as copy_candidates
 
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
     store = tracking.open_store(settings)
     with tracking.step_run(store, "export", parent) as run_id:
-        report = plain(publishing.export(settings, publishing.Candidates(**candidates)))
+        report = plain(copy_candidates(settings, Candidates(**candidates)))
         tracking.log_metrics(store, run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
     return {**report, "mlflow_run": run_id}
 

@@ -25,9 +25,7 @@ Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False)
 
 
 class SourceSettings(_Section):
@@ -121,9 +119,7 @@ class TextSettings(_Section):
     model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes offline with recsys[offline]
     batch_size: int = Field(default=64, ge=1)
     max_tokens: int = Field(default=128, ge=8, le=512)  # longer sentences are cut, and counted
-    dimensions: int | None = Field(
-        default=256, ge=8
-    )  # after whitening; None: the encoder's own, not whitened
+    dimensions: int | None = Field(default=256, ge=8)  # after whitening; None: the encoder's own, not whitened
 
 
 class ModelSettings(_Section):
@@ -136,6 +132,7 @@ class ModelSettings(_Section):
     max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
     dropout: Dropout = 0.1
     norm_first: bool = True  # normalise before each branch (pre-norm), as the published recipe does not
+    rotary: bool = True  # attention also knows how far apart two events are; the published recipe does not
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the categorical attributes, where the catalogue has them
     text: bool = True  # channel: the text vector, where the catalogue has text
@@ -150,10 +147,10 @@ class ModelSettings(_Section):
             value = getattr(self, name)
             if self.dimensions % value:
                 raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
+        if self.rotary and self.dimensions // self.heads % 2:
+            raise ValueError(f"rotary needs heads of an even width; {self.dimensions} / {self.heads} is odd")
         if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
-            raise ValueError(
-                "ids, attributes and text are all false; the item tower needs at least one channel"
-            )
+            raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
         return self
 
 
@@ -171,9 +168,7 @@ class TrainSettings(_Section):
     average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
-    precision: Literal["auto", "bf16", "fp32"] = (
-        "auto"  # auto: bf16 where the processor multiplies it natively
-    )
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
 
 
 class EvaluateSettings(_Section):
@@ -236,9 +231,7 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:
         if self.model.kind == "text" and not (self.items and self.items.text):
-            raise ValueError(
-                'model.kind = "text" needs items.text, the attributes that make an item\'s sentence'
-            )
+            raise ValueError('model.kind = "text" needs items.text, the attributes that make an item\'s sentence')
         return self
 
     def digest(self) -> str:

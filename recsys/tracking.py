@@ -335,9 +335,7 @@ def log_metrics(
     """
     now = int(time.time() * 1000)
     batch = [
-        Metric(
-            check_name(name), float(value), now, step, model_id=model_id, run_id=run_id if model_id else None
-        )
+        Metric(check_name(name), float(value), now, step, model_id=model_id, run_id=run_id if model_id else None)
         for name, value in metrics.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]

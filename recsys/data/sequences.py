@@ -32,11 +32,7 @@ class Sequences:
     times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (
-            len(self.offsets) != len(self.users) + 1
-            or self.offsets[0] != 0
-            or self.offsets[-1] != len(self.items)
-        ):
+        if len(self.offsets) != len(self.users) + 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
             raise ValueError(
                 f"offsets [{len(self.offsets)}] ending at {self.offsets[-1]} do not fit "
                 f"{len(self.users)} users and {len(self.items)} items"

@@ -74,7 +74,7 @@ class Generated:
     catalogue: Catalogue
 
 
-def generate(folder: str | Path, *, seed: int = 0, users: int = 4000, items: int = 1800) -> Generated:
+def generate(folder: str | Path, *, seed: int = 0, users: int = 4000, items: int = 1000) -> Generated:
     """Write `interactions.csv` and `items.jsonl` into a folder; the same seed gives the same bytes.
 
     Parameters

@@ -52,9 +52,7 @@ class Vocabulary:
         """int32 codes of raw ids; 0 where an id is unknown."""
         if ids.dtype != self.items.dtype:
             ids = ids.cast(self.items.dtype, strict=False)
-        joined = (
-            ids.alias(ITEM_ID).to_frame().join(self._codes, on=ITEM_ID, how="left", maintain_order="left")
-        )
+        joined = ids.alias(ITEM_ID).to_frame().join(self._codes, on=ITEM_ID, how="left", maintain_order="left")
         return joined[CODE].fill_null(PADDING).to_numpy()
 
     def encode_text(self, ids: Iterable[str]) -> np.ndarray:

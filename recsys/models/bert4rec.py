@@ -3,8 +3,8 @@
 Source: "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", CIKM 2019,
 arXiv 1904.06690, sections 3.3 to 3.6. Item vectors come from the item tower and serve as input and output (tied). The
 head is Dense + GELU + LayerNorm, then a product with the item table plus a bias an item. To ask for the next item,
-[MASK] is appended to the history and its position read. Departures: positions count from the end, dropout is not
-applied to attention weights, blocks may normalise first (models/transformer.py).
+[MASK] is appended to the history and its position read. Departures (models/transformer.py): positions count from the
+end, dropout is not applied to attention weights, and by default blocks normalise first and attention knows distances.
 
 Shapes: B users, L positions, D width, V items, N events of all users.
 """
@@ -99,6 +99,7 @@ class SequenceEncoder(nn.Module):
             max_length=settings.max_length,
             dropout=settings.dropout,
             norm_first=settings.norm_first,
+            rotary=settings.rotary,
         )
         dense = nn.Linear(D, D)
         initialise(dense)

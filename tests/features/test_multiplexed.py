@@ -37,9 +37,7 @@ def test_rows_are_the_same_in_another_process() -> None:
         "import torch; from features.multiplexed import *;"
         "print(lookup_rows(torch.from_numpy(hash_values(['a', 7, None])), 'f', 3, 1000).tolist())"
     )
-    there = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     here = lookup_rows(torch.from_numpy(hash_values(["a", 7, None])), "f", 3, 1000).tolist()
     assert there == str(here)
 

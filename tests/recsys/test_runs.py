@@ -45,9 +45,7 @@ def test_the_key_is_stable_and_sees_everything_that_decides_the_result(
 
 def test_a_moved_file_is_the_same_data() -> None:
     settings = parse_settings(SETTINGS)
-    assert runs.run_key(settings, {}, {"a": "1", "b": "2"}) == runs.run_key(
-        settings, {}, {"c": "2", "d": "1"}
-    )
+    assert runs.run_key(settings, {}, {"a": "1", "b": "2"}) == runs.run_key(settings, {}, {"c": "2", "d": "1"})
 
 
 def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
@@ -109,15 +107,11 @@ def test_the_lock_opens_again(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         try:
             with (
-                pytest.raises(
-                    RecsysError, match=rf"process {holder.pid}\) is writing to the warehouse"
-                ) as caught,
+                pytest.raises(RecsysError, match=rf"process {holder.pid}\) is writing to the warehouse") as caught,
                 runs.locked(str(tmp_path)),
             ):
                 pytest.fail("two processes hold one warehouse")

@@ -17,9 +17,7 @@ from recsys.errors import InputError, RecsysError
 
 
 def settings_at(uri: str, **extra: object) -> Settings:
-    return parse_settings(
-        {"name": "shop", "interactions": {"source": "log.csv"}, "tracking": {"uri": uri}, **extra}
-    )
+    return parse_settings({"name": "shop", "interactions": {"source": "log.csv"}, "tracking": {"uri": uri}, **extra})
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +47,7 @@ def test_opening_again_finds_the_same_experiment(store: tracking.Store) -> None:
     assert again.experiment_id == store.experiment_id
 
 
-def test_relative_store_is_created_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_store_is_created_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     opened = tracking.open_store(settings_at("sqlite:///mlruns/mlflow.db"))
     assert (tmp_path / "mlruns" / "mlflow.db").is_file()
@@ -201,9 +197,7 @@ def test_the_logged_toml_is_the_configuration(store: tracking.Store, tmp_path: P
 
 def test_tables_become_dataset_inputs(store: tracking.Store) -> None:
     run_id = tracking.start_run(store, "inputs")
-    tracking.log_tables(
-        store, run_id, "warehouse/", {"interactions": 12, "items": None, "users": 3}, digest="ab" * 32
-    )
+    tracking.log_tables(store, run_id, "warehouse/", {"interactions": 12, "items": None, "users": 3}, digest="ab" * 32)
     inputs = store.client.get_run(run_id).inputs.dataset_inputs
     found = {i.dataset.name: i.dataset for i in inputs}
     assert set(found) == {"interactions", "users"}
@@ -228,9 +222,7 @@ def test_tables_figures_and_texts_are_artifacts(store: tracking.Store, tmp_path:
     tracking.log_table(store, run_id, "sample.json", columns)
     tracking.log_text(store, run_id, "report.md", tracking.markdown_table(columns))
     tracking.log_figure(store, run_id, "plots/empty.png", Figure())
-    table = json.loads(
-        Path(store.client.download_artifacts(run_id, "sample.json", str(tmp_path))).read_text()
-    )
+    table = json.loads(Path(store.client.download_artifacts(run_id, "sample.json", str(tmp_path))).read_text())
     assert table == {"columns": ["user", "items"], "data": [[1, "a|b"], [2, "c\nd"]]}
     tags = store.client.get_run(run_id).data.tags
     assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "sample.json", "type": "table"}]

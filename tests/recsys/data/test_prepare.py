@@ -50,8 +50,7 @@ LOG = [
 def histories(dataset: Dataset) -> dict[str, list[str]]:
     part = dataset.split.serving
     return {
-        user: dataset.vocabulary.decode(part.history(row)).to_list()
-        for row, user in enumerate(part.users.to_list())
+        user: dataset.vocabulary.decode(part.history(row)).to_list() for row, user in enumerate(part.users.to_list())
     }
 
 
@@ -163,9 +162,7 @@ def test_filters_by_event_weight_and_repeats() -> None:
     pairs = [(1, 1), (1, 2), (1, 1), (2, 1)]
 
     def kept(**changes: Any) -> list[int]:
-        return sorted(
-            filter_interactions(frame(pairs), FilterSettings(**changes)).collect()["position"].to_list()
-        )
+        return sorted(filter_interactions(frame(pairs), FilterSettings(**changes)).collect()["position"].to_list())
 
     assert kept() == [0, 1, 2, 3]
     assert kept(events=("buy",)) == [0, 2]

@@ -32,18 +32,14 @@ histories = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=8), min_si
 
 
 def test_from_sorted_frame() -> None:
-    frame = pl.DataFrame(
-        {"user_id": ["a", "a", "b"], "timestamp": pl.Series([1, 5, 2]).cast(pl.Datetime("us", "UTC"))}
-    )
+    frame = pl.DataFrame({"user_id": ["a", "a", "b"], "timestamp": pl.Series([1, 5, 2]).cast(pl.Datetime("us", "UTC"))})
     built = from_sorted_frame(frame, np.array([4, 2, 4]))
     assert built.users.to_list() == ["a", "b"]
     assert as_lists(built) == [[4, 2], [4]]
     assert built.times is not None and built.times.tolist() == [1, 5, 2]
     assert to_frame(built).rows() == [("a", 4), ("a", 2), ("b", 4)]
     assert (
-        from_sorted_frame(
-            frame.with_columns(timestamp=pl.lit(None, pl.Datetime("us", "UTC"))), built.items
-        ).times
+        from_sorted_frame(frame.with_columns(timestamp=pl.lit(None, pl.Datetime("us", "UTC"))), built.items).times
         is None
     )
 
@@ -132,9 +128,7 @@ def test_fractions_become_cut_offs() -> None:
 
 def test_configured_cut_offs_win() -> None:
     moment = datetime(2020, 1, 2, tzinfo=UTC)
-    settings = SplitSettings(
-        strategy="time", test_from=moment, validation_from=datetime(2020, 1, 1, tzinfo=UTC)
-    )
+    settings = SplitSettings(strategy="time", test_from=moment, validation_from=datetime(2020, 1, 1, tzinfo=UTC))
     assert cut_offs(np.arange(3), settings)[0] == round(moment.timestamp() * 1e6)
 
 

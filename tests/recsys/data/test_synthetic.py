@@ -48,7 +48,7 @@ def test_files_have_the_promised_columns_and_sizes(log: pl.DataFrame, items: pl.
     assert raw["timestamp"].str.contains(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$").all()
     assert raw["timestamp"].is_sorted()
     assert raw["user_id"].n_unique() == 4000
-    assert len(items) == 1800
+    assert len(items) == 1000
     assert items.columns == ["item_id", "title", "brand", "category", "price"]
     assert set(raw["item_id"]) <= set(items["item_id"])
     lengths = log.group_by("user_id").len()["len"]
@@ -85,13 +85,13 @@ def test_popularity_has_a_long_tail(log: pl.DataFrame) -> None:
     assert counts[: len(counts) // 100].sum() > 0.08 * counts.sum()  # one item in a hundred
     assert counts[: len(counts) // 5].sum() > 0.5 * counts.sum()
     assert (counts[len(counts) // 2 :] > 0).all()
-    slope = np.polyfit(np.log(np.arange(1, 901)), np.log(counts[:900]), 1)[0]
+    slope = np.polyfit(np.log(np.arange(1, 501)), np.log(counts[:500]), 1)[0]
     assert -1.2 < slope < -0.5
 
 
 def test_a_successor_follows_far_above_chance(shop: Generated, log: pl.DataFrame) -> None:
     successors = shop.catalogue.successors()
-    assert len(successors) > 300
+    assert len(successors) > 200
     followed = in_order = both = 0
     histories = log.group_by("user_id", maintain_order=True).agg("item_id")["item_id"].to_list()
     steps = sum(len(history) - 1 for history in histories)
@@ -150,13 +150,15 @@ def test_users_are_loyal_to_brands(log: pl.DataFrame, items: pl.DataFrame) -> No
         same = pairs("department", "brand") - pairs("department", "leaf", "brand")
         return same / (pairs("department") - pairs("department", "leaf"))
 
+    # a leaf holds few items of one brand: later on a user has them all, so each leaf's first two events are looked at
+    told = told.filter(pl.int_range(pl.len()).over("user_id", "leaf") < 2)
     shuffled = told.with_columns(pl.col("user_id").shuffle(seed=0).over("leaf"))
     assert same_brand(told) > 1.3 * same_brand(shuffled) > 0
 
 
 def test_new_items_appear_only_near_the_end(shop: Generated, log: pl.DataFrame) -> None:
     new = shop.catalogue.new_items()
-    assert len(new) == round(synthetic.NEW_SHARE * 1800)
+    assert len(new) == round(synthetic.NEW_SHARE * 1000)
     border = START + NEW_FROM * (END - START) - timedelta(days=4)
     first = log.group_by("item_id").agg(pl.col("timestamp").min())
     of_new = first.filter(pl.col("item_id").is_in(list(new)))["timestamp"]

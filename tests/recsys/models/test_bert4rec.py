@@ -56,9 +56,7 @@ def test_a_query_does_not_depend_on_its_company_or_on_padding(histories: list[li
 
 def test_only_the_newest_events_count() -> None:
     built = model()
-    assert np.allclose(
-        queries(built, [[9, 9, 9, 1, 2, 3, 4, 5, 6, 7]]), queries(built, [[1, 2, 3, 4, 5, 6, 7]])
-    )
+    assert np.allclose(queries(built, [[9, 9, 9, 1, 2, 3, 4, 5, 6, 7]]), queries(built, [[1, 2, 3, 4, 5, 6, 7]]))
 
 
 def test_a_user_without_history_gets_a_vector() -> None:

@@ -7,18 +7,14 @@ from features.multiplexed import hash_values
 from recsys.models.item_tower import ItemFeatures, ItemTower
 
 
-def features(
-    *, attributes: bool = True, text: bool = True, trained: tuple[int, ...] = (1, 2)
-) -> ItemFeatures:
+def features(*, attributes: bool = True, text: bool = True, trained: tuple[int, ...] = (1, 2)) -> ItemFeatures:
     """Three items; brands: item 1 "a", item 2 "a" and "b", item 3 "b"."""
     known = torch.zeros(4, dtype=torch.bool)
     known[list(trained)] = True
     return ItemFeatures(
         id_hashes=torch.from_numpy(hash_values([None, "i1", "i2", "i3"])),
         trained=known,
-        attributes={
-            "brand": (torch.from_numpy(hash_values(["a", "a", "b", "b"])), torch.tensor([0, 0, 1, 3, 4]))
-        }
+        attributes={"brand": (torch.from_numpy(hash_values(["a", "a", "b", "b"])), torch.tensor([0, 0, 1, 3, 4]))}
         if attributes
         else {},
         text=torch.nn.functional.normalize(torch.randn(4, 6)) if text else None,

@@ -3,14 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recsys.models.transformer import Transformer
+from recsys.models.transformer import Transformer, rotate, rotations
 
 
-@pytest.fixture(params=[True, False], ids=["pre-norm", "post-norm"])
+@pytest.fixture(params=[(True, True), (False, True), (False, False)], ids=["default", "post-norm", "published"])
 def encoder(request: pytest.FixtureRequest) -> Transformer:
     torch.manual_seed(0)
+    norm_first, rotary = request.param
     built = Transformer(
-        dimensions=16, blocks=2, heads=2, max_length=12, dropout=0.5, norm_first=request.param
+        dimensions=16, blocks=2, heads=2, max_length=12, dropout=0.5, norm_first=norm_first, rotary=rotary
     )
     torch.nn.init.normal_(built.positions)  # as after training: positions matter
     return built.eval()
@@ -51,3 +52,19 @@ def test_dropout_only_in_training(encoder: Transformer) -> None:
 def test_too_long_a_history_is_refused(encoder: Transformer) -> None:
     with pytest.raises(ValueError, match="13 positions exceeds max_length = 12"):
         encoder(torch.randn(1, 13, 16), torch.ones(1, 13, dtype=torch.bool))
+
+
+def test_rotated_products_depend_on_distance_alone() -> None:
+    q, k = torch.randn(8), torch.randn(8)
+    turned_q = rotate(q.expand(1, 1, 20, 8), rotations(20, 8))[0, 0]
+    turned_k = rotate(k.expand(1, 1, 20, 8), rotations(20, 8))[0, 0]
+    products = turned_q @ turned_k.T
+    for distance in (-7, 0, 1, 5):
+        assert torch.allclose(products.diagonal(distance), products.diagonal(distance)[0], atol=1e-4)
+    assert torch.allclose(turned_q.norm(dim=1), q.norm())
+    assert not torch.allclose(products[0, 1], products[1, 0], atol=1e-3)  # before and after differ
+
+
+def test_rotary_needs_an_even_width() -> None:
+    with pytest.raises(ValueError, match="even width"):
+        Transformer(dimensions=9, blocks=1, heads=3, max_length=4, dropout=0.0, norm_first=True, rotary=True)

@@ -33,9 +33,7 @@ def new_model() -> Bert4Rec:
 def next_item_accuracy(model: Bert4Rec) -> dict[str, float]:
     vectors, allowed = model.item_vectors()
     items, offsets = cycles(seed=1)
-    queries = encode_queries(
-        model.encoder, torch.from_numpy(vectors[:, :-1]), items, offsets, MODEL.max_length
-    )
+    queries = encode_queries(model.encoder, torch.from_numpy(vectors[:, :-1]), items, offsets, MODEL.max_length)
     scores = np.where(allowed, queries @ vectors.T, -np.inf)
     return {"accuracy": float((scores.argmax(1) == items[offsets[1:] - 1] % ITEMS + 1).mean())}
 
@@ -122,9 +120,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept() -> None:
     plain, _ = run(epochs=1)
 
     def distance(a: Bert4Rec, b: Bert4Rec) -> float:
-        return sum(
-            float((x - y).detach().norm()) for x, y in zip(a.parameters(), b.parameters(), strict=True)
-        )
+        return sum(float((x - y).detach().norm()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
     # ten steps at a decay of .999 stay near the start
     assert distance(averaged, start) < 0.1 * distance(plain, start)

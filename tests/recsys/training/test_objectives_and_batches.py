@@ -24,9 +24,7 @@ def test_cloze_hides_the_right_number_and_labels_what_stood_there(
     row_lengths: list[int], seed: int, probability: float, last_share: float
 ) -> None:
     tokens = padded(row_lengths)
-    task = cloze(
-        tokens, np.random.default_rng(seed), mask_probability=probability, mask_last_share=last_share
-    )
+    task = cloze(tokens, np.random.default_rng(seed), mask_probability=probability, mask_last_share=last_share)
     assert (task.tokens.ravel()[task.positions] == MASK).all()
     assert (tokens.ravel()[task.positions] == task.labels).all()
     assert (task.labels != PADDING).all()
