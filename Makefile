@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types imports check bench-quick constraints clean
+.PHONY: help setup demo test test-slow lint format types imports check constraints clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ test: setup check  ## install, check and test: what CI runs
 test-slow: setup  ## the tests marked slow (minutes)
 	$(BIN)/python -m pytest -m slow
 
-check: lint types imports
+check: lint types imports  ## lint, types and imports
 
 lint: setup  ## ruff: lint and format
 	$(BIN)/ruff check .

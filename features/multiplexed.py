@@ -31,8 +31,7 @@ def hash_values(values: Iterable[str | int | None]) -> np.ndarray:
     Hash distinct values and gather; the function is a loop over Python objects. None hashes as the missing value.
     """
     digests = b"".join(
-        hashlib.blake2b((MISSING if value is None else str(value)).encode(), digest_size=8).digest()
-        for value in values
+        hashlib.blake2b((MISSING if value is None else str(value)).encode(), digest_size=8).digest() for value in values
     )
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 

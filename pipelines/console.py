@@ -21,13 +21,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from pipelines.watch import Watch
+from recsys.addresses import masked
 
 _QUIET_SECONDS = 10.0  # between two lines of one step where there is no terminal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Output:
-    """Where a command's answer goes.
+    """Where a command's answer goes; with `json` there is one answer, even when something fails after it.
 
     Attributes
     ----------
@@ -37,31 +38,38 @@ class Output:
         One JSON object instead of text.
     debug
         Tracebacks.
+    answered
+        Whether the JSON object has been given.
     """
 
     answers: TextIO
     json: bool = False
     debug: bool = False
+    answered: bool = False
 
     def answer(self, value: Mapping[str, Any], show: Callable[[Console], None]) -> None:
         """Give a command's result: as JSON, or as `show` prints it."""
         if self.json:
-            self.answers.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-            self.answers.flush()
+            self._give(value)
         else:
             show(wide_console(self.answers))
 
     def error(self, message: str) -> None:
-        """Say what went wrong: on stderr, and with `--json` as the object on stdout."""
-        if self.json:
-            self.answers.write(json.dumps({"error": message}, ensure_ascii=False) + "\n")
-            self.answers.flush()
+        """Say what went wrong, without passwords: on stderr, and with `--json` as the object on stdout."""
+        message = masked(message)
+        if self.json and not self.answered:
+            self._give({"error": message})
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
 
     def traceback(self, error: BaseException) -> None:
         """The traceback, where `--debug` asks for it."""
         if self.debug:
-            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.write(masked("".join(traceback.format_exception(error))))
+
+    def _give(self, value: Mapping[str, Any]) -> None:
+        self.answers.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        self.answers.flush()
+        self.answered = True
 
 
 def wide_console(file: TextIO) -> Console:
@@ -152,14 +160,7 @@ class Show(Watch):
 
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
     """The end of a night: metrics beside the baselines, where things are, and what to do next."""
-    baselines = summary["baselines"]
-    table = Table(title=f"{summary['name']}: test, full ranking", title_justify="left")
-    table.add_column("metric")
-    for name in ("model", *baselines):
-        table.add_column(name, justify="right")
-    for metric, value in summary["metrics"].items():
-        table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
-    console.print(table)
+    show_metrics(console, summary["name"], summary)
     candidates = summary["candidates"]
     lines = {
         "candidates": f"{candidates['path']} (version {candidates['version']}, {candidates['rows']:,} rows: "
@@ -171,6 +172,18 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
     }
     facts(console, lines)
+
+
+def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None:
+    """`metrics` of the model beside those of each of the `baselines`."""
+    baselines = report["baselines"]
+    table = Table(title=f"{name}: test, full ranking", title_justify="left")
+    table.add_column("metric")
+    for column in ("model", *baselines):
+        table.add_column(column, justify="right")
+    for metric, value in report["metrics"].items():
+        table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
+    console.print(table)
 
 
 def facts(console: Console, lines: Mapping[str, Any]) -> None:

@@ -11,10 +11,10 @@ from pipelines.steps import (
     as_function,
     as_task,
     compute_task,
-    log_inputs,
     newest_bundle,
     newest_versions,
     plain,
+    step_run,
 )
 from pipelines.watch import watch
 from recsys import tracking
@@ -25,10 +25,7 @@ from recsys.evaluation import evaluate as evaluation
 
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
     """Metrics of the bundle and of the baselines; both go to MLflow."""
-    store = tracking.open_store(settings)
-    with tracking.step_run(store, "evaluate", parent) as run_id:
-        if parent is None:
-            log_inputs(store, run_id, settings, versions)
+    with step_run(settings, "evaluate", parent, versions) as (store, run_id):
         report = plain(evaluation.evaluate(settings, versions, bundle, watch().advance))
         tracking.log_metrics(store, run_id, report["metrics"])
         tracking.log_metrics(store, run_id, baseline_metrics(report["baselines"]))

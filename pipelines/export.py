@@ -6,18 +6,16 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain
+from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
 from recsys import tracking
 from recsys.config import Settings, load_settings
-from recsys.errors import InputError
-from recsys.retrieval.export import Candidates
+from recsys.retrieval.export import Candidates, check
 from recsys.retrieval.export import export as copy_candidates
 
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
-    store = tracking.open_store(settings)
-    with tracking.step_run(store, "export", parent) as run_id:
+    with step_run(settings, "export", parent) as (store, run_id):
         report = plain(copy_candidates(settings, Candidates(**candidates)))
         tracking.log_metrics(store, run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
     return {**report, "mlflow_run": run_id}
@@ -28,8 +26,7 @@ export_task = io_task(export)
 
 def export_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     """Export the newest candidate table."""
-    if settings.export.path is None:
-        raise InputError("There is no export.path, so there is nowhere to export to; set it.")
+    check(settings.export)
     return run(export_task, settings, newest_candidates(settings))
 
 

@@ -26,7 +26,9 @@ from pipelines.steps import Run, Step, as_function, as_task, candidates_of, plai
 from pipelines.train import train_task
 from pipelines.watch import watch
 from recsys import runs, tracking
+from recsys.addresses import masked
 from recsys.config import Settings, load_settings
+from recsys.retrieval.export import check
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
@@ -39,7 +41,9 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
-    store = tracking.open_store(settings)  # first: a wrong address must not cost a night
+    if settings.export.path is not None:
+        check(settings.export)
+    store = tracking.open_store(settings)  # before any work: a wrong address must not cost a night
     with runs.locked(settings.warehouse) as folder:
         return _night(settings, run, store, folder)
 
@@ -59,7 +63,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
     def still_there(earlier: runs.RunState) -> bool:
         bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
-        return tracking.resume_run(store, earlier.run_id) and (bundle is None or Path(bundle).exists())
+        return (bundle is None or Path(bundle).exists()) and tracking.resume_run(store, earlier.run_id)
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
     state, resumed = runs.begin(folder, key, new_run, still_there)
@@ -116,7 +120,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "represent": represented,
             "examples": evaluated.get("examples"),
             "mlflow": {
-                "uri": tracking.masked(settings.tracking.uri),
+                "uri": masked(settings.tracking.uri),
                 "experiment": store.experiment,
                 "link": tracking.run_link(store, parent),
                 "model": published["model"],
@@ -124,11 +128,12 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "seconds": {**seconds, "total": round(time.perf_counter() - began, 3)},
         }
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
+        tracking.describe(store, parent, summary_markdown(summary))
         tracking.end_run(store, parent)
     except BaseException as error:
         with contextlib.suppress(Exception):  # the night's own error is the one to show
             tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
-        runs.save(folder, state.ended("failed", f"{type(error).__name__}: {tracking.masked(str(error))}"))
+        runs.save(folder, state.ended("failed", f"{type(error).__name__}: {masked(str(error))}"))
         raise
     runs.save(folder, state.ended("finished"))
     return summary

@@ -11,10 +11,10 @@ from pipelines.steps import (
     as_function,
     as_task,
     compute_task,
-    log_inputs,
     newest_versions,
     numbers,
     plain,
+    step_run,
 )
 from pipelines.watch import watch
 from recsys import represent as text
@@ -27,10 +27,7 @@ COUNTS = ("items", "encoded", "reused", "truncated", "empty")
 
 def represent(settings: Settings, versions: TableVersions, parent: str | None = None) -> dict[str, Any]:
     """Encode the sentences that the `item_vectors` table does not hold yet."""
-    store = tracking.open_store(settings)
-    with tracking.step_run(store, "represent", parent) as run_id:
-        if parent is None:
-            log_inputs(store, run_id, settings, versions)
+    with step_run(settings, "represent", parent, versions) as (store, run_id):
         report = plain(text.represent(settings, versions, watch().advance))
         metrics = numbers(report, COUNTS)
         tracking.log_metrics(store, run_id, {f"represent/{name}": n for name, n in metrics.items()})

@@ -12,11 +12,11 @@ from pipelines.steps import (
     as_function,
     as_task,
     compute_task,
-    log_inputs,
     newest_bundle,
     newest_versions,
     numbers,
     plain,
+    step_run,
 )
 from pipelines.watch import watch
 from recsys import runs, tracking
@@ -35,11 +35,8 @@ def retrieve(
     as_of: datetime | None = None,
 ) -> dict[str, Any]:
     """Search for every user and publish the run's rows of the `candidates` table in one commit."""
-    store = tracking.open_store(settings)
     looking = watch()
-    with tracking.step_run(store, "retrieve", parent) as run_id:
-        if parent is None:
-            log_inputs(store, run_id, settings, versions)
+    with step_run(settings, "retrieve", parent, versions) as (store, run_id):
         moment, users = as_of or datetime.now(UTC), 0
 
         def progress(batch: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec
 
 from prefect import Task
@@ -105,16 +106,18 @@ def table_versions(report: dict[str, Any]) -> TableVersions:
     return TableVersions(**report["versions"])
 
 
-def log_inputs(
-    store: tracking.Store,
-    run_id: str,
-    settings: Settings,
-    versions: TableVersions,
-    digest: str | None = None,
-) -> None:
-    """The settings and the tables that a run reads."""
-    tracking.log_settings(store, run_id, settings)
-    tracking.log_tables(store, run_id, settings.warehouse, plain(versions), digest)
+@contextlib.contextmanager
+def step_run(
+    settings: Settings, step: str, parent: str | None = None, versions: TableVersions | None = None
+) -> Iterator[tuple[tracking.Store, str]]:
+    """The store and the MLflow run of a step, nested in the night's; a step alone logs settings and tables itself."""
+    store = tracking.open_store(settings)
+    with tracking.step_run(store, step, parent) as run_id:
+        if parent is None:
+            tracking.log_settings(store, run_id, settings)
+            if versions is not None:
+                tracking.log_tables(store, run_id, settings.warehouse, plain(versions))
+        yield store, run_id
 
 
 def newest_versions(settings: Settings) -> TableVersions:

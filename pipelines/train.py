@@ -11,10 +11,10 @@ from pipelines.steps import (
     as_function,
     as_task,
     compute_task,
-    log_inputs,
     newest_versions,
     numbers,
     plain,
+    step_run,
 )
 from pipelines.watch import watch
 from recsys import runs, tracking
@@ -30,15 +30,14 @@ def train(
     parent: str | None = None,
 ) -> dict[str, Any]:
     """Train the configured model; the loss and the validation of every epoch go to MLflow as they come."""
-    store = tracking.open_store(settings)
     looking = watch()
-    with tracking.step_run(store, "train", parent) as run_id:
-        if parent is None:
-            log_inputs(store, run_id, settings, versions)
+    with step_run(settings, "train", parent, versions) as (store, run_id):
 
         def on_epoch(entry: dict[str, Any]) -> None:
             epoch = int(entry["epoch"])
-            metrics = {name if "/" in name else f"train/{name}": value for name, value in entry.items()}
+            metrics = {
+                name if "/" in name else f"train/{name}": value for name, value in entry.items() if name != "epoch"
+            }
             try:
                 tracking.log_metrics(store, run_id, metrics, step=epoch)
             except Exception as error:  # an hour of training outweighs a point of a curve

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Watch:
-    """Hears of progress and keeps it to itself; `console.Progress` shows it.
+    """Hears of progress and keeps it to itself; `console.Show` shows it.
 
     `entered` and `summary` tell the caller of a flow how far the flow's own body came, whatever Prefect did.
     """

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +38,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from recsys.addresses import masked
 from recsys.columns import ITEM_ID, PADDING
 from recsys.config import Settings, parse_settings
 from recsys.data.vocabulary import Vocabulary
@@ -265,12 +265,19 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     for name in FILES if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
         checked(path, manifest, name)
     with _parsing(path):
-        settings = parse_settings(json.loads((path / CONFIG).read_bytes()), where=str(path / CONFIG))
+        tree = json.loads((path / CONFIG).read_bytes())
+        settings = parse_settings(tree, where=str(path / CONFIG))
         vocabulary = Vocabulary.read(path / VOCABULARY)
         catalogue = pl.read_parquet(path / CATALOGUE)
         arrays = safetensors.numpy.load_file(path / ITEM_ARRAYS)
         vectors, allowed = arrays["vectors"], arrays["allowed"]
         _check_shapes(vocabulary, catalogue, vectors, allowed)
+    missing = settings.model.model_dump().keys() - tree.get("model", {}).keys()
+    if missing:  # today's default need not be what the weights were trained with
+        raise InputError(
+            f"The bundle {path} does not say model.{min(missing)}, which this program needs to know; "
+            "use the program's version that wrote the bundle, or train again."
+        )
     described = manifest["index"]
     for what, found, expected in (
         ("the id", manifest["bundle"], bundle_id(manifest["files"], manifest["kind"])),
@@ -392,12 +399,12 @@ def _bundles_folder(root: str | Path) -> Path:
 
 
 def _without_credentials(value: Any) -> Any:
-    """User names and passwords inside URLs removed: a bundle travels further than a configuration."""
+    """The settings with every address masked: a bundle travels further than a configuration."""
     if isinstance(value, dict):
         return {key: _without_credentials(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_without_credentials(inner) for inner in value]
-    return re.sub(r"://[^/\s@]+@", "://", value) if isinstance(value, str) else value
+    return masked(value) if isinstance(value, str) else value
 
 
 def _library_versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from recsys.errors import InputError
 Format = Literal["csv", "jsonl", "parquet", "delta", "sequences"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+RESERVED = ("item_id", "title", "sentence")  # columns of a prepared catalogue, which no categorical attribute can be
 
 
 class _Section(BaseModel):
@@ -35,8 +36,15 @@ class SourceSettings(_Section):
     format: Format | None = None  # None: by the file's extension
     separator: str = ","  # csv only: any string, "::" too
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
-    fields: tuple[str, ...] | None = None  # csv only: the fields' names, for a file without a header line
+    # csv only: the fields' names, for a file without a header line
+    fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     max_rejected_share: Share = 0.01  # (0 to 1) more rejected rows than this stop the run
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> Self:
+        if not self.sources or "" in self.sources:
+            raise ValueError(f"source = {self.source!r} names no file; give a path, a glob or a list of them")
+        return self
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -72,6 +80,13 @@ class ItemSettings(SourceSettings):
     text: tuple[str, ...] = ()  # attributes of the item's sentence, in order; the first one is the title
     categorical: dict[str, CategoricalSettings] = {}  # attributes that become multiplexed features
     id_map: IdMapSettings | None = None
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        for name in RESERVED:
+            if name in self.categorical:
+                raise ValueError(f"categorical cannot hold {name!r}, which is a name of ours; rename the attribute")
+        return self
 
 
 class UserSettings(SourceSettings):
@@ -311,6 +326,8 @@ def _explain(error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: {key} is missing; add it.{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = f"it must be a section of settings ([{key}])"
     value = first["input"]
     shown = f" = {value!r}" if isinstance(value, (str, int, float, bool)) else ""
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"

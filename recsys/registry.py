@@ -69,7 +69,9 @@ def log_bundle(
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     if metrics:
         log_metrics(store, run_id, metrics, model_id=model_id)
-    number = _register(store, run_id, register_as, model_id, str(location)) if register_as else None
+    number = None
+    if register_as:
+        number = _register(store, run_id, register_as, model_id, str(location), f"Bundle {Path(bundle).name}")
     return {"model_uri": f"models:/{model_id}", "name": register_as, "version": number}
 
 
@@ -120,7 +122,7 @@ def _silent() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _register(store: Store, run_id: str, name: str, model_id: str, location: str) -> str:
+def _register(store: Store, run_id: str, name: str, model_id: str, location: str, description: str) -> str:
     """The model's version under a name, created once a run; the alias `candidate` moves to it."""
     client = store.client
     known = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
@@ -129,6 +131,7 @@ def _register(store: Store, run_id: str, name: str, model_id: str, location: str
     else:
         with contextlib.suppress(MlflowException):  # there already
             client.create_registered_model(name)
-        number = str(client.create_model_version(name, location, run_id=run_id, model_id=model_id).version)
+        made = client.create_model_version(name, location, run_id=run_id, model_id=model_id, description=description)
+        number = str(made.version)
     client.set_registered_model_alias(name, CANDIDATE_ALIAS, number)
     return number

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import tomlkit
 
 from recsys import telemetry
+from recsys.addresses import local_database, masked
 from recsys.config import Settings
 from recsys.errors import InputError, RecsysError
 
@@ -31,15 +31,14 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, View
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 PARENT_TAG = "mlflow.parentRunId"
+DESCRIPTION_TAG = "mlflow.note.content"  # what the UI shows on top of a run
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # in the UI: machine learning, not prompts
 STEP_TAG = "recsys.step"
 _DIGEST_LENGTH = 36
 _PARAM_LENGTH = 6000
 _PARAMS_A_BATCH = 100
 _METRICS_A_BATCH = 1000
 _NAME = re.compile(r"[A-Za-z0-9_\-. /:]+")
-# up to the last @ of a word where a password may hold any character, else up to the first slash
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s/:]*:\S*?@(?!\S*?://)(?:\S*@)?|[^\s/]+@)")
-_SECRET_QUERY = re.compile(r"(?i)((?:password|passwd|pwd|token|secret|sig|signature|access_key)=)[^&\s'\"]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +57,6 @@ class Store:
     experiment_id: str
 
 
-def masked(text: str) -> str:
-    """The text without user names, passwords and tokens of the URIs in it.
-
-    >>> masked("postgresql://ann:pass@db/mlflow")
-    'postgresql://***@db/mlflow'
-    """
-    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub("***@", text))
-
-
-def local_database(uri: str) -> Path | None:
-    """The file of an sqlite URI, absolute; None for any other URI.
-
-    >>> local_database("sqlite:////tmp/mlflow.db").as_posix()
-    '/tmp/mlflow.db'
-    """
-    prefix = "sqlite:///"
-    return Path(unquote(uri[len(prefix) :].partition("?")[0])).absolute() if uri.startswith(prefix) else None
-
-
 def open_store(settings: Settings) -> Store:
     """Open the store that `tracking.uri` names and find or create the experiment.
 
@@ -92,7 +72,7 @@ def open_store(settings: Settings) -> Store:
     scheme = urlsplit(uri).scheme
     if scheme in ("", "file") or len(scheme) == 1:
         raise InputError(
-            f"tracking.uri = {uri!r} is a plain folder, which MLflow no longer writes to; "
+            f"tracking.uri = {masked(uri)!r} is a plain folder, which MLflow no longer writes to; "
             "use a database such as sqlite:///mlruns/mlflow.db or the address of an MLflow server."
         )
     database = local_database(uri)
@@ -113,8 +93,7 @@ def open_store(settings: Settings) -> Store:
         raise
     except Exception as error:
         raise RecsysError(
-            f"The MLflow store {masked(uri)} does not answer ({type(error).__name__}: {_first_line(error)}); "
-            "start it or change tracking.uri."
+            f"The MLflow store {masked(uri)} does not answer ({_origin(error)}); start it or change tracking.uri."
         ) from error
     return Store(client=client, uri=uri, experiment=experiment, experiment_id=experiment_id)
 
@@ -123,7 +102,7 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_TAGS))
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -149,6 +128,13 @@ def _impatient() -> Iterator[None]:
         for name, old in before.items():
             if old is None:
                 os.environ.pop(name, None)
+
+
+def _origin(error: BaseException) -> str:
+    """The error at the bottom: MLflow's own words wrap several libraries' accounts of it."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -206,8 +192,15 @@ def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str
 
 
 def adopt(store: Store, run_id: str, parent: str) -> None:
-    """Nest a run that began before its parent was known."""
+    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
     store.client.set_tag(run_id, PARENT_TAG, parent)
+    step = store.client.get_run(run_id).data.tags.get(STEP_TAG)
+    store.client.update_run(run_id, name=step)
+
+
+def describe(store: Store, run_id: str, markdown: str) -> None:
+    """The text that the UI shows on top of a run."""
+    store.client.set_tag(run_id, DESCRIPTION_TAG, markdown)
 
 
 def child_runs(store: Store, run_id: str) -> list[Any]:

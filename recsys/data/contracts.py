@@ -60,7 +60,8 @@ REASONS: Final = pl.Enum(
 
 TimeUnit = Literal["auto", "s", "ms", "us"]
 _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_LAST: Final = 253_402_300_799_999_999  # microseconds: the end of the year 9999
+_FIRST: Final = -62_135_596_800_000_000  # microseconds: the years 1 to 9999, which are all that Python's times hold
+_LAST: Final = 253_402_300_799_999_999
 _ISO: Final = (
     r"^(?<date>\d{4}-\d{2}-\d{2})"
     r"(?:[Tt ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
@@ -101,7 +102,7 @@ def check_timezone(timezone: str | None) -> None:
 
 
 def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """An id column as text; null where there is none. A whole float stands for its integer (7.0 is 7).
+    """An id column as text; null where there is none or it is blank. A whole float stands for its integer (7.0 is 7).
 
     Raises
     ------
@@ -109,14 +110,14 @@ def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
         The column's type cannot be an id.
     """
     column = pl.col(name)
-    if dtype.is_nested():
+    if dtype.is_nested() or dtype == pl.Binary:
         raise InputError(f"The column {name!r} holds {dtype}; an id must be a number or a string.")
     if dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         text = pl.when(column == whole).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
         return pl.when(column.is_finite()).then(text)
     if dtype == pl.String:
-        return pl.when(column != "").then(column)
+        return pl.when(column.str.strip_chars() != "").then(column)
     return column.cast(pl.String, strict=False)
 
 
@@ -129,7 +130,7 @@ def integer_ids(text: pl.Expr) -> pl.Expr:
 def all_integers(frame: pl.LazyFrame, column: str) -> bool:
     """Whether every id that is there, in a row that the reader found sound, is written as an integer."""
     dtype = frame.collect_schema()[column]
-    if dtype.is_integer():
+    if dtype.is_integer() and dtype != pl.UInt64:
         return True
     text = id_text(column, dtype)
     whole = integer_ids(text).is_not_null() | text.is_null() | pl.col(DEFECT).is_not_null()
@@ -172,10 +173,8 @@ def with_time(frame: pl.LazyFrame, name: str, unit: TimeUnit, timezone: str | No
 
 def _with_text_time(frame: pl.LazyFrame, text: pl.Expr, unit: TimeUnit, timezone: str | None) -> pl.LazyFrame:
     """In steps, so that costly expressions are computed once and ISO is tried only on what is no number."""
-    number = pl.coalesce(
-        _from_integer(text.cast(pl.Int64, strict=False), unit),
-        _from_float(text.cast(pl.Float64, strict=False), unit),
-    )
+    whole, real = text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False)
+    number = pl.when(whole.is_not_null()).then(_from_integer(whole, unit)).otherwise(_from_float(real, unit))
     parts = pl.when(pl.col("__number").is_null()).then(text).str.extract_groups(_ISO)
     clock, shift = _from_iso("__parts")
     naive = pl.col("__clock").is_not_null() & pl.col("__shift").is_null()
@@ -196,22 +195,26 @@ def _localised(naive: pl.Expr, timezone: str | None) -> pl.Expr:
 
 
 def _moment(microseconds: pl.Expr) -> pl.Expr:
-    return microseconds.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    there = pl.when(microseconds.is_between(_FIRST, _LAST)).then(microseconds)
+    return there.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def _from_integer(number: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    size = number.abs()
+    def within(limit: int) -> pl.Expr:  # not by abs: the lowest integer has none
+        return number.is_between(-limit, limit, closed="none")
+
     if unit != "auto":
         factor = _MICROSECONDS[unit]
-        return pl.when(size <= _LAST // factor).then(number * factor)
+        return pl.when(within(_LAST // factor + 1)).then(number * factor)
     return (
-        pl.when(size < 10**11)
+        pl.when(within(10**11))
         .then(number * 1_000_000)
-        .when(size < 10**14)
+        .when(within(10**14))
         .then(number * 1_000)
-        .when(size < 10**17)
+        .when(within(10**17))
         .then(number)
-        .otherwise(number // 1_000)
+        .when(within(2**63 - 1))  # the lowest integer is NumPy's word for no time
+        .then(number // 1_000)
     )
 
 
@@ -282,7 +285,7 @@ def check_interactions(
     Returns
     -------
     tuple
-        (user_id, item_id, timestamp, event, weight, line), (line, reason, raw)
+        (user_id, item_id, timestamp, event, weight, FILE_LINE), (line, reason, raw)
     """
     schema = frame.collect_schema()
     texts = {name: id_text(columns[name], schema[columns[name]]) for name in (USER_ID, ITEM_ID)}
@@ -303,7 +306,7 @@ def check_interactions(
         rules += [
             (_is_missing(column, schema[column]), MISSING[TIMESTAMP]),
             *([(pl.col(NAIVE), NAIVE_TIME)] if timezone is None else []),
-            (pl.col(TIME).is_null(), BAD_TIME),
+            (pl.col(TIME).is_null() | (pl.col(TIME) < pl.lit(_FIRST).cast(pl.Datetime("us", "UTC"))), BAD_TIME),
             (pl.col(TIME) > now, FUTURE_TIME),
         ]
     else:
@@ -318,12 +321,12 @@ def check_attributes(
     """Items or users: the id (`key`, in the file `column`) in its table's type, the other `columns` as given.
 
     Strings, lists of strings, numbers and truth values stay; an empty string is null; dates become ISO
-    strings and whatever is nested deeper becomes JSON.
+    strings, lists of lists one list, and objects JSON.
 
     Returns
     -------
     tuple
-        (key, attributes ..., line), (line, reason, raw)
+        (key, attributes ..., FILE_LINE), (line, reason, raw)
     """
     schema = frame.collect_schema()
     text = id_text(column, schema[column])
@@ -338,13 +341,16 @@ def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     if dtype == pl.String:
         return pl.when(column != "").then(column).alias(name)
-    if isinstance(dtype, pl.List | pl.Array) and not dtype.inner.is_nested():
-        return column.cast(pl.List(pl.String))
     if isinstance(dtype, pl.List | pl.Array):
-        inner = pl.element().struct.json_encode() if dtype.inner == pl.Struct else pl.element().cast(pl.String)
-        return column.cast(pl.List(dtype.inner)).list.eval(inner)
+        inner, column = dtype.inner, column.cast(pl.List(dtype.inner))
+        while isinstance(inner, pl.List | pl.Array):  # [["Makeup", "Nails"], ["Gifts"]]
+            flat = pl.element().cast(pl.List(inner.inner)).explode(empty_as_null=False, keep_nulls=False)
+            inner, column = inner.inner, column.list.eval(flat)
+        if inner == pl.Struct:
+            return column.list.eval(_json(pl.element()))
+        return column.cast(pl.List(pl.String))
     if dtype == pl.Struct:
-        return column.struct.json_encode()
+        return _json(column)
     if dtype.is_integer():
         return column.cast(pl.Int64)
     if dtype.is_float() or dtype.is_decimal():
@@ -354,6 +360,10 @@ def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Datetime):
         return column.dt.to_string("iso:strict")
     return column.cast(pl.String, strict=False)
+
+
+def _json(value: pl.Expr) -> pl.Expr:
+    return pl.when(value.is_not_null()).then(value.struct.json_encode())
 
 
 def _is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -371,12 +381,11 @@ def _ours(name: str) -> str:
 def _divide(
     frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rules: list[tuple[pl.Expr, str]]
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    line, reason = (
-        pl.col(FILE_LINE).alias(LINE),
-        pl.coalesce(pl.col(DEFECT), first_reason(*rules)).alias(REASON),
-    )
+    reason = pl.coalesce(pl.col(DEFECT), first_reason(*rules)).alias(DEFECT)
     judged = frame.with_columns(value.alias(_ours(name)) for name, value in values.items())
     ours = [pl.col(_ours(name)).alias(name) for name in values]
-    good = judged.select(*ours, line, reason).filter(pl.col(REASON).is_null()).drop(REASON)
-    bad = judged.select(line, reason, pl.col(FILE_RAW).alias(RAW)).filter(pl.col(REASON).is_not_null())
-    return good, bad.with_columns(pl.col(REASON).cast(pl.String))
+    good = judged.select(*ours, FILE_LINE, reason).filter(pl.col(DEFECT).is_null()).drop(DEFECT)
+    bad = judged.select(FILE_LINE, reason, FILE_RAW).filter(pl.col(DEFECT).is_not_null())
+    return good, bad.select(
+        pl.col(FILE_LINE).alias(LINE), pl.col(DEFECT).cast(pl.String).alias(REASON), pl.col(FILE_RAW).alias(RAW)
+    )

@@ -123,7 +123,7 @@ DATA_SETS: Final[Mapping[str, DataSet]] = {
             RemoteFile(
                 name="ml-latest-small.zip",
                 url="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
-                # the archive has been packed anew more than once: its files carry the checksums
+                # no checksum is published for the archive, which has been packed anew: its files carry theirs
                 members={
                     "ml-latest-small/ratings.csv": RemoteFile(
                         name="ratings.csv",
@@ -209,11 +209,15 @@ def fetch(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fetched = []
+        missing = [file for file in data_sets[name].files if _is_missing(file, folder)]
+        by_hand = (
+            f"without a network, bring another way and put into {folder}: {'; '.join(map(_told, missing))}; "
+            "then run the command again, which checks them"
+        )
         for file in data_sets[name].files:
-            parts = [file] if file.members is None else list(file.members.values())
-            wanted = any(_problem(folder / part.name, part) for part in parts)
+            wanted = file in missing
             if wanted:
-                _bring(file, folder, opener or _open, progress)
+                _bring(file, folder, opener or _open, progress, by_hand)
             fetched += [
                 FetchedFile(
                     path=(folder / part.name).as_posix(),
@@ -221,7 +225,7 @@ def fetch(
                     sha256=_digest(folder / part.name, "sha256"),
                     downloaded=wanted,
                 )
-                for part in parts
+                for part in _parts(file)
             ]
     except OSError as error:
         reason = error.strerror or error
@@ -229,15 +233,24 @@ def fetch(
     return FetchReport(name=name, folder=folder.as_posix(), files=tuple(fetched), notes=data_sets[name].notes)
 
 
-def _bring(file: RemoteFile, folder: Path, opener: Opener, progress: Progress | None) -> None:
-    """Put one file, or what one archive holds, into place."""
+def _parts(file: RemoteFile) -> list[RemoteFile]:
+    """The file itself, or what it becomes unpacked."""
+    return [file] if file.members is None else list(file.members.values())
+
+
+def _is_missing(file: RemoteFile, folder: Path) -> bool:
+    return any(_problem(folder / part.name, part) for part in _parts(file))
+
+
+def _bring(file: RemoteFile, folder: Path, opener: Opener, progress: Progress | None, by_hand: str) -> None:
+    """Put one file, or what one archive holds, into place; `by_hand` says what to do where that fails."""
     target = folder / file.name
     if file.members is not None and target.is_file() and not _problem(target, file):
         _unpack(target, file, folder)  # brought by hand; it stays
         return
     aside = _aside(target)
     try:
-        _download(file, aside, folder, opener, progress)
+        _download(file, aside, opener, progress, by_hand)
         if file.members is None:
             aside.replace(target)
         else:
@@ -246,12 +259,8 @@ def _bring(file: RemoteFile, folder: Path, opener: Opener, progress: Progress | 
         aside.unlink(missing_ok=True)
 
 
-def _download(file: RemoteFile, aside: Path, folder: Path, opener: Opener, progress: Progress | None) -> None:
+def _download(file: RemoteFile, aside: Path, opener: Opener, progress: Progress | None, by_hand: str) -> None:
     """Write the answer to `aside` and check it."""
-    by_hand = (
-        f"without a network, bring the file{_described(file)} another way, put it into {folder} as "
-        f"{file.name} and run the command again"
-    )
     with aside.open("wb") as out:
         try:
             with opener(file.url) as answer:
@@ -329,11 +338,13 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def _described(file: RemoteFile) -> str:
-    """Size and checksum in brackets, as far as they are known."""
-    known = [f"{file.size} bytes"] if file.size is not None else []
+def _told(file: RemoteFile) -> str:
+    """Name, and in brackets address, size and checksum as far as they are known, and what an archive holds."""
+    known = [file.url] if file.url else []
+    known += [f"{file.size} bytes"] if file.size is not None else []
     known += [file.checksum.replace(":", " ")] if file.checksum else []
-    return f" ({', '.join(known)})" if known else ""
+    unpacked = f" or, unpacked, its {', '.join(map(_told, _parts(file)))}" if file.members else ""
+    return file.name + (f" ({', '.join(known)})" if known else "") + unpacked
 
 
 def _plain(error: object) -> str:

@@ -54,7 +54,7 @@ def guess(log: str | Path, items: str | Path | None = None) -> tuple[str, Findin
     if catalogue_sample is not None:
         catalogue = guess_catalogue(catalogue_sample, sample.frame[guessed.columns[ITEM_ID]])
         guessed.found += catalogue.found
-        guessed.unsure += catalogue.unsure
+        guessed.unsure = catalogue.unsure + guessed.unsure  # whose items these are matters most
     tree = _tree(sample, guessed, catalogue_sample, catalogue)
     findings = Findings(found=tuple(guessed.found), unsure=tuple(guessed.unsure))
     return configuration(tree, findings.unsure), findings
@@ -102,7 +102,9 @@ def _tree(
     if catalogue_sample is not None and catalogue is not None:
         # a file without names gets one for what readers of reports see
         nameless = catalogue_sample.format == "csv" and not catalogue_sample.header
-        title = {catalogue.text[0]: "title"} if nameless and catalogue.text else {}
+        title = (
+            {catalogue.text[0]: "title"} if nameless and set(catalogue.text[:1]) - set(catalogue.categorical) else {}
+        )
         tree["items"] = _source(catalogue_sample, {ITEM_ID: catalogue.item_id}, root, title) | {
             "text": [title.get(name, name) for name in catalogue.text],
             "categorical": {

@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from recsys.config import RESERVED
 from recsys.data.sniff import Sample, known_share, looks_numeric, share
 from recsys.errors import InputError
 
@@ -47,7 +48,11 @@ def guess_catalogue(sample: Sample, log_items: pl.Series) -> CatalogueGuess:
         values = frame[name]
         if name == result.item_id:
             continue
-        if values.dtype == pl.List(pl.String):
+        if name in RESERVED:
+            if values.dtype in (pl.String, pl.List(pl.String)):
+                titles.append(name)
+            continue
+        if values.dtype in (pl.List(pl.String), pl.List(pl.List(pl.String))):
             result.categorical[name] = None
             others.append(name)
             continue
@@ -100,18 +105,36 @@ def _guess_id(sample: Sample, log_items: pl.Series) -> CatalogueGuess:
     result = CatalogueGuess(item_id=best)
     shown = repr(best) if sample.header or sample.format != "csv" else f"field {best.removeprefix('column_')}"
     told = f"{len(frame):,} items in {sample.path}, item_id = {shown}: it holds {known:.0%} of the log's items."
+    count = _renumbered(log_items)
+    if count and known < 1:
+        result.unsure.append(
+            f"THE CATALOGUE IS PROBABLY JOINED WRONGLY: the log numbers its {count:,} items without a gap, as logs do "
+            f"whose ids were replaced, and {sample.path} (item_id = {shown}) has gaps where the log has none, so that "
+            f"{known:.0%} of the numbers meet says nothing, and titles and attributes would go to other items. Name a "
+            "file of the two ids (the log's, the catalogue's) in items.id_map, or run without the catalogue: --set "
+            "items=none."
+        )
+        return result
     (result.found if known >= 0.5 else result.unsure).append(told)
     if known < 0.5:
         result.unsure.append(
             "If the catalogue numbers the items in another way than the log, name a file of the two ids in "
             "items.id_map."
         )
-    elif sample.format == "csv" and not sample.header and looks_numeric(frame[best]):
+    elif best != log_items.name and looks_numeric(frame[best]) and looks_numeric(log_items):
         result.unsure.append(
-            "Log and catalogue number the items, and no header says that the numbers are the same; look at "
+            "Log and catalogue number the items, and no common name says that the numbers are the same; look at "
             "a few items, and if they differ, name a file of the two ids in items.id_map."
         )
     return result
+
+
+def _renumbered(log_items: pl.Series) -> int:
+    """How many items a log has that numbers them 1, 2, 3, ... (or from 0) without a gap; else 0."""
+    numbers = log_items.cast(pl.Int64, strict=False).drop_nulls().unique().sort()
+    if len(numbers) < 20 or numbers[0] not in (0, 1) or numbers[-1] - numbers[0] + 1 > len(numbers):
+        return 0
+    return len(numbers)
 
 
 def _separator(values: pl.Series) -> str | None:

@@ -170,12 +170,15 @@ def _take_time(sample: Sample, free: list[str], named: str | None, result: LogGu
         unit = _unit(values)
         if name != named and unit is None:
             continue
-        readable, naive = _moments(values)
+        readable, naive, unread = _moments(values)
         if readable < _READABLE:
             if name == named and len(values):
+                then = (
+                    "ingest rejects such rows" if name == TIMESTAMP else "it was left out; rewrite it to have the order"
+                )
                 result.unsure.append(
-                    f"The column {name!r} is named like a time, but values such as {str(values[0])!r} are "
-                    "neither ISO 8601 nor seconds since 1970: it was left out; rewrite it to have the order."
+                    f"The column {name!r} is named like a time, but values such as {unread!r} are "
+                    f"neither ISO 8601 nor seconds since 1970: {then}."
                 )
             continue
         take(
@@ -205,7 +208,9 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
     if ITEM_ID in missing and catalogue is not None and ids:
         known = {name: _known(frame[name], catalogue) for name in ids}
         best = max(ids, key=lambda name: known[name])
-        if known[best] > 0.5 and sum(share == known[best] for share in known.values()) == 1:
+        # numbers of users and of items overlap by chance: only a clear lead says something
+        second = max((share for name, share in known.items() if name != best), default=0.0)
+        if known[best] > 0.5 and second < known[best] - 0.2:
             take(ITEM_ID, best, f"taken because the catalogue knows {known[best]:.0%} of its values.")
             ids.remove(best)
             missing.remove(ITEM_ID)
@@ -280,13 +285,14 @@ def _unit(values: pl.Series) -> str | None:
     return None
 
 
-def _moments(values: pl.Series) -> tuple[float, bool]:
-    """The share of values that ingest can read as times, and whether some of them have no zone."""
+def _moments(values: pl.Series) -> tuple[float, bool, str]:
+    """The share of values that ingest can read as times, whether some have no zone, and one that it cannot read."""
     if not len(values) or values.dtype == pl.Boolean:
-        return 0.0, False
+        return 0.0, False, "" if values.is_empty() else str(values[0])
     head = values.head(100_000).alias(TIMESTAMP).to_frame().lazy()
-    told = with_time(head, TIMESTAMP, "auto", "UTC").select(TIME, NAIVE).collect()
-    return share(told[TIME].is_not_null()), bool(told[NAIVE].any())
+    told = with_time(head, TIMESTAMP, "auto", "UTC").select(TIMESTAMP, TIME, NAIVE).collect()
+    unread = told.filter(pl.col(TIME).is_null())[TIMESTAMP].head(1).to_list()
+    return share(told[TIME].is_not_null()), bool(told[NAIVE].any()), str(*unread)
 
 
 def _known(values: pl.Series, catalogue: pl.DataFrame) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,7 +62,7 @@ _CATALOGUE_ID: Final = "__catalogue_id"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestReport:
-    """What one reading of the sources did; JSON-friendly by `to_dict`."""
+    """What one reading of the sources did; plain values by `dataclasses.asdict`."""
 
     versions: TableVersions
     rows_read: dict[str, int]  # by table; a line of sequences counts once for each of its events
@@ -74,10 +74,6 @@ class IngestReport:
     tied_share: float | None  # of the log's events: share whose user and time another one has too
     digests: dict[str, str]  # by file: sha256 (hex)
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -152,6 +148,8 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     quarantine(root, checked, now)
     for rows_now in checked:
         refuse(root, rows_now)
+    if ITEMS in sources:
+        _need_known_items(root, checked[0].good, checked[1].good, found[ITEMS][0].name)
     changes = [merge_interactions(root, checked[0].good, [file.rows for file in files[INTERACTIONS]], ends)]
     changes += [merge_attributes(root, c.table, _KEYS[c.table][0], c.good) for c in checked[1:]]
     for change in reversed(changes):  # the log last: a new event's item is in the catalogue before it
@@ -198,7 +196,8 @@ def _match_columns(table: str, section: SourceSettings, rows: Rows) -> dict[str,
         if theirs in rows.columns:
             matched[ours] = theirs
         elif ours in declared or ours not in optional:
-            one = " (its only one; is the separator right?)" if len(rows.columns) == 1 else ""
+            alone = len(rows.columns) == 1 and rows.file.format == "csv"
+            one = " (its only one; is the separator right?)" if alone else ""
             raise InputError(
                 f"{rows.file.name} has no column {theirs!r} for {table}.columns.{ours}; "
                 f"the nearest that it has: {nearest(theirs, rows.columns)}{one}."
@@ -213,12 +212,30 @@ def _need_rows(table: str, found: Sequence[SourceFile], there: bool) -> None:
 
 
 def _need_attributes(settings: ItemSettings, columns: Sequence[str]) -> None:
-    known = [column for column in columns if column not in (LINE, ITEM_ID)]
+    known = [column for column in columns if column != ITEM_ID]
     for key, names in (("text", settings.text), ("categorical", tuple(settings.categorical))):
         for name in names:
             if name not in known:
                 near = f"; the nearest: {nearest(name, known)}" if known else ""
                 raise InputError(f"items.{key} names {name!r} and the catalogue has no such attribute{near}.")
+
+
+def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: str) -> None:
+    """A first catalogue without one item of the log is another one, or names its items in another way."""
+    if warehouse.latest_version(root, ITEMS) is not None:
+        return  # what is read now may be new items alone
+    logs = [log.lazy()]
+    if warehouse.latest_version(root, INTERACTIONS) is not None:
+        logs.append(warehouse.scan(root, INTERACTIONS))
+    for seen in logs:
+        ids = seen.select(ITEM_ID).unique().collect(engine="streaming")[ITEM_ID]
+        if items[ITEM_ID].is_in(ids.implode()).any():
+            return
+    raise InputError(
+        f"None of the {len(items)} items of {name} is in the log, whose ids look like {log[ITEM_ID].min()!r} and the "
+        f"catalogue's like {items[ITEM_ID].min()!r}; check items.columns.item_id, name a file of the two ids in "
+        "items.id_map, or leave the catalogue out with --set items=none."
+    )
 
 
 def _read_id_map(settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
@@ -297,11 +314,11 @@ def _check(
             lazy = check_attributes(file.rows.frame, key, file.columns[key], id_type=id_type, columns=file.rows.columns)
         with reading(file.rows.file):
             ours, broken = pl.collect_all(lazy, engine="streaming")
-        if not ours[LINE].is_sorted():  # records of several lines come last
-            ours = ours.sort(LINE, maintain_order=True)
+        if not ours[FILE_LINE].is_sorted():  # records of several lines come last
+            ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
             ours = _mark_open_end(ours, broken, index, file.rows.open_end)
-        good.append(ours.drop(LINE))
+        good.append(ours.drop(FILE_LINE))
         rejected.append(broken.with_columns(pl.lit(file.rows.file.name).alias(SOURCE)))
     rows = pl.concat(good) if table == INTERACTIONS else concat_alike(good)
     unmapped = 0
@@ -320,8 +337,8 @@ def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_en
     """OPEN_END: the file's index in the rows of its last line when that line has no end, else null."""
     if not open_end:
         return ours.with_columns(pl.lit(None, dtype=pl.Int32).alias(OPEN_END))
-    last = max((frame[LINE].max() or 0 for frame in (ours, broken)), default=0)
-    return ours.with_columns(pl.when(pl.col(LINE) == last).then(pl.lit(index, dtype=pl.Int32)).alias(OPEN_END))
+    last = max(lines.max() or 0 for lines in (ours[FILE_LINE], broken[LINE]))
+    return ours.with_columns(pl.when(pl.col(FILE_LINE) == last).then(pl.lit(index, dtype=pl.Int32)).alias(OPEN_END))
 
 
 def _translate(items: pl.DataFrame, id_map: pl.DataFrame, id_type: Any) -> tuple[pl.DataFrame, int]:

@@ -26,7 +26,7 @@ from recsys.columns import (
 )
 from recsys.config import FilterSettings, ItemSettings, Settings
 from recsys.data.sequences import Sequences, from_sorted_frame
-from recsys.data.splits import Split, check_no_leak, split_sequences
+from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
@@ -101,6 +101,12 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     )
     recode = np.concatenate([[0], vocabulary.encode(every_id)]).astype(np.int32)  # [distinct + 1]
     split = _recode(split, recode)
+    check_vocabulary(
+        np.isin(np.arange(1, vocabulary.size + 1), split.train.items),
+        np.zeros(vocabulary.size, dtype=bool)
+        if items is None
+        else vocabulary.items.is_in(items[ITEM_ID].implode()).to_numpy(),
+    )
     lengths = split.serving.lengths
     return Dataset(
         vocabulary=vocabulary,
@@ -179,7 +185,7 @@ def _as_text(dtype: pl.DataType, name: str) -> pl.Expr:
 
 
 def _as_values(dtype: pl.DataType, name: str, separator: str | None) -> pl.Expr:
-    """A categorical attribute as List(String), empty where missing."""
+    """A categorical attribute as List(String) without blanks around or between values, empty where missing."""
     column = pl.col(name)
     if dtype == pl.List:
         values = column.cast(pl.List(pl.String))
@@ -187,7 +193,8 @@ def _as_values(dtype: pl.DataType, name: str, separator: str | None) -> pl.Expr:
         values = column.cast(pl.String).str.split(separator)
     else:
         values = pl.concat_list(column.cast(pl.String))
-    return values.list.drop_nulls().fill_null([]).alias(name)
+    stripped = values.list.eval(pl.element().str.strip_chars())
+    return stripped.list.eval(pl.element().filter(pl.element() != "")).fill_null([]).alias(name)
 
 
 def _recode(split: Split, recode: np.ndarray) -> Split:

@@ -11,6 +11,7 @@ doubled quotes. With a longer separator ("::") a quote is a character like any o
 from __future__ import annotations
 
 import csv
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,19 +36,20 @@ from recsys.data.contracts import (
     no_reason,
 )
 from recsys.data.sources import SourceFile, TextFile, digest_file, read_text
-from recsys.errors import InputError
+from recsys.errors import InputError, first_line
 
 _LONGEST_RECORD: Final = 1000  # lines that one quoted field may span; a stray quote swallows no more than these
 _WRITTEN: Final = pl.col(FILE_RAW) != ""  # an empty line is no row
 _SAMPLE: Final = 10_000  # lines of a jsonl file whose keys are looked at before all of them are
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\r]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rows:
     """One file's rows.
 
-    `frame` holds the file's own columns and three of ours: FILE_LINE (Int64, from 1; the row's number in
-    formats without lines), FILE_RAW (the row as it came), DEFECT (a reason, or null).
+    `frame` holds the file's own columns (of jsonl those wanted) and three of ours: FILE_LINE (Int64, from 1; the
+    row's number in formats without lines), FILE_RAW (the row as it came), DEFECT (a reason, or null).
     """
 
     file: SourceFile
@@ -83,9 +85,10 @@ def read_rows(
     columns: tuple[str, ...]
     with reading(file):
         if file.format == "parquet":
-            return _read_parquet(file)
+            return _typed(file, pl.scan_parquet(file.path, glob=False, hive_partitioning="=" in file.path))
         if file.format == "delta":
-            return _read_delta(file)
+            digest_file(file)  # says in our words that there is no table
+            return _typed(file, pl.scan_delta(file.path))
         text = read_text(file, settings.encoding, scratch, marks)
         if file.format == "sequences":
             frame, columns = _sequences(text), (USER_ID, ITEM_ID)
@@ -93,6 +96,7 @@ def read_rows(
             frame, columns = _jsonl(file, text, scratch, wanted)
         else:
             frame, columns = _csv(file, text, settings.fields)
+        _check_names(file, columns)
         return Rows(
             file=file,
             frame=frame,
@@ -104,14 +108,19 @@ def read_rows(
         )
 
 
+def _check_names(file: SourceFile, columns: Sequence[str]) -> None:
+    taken = [name for name in columns if name in (FILE_LINE, FILE_RAW, DEFECT)]
+    if taken:
+        raise InputError(f"{file.name} has a column named {taken[0]!r}, a name that recsys needs itself; rename it.")
+
+
 @contextmanager
 def reading(file: SourceFile) -> Iterator[None]:
     """Turn what polars says about a file into one sentence."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise InputError(f"{file.name} cannot be read as {file.format} ({file.path}): {first}.") from None
+        raise InputError(f"{file.name} cannot be read as {file.format} ({file.path}): {first_line(error)}.") from None
 
 
 def _lines(text: TextFile) -> pl.LazyFrame:
@@ -127,15 +136,22 @@ def _lines(text: TextFile) -> pl.LazyFrame:
 
 def _csv(file: SourceFile, text: TextFile, fields: Sequence[str] | None) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     body, separator = _lines(text), file.separator
-    if not separator:
-        raise InputError(f"{file.name}: the separator is empty; set it to the characters between two fields.")
+    if not separator or "\n" in separator:
+        raise InputError(f"{file.name}: the separator is {separator!r}; set it to the characters between two fields.")
     if fields is None:
         header = body.filter(_WRITTEN).head(1).collect()
         if header.is_empty():
             raise InputError(f"{file.name} is empty ({file.path}); a csv file needs at least its header line.")
-        fields = _split_header(header.item(0, FILE_RAW), separator)
+        line: str = header.item(0, FILE_RAW)
+        if _CONTROL.search(line.replace(separator, "")):
+            raise InputError(
+                f"{file.name} is no csv file: its header line holds control characters ({line[:40]!r}); unpack it, set "
+                "its encoding or format, or end its lines with a line feed."
+            )
+        fields = split_line(line, separator)
         body = body.filter(pl.col(FILE_LINE) > header.item(0, FILE_LINE))
-    names = tuple(name.strip() for name in fields)
+    # a table's row numbers, and separators at the ends of lines, have no name
+    names = tuple(name.strip() or f"column_{place}" for place, name in enumerate(fields, 1))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{file.name} has two columns named {twice[0]!r}; rename one, or name them by fields.")
@@ -148,8 +164,14 @@ def _csv(file: SourceFile, text: TextFile, fields: Sequence[str] | None) -> tupl
     return body.select(*columns, FILE_LINE, FILE_RAW, defect.alias(DEFECT)), names
 
 
-def _split_header(line: str, separator: str) -> list[str]:
-    return line.split(separator) if len(separator) > 1 else next(csv.reader([line], delimiter=separator))
+def split_line(line: str, separator: str) -> list[str]:
+    """The fields of one line; where the quotes in it make no sense they are characters like any other."""
+    if len(separator) > 1 or '"' not in line:
+        return line.split(separator)
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # a lone carriage return, a field beyond 128 KB
+        return line.split(separator)
 
 
 def _split_plain(body: pl.LazyFrame, n: int, separator: str) -> tuple[pl.LazyFrame, list[pl.Expr], pl.Expr]:
@@ -277,12 +299,22 @@ def _jsonl(
         values = table.select(objects.alias("__object"))["__object"]
         if values.null_count() == len(values):
             return table.lazy(), ()
-        decoded = values.str.json_decode(infer_schema_length=None)
+        try:
+            decoded = values.str.json_decode(infer_schema_length=None)
+        except pl.exceptions.PolarsError as error:
+            raise InputError(
+                f"{file.name}: the values of one key do not go together ({first_line(error)}); "
+                "write each key's values in one form."
+            ) from None
         columns = tuple(field.name for field in decoded.dtype.fields)  # type: ignore[attr-defined]
         return table.with_columns(decoded.struct.unnest()).lazy(), columns
     keys = _keys(checked.head(_SAMPLE))
-    if not set(wanted) <= set(keys):
-        keys = _keys(checked)
+    rare = [key for key in wanted if key not in keys]
+    if rare:
+        has = [objects.str.json_path_match(_json_path(key)).is_not_null().any().alias(key) for key in rare]
+        keys += [
+            key for key, there in checked.select(has).collect(engine="streaming").row(0, named=True).items() if there
+        ]
     columns = tuple(key for key in wanted if key in keys)
     if not columns:
         return checked, tuple(keys)
@@ -294,17 +326,13 @@ def _jsonl(
     except pl.exceptions.PolarsError:  # some line is broken: look at each
         paths = [objects.str.json_path_match(_json_path(key)).alias(key) for key in columns]
         checked.with_columns(paths).sink_parquet(staged)
-    return pl.scan_parquet(staged, glob=False), columns
+    return pl.scan_parquet(staged, glob=False), (*columns, *(key for key in keys if key not in columns))
 
 
-def _keys(checked: pl.LazyFrame) -> tuple[str, ...]:
+def _keys(checked: pl.LazyFrame) -> list[str]:
+    """The keys of a sample's objects, in order of first appearance."""
     good = checked.filter(pl.col(DEFECT).is_null()).select(FILE_RAW).collect(engine="streaming")
-    if good.is_empty():
-        return ()
-    return tuple(
-        field.name
-        for field in good[FILE_RAW].str.json_decode(infer_schema_length=None).dtype.fields  # type: ignore[attr-defined]
-    )
+    return list(dict.fromkeys(key for line in good[FILE_RAW] for key in json.loads(line, strict=False)))
 
 
 def _json_path(key: str) -> str:
@@ -315,18 +343,9 @@ def _json_path(key: str) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _read_parquet(file: SourceFile) -> Rows:
-    frame = pl.scan_parquet(file.path, glob=False, hive_partitioning="=" in file.path)
-    return _typed(file, frame)
-
-
-def _read_delta(file: SourceFile) -> Rows:
-    digest_file(file)  # says in our words that there is no table
-    return _typed(file, pl.scan_delta(file.path))
-
-
 def _typed(file: SourceFile, frame: pl.LazyFrame) -> Rows:
     columns = tuple(frame.collect_schema().names())
+    _check_names(file, columns)
     numbered = frame.with_row_index(FILE_LINE, offset=1).with_columns(
         pl.col(FILE_LINE).cast(pl.Int64),
         pl.struct(columns).struct.json_encode().alias(FILE_RAW),

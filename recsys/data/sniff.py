@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import tempfile
 from collections import Counter
@@ -16,9 +15,9 @@ import pyarrow.fs
 
 from recsys.config import Format, SourceSettings
 from recsys.data.contracts import DEFECT
-from recsys.data.readers import read_rows
+from recsys.data.readers import read_rows, split_line
 from recsys.data.sources import SourceFile, is_url
-from recsys.errors import InputError
+from recsys.errors import InputError, first_line
 
 SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
 SAMPLE_ROWS: Final = 200_000  # of a Parquet file or a Delta table
@@ -31,7 +30,8 @@ _NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _NUMBERS: Final = rf"^\s*(?:{_NUMBER.pattern})\s*$"
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
 _KNOWN_NAME: Final = re.compile(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)")
-_NAME: Final = re.compile(r"[^\W\d][\w .:/#-]*")
+_NAME: Final = re.compile(r"([^\W\d][\w .:/#-]*)?")  # a table's row numbers have an empty one
+_LONGEST: Final = 100  # lines that one quoted field may span here
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,10 +71,12 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     lines = [line for line in text.removeprefix("\ufeff").split("\n")[:_LINES] if line.strip("\r")]
     if not lines:
         raise InputError(f"{path} has no line end in its first {limit >> 20} MB; that is no log that recsys reads.")
+    if "\r" in lines[0].rstrip("\r"):
+        raise InputError(f"{path} ends its lines with a carriage return alone; write line feeds and look again.")
     kind, separator, header = _shape(path, [line.rstrip("\r") for line in lines])
     columns = None
     if kind == "csv" and not header:
-        columns = tuple(f"column_{i}" for i in range(1, len(_split(lines[0].rstrip("\r"), separator)) + 1))
+        columns = tuple(f"column_{i}" for i in range(1, len(split_line(lines[0].rstrip("\r"), separator)) + 1))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "sample.txt"
         copy.write_text(text, encoding="utf-8", newline="")
@@ -86,6 +88,8 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
         if len(rows.columns) > _COLUMNS:
             raise InputError(f"{path} is one JSON object of {len(rows.columns)} keys; write one object a line.")
         frame = rows.frame.select(*rows.columns, DEFECT).collect()
+    if frame.is_empty():
+        raise InputError(f"{path} has a header line and no rows; there is nothing to look at.")
     if frame[DEFECT].null_count() == 0:
         raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
     return Sample(
@@ -140,7 +144,7 @@ def _head(path: str, limit: int) -> tuple[bytes, bool]:
                 blocks.append(block)
                 size += len(block)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from None
+        raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
     return b"".join(blocks)[:limit], size <= limit
 
 
@@ -169,11 +173,12 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
         return "jsonl", ",", False
     if start.startswith("["):
         raise InputError(f"{path} is one JSON array; write one object a line.")
-    best, separator = 1, ""
-    for candidate in _SEPARATORS:
-        usual, share = _fields(lines, candidate)
-        if share >= _CONSISTENT and usual > best:
-            best, separator = usual, candidate
+    best, separator = _separate(lines)
+    if not separator:
+        joined = _join_quoted(lines)
+        best, separator = _separate(joined)
+        if separator:
+            lines = joined
     words = [len(line.split()) for line in lines]
     if separator in ("", "\t") and best <= 2 and _are_sequences(lines, words):
         return "sequences", ",", False
@@ -186,20 +191,39 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
                 f"{shown!r}); export it as csv, jsonl or Parquet."
             )
         separator = " "
-    return "csv", separator, _has_header([_split(line, separator) for line in lines])
+    return "csv", separator, _has_header([split_line(line, separator) for line in lines])
+
+
+def _separate(lines: list[str]) -> tuple[int, str]:
+    """(fields a line, separator) that nearly all lines agree on, the most fields; (1, "") where they do not."""
+    best, separator = 1, ""
+    for candidate in _SEPARATORS:
+        usual, share = _fields(lines, candidate)
+        if share >= _CONSISTENT and usual > best:
+            best, separator = usual, candidate
+    return best, separator
+
+
+def _join_quoted(lines: list[str]) -> list[str]:
+    """Lines of one quoted field as one: those from an odd number of quotes to the next odd number."""
+    records: list[str] = []
+    opened = 0  # lines in the record that is open
+    for line in lines:
+        odd = line.count('"') % 2 == 1
+        if 0 < opened < _LONGEST:
+            records[-1] += "\n" + line
+            opened = 0 if odd else opened + 1
+        else:
+            records.append(line)
+            opened = 1 if odd else 0
+    return records
 
 
 def _fields(lines: list[str], separator: str) -> tuple[int, float]:
     """The usual number of fields, and the share of the lines that have it."""
-    counts = Counter(len(_split(line, separator)) for line in lines)
+    counts = Counter(len(split_line(line, separator)) for line in lines)
     usual, times = counts.most_common(1)[0]
     return usual, times / len(lines)
-
-
-def _split(line: str, separator: str) -> list[str]:
-    if len(separator) > 1 or '"' not in line:
-        return line.split(separator)
-    return next(csv.reader([line], delimiter=separator))
 
 
 def _are_sequences(lines: list[str], words: list[int]) -> bool:
@@ -212,12 +236,14 @@ def _are_sequences(lines: list[str], words: list[int]) -> bool:
 def _has_header(rows: list[list[str]]) -> bool:
     """Names in the first line: words that do not come again below, known ones or above numbers or times."""
     first, rest = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
-    if len(set(first)) < len(first) or not all(_NAME.fullmatch(cell) for cell in first):
+    if not any(first) or not all(_NAME.fullmatch(cell) for cell in first):
         return False
-    if any(re.fullmatch(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)", cell) for cell in first) and all(
-        cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)
+    if any(_KNOWN_NAME.fullmatch(cell) for cell in first) and all(
+        not cell or cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)
     ):
         return True
+    if len(set(first)) < len(first):
+        return False
     return any(
         rest and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in column)
         for column in ([row[i].strip() for row in rest] for i in range(len(first)))
@@ -228,7 +254,7 @@ def _typed_sample(path: str, kind: Format, frame: pl.LazyFrame) -> Sample:
     try:
         rows = frame.head(SAMPLE_ROWS + 1).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0].rstrip('.')}.") from None
+        raise InputError(f"{path} cannot be read as {kind}: {first_line(error)}.") from None
     if rows.is_empty():
         raise InputError(f"{path} is empty; there is nothing to look at.")
     return Sample(

@@ -23,7 +23,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.config import Format, SourceSettings
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError, first_line
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
 _COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
@@ -177,7 +177,7 @@ def _expand_url(declared: str, url: str) -> list[str]:
         selector = pyarrow.fs.FileSelector(inside, recursive=True, allow_not_found=True)
         files = [f.path for f in store.get_file_info(selector) if f.type == pyarrow.fs.FileType.File]
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(f"The source {declared} cannot be reached: {_first_line(error)}.") from None
+        raise _blame(url, error)(f"The source {declared} cannot be reached: {first_line(error)}.") from None
     prefix = base.removesuffix(inside)  # what a path of the store lacks to be a URL
     urls = sorted(f"{prefix}{path}" for path in files)
     if _is_glob(rest):
@@ -226,6 +226,10 @@ def _codec(name: str, encoding: str) -> str:
         known = sorted({*encodings.aliases.aliases, *encodings.aliases.aliases.values(), "utf-8", "latin-1"})
         near = difflib.get_close_matches(encoding.lower(), known, n=1, cutoff=0.0)[0]
         raise InputError(f"{name}: there is no encoding {encoding!r}; did you mean {near!r}?") from None
+    try:
+        "".encode(codec)
+    except LookupError:  # base64 and its like
+        raise InputError(f"{name}: {encoding!r} is no encoding of text; set utf-8, latin-1 or what it is.") from None
     return "utf-8" if codec == "utf-8-sig" else codec
 
 
@@ -336,12 +340,14 @@ def _decode(file: SourceFile, blocks: Iterator[bytes], codec: str) -> Iterator[s
             yield decoder.decode(block)
         yield decoder.decode(b"", final=True)
     except UnicodeError as error:
-        raise InputError(f"{file.name} is not {codec}: {_first_line(error)}; set its encoding.") from None
+        raise InputError(f"{file.name} is not {codec}: {first_line(error)}; set its encoding.") from None
 
 
-def _unreadable(file: SourceFile, error: Exception) -> InputError:
-    return InputError(f"{file.name} cannot be read ({file.path}): {_first_line(error)}.")
+def _unreadable(file: SourceFile, error: Exception) -> RecsysError:
+    return _blame(file.path, error)(f"{file.name} cannot be read ({file.path}): {first_line(error)}.")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _blame(path: str, error: Exception) -> type[RecsysError]:
+    """InputError, but for a store that fails otherwise than by not having the file: a second attempt may work."""
+    passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+    return RecsysError if is_url(path) and passing else InputError

@@ -50,9 +50,14 @@ def split_sequences(sequences: Sequences, settings: SplitSettings) -> Split:
     Raises
     ------
     InputError
-        A time split of a log without time, or a cut-off that leaves one side empty.
+        A time split of a log without time, a cut-off that leaves one side empty, no user with three events.
     """
     if settings.strategy == "leave-one-out":
+        if sequences.lengths.max() < 3:
+            raise InputError(
+                f"None of the {len(sequences)} users has three interactions, which split.strategy = "
+                '"leave-one-out" needs to hold out two; give longer histories, or use strategy = "time".'
+            )
         return leave_one_out(sequences)
     if sequences.times is None:
         raise InputError(
@@ -126,7 +131,14 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
     def configured(moment: datetime | None) -> int | None:
         return None if moment is None else round(moment.timestamp() * 1_000_000)
 
-    test_from = configured(settings.test_from) or quantile(1 - test)
+    test_from = configured(settings.test_from)
+    if test_from is None:
+        test_from = quantile(1 - test)
+        if test_from == ordered[0]:
+            raise InputError(
+                f"split.test_fraction = {test:g} cannot divide the log: nearly all of it is of {_iso(test_from)}; "
+                'set split.test_from, or use split.strategy = "leave-one-out".'
+            )
     validation_from = configured(settings.validation_from)
     if validation_from is None:
         before = ordered[ordered < test_from]
@@ -143,7 +155,7 @@ def check_no_leak(split: Split) -> None:
     """Fail the run when training saw what it is measured on.
 
     Time split: no training event at or after the validation cut, no history event at or after its target's cut.
-    Leave-one-out: every training history is a strict prefix of the test history of the same user.
+    Leave-one-out: every training history is the beginning of the same user's validation and test histories.
 
     Raises
     ------
@@ -165,18 +177,43 @@ def check_no_leak(split: Split) -> None:
                     f"(first: user {part.users[user]!r} at {_iso(int(part.times[late[0]]))})."
                 )
         return
-    position = {user: index for index, user in enumerate(split.train.users.to_list())}
+    places = split.train.users.alias("user").to_frame().with_row_index("place")
     for name, asked, further in (("validation", split.validation, 0), ("test", split.test, 1)):
         histories = asked.histories
-        index = np.array([position[user] for user in histories.users.to_list()], dtype=np.int64)
-        trained = split.train.lengths[index]
-        leaked = np.flatnonzero(trained + further != histories.lengths)
+        users = histories.users.alias("user").to_frame()
+        train = split.train.select(users.join(places, on="user", how="left", maintain_order="left")["place"].to_numpy())
+        leaked = np.flatnonzero(train.lengths + further != histories.lengths)
+        if not len(leaked):  # as long as they should be: are they the same events?
+            starts = histories.offsets[:-1]
+            prefix = histories.crop(np.arange(len(histories)), starts, starts + train.lengths)
+            leaked = np.searchsorted(prefix.offsets, np.flatnonzero(train.items != prefix.items), side="right") - 1
         if len(leaked):
             user = int(leaked[0])
             raise RecsysError(
-                f"Leak: user {histories.users[user]!r} trains on {trained[user]} events but the {name} history has "
-                f"{histories.lengths[user]}; training must stop two events before the end."
+                f"Leak: user {histories.users[user]!r} trains on {train.lengths[user]} events but the {name} history "
+                f"has {histories.lengths[user]}; training must be its beginning and stop two events before the end."
             )
+
+
+def check_vocabulary(trained: np.ndarray, in_catalogue: np.ndarray) -> None:
+    """Fail the run when the vocabulary knows an item from held-out rows alone.
+
+    Parameters
+    ----------
+    trained, in_catalogue
+        bool [V], one for each item: it has a training event, the catalogue lists it.
+
+    Raises
+    ------
+    RecsysError
+        A leak; says how many items, and the first one's code.
+    """
+    leaked = np.flatnonzero(~trained & ~in_catalogue)
+    if len(leaked):
+        raise RecsysError(
+            f"Leak: the vocabulary holds {len(leaked)} items that neither a training event nor the catalogue has "
+            f"(first: code {leaked[0] + 1})."
+        )
 
 
 def _held_out(sequences: Sequences, users: np.ndarray, target_index: np.ndarray) -> HeldOut:

@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow import fs
 
 from recsys.data.warehouse import latest_version, table_path
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 from recsys.files import synchronise
 
 ROWS_A_GROUP: Final = 131_072  # of a Parquet file: what a reader skips or reads as one
@@ -67,21 +67,26 @@ def overwrite_streamed(
     expected = latest_version(root, table)
     files: list[_File] = []
     filesystem, folder = _filesystem(path)
+
+    def drop_files() -> None:
+        for file in files:  # no commit names them
+            filesystem.delete_file(f"{folder}/{file.name}")
+
     try:
-        try:
-            filesystem.create_dir(folder, recursive=True)
-            _write_files(filesystem, folder, schema, frames, sorted_by, files)
-            _commit(path, expected, schema, [file.action() for file in files], metadata or {})
-        except BaseException:
-            for file in files:  # no commit names them
-                filesystem.delete_file(f"{folder}/{file.name}")
-            raise
+        filesystem.create_dir(folder, recursive=True)
+        _write_files(filesystem, folder, schema, frames, sorted_by, files)
+    except BaseException:
+        drop_files()
+        raise
+    try:  # from here on an interrupt may come after the commit, and then its files must stay
+        _commit(path, expected, schema, [file.action() for file in files], metadata or {})
     except CommitFailedError:
+        drop_files()
         raise RecsysError(
             f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
         ) from None
     except DeltaError as error:
-        raise RecsysError(f"The table {path} cannot be written: {_first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
     return 0 if expected is None else expected + 1
 
 
@@ -129,7 +134,7 @@ def _write_files(
                 try:
                     writer.write_table(group.select(*schema).to_arrow().cast(arrow_schema))
                 except OSError as error:
-                    raise RecsysError(f"The table {folder} cannot be written: {_first_line(error)}.") from None
+                    raise RecsysError(f"The table {folder} cannot be written: {first_line(error)}.") from None
                 file.rows += len(group)
                 file.last = group[sorted_by][-1] if sorted_by else None
                 group = next(groups, None)
@@ -172,7 +177,3 @@ def _commit(
 def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
     """The file system of a table's folder or URL, and the folder's name there."""
     return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

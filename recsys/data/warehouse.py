@@ -49,7 +49,7 @@ from recsys.columns import (
     VECTOR,
     WEIGHT,
 )
-from recsys.errors import InputError, RecsysError
+from recsys.errors import InputError, RecsysError, first_line
 
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
@@ -263,9 +263,9 @@ def _write(
     except DeltaError as error:
         if "already exists" in str(error):
             raise _conflict(path) from None
-        raise RecsysError(f"The table {path} cannot be written: {_first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
     except OSError as error:
-        raise RecsysError(f"The table {path} cannot be written: {_first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
     return 0 if expected is None else expected + 1
 
 
@@ -290,7 +290,7 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise RecsysError(f"The table {path} cannot be opened: {_first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be opened: {first_line(error)}.") from None
 
 
 def _no_table(root: str | Path, table: str) -> InputError:
@@ -301,7 +301,3 @@ def _conflict(path: str) -> RecsysError:
     return RecsysError(
         f"Another process has written the table {path} in the meantime; this one added nothing to it: run it again."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.text import Whitening
+from features.whitening import Whitening
 from recsys.bundle import Bundle, read_bundle
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE
 from recsys.config import Settings

@@ -48,7 +48,9 @@ def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: 
     title = _metric_label(metric)
     best = dict(measured).get(best_epoch)
     if best is not None:
-        right.plot([best_epoch], [best], "o", markersize=10, markerfacecolor="none", color=OTHER_COLOURS[1])
+        right.plot(
+            [best_epoch], [best], "o", markersize=10, markerfacecolor="none", color=OTHER_COLOURS[1], clip_on=False
+        )
         title += f"; kept: {best:.4f}, epoch {best_epoch}"
     right.set_title(title, loc="left", color=INK)
     right.set_ylim(bottom=0)

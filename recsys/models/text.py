@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from features.text import Whitening
+from features.whitening import Whitening
 from recsys.config import ModelSettings
 from recsys.models.baselines import recency_weights
 

@@ -47,6 +47,7 @@ def recommend(bundle: Bundle, history: Sequence[Any], k: int, *, exclude_seen: b
     query = bundle.queries(items, offsets)  # [1, D]
     if not query.any():
         raise InputError(f"None of the {len(items)} items of the history has a vector in this bundle; give others.")
+    k = min(k, len(bundle.index().codes))
     alone = Sequences(users=pl.Series(USER_ID, ["you"]), items=items, offsets=offsets)
     codes, scores = top_k(bundle.index(), query, alone, k=k, exclude_seen=exclude_seen)
     return _rows(bundle, codes[0], scores[0])
@@ -80,7 +81,7 @@ def similar(bundle: Bundle, item: Any, k: int) -> list[dict[str, Any]]:
     query = (meaning[code] / norms[code]).astype(np.float32)[None, :]
     units = (meaning[others] / norms[others, None]).astype(np.float32)
     scores = exact_scores(query, units, np.zeros(len(others), dtype=np.int64), np.arange(len(others)))
-    codes, scores = best_first(others[None, :], scores[None, :], k)
+    codes, scores = best_first(others[None, :], scores[None, :], min(k, len(others)))
     return _rows(bundle, codes[0], scores[0])
 
 

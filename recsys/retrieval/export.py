@@ -92,12 +92,8 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
         Another export to the same path is running, or the disk does not take the files.
     """
     began = time.perf_counter()
+    target, columns = check(settings.export)
     wanted = settings.export
-    if wanted.path is None:
-        raise InputError("export.path is not set, so there is nowhere to export to; set it.")
-    if "://" in wanted.path:
-        raise InputError(f"export.path = {wanted.path}: exporting to a URL is not yet supported; use a local path.")
-    columns = chosen_columns(wanted)
     files, schema = _open(candidates)
     frames = _batches(files)
     if wanted.layout == "wide":
@@ -112,7 +108,6 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
         raise InputError(
             "export.columns gives two columns of the numbered layout one name; choose different names."
         ) from None
-    target = Path(wanted.path)
     write = _write_parquet if wanted.format == "parquet" else _write_csv
     try:
         rows = _publish(target, candidates.version, lambda path: write(path, empty, map(shape, frames)))
@@ -127,6 +122,30 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
         version=candidates.version,
         seconds=time.perf_counter() - began,
     )
+
+
+def check(wanted: ExportSettings) -> tuple[Path, dict[str, str]]:
+    """Where the copy goes and its columns (see `chosen_columns`): all that can be wrong before there is a table.
+
+    Raises
+    ------
+    InputError
+        No path, a URL, a path that holds something that no export has written, or wrong columns.
+    """
+    if wanted.path is None:
+        raise InputError("There is no export.path, so there is nowhere to export to; set it.")
+    if "://" in wanted.path:
+        raise InputError(f"export.path = {wanted.path}: exporting to a URL is not yet supported; use a local path.")
+    columns, target = chosen_columns(wanted), Path(wanted.path)
+    if not target.is_symlink() and target.exists() and not _is_empty_folder(target):
+        raise InputError(
+            f"export.path = {target} holds something that no export has written; move it away or choose another path."
+        )
+    if target.is_symlink() and target.readlink().parent != Path(_versions(target).name):
+        raise InputError(
+            f"export.path = {target} is a link to {target.readlink()} that no export has made; choose another path."
+        )
+    return target, columns
 
 
 def chosen_columns(wanted: ExportSettings) -> dict[str, str]:
@@ -266,15 +285,7 @@ def _write_csv(path: Path, empty: pl.DataFrame, frames: Iterable[pl.DataFrame]) 
 
 def _publish(target: Path, version: int, write: Callable[[Path], int]) -> int:
     """Write a new version beside the target and point the target at it, in one step."""
-    if not target.is_symlink() and target.exists() and not _is_empty_folder(target):
-        raise InputError(
-            f"export.path = {target} holds something that no export has written; move it away or choose another path."
-        )
-    versions = target.with_name(f".{target.name}.versions")
-    if target.is_symlink() and target.readlink().parent != Path(versions.name):
-        raise InputError(
-            f"export.path = {target} is a link to {target.readlink()} that no export has made; choose another path."
-        )
+    versions = _versions(target)
     versions.mkdir(parents=True, exist_ok=True)
     with _alone(versions / "lock", target):
         before = target.readlink().name if target.is_symlink() else None
@@ -297,6 +308,11 @@ def _publish(target: Path, version: int, write: Callable[[Path], int]) -> int:
             if old.name not in (new.name, before, "lock"):
                 _remove(old)
     return rows
+
+
+def _versions(target: Path) -> Path:
+    """The folder beside the target that holds its versions."""
+    return target.with_name(f".{target.name}.versions")
 
 
 @contextmanager

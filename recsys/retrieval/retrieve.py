@@ -160,10 +160,11 @@ def candidate_batches(
     The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, users in the order of `serving`.
     """
     items = bundle.index()
+    k = min(settings.k, len(items.codes))
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
         queries = bundle.queries(histories.items, histories.offsets)  # [b, D]
-        codes, scores = top_k(items, queries, histories, k=settings.k, exclude_seen=settings.exclude_seen)
+        codes, scores = top_k(items, queries, histories, k=k, exclude_seen=settings.exclude_seen)
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(
             {

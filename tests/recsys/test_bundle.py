@@ -135,7 +135,20 @@ def test_a_damaged_folder_of_the_same_content_is_replaced(written: Path, tmp_pat
 
 def test_no_credentials_in_the_configuration(written: Path) -> None:
     text = (written / "config.json").read_text()
-    assert "secret" not in text and "https://mlflow.example.org" in text
+    assert "secret" not in text and "https://***@mlflow.example.org" in text
+
+
+def test_a_bundle_of_a_program_with_fewer_model_settings_is_refused(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bundle(written)
+    older = {**settings_of().model_dump(mode="json")}
+    older["model"] = {key: value for key, value in older["model"].items() if key != "rotary"}
+    monkeypatch.setattr(Settings, "model_dump", lambda *_, **__: older)
+    path = write_bundle(tmp_path / "older", **parts())
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"does not say model\.rotary"):
+        read_bundle(path)
 
 
 def test_the_folder_holds_what_the_manifest_lists(written: Path) -> None:

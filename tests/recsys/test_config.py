@@ -73,3 +73,21 @@ def test_settings_are_frozen_and_equal_settings_share_a_digest() -> None:
 def test_settings_survive_json() -> None:
     settings = parse_settings(MINIMAL | {"split": {"strategy": "time", "test_from": "2020-01-01T00:00:00Z"}})
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"interactions": 5}, r"interactions = 5: it must be a section of settings \(\[interactions\]\)"),
+        ({"interactions": {"source": []}}, r"interactions: source = \(\) names no file"),
+        ({"interactions": {"source": ""}}, "interactions: source = '' names no file"),
+        ({"interactions": {"source": "a.csv", "fields": []}}, r"interactions\.fields: .*at least 1"),
+        (
+            {"items": {"source": "a.csv", "categorical": {"sentence": {}}}},
+            "items: categorical cannot hold 'sentence', which is a name of ours",
+        ),
+    ],
+)
+def test_values_that_nothing_can_be_done_with(change: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        parse_settings({"name": "n", "interactions": {"source": "a.csv"}} | change)

@@ -76,26 +76,11 @@ def test_a_server_that_does_not_answer_is_one_sentence_without_the_password() ->
     assert not isinstance(caught.value, InputError)
     assert message.startswith("The MLflow store http://***@127.0.0.1:9/ does not answer")
     assert "hunter2" not in message and "ann" not in message and "\n" not in message
+    assert "Connection refused" in message
     assert message.endswith("start it or change tracking.uri.")
 
 
 # --- names and secrets ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("sqlite:///mlruns/mlflow.db", "sqlite:///mlruns/mlflow.db"),
-        ("postgresql://ann:p@ss/w:ord@db:5432/mlflow", "postgresql://***@db:5432/mlflow"),
-        ("https://token@host/path", "https://***@host/path"),
-        ("s3://bucket/a@b/file", "s3://bucket/a@b/file"),
-        ("abfss://data@account.dfs.core.windows.net/x", "abfss://***@account.dfs.core.windows.net/x"),
-        ("https://host/x?sig=abc123&k=1", "https://host/x?sig=***&k=1"),
-        ("two http://a:b@c and http://d:e@f", "two http://***@c and http://***@f"),
-    ],
-)
-def test_masking(text: str, expected: str) -> None:
-    assert tracking.masked(text) == expected
 
 
 @pytest.mark.parametrize("name", ["ndcg@10", "a,b", "", "/a", "a//b", "a/../b", "naïve", "a+b"])

@@ -163,7 +163,7 @@ def test_now_itself_is_not_the_future() -> None:
     strings = {USER_ID: pl.String, ITEM_ID: pl.String}
     columns = {USER_ID: "u", ITEM_ID: "i", TIMESTAMP: "t"}
     good, bad = contracts.check_interactions(frame, columns, id_types=strings, now=NOW)
-    assert good.collect()[LINE].to_list() == [1]
+    assert good.collect()[FILE_LINE].to_list() == [1]
     assert bad.collect()[LINE].to_list() == [2]
 
 
@@ -222,7 +222,7 @@ def test_attributes_stay_as_given() -> None:
     )
     columns = [name for name in frame.collect_schema() if not name.startswith("__")]
     good, bad = contracts.check_attributes(frame, ITEM_ID, "id", id_type=pl.Int64, columns=columns)
-    assert good.drop(LINE).collect().to_dicts() == [
+    assert good.drop(FILE_LINE).collect().to_dicts() == [
         {
             "item_id": 1,
             "item_id_given": "own",
@@ -260,3 +260,53 @@ def test_a_nested_id_and_an_unknown_zone_are_refused() -> None:
         contracts.check_timezone("Europe/Berln")
     contracts.check_timezone("Europe/Berlin")
     contracts.check_timezone(None)
+
+
+@pytest.mark.parametrize("unit", ["auto", "s", "ms", "us"])
+def test_numbers_beyond_the_calendar_are_no_times(unit: contracts.TimeUnit) -> None:
+    lowest, highest = -(2**63), 2**63 - 1
+    assert times(pl.Series([lowest]), unit) == times([str(lowest)], unit) == [None]
+    assert unit == "auto" or times([highest, -highest], unit) == [None, None]
+    assert times(["-62135596801000000"], "us") == [None]  # a second before the year 1
+
+
+def test_a_year_before_the_first_is_unparsable() -> None:
+    frame = rows(user_id=[1, 2], item_id=[1, 2], timestamp=["0000-05-01T00:00:00Z", "0001-01-01T00:00:00Z"])
+    columns = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
+    good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=INTEGERS, now=NOW))
+    assert good[USER_ID].to_list() == [2]
+    assert bad[REASON].to_list() == [contracts.BAD_TIME]
+
+
+def test_a_blank_id_is_missing_and_a_huge_one_is_text() -> None:
+    strings = {USER_ID: pl.String, ITEM_ID: pl.String}
+    frame = rows(user_id=["  ", " 7"], item_id=["a", "a"])
+    good, bad = pl.collect_all(
+        contracts.check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=strings, now=NOW)
+    )
+    assert good[USER_ID].to_list() == [" 7"]
+    assert bad[REASON].to_list() == [contracts.MISSING[USER_ID]]
+    assert not contracts.all_integers(rows(id=pl.Series([2**63 + 1, 1], dtype=pl.UInt64)), "id")
+    assert contracts.all_integers(rows(id=pl.Series([2**63 - 1, 1], dtype=pl.UInt64)), "id")
+
+
+def test_bytes_are_no_id() -> None:
+    with pytest.raises(InputError, match="'id' holds Binary; an id must be"):
+        contracts.id_text("id", pl.Binary())
+
+
+def test_lists_of_lists_become_one_list() -> None:
+    frame = rows(
+        item_id=["a", "b", "c"],
+        category=[[["Makeup", "Nails"], ["Gifts"]], [], None],
+        maker=pl.Series([{"name": "OPI"}, None, None]),
+        line=["pro", "home", None],
+        reason=["x", "y", "z"],
+    )
+    columns = ["item_id", "category", "maker", "line", "reason"]
+    good, bad = pl.collect_all(contracts.check_attributes(frame, ITEM_ID, ITEM_ID, id_type=pl.String, columns=columns))
+    assert bad.is_empty()
+    assert good["category"].to_list() == [["Makeup", "Nails", "Gifts"], [], None]
+    assert good["maker"].to_list() == ['{"name":"OPI"}', None, None]
+    assert good["line"].to_list() == ["pro", "home", None]  # an attribute may have a name of the quarantine's
+    assert good["reason"].to_list() == ["x", "y", "z"]

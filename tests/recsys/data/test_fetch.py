@@ -211,3 +211,18 @@ def test_every_public_file_can_be_checked_and_has_a_plain_name() -> None:
                 if part.checksum:
                     algorithm, digest = part.checksum.split(":")
                     assert len(digest) == {"md5": 32, "sha256": 64}[algorithm]
+
+
+def test_no_network_names_every_file_that_is_missing_and_no_other(tmp_path: Path) -> None:
+    def unreachable(url: str) -> io.BytesIO:
+        raise OSError("no route")
+
+    both = DataSet(files=_zipped("mem:")["tiny"].files + _plain("mem:2")["tiny"].files)
+    with pytest.raises(RecsysError) as caught:
+        fetch("tiny", tmp_path, data_sets={"tiny": both}, opener=unreachable)
+    told = str(caught.value)
+    assert f"put into {tmp_path}: all.zip (mem:/all.zip) or, unpacked, its log.txt (12 bytes, sha256 " in told
+    assert "titles.dat (17 bytes, sha256 " in told and "; log.txt (mem:2/log.txt, 12 bytes" in told
+    (tmp_path / "log.txt").write_bytes(LOG)
+    (tmp_path / "titles.dat").write_bytes(TITLES)  # unpacked by hand
+    assert not fetch("tiny", tmp_path, data_sets={"tiny": both}, opener=unreachable).downloaded

@@ -361,3 +361,63 @@ def test_history_lengths_set_filter_and_length(tmp_path: Path, length: int, expe
     )
     told, _ = _guessed(tmp_path, path)
     assert (told.filter.min_user_interactions, told.model.max_length) == expected
+
+
+def test_a_header_with_an_empty_or_a_double_name_is_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(",user_id,item_id\n" + "".join(f"{row},{row % 7},{row % 5}\n" for row in range(30)))
+    told, findings = _guessed(tmp_path, path)
+    assert told.interactions.columns == {"user_id": "user_id", "item_id": "item_id"}
+    assert findings.found[1:2] and "30 interactions" in " ".join(findings.found)
+    path.write_text("user_id,item_id,item_id\n1,2,3\n4,5,6\n")
+    with pytest.raises(InputError, match="two columns named 'item_id'"):
+        guess(path)
+
+
+def test_a_header_alone_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,timestamp\n")
+    with pytest.raises(InputError, match="a header line and no rows"):
+        guess(path)
+    path.write_bytes(b"user_id,item_id\r1,2\r3,4\r")
+    with pytest.raises(InputError, match="carriage return alone"):
+        guess(path)
+
+
+def test_quoted_line_ends_do_not_hide_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = "".join(f'u{row % 5},"i{row % 4}\nlimited, new",{1_600_000_000 + row}\n' for row in range(40))
+    path.write_text("user_id,item_id,timestamp\n" + rows)
+    told, findings = _guessed(tmp_path, path)
+    assert set(told.interactions.columns) == {"user_id", "item_id", "timestamp"}
+    assert "40 interactions of 5 users with 4 items" in " ".join(findings.found)
+
+
+def test_a_renumbered_log_is_not_said_to_fit_its_catalogue(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f"{row % 9 + 1} {row % 50 + 1}\n" for row in range(500)))
+    items = tmp_path / "movies.dat"
+    items.write_text("".join(f"{row}::A Film {row}::Drama\n" for row in range(1, 60) if row != 17))
+    _, findings = _guessed(tmp_path, log, items)
+    assert findings.unsure[0].startswith("THE CATALOGUE IS PROBABLY JOINED WRONGLY: the log numbers its 50 items")
+    assert "items.id_map" in findings.unsure[0] and "--set items=none" in findings.unsure[0]
+    assert not any("98%" in sentence for sentence in findings.found)
+    # numbers with gaps, all of which the catalogue has, are another matter
+    log.write_text("".join(f"{row % 9 + 1} {(row % 50 + 1) * 7}\n" for row in range(500)))
+    items.write_text("".join(f"{row}::A Film {row}::Drama\n" for row in range(1, 400)))
+    _, findings = _guessed(tmp_path, log, items)
+    assert not any("PROBABLY" in sentence for sentence in findings.unsure)
+    assert any("no common name says" in sentence for sentence in findings.unsure)
+
+
+def test_a_catalogue_of_nested_categories_and_a_list_as_title(tmp_path: Path) -> None:
+    log = _write(tmp_path / "some.csv", _log())
+    items = tmp_path / "items.jsonl"
+    lines = [
+        {"id": f"p{item}", "name": TITLES[item % 4], "title": ["x"], "category": [["Home", "Bath"], ["Sale"]]}
+        for item in range(1, 90)
+    ]
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told, _ = _guessed(tmp_path, log, items)
+    assert told.items is not None and set(told.items.categorical) == {"category"}
+    assert set(told.items.text) == {"title", "name", "category"}

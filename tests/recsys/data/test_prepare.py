@@ -177,3 +177,21 @@ def test_codes_fit_the_arrays(tmp_path: Path) -> None:
     for part in (dataset.split.train, dataset.split.serving, dataset.split.test.histories):
         assert part.items.dtype == np.int32
         assert part.items.min() >= 1 and part.items.max() <= dataset.vocabulary.size
+
+
+def test_values_of_a_category_have_no_blanks(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,genre\na,x||y\nb, x | y\nc,|\nd,\n")
+    dataset = prepared(tmp_path, LOG, items={"source": "items.csv", "categorical": {"genre": {"separator": "|"}}})
+    values = dict(dataset.catalogue.select("item_id", "genre").rows())
+    assert values == {"a": ["x", "y"], "b": ["x", "y"], "c": [], "d": []}
+
+
+def test_histories_too_short_to_hold_out_are_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="None of the 2 users has three interactions"):
+        prepared(tmp_path, [("ann", "a", 1), ("bob", "b", 2), ("bob", "a", 3)])
+
+
+def test_a_time_split_of_one_moment_is_said(tmp_path: Path) -> None:
+    rows = [(user, item, 1_000_000_000) for user in ("ann", "bob") for item in "abcd"]
+    with pytest.raises(InputError, match=r"split\.test_fraction = 0\.1 cannot divide the log"):
+        prepared(tmp_path, rows, split={"strategy": "time"})

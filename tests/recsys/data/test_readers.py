@@ -20,8 +20,8 @@ from recsys.columns import ITEM_ID, USER_ID
 from recsys.config import SourceSettings
 from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.data.readers import Rows, read_rows
-from recsys.data.sources import SourceFile, find_files
-from recsys.errors import InputError
+from recsys.data.sources import SourceFile, _blame, find_files
+from recsys.errors import InputError, RecsysError
 
 # any text but surrogates, which no encoding writes, and NUL
 ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -40,7 +40,7 @@ def read(path: Path, wanted: Sequence[str] | None = None, **options: Any) -> Row
 def table(rows: Rows) -> list[tuple[Any, ...]]:
     """The sound rows."""
     frame = rows.frame.collect().sort(FILE_LINE, maintain_order=True)
-    return frame.filter(pl.col(DEFECT).is_null()).select(rows.columns).rows()
+    return frame.filter(pl.col(DEFECT).is_null()).select(name for name in rows.columns if name in frame.columns).rows()
 
 
 def defects(rows: Rows) -> list[tuple[int, str, str]]:
@@ -252,7 +252,7 @@ def test_jsonl_defects(tmp_path: Path) -> None:
         b'{"user": 1'
     )
     rows = read(path, wanted=["user", "item", "w", "absent"])
-    assert rows.columns == ("user", "item", "w")
+    assert rows.columns == ("user", "item", "w", "more")
     assert [row[:2] for row in table(rows)] == [("1", "a"), ("007", "b"), ("true", "cé\n")]
     assert float(table(rows)[0][2]) == 1.5
     assert [(line, reason) for line, reason, _ in defects(rows)] == [
@@ -374,3 +374,54 @@ def test_python_reads_quoted_files_alike(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(text)
     assert table(read(path)) == [tuple(row) for row in list(csv.reader(io.StringIO(text)))[1:]]
+
+
+def test_columns_without_a_name_are_named_by_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(",user_id,item_id,\n0,1,2,\n1,3,4,\n")
+    rows = read(path)
+    assert rows.columns == ("column_1", "user_id", "item_id", "column_4")
+    assert [row[1:3] for row in table(rows)] == [("1", "2"), ("3", "4")]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (gzip.compress(b"user_id,item_id\n1,2\n"), "control characters .* unpack it"),
+        ("user_id,item_id\n1,2\n".encode("utf-16"), "control characters .* set its encoding"),
+        (b"user_id,item_id\r1,2\r3,4\r", "control characters .* end its lines with a line feed"),
+        (b"user_id,item_id,__line\n1,2,3\n", "a column named '__line', a name that recsys needs itself"),
+    ],
+)
+def test_a_header_that_is_none_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read(path)
+
+
+def test_a_codec_that_is_not_of_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\n")
+    with pytest.raises(InputError, match="'base64' is no encoding of text"):
+        read(tmp_path / "log.csv", encoding="base64")
+
+
+def test_one_odd_value_does_not_spoil_a_jsonl_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"user_id": 1, "item_id": "a", "more": 1}\n{"user_id": {"a": 1}, "item_id": "b"}\n')
+    rows = read(path, ["user_id", "item_id", "timestamp"])
+    assert rows.columns == ("user_id", "item_id", "more")  # the names that an error can suggest
+    assert rows.frame.select("user_id", "item_id").collect().rows() == [("1", "a"), ('{"a":1}', "b")]
+    with pytest.raises(InputError, match="values of one key do not go together"):
+        read(path)
+
+
+def test_a_store_that_does_not_answer_is_no_fault_of_the_input() -> None:
+    assert _blame("s3://bucket/a.csv", OSError("timeout")) is RecsysError
+    assert _blame("s3://bucket/a.csv", FileNotFoundError("a.csv")) is InputError
+    assert _blame("/folder/a.csv", OSError("permission")) is InputError
+
+
+def test_a_control_character_may_be_the_separator(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id\x01item_id\n1\x012\n")  # as Hive writes tables
+    assert table(read(tmp_path / "log.csv", separator="\x01")) == [("1", "2")]

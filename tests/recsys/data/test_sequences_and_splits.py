@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys.config import SplitSettings
 from recsys.data.sequences import Sequences, from_sorted_frame, to_frame
-from recsys.data.splits import check_no_leak, cut_offs, leave_one_out, split_sequences, time_split
+from recsys.data.splits import check_no_leak, check_vocabulary, cut_offs, leave_one_out, split_sequences, time_split
 from recsys.errors import InputError, RecsysError
 
 
@@ -119,6 +119,12 @@ def test_the_guard_finds_a_planted_leak() -> None:
     counted = leave_one_out(sequences([[1, 2, 3, 4]]))
     with pytest.raises(RecsysError, match="Leak: user 'u0' trains on 3"):
         check_no_leak(replace(counted, train=sequences([[1, 2, 3]])))
+    two = leave_one_out(sequences([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    with pytest.raises(RecsysError, match=r"Leak: user 'u1' trains on 2 .* must be its beginning"):
+        check_no_leak(replace(two, train=sequences([[1, 2], [5, 8]])))  # as long, but the held-out item
+    check_vocabulary(np.array([True, False]), np.array([False, True]))
+    with pytest.raises(RecsysError, match=r"Leak: the vocabulary holds 1 items .*code 2"):
+        check_vocabulary(np.array([True, False]), np.array([True, False]))
 
 
 def test_fractions_become_cut_offs() -> None:

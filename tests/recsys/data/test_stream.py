@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -144,3 +145,19 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_table(tmp_path: Path, monkey
     with pytest.raises(RecsysError, match="No space left"):
         overwrite_streamed(tmp_path, "t", SCHEMA, frames(2))
     assert latest_version(tmp_path, "t") == 0 and len(list((tmp_path / "t").glob("*.parquet"))) == 1
+
+
+def test_an_interrupt_after_the_commit_leaves_a_table_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = stream._commit
+
+    def late(*arguments: Any) -> None:
+        commit(*arguments)
+        raise KeyboardInterrupt
+
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1))
+    monkeypatch.setattr(stream, "_commit", late)
+    with pytest.raises(KeyboardInterrupt):
+        overwrite_streamed(tmp_path, "t", SCHEMA, frames(2, "v"))
+    assert scan(tmp_path, "t").collect()["user_id"].unique().sort().to_list() == ["v0", "v1"]

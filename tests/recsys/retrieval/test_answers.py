@@ -64,6 +64,7 @@ def test_recommend_gives_unseen_allowed_items_best_first(bundle: Bundle, history
     assert {row["item_id"]: row["title"] for row in rows} == {30: None, 50: "fifty"}
     assert len(recommend(bundle, history, k=10, exclude_seen=False)) == 4
     assert len(recommend(bundle, history, k=1)) == 1
+    assert recommend(bundle, history, k=10**15) == rows  # no room is made for what the catalogue has not
 
 
 def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(bundle: Bundle) -> None:
@@ -72,6 +73,7 @@ def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(bun
     assert rows[0]["score"] == pytest.approx(0.9 / np.hypot(0.9, 0.1), abs=1e-6)
     assert rows[1]["score"] == pytest.approx(0, abs=1e-6)
     assert rows[0]["title"] == "ten"
+    assert similar(bundle, "70", k=10**15) == rows
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_relative_path_works_from_elsewhere(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"path": None}, "not set"),
+        ({"path": None}, "nowhere to export to"),
         ({"path": "s3://bucket/c"}, "not yet supported"),
         ({"columns": {"itemid": "x"}}, "'itemid'; did you mean 'item_id'"),
         ({"columns": {"item_id": "x", "user_id": "x"}}, "'x'"),

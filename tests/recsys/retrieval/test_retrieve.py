@@ -241,3 +241,12 @@ def test_progress_counts_users(world: tuple[Settings, TableVersions, Path]) -> N
     counted: list[int] = []
     retrieve(settings, versions, path, "r1", NOW, progress=counted.append)
     assert counted == [7] * 7 + [1]
+
+
+def test_more_candidates_than_items_make_no_room(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    many = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"k": 10**15})})
+    report = run(many, versions, path)
+    assert report.k == 10**15 and report.short_lists == USERS
+    longest = read_candidates(settings.warehouse).select(pl.col("rank").max()).collect().item()
+    assert longest < read_bundle(path).vocabulary.size

@@ -1,0 +1,11 @@
+"""Whether bf16 pays: it does where the processor multiplies it natively."""
+
+from __future__ import annotations
+
+import torch
+
+
+def native_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

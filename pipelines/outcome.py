@@ -1,0 +1,63 @@
+"""How a command ends: its answer, or one sentence, and an exit code."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from pipelines.console import Output, only_answers
+from recsys.errors import InputError, RecsysError
+
+INTERRUPTED = 130
+
+
+def outcome(app: typer.Typer, arguments: list[str]) -> int:
+    """Run the command with arguments; returns the exit code.
+
+    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal).
+    """
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    if debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO")
+    with only_answers(as_json) as answers:
+        output = Output(answers=answers, json=as_json, debug=debug)
+        try:
+            code = app(arguments or ["--help"], prog_name="recsys", standalone_mode=False, obj=output)
+            if code == INTERRUPTED:  # what typer makes of Ctrl-C
+                raise KeyboardInterrupt
+            return code if isinstance(code, int) else 0
+        except (KeyboardInterrupt, typer.Abort):
+            output.error("Interrupted; the same command goes on after the last finished step.")
+            return INTERRUPTED
+        except SystemExit as stop:  # SIGTERM, see `main`
+            output.error("Stopped from outside; the same command goes on after the last finished step.")
+            return stop.code if isinstance(stop.code, int) else 1
+        except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 1
+        except Exception as error:
+            return _failed(error, output, arguments, commands(app))
+
+
+def _failed(error: Exception, output: Output, arguments: list[str], known: set[str]) -> int:
+    """Say one sentence about an error; returns the exit code."""
+    if isinstance(error, typer.BadParameter.__bases__[0]):  # a usage error: wrong option, command or value
+        asked = arguments[0] if arguments and arguments[0] in known else ""
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        output.error(f"{message}; see `{' '.join(['recsys', *([asked] if asked else []), '--help'])}`.")
+        return 2
+    output.traceback(error)
+    if isinstance(error, RecsysError):
+        output.error(str(error))
+        return 2 if isinstance(error, InputError) else 1
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    hint = "" if output.debug else " Run again with --debug for the traceback."
+    output.error(f"{type(error).__name__}: {first.rstrip('.')}.{hint}")
+    return 1
+
+
+def commands(app: typer.Typer) -> set[str]:
+    """The names of the commands."""
+    return {str(getattr(command.callback, "__name__", "")) for command in app.registered_commands}

@@ -1,0 +1,84 @@
+"""MLflow's UI on a project's own store: which store, the command that opens it, and the server's life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from recsys.addresses import local_database, masked
+from recsys.errors import InputError, RecsysError
+
+DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
+_SECONDS_TO_END = 10
+
+
+def ui_command(uri: str) -> str | None:
+    """The command that opens the UI of a store; None where a server has a UI of its own."""
+    if uri.startswith(("http://", "https://")):
+        return None
+    return "recsys ui" if uri == DEFAULT_STORE else f"recsys ui --uri {shlex.quote(masked(uri))}"
+
+
+def check(uri: str, port: int) -> None:
+    """The store can be served at the port.
+
+    Raises
+    ------
+    InputError
+        The address is a server's, the store's file does not exist, or the port is taken.
+    """
+    if uri.startswith(("http://", "https://")):
+        raise InputError(f"{masked(uri)} is an MLflow server with a UI of its own; open it in a browser.")
+    database = local_database(uri)
+    if database is not None and not database.is_file():
+        raise InputError(
+            f"There is no MLflow store {uri.removeprefix('sqlite:///')} (looked in {Path.cwd()}); "
+            "`recsys run CONFIG` makes one, and `--uri` names another."
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"Port {port} cannot be used ({error.strerror}); choose another, such as --port {port % 65535 + 1}."
+            ) from None
+
+
+def serve(uri: str, port: int) -> None:
+    """Run MLflow's server until Ctrl-C; all of its processes end with this one.
+
+    Raises
+    ------
+    RecsysError
+        The server stopped by itself.
+    """
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: every user of the machine can read those
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, 2 GB, for jobs that nobody sends
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    # a session of its own, because MLflow's children outlive a signal that reaches only their parent
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
+        try:
+            code = server.wait()
+        except KeyboardInterrupt:
+            return
+        finally:
+            _end(server)
+    raise RecsysError(f"MLflow's UI stopped with code {code}; its own words are above.")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=_SECONDS_TO_END)
