@@ -69,13 +69,17 @@ def test_an_exception_of_the_rows_comes_through_and_commits_nothing(tmp_path: Pa
     assert len(scan(tmp_path, "t").collect()) == 2
 
 
-def test_rows_are_made_on_the_callers_thread_where_interrupts_reach(tmp_path: Path) -> None:
+def test_rows_are_made_on_the_callers_thread_where_interrupts_reach(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     def slow() -> Iterator[pl.DataFrame]:
         for frame in frames(1000):
             assert threading.current_thread() is threading.main_thread()
             time.sleep(0.02)
             yield frame
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     began = time.monotonic()
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
