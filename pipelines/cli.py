@@ -69,7 +69,7 @@ def init(
 
     text, findings = guess(log, items)
     path = write_configuration(text, output).as_posix()
-    lines = {"found": "; ".join(findings.found), "to check": "; ".join(findings.unsure) or None}
+    lines = {"found": "\n".join(findings.found), "to check": "\n".join(findings.unsure) or None}
     lines |= {"written": path, "next": f"recsys run {path}"}
     report = {"path": path, "found": list(findings.found), "unsure": list(findings.unsure)}
     _answer(ctx, report, lambda console: facts(console, lines))

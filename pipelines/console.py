@@ -187,11 +187,12 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
 
 
 def facts(console: Console, lines: Mapping[str, Any]) -> None:
-    """Names and values, one a line; what is None is left out."""
+    """Names and values, one a line or more; what is None is left out."""
     width = max(map(len, lines))
     for name, value in lines.items():
         if value is not None:
-            console.print(f"[bold]{name:<{width}}[/]  {escape(str(value))}", soft_wrap=True)
+            indented = str(value).replace("\n", "\n" + " " * (width + 2))
+            console.print(f"[bold]{name:<{width}}[/]  {escape(indented)}", soft_wrap=True)
 
 
 def shown(value: Any) -> str:

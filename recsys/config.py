@@ -173,8 +173,8 @@ class TrainSettings(_Section):
     """Cloze training."""
 
     epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=64, ge=1)  # (histories) small logs need many small steps: 16 for hundreds of users
+    learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: Share = 0.05  # of all steps; then cosine decay to a tenth of the rate
     clip_norm: float = Field(default=1.0, gt=0)  # of the global gradient
