@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,16 @@ def ui_command(uri: str) -> str | None:
     """The command that opens the UI of a store; None where a server has a UI of its own."""
     if uri.startswith(("http://", "https://")):
         return None
-    return "recsys ui" if uri == DEFAULT_STORE else f"recsys ui --uri {shlex.quote(masked(uri))}"
+    ui = f"{program()} ui"
+    return ui if uri == DEFAULT_STORE else f"{ui} --uri {shlex.quote(masked(uri))}"
+
+
+def program() -> str:
+    """`recsys` as a shell here finds it: by name where it is on the PATH, else by its place in the environment."""
+    installed = Path(sys.executable).with_name("recsys")
+    if shutil.which("recsys") or not installed.exists():
+        return "recsys"
+    return shlex.quote(os.path.relpath(installed))
 
 
 def check(uri: str, port: int) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipelines import cli
 from pipelines.outcome import commands
-from pipelines.ui import ui_command
+from pipelines.ui import program, ui_command
 from recsys.errors import InputError, RecsysError
 
 CONFIG = """
@@ -168,7 +168,7 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
     captured = capsys.readouterr()
     assert "hunter2" not in captured.out + captured.err
     assert "http://***@127.0.0.1:9/api" in captured.out and "Traceback" in captured.err
-    assert ui_command("postgresql://ann:hunter2@db/mlflow") == "recsys ui --uri 'postgresql://***@db/mlflow'"
+    assert ui_command("postgresql://ann:hunter2@db/mlflow") == f"{program()} ui --uri 'postgresql://***@db/mlflow'"
     code, error, _ = failing(["ui", "--uri", "http://ann:hunter2@host/"], capsys)
     assert code == 2 and "hunter2" not in error
 
@@ -243,3 +243,16 @@ sys.exit(cli.execute(["run", "recsys.toml", "--json"]))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout == '{"value": 1}\n'
     assert {"python", "descriptor", "child"} <= set(done.stderr.split())
+
+
+def test_the_command_shown_is_one_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / ".venv" / "bin"
+    installed.mkdir(parents=True)
+    (installed / "recsys").write_text("#!/bin/sh\n")
+    (installed / "recsys").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(installed / "python3"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert ui_command("sqlite:///mlruns/mlflow.db") == ".venv/bin/recsys ui"
+    monkeypatch.setenv("PATH", str(installed))
+    assert ui_command("sqlite:///mlruns/mlflow.db") == "recsys ui"
