@@ -93,7 +93,7 @@ class MultiplexedTable(nn.Module):
 
     Notes
     -----
-    Rows start as N(0, 0.02): wider starts cost accuracy, both for ranking (the paper's replications) and for item ids.
+    Rows start as N(0, 0.02); replications of the paper report that wide starts cost accuracy.
     """
 
     def __init__(self, rows: int, width: int) -> None:

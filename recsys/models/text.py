@@ -1,7 +1,6 @@
 """The recommender that needs no training: an item is its whitened text vector, a history the mean of its newest.
 
-It places items that nobody has touched yet, and in shops whose titles say much it ranks better than several
-trained networks.
+It places items that nobody has touched yet, and suits shops whose titles say much.
 
 Shapes: U users, V items (arrays by code have V + 1 rows), N events of all users, E width of the text encoder,
 D after whitening.
