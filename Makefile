@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types imports check constraints clean
+.PHONY: help setup demo test test-slow lint format types imports check constraints peers clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,5 +51,15 @@ constraints: setup  ## pin what is installed now
 	@echo '# Exact versions that `make setup` installs; pyproject.toml holds the lower bounds. Refresh: `make constraints`.' > constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
 
-clean:  ## remove the environment and caches, keep data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+peers: $(PEERS)/.installed  ## .venv-peers with the libraries that benchmarks/ compares with
+
+# the same torch on both sides; named again beside the others, so that none of them moves it
+$(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PEERS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
+clean:  ## remove the environments and caches, keep data
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

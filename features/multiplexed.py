@@ -1,126 +1,258 @@
 """Feature multiplexing: one embedding table under all categorical features.
 
-Every value is reduced once to 64 bits by a published hash (BLAKE2b of its text), the same on every machine. A look-up
-mixes those bits with a salt of (feature, look-up) and takes the row modulo the table's size. A feature's vector is the
-concatenation of its look-ups, so its width is their number times the table's; nothing else is configured per feature.
-Two values of one feature that meet in a row cannot be told apart there, so a feature that is also an output (item ids)
-needs two look-ups or more. There is no vocabulary: a value never seen has rows, too.
+Every value is hashed to 64 bits once (features/hashing.py); a look-up mixes those bits with a salt of (feature,
+look-up) and reads one row of the table. A feature's vector is the concatenation of its look-ups, so its width is their
+number times the table's; nothing else is configured per feature. Two values of one feature that meet in a row cannot be
+told apart there, so a feature that is also an output (item ids) needs two look-ups or more. Two features that meet can:
+each has weights of its own in the first layer, which learn to look in other directions. There is no vocabulary: a
+value never seen has rows, too.
 
 Source: "Unified Embedding: Battle-Tested Feature Representations for Web-Scale ML Systems", 2023, arXiv 2305.12102.
 
-Shapes: N values or bags, C look-ups, M rows, d width of a row.
+Shapes: N rows of data, S value columns, P multi-valued features, T values of all their bags, C look-ups of a feature,
+L look-ups of all, d width of a look-up, W = L * d.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-MAX_LOOKUPS = 8
-MISSING = "\x00missing"  # an absent value is a value of its own
+from features.declaration import Feature, check_features
+from features.hashing import (
+    HASHING,
+    MAX_LOOKUPS,
+    MISSING,
+    PADDING,
+    hash_values,
+    lookup_rows,
+    salted_rows,
+    salts,
+)
+from features.tables import MultiplexedTable, ShardedTable, Table, reduce_bags
+
+__all__ = [
+    "HASHING",
+    "MAX_LOOKUPS",
+    "MISSING",
+    "PADDING",
+    "Feature",
+    "FeatureBatch",
+    "MultiplexedFeatures",
+    "MultiplexedTable",
+    "ShardedTable",
+    "Table",
+    "hash_values",
+    "lookup_rows",
+]
 
 
-def hash_values(values: Iterable[str | int | None]) -> np.ndarray:
-    """int64 [N]: each value's 64 bits, the first eight bytes of BLAKE2b over its UTF-8 text, little endian.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureBatch:
+    """Hashed features of N rows of data, from `features.encode`.
 
-    Hash distinct values and gather; the function is a loop over Python objects. None hashes as the missing value.
+    Attributes
+    ----------
+    values
+        int64 [..., S]: a column for each single-valued, numeric and crossed feature, in the order of their
+        declaration; `PADDING` where there is no value at all. More dimensions than two (events of histories) are
+        possible without multi-valued features.
+    bags
+        int64 [T]: the values of the multi-valued features, one feature after the other. Padding among them does not
+        count.
+    offsets
+        int64 [P * N + 1]: multi-valued feature `p` of row `n` has `bags[offsets[i]:offsets[i + 1]]`, i = p * N + n.
     """
-    digests = b"".join(
-        hashlib.blake2b((MISSING if value is None else str(value)).encode(), digest_size=8).digest() for value in values
-    )
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+    values: Tensor
+    bags: Tensor
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def without_padding(self) -> FeatureBatch:
+        """The same bags, padding left out."""
+        real = self.bags != PADDING
+        if bool(real.all()):
+            return self
+        before = nn.functional.pad(real.cumsum(0), (1, 0))
+        return FeatureBatch(values=self.values, bags=self.bags[real], offsets=before[self.offsets])
+
+    def take(self, rows: Tensor) -> FeatureBatch:
+        """The batch of some rows of data, int64 [B], in their order."""
+        several = (len(self.offsets) - 1) // max(1, len(self))  # P
+        if not several:
+            return FeatureBatch(values=self.values[rows], bags=self.bags, offsets=self.offsets)
+        shift = len(self) * torch.arange(several, device=rows.device)[:, None]
+        wanted = (rows[None, :] + shift).flatten()  # [P * B]
+        starts, lengths = self.offsets[wanted], self.offsets[wanted + 1] - self.offsets[wanted]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        places = torch.arange(int(offsets[-1]), device=rows.device)
+        places += (starts - offsets[:-1]).repeat_interleave(lengths)
+        return FeatureBatch(values=self.values[rows], bags=self.bags[places], offsets=offsets)
 
 
-def lookup_rows(hashes: Tensor, feature: str, lookups: int, rows: int) -> Tensor:
-    """Rows that values of a feature occupy in a table.
+class MultiplexedFeatures(nn.Module):
+    """Vectors of all features of a batch from one table, with one gather and one embedding bag.
 
     Parameters
     ----------
-    hashes
-        int64 [N], from `hash_values`.
-    feature
-        The feature's name; with the look-up's number it salts the hash.
-    lookups
-        1 to 8.
-    rows
-        Size of the table, M.
+    features
+        Their declaration; the output holds them in this order.
+    table
+        Where they look up. Several modules may share one.
 
-    Returns
-    -------
-    Tensor
-        int64 [N, C] in 0..M-1.
+    Attributes
+    ----------
+    columns
+        For each feature its slice of the output's last dimension.
+    width
+        W, the output's width.
 
     Raises
     ------
     ValueError
-        `lookups` or `rows` out of range; names the feature.
+        The features do not make sense together; names one.
     """
-    if not 1 <= lookups <= MAX_LOOKUPS:
-        raise ValueError(f"feature {feature!r} asks for {lookups} look-ups; allowed are 1 to {MAX_LOOKUPS}")
-    if rows < 1:
-        raise ValueError(f"feature {feature!r} looks up a table of {rows} rows; it needs at least one")
-    salts = torch.from_numpy(hash_values(f"{feature}\x00{lookup}" for lookup in range(lookups)))  # [C]
-    mixed = _mix(hashes[:, None] ^ salts[None, :].to(hashes.device))  # [N, C]
-    return torch.bitwise_and(mixed, 0x7FFF_FFFF_FFFF_FFFF) % rows
+
+    value_salts: Tensor
+    value_columns: Tensor
+
+    def __init__(self, features: Iterable[Feature], table: Table) -> None:
+        super().__init__()
+        self.features, self.table = check_features(features), table
+        single = [feature for feature in self.features if feature.kind != "multi"]
+        self.bag_features = tuple(feature for feature in self.features if feature.kind == "multi")
+        owners = [column for column, feature in enumerate(single) for _ in range(feature.lookups)]
+        self.singles = len(single)  # S
+        self.one_each = len(owners) == len(single)
+        self._buffer("value_columns", torch.tensor(owners, dtype=torch.int64))
+        self._buffer("value_salts", _all_salts(single))
+        for place, feature in enumerate(self.bag_features):
+            self._buffer(f"bag_salts_{place}", salts(feature.name, feature.lookups))
+        self.queries = nn.ParameterDict(
+            {
+                feature.name: nn.Parameter(torch.zeros(feature.lookups * table.width))
+                for feature in self.bag_features
+                if feature.pooling == "attention"
+            }
+        )
+        self.columns: dict[str, slice] = {}
+        start = 0
+        for feature in self.features:
+            self.columns[feature.name] = slice(start, start + feature.lookups * table.width)
+            start += feature.lookups * table.width
+        self.width = start
+
+    def _buffer(self, name: str, tensor: Tensor) -> None:
+        self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, batch: FeatureBatch) -> Tensor:
+        """[..., W], a row for each row of data.
+
+        Raises
+        ------
+        ValueError
+            The batch has other columns than the declaration.
+        """
+        if batch.values.shape[-1] != self.singles:
+            raise ValueError(
+                f"the batch has {batch.values.shape[-1]} columns of values and the declaration {self.singles} features "
+                "for them; encode it with the same features"
+            )
+        values = self._value_rows(batch.values)  # [..., L of the values]
+        if not self.bag_features:
+            return self.table.single(values)
+        if len(batch.offsets) != len(self.bag_features) * len(batch) + 1 or batch.values.ndim != 2:
+            raise ValueError(
+                f"the batch has {len(batch.offsets) - 1} bags for {len(batch)} rows of {len(self.bag_features)} "
+                "multi-valued features; encode it with the same features"
+            )
+        return self._with_bags(values, batch.without_padding())
+
+    def _value_rows(self, hashes: Tensor) -> Tensor:
+        if not self.one_each:
+            hashes = hashes.index_select(-1, self.value_columns)
+        return salted_rows(hashes, self.value_salts, self.table.rows)
+
+    def _with_bags(self, values: Tensor, batch: FeatureBatch) -> Tensor:
+        N, d = len(batch), self.table.width
+        gathered, reduced = [values.flatten()], []
+        attended: dict[str, tuple[Tensor, int]] = {}  # offsets from 0, and values
+        shares: list[Tensor] = []  # weights of the reduced rows
+        offsets, start = [], 0
+        mixed = len({feature.pooling for feature in self.bag_features} - {"attention"}) > 1
+        for place, feature in enumerate(self.bag_features):
+            bounds = batch.offsets[place * N : (place + 1) * N + 1]
+            hashes = batch.bags[int(bounds[0]) : int(bounds[-1])]
+            bounds = bounds - bounds[0]
+            salt = getattr(self, f"bag_salts_{place}")
+            if feature.pooling == "attention":
+                rows = salted_rows(hashes[:, None], salt, self.table.rows)  # [T of the feature, C]
+                gathered.append(rows.flatten())
+                attended[feature.name] = (bounds, len(hashes))
+                continue
+            rows = salted_rows(hashes[None, :], salt[:, None], self.table.rows)  # [C, T of the feature]
+            reduced.append(rows.flatten())
+            for _ in range(feature.lookups):
+                offsets.append(bounds[:-1] + start)
+                start += len(hashes)
+            if mixed:
+                lengths = bounds.diff().repeat(feature.lookups)
+                share = torch.ones_like(lengths) if feature.pooling == "sum" else lengths
+                shares.append(share.float().reciprocal().repeat_interleave(lengths))
+        flat = self.table.gather(torch.cat(gathered))
+        looked_up, *sought = flat.split([len(part) for part in gathered])
+        pieces = self._split(looked_up.view(N, -1), [f for f in self.features if f.kind != "multi"])
+        if reduced:
+            plain = [feature for feature in self.bag_features if feature.pooling != "attention"]
+            ends = offsets[0].new_full((1,), start)
+            bags = self.table.reduce(
+                torch.cat(reduced),
+                torch.cat([*offsets, ends]),
+                "mean" if not mixed and plain[0].pooling == "mean" else "sum",
+                torch.cat(shares) if mixed else None,
+            )
+            pieces |= self._split(bags.view(-1, N, d).transpose(0, 1).reshape(N, -1), plain)
+        for (name, (bounds, count)), vectors in zip(attended.items(), sought, strict=True):
+            pieces[name] = attend(vectors.view(count, -1), bounds, self.queries[name])
+        return torch.cat([pieces[feature.name] for feature in self.features], dim=1)
+
+    def _split(self, looked_up: Tensor, features: Iterable[Feature]) -> dict[str, Tensor]:
+        """Slices of [N, look-ups * d] by feature."""
+        widths = {feature.name: feature.lookups * self.table.width for feature in features}
+        return dict(zip(widths, looked_up.split(list(widths.values()), dim=1), strict=True))
 
 
-def _mix(bits: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): every output bit depends on every input bit."""
-    bits = (bits ^ _shift_right(bits, 30)) * -0x40A7_B892_E31B_1A47
-    bits = (bits ^ _shift_right(bits, 27)) * -0x6B2F_B644_ECCE_EE15
-    return bits ^ _shift_right(bits, 31)
-
-
-def _shift_right(bits: Tensor, places: int) -> Tensor:
-    """Logical shift of int64: torch's own keeps the sign."""
-    return torch.bitwise_and(bits >> places, (1 << (64 - places)) - 1)
-
-
-class MultiplexedTable(nn.Module):
-    """One table of `rows` x `width` for every feature.
+def attend(vectors: Tensor, offsets: Tensor, query: Tensor) -> Tensor:
+    """Attention over bags: each value weighs by the softmax of its product with a query.
 
     Parameters
     ----------
-    rows
-        M. Independent of any feature's number of values.
-    width
-        d, the width of one look-up.
+    vectors
+        [T, K].
+    offsets
+        int64 [N + 1]. An empty bag is the zero vector.
+    query
+        [K].
 
-    Notes
-    -----
-    Rows start as N(0, 0.02); replications of the paper report that wide starts cost accuracy.
+    Returns
+    -------
+    Tensor
+        [N, K]
     """
+    scores = vectors @ query  # [T]
+    owner = torch.arange(len(offsets) - 1, device=offsets.device).repeat_interleave(offsets.diff())
+    highest = scores.new_full((len(offsets) - 1,), -torch.inf).scatter_reduce(0, owner, scores.detach(), "amax")
+    raised = (scores - highest[owner]).exp()
+    total = raised.new_zeros(len(offsets) - 1).index_add(0, owner, raised)
+    return reduce_bags(vectors, offsets, "sum", raised / total[owner])
 
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__()
-        self.rows, self.width = rows, width
-        self.weight = nn.Parameter(torch.empty(rows, width))
-        nn.init.normal_(self.weight, std=0.02)
 
-    def single(self, rows: Tensor) -> Tensor:
-        """Vectors of single values: int64 [N, C] rows to [N, C * d]."""
-        return functional.embedding(rows, self.weight).flatten(1)
-
-    def pooled(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Mean over each bag of values: int64 [T, C] rows, bag `n` owns `rows[offsets[n]:offsets[n + 1]]`.
-
-        Parameters
-        ----------
-        offsets
-            int64 [N + 1]. An empty bag is the zero vector.
-
-        Returns
-        -------
-        Tensor
-            [N, C * d]
-        """
-        looked_up = [
-            functional.embedding_bag(column.contiguous(), self.weight, offsets[:-1], mode="mean")
-            for column in rows.unbind(1)
-        ]
-        return torch.cat(looked_up, dim=1)
+def _all_salts(features: Iterable[Feature]) -> Tensor:
+    """Salts of all look-ups of several features, int64 [L]."""
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *(salts(f.name, f.lookups) for f in features)])

@@ -120,16 +120,16 @@ def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision
     EncoderError
         Unknown model, no network, weights that are damaged or not in safetensors.
     """
-    source = _find(model)
+    source = find_model(model)
     from sentence_transformers import SentenceTransformer  # seconds, which who encodes nothing is spared
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        with _quiet():
+        with quiet():
             network = SentenceTransformer(
                 source,
                 device=device,
-                local_files_only=not (Path(source).is_dir() or _hub_answers()),
+                local_files_only=not (Path(source).is_dir() or hub_answers()),
                 model_kwargs={"use_safetensors": True},
             )
     except Exception as error:  # whatever the libraries and the hub's client raise
@@ -194,7 +194,7 @@ def encode(
     return Encoded(vectors=vectors[order], truncated=cut[order])
 
 
-def _find(model: str) -> str:
+def find_model(model: str) -> str:
     """The folder or hub id to load; the offline package's folder for the model that it carries."""
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -206,7 +206,7 @@ def _find(model: str) -> str:
             _check_offline_weights(folder / "model.safetensors")
             return str(folder)
     elif model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise EncoderError(f"There is no folder {model} to load a text encoder from; check text.model.")
+        raise EncoderError(f"There is no folder {model} to load a text encoder from; check its name.")
     return model
 
 
@@ -225,7 +225,7 @@ def _check_offline_weights(path: Path) -> None:
         )
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """False where there is surely no network: then the cache decides at once, not after a minute."""
     if urllib.request.getproxies():
         return True
@@ -252,7 +252,7 @@ def _explain(model: str, source: str, error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of the libraries' own while a model loads."""
     from transformers.utils import logging as transformers_logging
 

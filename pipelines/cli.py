@@ -88,7 +88,8 @@ def run(
 ) -> None:
     """Do the night's work: ingest, represent, train, evaluate, retrieve, export.
 
-    A run that was killed and is started again goes on after its last finished step.
+    A run that was killed and is started again goes on after its last finished step, in training after its last
+    checkpoint.
 
     Example: [bold]recsys run recsys.toml --set train.epochs=5[/]
     """
@@ -168,11 +169,43 @@ def train(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train on the newest tables and write a bundle.
+    """Train on the newest tables and write a bundle; a training that was killed goes on from its last checkpoint.
 
     Example: [bold]recsys train recsys.toml --set train.epochs=20[/]
     """
-    _step(ctx, "train", config, overrides, ("bundle", "epochs", "best_epoch", "parameters", "seconds"))
+    _step(
+        ctx,
+        "train",
+        config,
+        overrides,
+        ("bundle", "epochs", "best_epoch", "resumed", "warm_start", "parameters", "seconds"),
+    )
+
+
+@app.command(rich_help_panel=HELPERS)
+def pretrain(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Pre-train a Recformer on several catalogues, for `recformer.init`; goes on from its last checkpoint if killed.
+
+    Example: [bold]recsys pretrain configs/recformer-pretrain.toml[/]
+    """
+    from recsys.pretrain_settings import load_pretrain_settings
+
+    settings = load_pretrain_settings(config, overrides or ())
+    from pipelines.launch import run_step
+
+    report = run_step("pretrain", settings, config, overrides or [], Show())
+    from pipelines.pretrain import rank
+
+    if rank() > 0:  # the first of several processes answers for all
+        return
+    chosen = {line: _short(report.get(line)) for line in ("folder", "steps", "best_step", "resumed", "seconds")}
+    _answer(ctx, report, lambda console: facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)}))
 
 
 @app.command(rich_help_panel=STEPS)
@@ -261,6 +294,31 @@ def similar(
 
     opened = read_bundle(bundle, verify=False)
     _list(ctx, {"bundle": opened.label, "item": item, "items": answer(opened, item, k)})
+
+
+@app.command(rich_help_panel=HELPERS)
+def features(
+    ctx: typer.Context,
+    config: Config,
+    memory: Annotated[
+        float | None, typer.Option("--memory", metavar="MB", min=0.0, help="Suggest for a table of this size.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what each feature takes of the multiplexed table, collides and would need in a given memory.
+
+    Example: [bold]recsys features recsys.toml --memory 2[/]
+    """
+    from recsys.config import load_settings
+
+    settings = load_settings(config, overrides or ())
+    from pipelines.features import features as report_on
+    from pipelines.features import show_features
+
+    report = report_on(settings, memory)
+    _answer(ctx, report, lambda console: show_features(console, report))
 
 
 @app.command(rich_help_panel=HELPERS)

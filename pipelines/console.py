@@ -175,11 +175,11 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
 
 
 def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None:
-    """`metrics` of the model beside those of each of the `baselines`."""
+    """`metrics` of what is served beside those of each of the `baselines`."""
     baselines = report["baselines"]
     table = Table(title=f"{name}: test, full ranking", title_justify="left")
     table.add_column("metric")
-    for column in ("model", *baselines):
+    for column in (report["served"], *baselines):
         table.add_column(column, justify="right")
     for metric, value in report["metrics"].items():
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.steps import as_function
 from pipelines.watch import WATCH, Watch
-from recsys.config import Settings
+from recsys.config import RunSettings, Settings
 from recsys.errors import RecsysError
 
 _PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
@@ -37,7 +37,7 @@ def run_night(
 
 
 def run_step(
-    step: str, settings: Settings, config: str, overrides: Sequence[str], looking: Watch, **options: Any
+    step: str, settings: RunSettings, config: str, overrides: Sequence[str], looking: Watch, **options: Any
 ) -> dict[str, Any]:
     """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
     module = importlib.import_module(f"pipelines.{step}")

@@ -108,6 +108,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "bundle": trained["bundle"],
             "bundle_id": trained["bundle_id"],
             "epochs": trained["epochs"],
+            "warm_start": trained["warm_start"],
+            "training_resumed": trained["resumed"],
+            "served": evaluated["served"],
             "metrics": evaluated["metrics"],
             "baselines": evaluated["baselines"],
             "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
@@ -169,7 +172,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
     """The night on one page: metrics beside the baselines, where things are, the MLflow run."""
     names = list(summary["baselines"])
     columns: dict[str, list[Any]] = {"metric": list(summary["metrics"])}
-    for name, metrics in [("model", summary["metrics"]), *((n, summary["baselines"][n]) for n in names)]:
+    for name, metrics in [(summary["served"], summary["metrics"]), *((n, summary["baselines"][n]) for n in names)]:
         columns[name] = [number(metrics.get(metric)) for metric in summary["metrics"]]
     candidates = summary["candidates"]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())

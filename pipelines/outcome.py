@@ -29,10 +29,10 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
                 raise KeyboardInterrupt
             return code if isinstance(code, int) else 0
         except (KeyboardInterrupt, typer.Abort):
-            output.error("Interrupted; the same command goes on after the last finished step.")
+            output.error("Interrupted; the same command goes on where it was.")
             return INTERRUPTED
         except SystemExit as stop:  # SIGTERM, see `main`
-            output.error("Stopped from outside; the same command goes on after the last finished step.")
+            output.error("Stopped from outside; the same command goes on where it was.")
             return stop.code if isinstance(stop.code, int) else 1
         except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -16,7 +16,7 @@ from pipelines.watch import watch
 from recsys import tracking
 from recsys.bundle import latest_bundle
 from recsys.columns import CANDIDATES
-from recsys.config import Settings
+from recsys.config import RunSettings, Settings
 from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path
 from recsys.errors import InputError, RecsysError
 
@@ -108,7 +108,7 @@ def table_versions(report: dict[str, Any]) -> TableVersions:
 
 @contextlib.contextmanager
 def step_run(
-    settings: Settings, step: str, parent: str | None = None, versions: TableVersions | None = None
+    settings: RunSettings, step: str, parent: str | None = None, versions: TableVersions | None = None
 ) -> Iterator[tuple[tracking.Store, str]]:
     """The store and the MLflow run of a step, nested in the night's; a step alone logs settings and tables itself."""
     store = tracking.open_store(settings)

@@ -29,7 +29,10 @@ def train(
     versions: TableVersions,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    """Train the configured model; the loss and the validation of every epoch go to MLflow as they come."""
+    """Train the configured model; the loss and the validation of every epoch go to MLflow as they come.
+
+    A training that was killed goes on from its last checkpoint.
+    """
     looking = watch()
     with step_run(settings, "train", parent, versions) as (store, run_id):
 
@@ -43,15 +46,32 @@ def train(
             except Exception as error:  # an hour of training outweighs a point of a curve
                 looking.warn(f"MLflow did not take the metrics of epoch {epoch} ({type(error).__name__}).")
             shown = [f"{name} {entry[name]:.4f}" for name in ("loss", "val/ndcg_at_10") if name in entry]
-            looking.advance(epoch, settings.train.epochs, ", ".join(shown))
+            # after a warm start there are fewer, and whether there is one shows in training; Recformer has two stages
+            unknown = settings.train.warm_start or settings.model.kind == "recformer"
+            looking.advance(epoch, None if unknown else settings.train.epochs, ", ".join(shown))
 
-        report = plain(fit(settings, versions, on_epoch))
-        last = numbers(report, ("epochs", "best_epoch", "parameters"))
+        report = plain(fit(settings, versions, on_epoch, looking.say))
+        last = numbers(report, ("epochs", "best_epoch", "parameters")) | _copied(report["warm_start"] or {})
         tracking.log_metrics(store, run_id, {f"train/{name}": value for name, value in last.items()})
+        if report["blend"]:
+            _log_blend(store, run_id, report["blend"])
     return {**report, "mlflow_run": run_id}
 
 
 train_task = compute_task(train)
+
+
+def _copied(warm_start: dict[str, Any]) -> dict[str, float]:
+    """The counts of a warm start under names such as `items_copied`."""
+    return {f"{what}_{name}": n for what in ("items", "rows") for name, n in warm_start.get(what, {}).items()}
+
+
+def _log_blend(store: tracking.Store, run_id: str, blend: dict[str, Any]) -> None:
+    """What each source and the blend reach on validation, and the table of the blend's weights."""
+    for source, metrics in (blend["validation"] or {}).items():
+        tracking.log_metrics(store, run_id, {f"blend/{source}/{name}": value for name, value in metrics.items()})
+    if blend["weights"]:
+        tracking.log_table(store, run_id, "blend_weights.json", blend["weights"])
 
 
 def train_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:

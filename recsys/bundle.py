@@ -10,6 +10,7 @@
     weights.safetensors   the model
     items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
     index.faiss           the allowed items under their codes
+    blend.safetensors     where validation was for it: the neighbour tables and the weights of the blend
 
 The id is the sha256 of the files' hashes and the model kind; time and lineage do not change it. Loading needs
 no interactions and runs no code from the files: no pickle, and every file is compared with its hash before a
@@ -40,15 +41,15 @@ from safetensors import SafetensorError
 
 from recsys.addresses import masked
 from recsys.columns import ITEM_ID, PADDING
-from recsys.config import Settings, parse_settings
+from recsys.config import ModelSettings, Settings, parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.files import WRITING, remove_abandoned, synchronise, write_json
 from recsys.manifest import (
+    BLEND,
     CATALOGUE,
     CONFIG,
     FEATURES,
-    FILES,
     FORMAT,
     INDEX_FILE,
     ITEM_ARRAYS,
@@ -59,13 +60,16 @@ from recsys.manifest import (
     bundle_id,
     checked,
     describe_files,
+    files_of,
     label,
     read_manifest,
 )
+from recsys.retrieval.blend import Blended
 from recsys.retrieval.index import FACTORY, METRIC, ItemIndex, build_index, read_index, write_index
 
 BUNDLES: Final = "bundles"
-BIAS_DIMS: Final = {"bert4rec": 1, "text": 0}  # columns of an item vector that are its output bias, the last ones
+# columns of an item vector that are its output bias, the last ones
+BIAS_DIMS: Final = {"bert4rec": 1, "text": 0, "recformer": 0}
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
 
 Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -140,16 +144,35 @@ class Bundle:
         return read_index(path, self.vectors, self.allowed)
 
     @cached_property
+    def blended(self) -> Blended | None:
+        """The neighbour sources and the blend of all sources; None where the model's vectors serve alone."""
+        if BLEND not in self.manifest["files"]:
+            return None
+        path = checked(self.path, self.manifest, BLEND)
+        with _parsing(self.path):
+            return Blended.from_tensors(safetensors.numpy.load_file(path), self.features()["blend"])
+
+    @cached_property
     def queries(self) -> Queries:
         """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories."""
-        settings, weights = self.settings.model, self.weights()
-        if settings.kind == "text":
-            from recsys.models import text
+        return query_encoder(self.settings.model, self.features(), self.weights(), self.vectors)
 
-            return text.load_encoder(settings, weights, self.vectors)
-        from recsys.models import bert4rec
 
-        return bert4rec.load_encoder(settings, weights, self.vectors)
+def query_encoder(
+    settings: ModelSettings, features: Mapping[str, Any], weights: Mapping[str, torch.Tensor], vectors: np.ndarray
+) -> Queries:
+    """What a bundle of these parts makes query vectors with; see `write_bundle`."""
+    if settings.kind == "text":
+        from recsys.models import text
+
+        return text.load_encoder(settings, weights, vectors)
+    if settings.kind == "recformer":
+        from recsys.models import recformer
+
+        return recformer.load_encoder(features, weights)
+    from recsys.models import bert4rec
+
+    return bert4rec.load_encoder(settings, weights, vectors)
 
 
 def write_bundle(
@@ -163,6 +186,7 @@ def write_bundle(
     vectors: np.ndarray,
     allowed: np.ndarray,
     lineage: Mapping[str, Any],
+    blended: Blended | None = None,
 ) -> Path:
     """Write a bundle under a warehouse: aside, synchronised to disk, then renamed.
 
@@ -181,6 +205,8 @@ def write_bundle(
         float32 [V + 1, D] and bool [V + 1].
     lineage
         JSON-friendly: table versions, data digest, encoder id, ... Library versions and the seed are added.
+    blended
+        Serves together with the model; None: the model's vectors serve alone.
 
     Returns
     -------
@@ -204,7 +230,10 @@ def write_bundle(
         write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
         vocabulary.write(aside / VOCABULARY)
         catalogue.write_parquet(aside / CATALOGUE)
-        write_json(aside / FEATURES, dict(features))
+        declared = {} if blended is None else {"blend": blended.declaration()}
+        write_json(aside / FEATURES, {**features, **declared})
+        if blended is not None:
+            safetensors.numpy.save_file(blended.to_tensors(), aside / BLEND)
         tensors = {name: torch.as_tensor(value).detach().cpu() for name, value in weights.items()}
         tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # none shared
         safetensors.torch.save_file(tensors, aside / WEIGHTS)
@@ -234,7 +263,7 @@ def write_bundle(
             "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
         }
         write_json(aside / MANIFEST, manifest)
-        for name in (*FILES, MANIFEST):
+        for name in (*files, MANIFEST):
             synchronise(aside / name)
         synchronise(aside)
         return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
@@ -262,7 +291,7 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    for name in FILES if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
+    for name in files_of(manifest["files"]) if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
         checked(path, manifest, name)
     with _parsing(path):
         tree = json.loads((path / CONFIG).read_bytes())

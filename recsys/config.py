@@ -13,13 +13,13 @@ import tomllib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.errors import InputError
 
-Format = Literal["csv", "jsonl", "parquet", "delta", "sequences"]
+Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 RESERVED = ("item_id", "title", "sentence")  # columns of a prepared catalogue, which no categorical attribute can be
@@ -67,10 +67,11 @@ class CategoricalSettings(_Section):
 
 
 class IdMapSettings(_Section):
-    """A file of two columns that translates the catalogue's ids into the log's."""
+    """A file that translates the catalogue's ids into the log's."""
 
     source: str  # each line: the log's id, the catalogue's id
     separator: str = " "
+    format: Literal["csv", "json"] = "csv"  # json: one object, the catalogue's ids = the log's
 
 
 class ItemSettings(SourceSettings):
@@ -140,14 +141,21 @@ class TextSettings(_Section):
 class ModelSettings(_Section):
     """The item tower and the sequence encoder."""
 
-    kind: Literal["bert4rec", "text"] = "bert4rec"
+    kind: Literal["bert4rec", "text", "recformer"] = "bert4rec"
     dimensions: int = Field(default=64, ge=8)  # width of item vectors and of the encoder
     blocks: int = Field(default=2, ge=1)
     heads: int = Field(default=2, ge=1)
     max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
     dropout: Dropout = 0.1
+    # what the encoder is trained to do, which fixes how it reads: fill hidden items in, or tell what comes next
+    objective: Literal["cloze", "next-item"] = "cloze"
     norm_first: bool = True  # normalise before each branch (pre-norm), as the published recipe does not
     rotary: bool = True  # attention also knows how far apart two events are; the published recipe does not
+    distance_bias: bool = False  # attention adds a learned score for each distance between two events
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    gated: bool = False  # a sigmoid gate on each branch (LiGR)
+    head: bool = True  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
+    temperature: float | None = Field(default=None, gt=0)  # None: dot products; else cosine similarity over this
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the categorical attributes, where the catalogue has them
     text: bool = True  # channel: the text vector, where the catalogue has text
@@ -162,8 +170,8 @@ class ModelSettings(_Section):
             value = getattr(self, name)
             if self.dimensions % value:
                 raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
-        if self.rotary and self.dimensions // self.heads % 2:
-            raise ValueError(f"rotary needs heads of an even width; {self.dimensions} / {self.heads} is odd")
+        if self.dimensions // self.heads % 2:
+            raise ValueError(f"heads need an even width; {self.dimensions} / {self.heads} is odd")
         if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
             raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
         return self
@@ -179,11 +187,64 @@ class TrainSettings(_Section):
     warmup_share: Share = 0.05  # of all steps; then cosine decay to a tenth of the rate
     clip_norm: float = Field(default=1.0, gt=0)  # of the global gradient
     mask_probability: float = Field(default=0.2, gt=0, lt=1)  # cloze: share of positions hidden
-    mask_last_share: Share = 0.1  # cloze: share of histories in which only the last item is hidden
+    mask_last_share: Share = 0.1  # cloze: share of histories cut after a random event, which alone is hidden
+    last_weight: float = Field(default=1.0, gt=0)  # cloze: how much the label of such a history counts
     average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
+    loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
+    negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
+    calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
+    checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
+    # where weights come from: a bundle's folder, or "previous", the newest bundle of this name; None: from nothing
+    warm_start: str | None = None
+    warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
+
+
+class RecformerSettings(_Section):
+    """Recformer: what it starts from and how it reads. [train] says how it is fine-tuned.
+
+    A Recformer that it starts from brings its tokenizer, network, pooling and window along; `max_items` and
+    `max_tokens` may differ.
+    """
+
+    # a folder that `recsys pretrain` wrote (or its name without the hash: the newest), a bundle, or a checkpoint of a
+    # BERT, RoBERTa or Longformer (a folder or a hub id); None: from nothing, with a tokenizer of its own
+    init: str | None = None
+    max_items: int = Field(default=16, ge=1)  # of a history, the newest
+    max_tokens: int = Field(default=256, ge=8)  # of a history; what does not fit is the oldest
+    attribute_tokens: int = Field(default=32, ge=2)  # of one attribute of an item, its name's included
+    layers: int | None = Field(default=None, ge=1)  # a checkpoint's first so many, None: all; from nothing: 2
+    window: int | None = Field(default=None, ge=2)  # (tokens) that attention sees around each; None: all
+    # The next four at their defaults are as published. For a sentence encoder such as MiniLM they are better set to
+    # "item", 4.0, "items" and 256: it then begins where the untrained text recommender is.
+    places: Literal["history", "item"] = "history"  # what token positions count
+    apart: float | None = Field(default=None, ge=0)  # attention between items begins lower by this; learned
+    pooling: Literal["first", "items"] = "first"  # the vector: the first token's state, or a weighted sum of the items'
+    whitened: int | None = Field(default=None, ge=8)  # dimensions of a projection that begins as whitening; None: none
+    embeddings: bool = True  # of item positions and token types; False to see what they are worth
+    dropout: Dropout = 0.1
+    vocabulary: int = Field(default=8192, ge=300)  # from nothing: tokens of its tokenizer
+    dimensions: int = Field(default=128, ge=8)  # from nothing: width; the feed-forward's is four times that
+    heads: int = Field(default=4, ge=1)  # from nothing
+    temperature: float = Field(default=0.05, gt=0)  # cosines are divided by it
+    train_words: bool = False  # the token embedding learns too
+    accumulate: int = Field(default=1, ge=1)  # batches to one step of the optimizer
+    recompute: bool = False  # activations in the backward pass instead of keeping them: slower, less memory
+    fine_tune: bool = True  # False: zero-shot, with the weights that it starts from
+    # epochs with the item table of the best first-stage epoch kept as it is; 0: no second stage
+    second_stage_epochs: int = Field(default=8, ge=0)
+    second_stage_patience: int = Field(default=3, ge=1)  # (validations)
+    validation_users: int | None = Field(default=2000, ge=1)  # drawn once for all validations; None: all users
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        if self.dimensions % self.heads:
+            raise ValueError(f"dimensions = {self.dimensions} must be divisible by heads = {self.heads}")
+        if self.apart is not None and self.window is not None:
+            raise ValueError(f"apart = {self.apart} needs attention over the whole history; leave window out")
+        return self
 
 
 class EvaluateSettings(_Section):
@@ -196,6 +257,14 @@ class EvaluateSettings(_Section):
         "transitions",
         "text+transitions",
     )
+
+
+class BlendSettings(_Section):
+    """The sources beside the model's vectors, and the blend that scores what all of them propose."""
+
+    kind: Literal["auto", "always", "none"] = "auto"  # auto: where it beats the model alone on validation users
+    candidates: int = Field(default=200, ge=10)  # that each source proposes for a user
+    text: bool = True  # the catalogue's text is a source, where it has any, also if the model reads none
 
 
 class RetrieveSettings(_Section):
@@ -223,13 +292,24 @@ class TrackingSettings(_Section):
     register_model: bool = True  # the bundle becomes a version of a registered model
 
 
-class Settings(_Section):
-    """Everything that one run depends on besides the tables."""
+class RunSettings(_Section):
+    """What every run has."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(default=0, ge=0)
     data_root: str = "."  # folder (or URL) that the sources are relative to
     warehouse: str = "warehouse"  # root of the Delta tables, bundles and run states
+    tracking: TrackingSettings = TrackingSettings()
+
+    def digest(self) -> str:
+        """sha256 (hex) of the settings in canonical form: equal settings, equal digest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Settings(RunSettings):
+    """Everything that one run depends on besides the tables."""
+
     interactions: InteractionSettings
     items: ItemSettings | None = None
     users: UserSettings | None = None
@@ -237,22 +317,23 @@ class Settings(_Section):
     split: SplitSettings = SplitSettings()
     text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()
+    recformer: RecformerSettings = RecformerSettings()
     train: TrainSettings = TrainSettings()
+    blend: BlendSettings = BlendSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     export: ExportSettings = ExportSettings()
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:
-        if self.model.kind == "text" and not (self.items and self.items.text):
-            raise ValueError('model.kind = "text" needs items.text, the attributes that make an item\'s sentence')
+        if self.model.kind in ("text", "recformer") and not (self.items and self.items.text):
+            raise ValueError(
+                f'model.kind = "{self.model.kind}" needs items.text, the attributes that make an item\'s sentence'
+            )
         return self
 
-    def digest(self) -> str:
-        """sha256 (hex) of the settings in canonical form: equal settings, equal digest."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+
+Tree = TypeVar("Tree", bound=RunSettings)
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
@@ -271,6 +352,11 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     InputError
         Missing file, broken TOML, unknown key, wrong type or value; one sentence.
     """
+    return parse_settings(read_tree(path, overrides), where=str(path))
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a TOML file after overrides; see `load_settings`."""
     path = Path(path)
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -284,15 +370,20 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     for override in overrides:
         _apply_override(tree, override)
-    return parse_settings(tree, where=str(path))
+    return tree
 
 
 def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Settings:
     """Validate a tree of plain values; `where` names its origin in errors."""
+    return parse_tree(Settings, tree, where)
+
+
+def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
+    """Settings of a kind from plain values; `where` names their origin in errors."""
     try:
-        return Settings.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error, where)) from None
+        raise InputError(_explain(error, where, kind)) from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -311,7 +402,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
     # a misspelt key is both unknown and missing: the unknown one says more
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -319,7 +410,7 @@ def _explain(error: ValidationError, where: str) -> str:
     key = ".".join(str(part) for part in location)
     more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1], kind)
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
         hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
         return f"{where}: there is no setting {key}{hint}{more}"
@@ -333,9 +424,9 @@ def _explain(error: ValidationError, where: str) -> str:
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
 
 
-def _known_keys(sections: Sequence[Any]) -> list[str]:
+def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
     """Valid keys of the section at a path of names."""
-    model: Any = Settings
+    model: Any = kind
     for section in sections:
         if section not in model.model_fields:
             continue  # a key of the user's own, such as an attribute's name: its section follows in the type

@@ -24,7 +24,9 @@ FEATURES: Final = "features.json"
 WEIGHTS: Final = "weights.safetensors"
 ITEM_ARRAYS: Final = "items.safetensors"
 INDEX_FILE: Final = "index.faiss"
+BLEND: Final = "blend.safetensors"
 FILES: Final = (CONFIG, VOCABULARY, CATALOGUE, FEATURES, WEIGHTS, ITEM_ARRAYS, INDEX_FILE)
+OPTIONAL_FILES: Final = (BLEND,)  # a bundle without them works; where they are, they are as much a part of it
 SHORT: Final = 12  # digits of a hash in names and tables
 
 _KEYS: Final = {
@@ -44,12 +46,18 @@ _INDEX_KEYS: Final = frozenset(("factory", "metric", "width", "ntotal", "vocabul
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """sha256 and size of each file of a bundle."""
-    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in FILES}
+    names = (*FILES, *(name for name in OPTIONAL_FILES if (folder / name).exists()))
+    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+
+
+def files_of(files: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a bundle's files, out of what its manifest says of them."""
+    return (*FILES, *(name for name in OPTIONAL_FILES if name in files))
 
 
 def bundle_id(files: Mapping[str, Mapping[str, Any]], kind: str) -> str:
     """sha256 (hex) over the files' hashes and the model kind; neither time nor lineage takes part."""
-    lines = [kind, *sorted(f"{name} {files[name]['sha256']}" for name in FILES)]
+    lines = [kind, *sorted(f"{name} {files[name]['sha256']}" for name in files_of(files))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -121,7 +129,7 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
             and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", manifest["name"]) is not None
             and all(
                 isinstance(manifest["files"][name]["sha256"], str) and isinstance(manifest["files"][name]["bytes"], int)
-                for name in FILES
+                for name in files_of(manifest["files"])
             )
         )
     except (KeyError, TypeError, AttributeError):

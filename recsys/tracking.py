@@ -21,7 +21,7 @@ import tomlkit
 
 from recsys import telemetry
 from recsys.addresses import local_database, masked
-from recsys.config import Settings
+from recsys.config import RunSettings
 from recsys.errors import InputError, RecsysError
 
 telemetry.off()  # before the import, which reads the switches
@@ -57,7 +57,7 @@ class Store:
     experiment_id: str
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: RunSettings) -> Store:
     """Open the store that `tracking.uri` names and find or create the experiment.
 
     Raises
@@ -259,7 +259,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def log_settings(store: Store, run_id: str, settings: Settings) -> None:
+def log_settings(store: Store, run_id: str, settings: RunSettings) -> None:
     """Log the settings as parameters and as `config.toml` and `config.json`."""
     tree = settings.model_dump(mode="json")
     params = [Param(name, value) for name, value in flatten(tree).items()]

@@ -241,12 +241,14 @@ def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: s
 def _read_id_map(settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
     """_LOG_ID and _CATALOGUE_ID, as text, and the file's digest."""
     source = SourceSettings(
-        source=settings.source, format="csv", separator=settings.separator, fields=(_LOG_ID, _CATALOGUE_ID)
+        source=settings.source, format=settings.format, separator=settings.separator, fields=(_LOG_ID, _CATALOGUE_ID)
     )
     (file,) = find_files("items.id_map", source, data_root)
     rows = read_rows(file, source, scratch)
     with reading(file):
         table = rows.frame.collect(engine="streaming")
+    if settings.format == "json":  # one object: the catalogue's id, the log's
+        table = table.rename(dict(zip(rows.columns, (_CATALOGUE_ID, _LOG_ID), strict=True)))
     broken = table.filter(pl.col(DEFECT).is_not_null())
     if len(broken):
         line, raw = broken.select(FILE_LINE, FILE_RAW).row(0)

@@ -35,6 +35,7 @@ from recsys.data.contracts import (
     first_reason,
     no_reason,
 )
+from recsys.data.json_object import read_object
 from recsys.data.sources import SourceFile, TextFile, digest_file, read_text
 from recsys.errors import InputError, first_line
 
@@ -92,6 +93,8 @@ def read_rows(
         text = read_text(file, settings.encoding, scratch, marks)
         if file.format == "sequences":
             frame, columns = _sequences(text), (USER_ID, ITEM_ID)
+        elif file.format == "json":
+            frame, columns = read_object(file, text)
         elif file.format == "jsonl":
             frame, columns = _jsonl(file, text, scratch, wanted)
         else:
@@ -103,7 +106,7 @@ def read_rows(
             columns=columns,
             digest=text.digest,
             size=text.size,
-            open_end=text.open_end,
+            open_end=text.open_end and file.format != "json",  # an object does not go on after its end
             prefixes=text.prefixes,
         )
 

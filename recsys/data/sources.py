@@ -200,7 +200,7 @@ def _guess(section: str, name: str, path: str) -> Format:
     if kind is None:
         raise InputError(
             f'{name}: its ending does not tell the format; set {section}.format to "csv" (with separator '
-            'and, without a header line, fields), "jsonl", "parquet", "delta" or "sequences".'
+            'and, without a header line, fields), "jsonl", "json", "parquet", "delta" or "sequences".'
         )
     return kind
 

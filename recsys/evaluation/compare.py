@@ -21,7 +21,8 @@ from recsys.evaluation.metrics import BANDS, METRICS, Metric, accuracy, coverage
 from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
 from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
 
-MODEL: Final = "model"  # its name among the baselines in curves and popularity
+MODEL: Final = "model"  # the model's vectors alone
+BLEND: Final = "blend"  # the model together with the neighbour sources
 PART: Final = "test"
 HEADLINE: Final = 10  # the cut-off of intervals, examples and popularity
 EXAMPLES: Final = 3
@@ -43,17 +44,19 @@ class EvaluationReport:
 
     Attributes
     ----------
+    served
+        What the bundle serves, and what everything below calls it: "model", or "blend" where it blends sources.
     metrics
-        The model: `test/hr_at_10`, `test/ndcg_at_10`, `test/mrr_at_10`, `test/coverage_at_10` at every
+        What is served: `test/hr_at_10`, `test/ndcg_at_10`, `test/mrr_at_10`, `test/coverage_at_10` at every
         cut-off, and `test/cold_...` over targets without a training interaction, when there are any.
     baselines
-        The same keys for each baseline.
+        The same keys for each baseline, the first of them "model" where a blend is served.
     intervals
-        `test/hr_at_10` and `test/ndcg_at_10` of the model: mean and 95% bootstrap interval over users.
+        `test/hr_at_10` and `test/ndcg_at_10` of what is served: mean and 95% bootstrap interval over users.
     differences
-        For each baseline: model minus baseline with the paired interval, same keys.
+        For each baseline: what is served minus baseline with the paired interval, same keys.
     curves
-        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name ("model" and the baselines).
+        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name (what is served, then the baselines).
     popularity
         How consumption and recommendations spread over items by popularity: `bands` (upper ends, shares of
         the catalogue), `consumed` (test targets), `recommended` (by name, the first 10 of every list).
@@ -64,6 +67,7 @@ class EvaluationReport:
         The protocol and what to know beside the numbers: ties, misses, short lists, cold targets, speed.
     """
 
+    served: str
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, float]]
@@ -85,6 +89,7 @@ def evaluate_scorers(
     labels: Sequence[str],
     encoding_seconds: float = 0.0,
     progress: Progress | None = None,
+    served: str = MODEL,
 ) -> EvaluationReport:
     """Rank with the model and each baseline, and compare.
 
@@ -106,8 +111,10 @@ def evaluate_scorers(
         Time that the model's query vectors took, for the users per second.
     progress
         Called after each block of users.
+    served
+        What `model` is called.
     """
-    scorers = {MODEL: model, **baselines}
+    scorers = {served: model, **baselines}
     top_k = max(*settings.cutoffs, HEADLINE)
     cold = (held_out.targets != PADDING) & (popularity[held_out.targets] == 0)
     users = len(held_out)
@@ -140,7 +147,8 @@ def evaluate_scorers(
     own, differences = _significance(rankings, seed) if users else ({}, {name: {} for name in baselines})
     cutoffs = np.unique(np.geomspace(1, top_k, 30).round().astype(int))
     return EvaluationReport(
-        metrics=measured[MODEL],
+        served=served,
+        metrics=measured[served],
         baselines={name: measured[name] for name in baselines},
         intervals=own,
         differences=differences,
@@ -162,7 +170,7 @@ def evaluate_scorers(
                 for name, ranking in rankings.items()
             },
         },
-        examples=examples(rankings[MODEL], held_out, labels, np.random.default_rng(seed)),
+        examples=examples(rankings[served], held_out, labels, np.random.default_rng(seed)),
         report={
             "protocol": {
                 "ranking": "every allowed item",
@@ -177,7 +185,7 @@ def evaluate_scorers(
             "unknown_targets": int((held_out.targets == PADDING).sum()),
             "ranking": {name: _describe(ranking) for name, ranking in rankings.items()},
             "seconds": seconds,
-            "users_per_second": users / max(encoding_seconds + seconds[MODEL], 1e-9),
+            "users_per_second": users / max(encoding_seconds + seconds[served], 1e-9),
         },
     )
 
@@ -217,20 +225,21 @@ def _metrics(ranking: Ranking, allowed: np.ndarray, cutoffs: Sequence[int], cold
 def _significance(
     rankings: Mapping[str, Ranking], seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
-    """Intervals of the model's HR and NDCG, and of its lead over each baseline, from the same resamples."""
+    """Intervals of the first one's HR and NDCG, and of its lead over each other one, from the same resamples."""
     measured: tuple[Metric, ...] = ("hr", "ndcg")
     keys = {metric_name(metric, HEADLINE, PART): metric for metric in measured}
     values = {
         name: np.stack([per_user(ranking.ranks, metric, HEADLINE) for metric in keys.values()], axis=1)
         for name, ranking in rankings.items()
     }  # [U, 2] each
-    columns = [values[MODEL], *(values[MODEL] - values[name] for name in rankings if name != MODEL)]
+    first, *others = values.values()
+    columns = [first, *(first - other for other in others)]
     found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed))
     rows = [
         {key: asdict(value) for key, value in zip(keys, found[place : place + len(keys)], strict=True)}
         for place in range(0, len(found), len(keys))
     ]
-    return rows[0], dict(zip((name for name in rankings if name != MODEL), rows[1:], strict=True))
+    return rows[0], dict(zip(list(rankings)[1:], rows[1:], strict=True))
 
 
 def _describe(ranking: Ranking) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The offline report: a bundle and the untrained baselines on the same held-out items, full ranking.
+"""The offline report: what a bundle serves, its model alone and the untrained baselines on the same held-out items.
 
 Validation chose the weights, so only test is reported. Here the parts are gathered and checked; compare.py
 measures them.
@@ -26,10 +26,11 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import Split
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
-from recsys.evaluation.compare import EvaluationReport, Progress, Scorer, evaluate_scorers
+from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.ranking import ScoreBlock
 from recsys.models import baselines as counting
 from recsys.represent import text_vectors
+from recsys.retrieval.blend import Blended, blend_scores
 
 
 def evaluate(
@@ -54,18 +55,25 @@ def evaluate(
     began = time.perf_counter()
     queries = model.queries(histories.items, histories.offsets)  # [U, D]
     encoding_seconds = time.perf_counter() - began
-    report = evaluate_scorers(
-        Scorer(
+    scorers = {
+        MODEL: Scorer(
             score_block=lambda start, stop: queries[start:stop] @ model.vectors.T,
             allowed=model.allowed,
-        ),
-        baseline_scorers(
-            settings.evaluate.baselines,
-            dataset.split.train,
-            histories,
-            popularity,
-            lambda: baseline_text(settings, dataset),
-        ),
+        )
+    }
+    if model.blended is not None:
+        scorers = {BLEND: blend_scorer(model, model.blended, queries, histories, settings), **scorers}
+    scorers |= baseline_scorers(
+        settings.evaluate.baselines,
+        dataset.split.train,
+        histories,
+        popularity,
+        lambda: baseline_text(settings, dataset),
+    )
+    served, *others = scorers
+    report = evaluate_scorers(
+        scorers[served],
+        {name: scorers[name] for name in others},
         held_out=dataset.split.test,
         popularity=popularity,
         settings=settings.evaluate,
@@ -73,9 +81,33 @@ def evaluate(
         labels=item_labels(dataset.catalogue),
         encoding_seconds=encoding_seconds,
         progress=progress,
+        served=served,
     )
     stated = protocol(settings, dataset.split) | report.report["protocol"]
+    if model.blended is not None:
+        stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
     return replace(report, report=report.report | {"protocol": stated})
+
+
+def blend_scorer(
+    model: Bundle, blended: Blended, queries: np.ndarray, histories: Sequences, settings: Settings
+) -> Scorer:
+    """The blend as retrieval serves it: among what the sources propose; what none proposed cannot be ranked.
+
+    Parameters
+    ----------
+    queries
+        float32 [U, D] of the histories.
+    """
+    score_block = blend_scores(
+        model.index(),
+        queries,
+        blended,
+        histories,
+        n=max(blended.candidates, *settings.evaluate.cutoffs),
+        exclude_seen=settings.evaluate.exclude_seen,
+    )
+    return Scorer(score_block=score_block, allowed=np.arange(len(model.vectors)) != PADDING)
 
 
 def baseline_scorers(

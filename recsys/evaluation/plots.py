@@ -13,10 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-MODEL: Final = "model"
 INK: Final = "#333333"
 MODEL_COLOUR: Final = "#0b5fa5"
 OTHER_COLOURS: Final = ("#8c8c8c", "#d9822b", "#2f9e6e", "#a05195")  # baselines, in the order they come
+FIRST: Final[dict[str, Any]] = {"linewidth": 2.4, "zorder": 3}
+OTHERS: Final[dict[str, Any]] = {"linewidth": 1.4}
 NAMES: Final = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
 
@@ -62,13 +63,14 @@ def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: 
 
 
 def plot_curves(curves: Mapping[str, Any], metrics: Sequence[str] = ("hr", "ndcg")) -> Figure:
-    """Metric@k of the model and the baselines for every k; `curves` as in `EvaluationReport.curves`."""
+    """Metric@k of what is served, the first one, and of the baselines; `curves` as in `EvaluationReport.curves`."""
     figure, axes = _figure(width=9.0, columns=len(metrics))
     cutoffs = curves["cutoffs"]
     for place, metric in zip(axes, metrics, strict=True):
         lines = curves[metric]
         for name, colour in _colours(lines).items():
-            place.plot(cutoffs, lines[name], color=colour, label=name, **_emphasis(name))
+            first = name == next(iter(lines))
+            place.plot(cutoffs, lines[name], color=colour, label=name, **(FIRST if first else OTHERS))
         place.set_xscale("log")
         place.xaxis.set_major_locator(
             FixedLocator([k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k <= cutoffs[-1]])
@@ -83,19 +85,17 @@ def plot_curves(curves: Mapping[str, Any], metrics: Sequence[str] = ("hr", "ndcg
     return figure
 
 
-def plot_popularity(popularity: Mapping[str, Any], names: Sequence[str] = (MODEL,)) -> Figure:
-    """How consumption and the named recommenders' lists spread over items, from most to least popular.
+def plot_popularity(popularity: Mapping[str, Any], names: Sequence[str] = ()) -> Figure:
+    """How consumption and the named recommenders' lists (by default the first's) spread over items, by popularity.
 
     `popularity` as in `EvaluationReport.popularity`. A recommender that overshoots on the left and
     undershoots on the right pushes what is popular already.
     """
     figure, axes = _figure(width=7.5, columns=1)
     place = axes[0]
+    recommended = popularity["recommended"]
     groups = {"consumed next (test)": popularity["consumed"]} | {
-        f"recommended by the {MODEL} (first 10)" if name == MODEL else f"recommended by {name}": popularity[
-            "recommended"
-        ][name]
-        for name in names
+        f"recommended by {name} (first 10)": recommended[name] for name in names or list(recommended)[:1]
     }
     colours = [OTHER_COLOURS[0], MODEL_COLOUR, *OTHER_COLOURS[1:]]
     width = 0.8 / len(groups)
@@ -129,14 +129,11 @@ def _figure(*, width: float, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _colours(names: Mapping[str, Any]) -> dict[str, str]:
-    """Model first and in its own colour, then the baselines in their order."""
-    others = [name for name in names if name != MODEL]
-    colours = {name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(others)}
-    return ({MODEL: MODEL_COLOUR} if MODEL in names else {}) | colours
-
-
-def _emphasis(name: str) -> dict[str, Any]:
-    return {"linewidth": 2.4, "zorder": 3} if name == MODEL else {"linewidth": 1.4}
+    """The first one in its own colour, then the others in their order."""
+    first, *others = names
+    return {first: MODEL_COLOUR} | {
+        name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(others)
+    }
 
 
 def _metric_label(key: str) -> str:

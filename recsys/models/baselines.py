@@ -31,11 +31,13 @@ def popularity(items: np.ndarray, size: int) -> np.ndarray:
     return counts
 
 
-def transitions(items: np.ndarray, offsets: np.ndarray, size: int, *, reach: int = REACH) -> sparse.csr_array:
+def transitions(
+    items: np.ndarray, offsets: np.ndarray, size: int, *, reach: int = REACH, smoothing: float = 0.0
+) -> sparse.csr_array:
     """Row-normalised counts of what followed each item: float32 [V + 1, V + 1].
 
     Events at places p < q <= p + `reach` of one history add 1 / (q - p) to entry (item at p, item at q); then
-    every row that is not empty is divided by its sum.
+    every row that is not empty is divided by its sum plus `smoothing`, which lowers rows of few sightings.
     """
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))  # [N]
     table = sparse.csr_array((size + 1, size + 1), dtype=np.float64)
@@ -45,7 +47,7 @@ def transitions(items: np.ndarray, offsets: np.ndarray, size: int, *, reach: int
         counted = np.full(int(pairs.sum()), 1.0 / distance)
         table = table + sparse.coo_array((counted, (before[pairs], after[pairs])), shape=table.shape).tocsr()
     totals = np.asarray(table.sum(axis=1)).ravel()  # [V + 1]
-    table.data /= np.repeat(totals, np.diff(table.indptr))  # an empty row stores nothing, so no total here is 0
+    table.data /= np.repeat(totals + smoothing, np.diff(table.indptr))  # an empty row stores nothing: no division by 0
     return table.astype(np.float32)
 
 

@@ -20,24 +20,24 @@ from torch.nn import functional
 
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
-from recsys.models.transformer import Transformer, initialise
+from recsys.models.layers import LayerNorm, Linear
+from recsys.models.transformer import Transformer
 
 PADDING = 0
 MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended
-TOKENS_A_CHUNK = 32_768  # positions that inference encodes at once; bounds its memory
+TOKENS_A_CHUNK = 8_192  # positions that inference encodes at once: more leave the cache, at half the speed
 
 Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Bert4Rec(nn.Module):
-    """Item tower, encoder and output head."""
+    """Item tower, encoder and output."""
 
     def __init__(self, features: ItemFeatures, settings: ModelSettings, table_rows: int) -> None:
         super().__init__()
-        D = settings.dimensions
         self.tower = ItemTower(
             features,
-            dimensions=D,
+            dimensions=settings.dimensions,
             table_rows=table_rows,
             ids=settings.ids,
             id_lookups=settings.id_lookups,
@@ -46,36 +46,38 @@ class Bert4Rec(nn.Module):
         )
         self.encoder = SequenceEncoder(settings)
         self.output_bias = nn.Parameter(torch.zeros(features.size))
+        self.unit_vectors = settings.temperature is not None
+        self.objective = settings.objective
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Logits of chosen positions.
+    def item_table(self, codes: Tensor | None = None) -> Tensor:
+        """[V + 1, D] item vectors (unit vectors where scores are cosines), or the rows of int64 `codes`."""
+        table = self.tower(codes)
+        return functional.normalize(table, dim=-1) if self.unit_vectors else table
+
+    def item_bias(self) -> Tensor:
+        """[V + 1], added to an item's score; minus infinity for padding."""
+        return torch.cat([self.output_bias.new_full((1,), -torch.inf), self.output_bias[1:]])
+
+    def forward(self, tokens: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Scores of every item at wanted positions, [B, Q, V + 1] float32; column 0, padding, is minus infinity.
+
+        For small data and for tests: training never holds the scores of a whole batch (recsys/training/losses.py).
 
         Parameters
         ----------
         tokens
             int64 [B, L]: item codes, 0 at padding, MASK where hidden.
-        positions
-            int64 [P] indices into the flattened [B * L].
-
-        Returns
-        -------
-        Tensor
-            [P, V + 1]; column 0 is padding and minus infinity.
+        wanted
+            int64 [B, Q] positions; None: all.
         """
-        table = self.tower()  # [V + 1, D]
-        states = self.encoder(tokens, table).flatten(0, 1)[positions]  # [P, D]
-        return self.logits(self.encoder.head(states), table)
-
-    def logits(self, queries: Tensor, table: Tensor) -> Tensor:
-        """[P, D] x [V + 1, D] to [P, V + 1]."""
-        bias = torch.cat([self.output_bias.new_full((1,), -torch.inf), self.output_bias[1:]])
-        return functional.linear(queries, table, bias.to(queries.dtype))
+        table = self.item_table()
+        return self.encoder.queries(tokens, table, wanted) @ table.T + self.item_bias()
 
     @torch.no_grad()
     def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
         """(vectors float32 [V + 1, D + 1] with the bias as last dimension, allowed bool [V + 1])."""
         self.eval()
-        table = self.tower().float()
+        table = self.item_table().float()
         vectors = torch.cat([table, self.output_bias.float()[:, None]], dim=1)
         vectors[0] = 0
         trained = self.tower.trained
@@ -92,28 +94,39 @@ class SequenceEncoder(nn.Module):
         D = settings.dimensions
         self.mask_vector = nn.Parameter(torch.empty(D))
         nn.init.normal_(self.mask_vector, std=0.02)
-        self.transformer = Transformer(
-            dimensions=D,
-            blocks=settings.blocks,
-            heads=settings.heads,
-            max_length=settings.max_length,
-            dropout=settings.dropout,
-            norm_first=settings.norm_first,
-            rotary=settings.rotary,
-        )
-        dense = nn.Linear(D, D)
-        initialise(dense)
-        self.head = nn.Sequential(dense, nn.GELU(), nn.LayerNorm(D))
+        self.transformer = Transformer(settings)
+        self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
+        self.temperature = settings.temperature
 
-    def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """[B, L] tokens and [V + 1, D] item vectors to states [B, L, D]."""
+    def queries(self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Query vectors of wanted positions.
+
+        Parameters
+        ----------
+        tokens
+            int64 [B, L]: rows of the table, 0 at padding, MASK where hidden.
+        table
+            [V + 1, D] item vectors; their precision is the encoder's.
+        wanted
+            int64 [B, Q] positions; None: all.
+
+        Returns
+        -------
+        Tensor
+            [B, Q, D], to be multiplied with item vectors.
+        """
         embedded = functional.embedding(tokens.clamp(min=PADDING), table)
         embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
-        return self.transformer(embedded, tokens != PADDING)
+        states = self.head(self.transformer(embedded, tokens != PADDING, wanted))
+        if self.temperature is None:
+            return states
+        return functional.normalize(states, dim=-1) / self.temperature
 
 
-def inference_input(items: np.ndarray, offsets: np.ndarray, users: np.ndarray, max_length: int) -> np.ndarray:
-    """The input that asks for the next item: the newest `max_length - 1` events, then [MASK], padded on the left.
+def inference_input(
+    items: np.ndarray, offsets: np.ndarray, users: np.ndarray, max_length: int, masked: bool = True
+) -> np.ndarray:
+    """The input that asks for the next item: the newest events, then [MASK] if so trained, padded on the left.
 
     The one function for it: validation, evaluation and serving all call it.
 
@@ -127,14 +140,19 @@ def inference_input(items: np.ndarray, offsets: np.ndarray, users: np.ndarray, m
         int [B] which users.
     max_length
         Positions that the encoder reads, [MASK] included.
+    masked
+        Append [MASK], whose position is the question (cloze); otherwise the newest event asks (next item).
 
     Returns
     -------
     ndarray
         int64 [B, L], as narrow as the longest history among `users` allows.
     """
-    starts = np.maximum(offsets[users], offsets[users + 1] - (max_length - 1))
-    return pad_left(items, starts, offsets[users + 1], last=MASK)
+    starts = np.maximum(offsets[users], offsets[users + 1] - (max_length - masked))
+    if masked:
+        return pad_left(items, starts, offsets[users + 1], last=MASK)
+    tokens = pad_left(items, starts, offsets[users + 1])
+    return tokens if tokens.shape[1] else np.zeros((len(users), 1), dtype=np.int64)
 
 
 def pad_left(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, last: int | None = None) -> np.ndarray:
@@ -158,8 +176,9 @@ def encode_queries(
     beyond rounding of the last bit.
     """
     encoder.eval()
+    masked = not encoder.transformer.causal
     users = np.arange(len(offsets) - 1)
-    lengths = np.minimum(np.diff(offsets), max_length - 1)
+    lengths = np.minimum(np.diff(offsets), max_length - masked)
     queries = np.ones((len(users), table.shape[1] + 1), dtype=np.float32)
     by_length = np.argsort(lengths, kind="stable")
     start = 0
@@ -169,8 +188,9 @@ def encode_queries(
         stop = start + max(1, TOKENS_A_CHUNK // max(width, 1))
         stop = start + max(1, TOKENS_A_CHUNK // (int(lengths[by_length[min(stop, len(users)) - 1]]) + 1))
         chunk = by_length[start : min(stop, len(users))]
-        tokens = torch.from_numpy(inference_input(items, offsets, chunk, max_length))
-        queries[chunk, :-1] = encoder.head(encoder(tokens, table)[:, -1]).float().numpy()
+        tokens = torch.from_numpy(inference_input(items, offsets, chunk, max_length, masked))
+        newest = torch.full((len(chunk), 1), tokens.shape[1] - 1)
+        queries[chunk, :-1] = encoder.queries(tokens, table, newest)[:, 0].float().numpy()
         start += len(chunk)
     return queries
 

@@ -74,6 +74,7 @@ class ItemTower(nn.Module):
 
     trained: Tensor
     id_rows: Tensor
+    text: Tensor
 
     def __init__(
         self,
@@ -117,25 +118,39 @@ class ItemTower(nn.Module):
         """Whether an item without training interactions gets a vector of its own."""
         return self.text_map is not None or bool(self.attribute_names)
 
-    def forward(self) -> Tensor:
-        """[V + 1, D], row 0 zero."""
+    def forward(self, codes: Tensor | None = None) -> Tensor:
+        """[V + 1, D], row 0 zero; or the rows of `codes`, int64 [C]."""
         x: Tensor | None = None
         if self.ids and self.table is not None:
-            x = self.table.single(self.id_rows) * self._id_shown()[:, None]
+            rows = self.id_rows if codes is None else self.id_rows[codes]
+            x = self.table.single(rows) * self._id_shown(codes)[:, None]
         for name in self.attribute_names:
             assert self.table is not None
-            pooled = self.table.pooled(getattr(self, f"rows_of_{name}"), getattr(self, f"offsets_of_{name}"))
-            mapped = self.attribute_maps[name](pooled)
+            rows, offsets = getattr(self, f"rows_of_{name}"), getattr(self, f"offsets_of_{name}")
+            if codes is not None:
+                rows, offsets = _bags(rows, offsets, codes)
+            mapped = self.attribute_maps[name](self.table.pooled(rows, offsets))
             x = mapped if x is None else x + mapped
         if self.text_map is not None:
-            mapped = self.text_map(self.text)
+            mapped = self.text_map(self.text if codes is None else self.text[codes])
             x = mapped if x is None else x + mapped
         assert x is not None
+        if codes is not None:
+            return x * (codes != 0)[:, None]
         return torch.cat([torch.zeros_like(x[:1]), x[1:]])
 
-    def _id_shown(self) -> Tensor:
-        """float [V + 1]: 1 where an item's id counts in this step."""
-        shown = self.trained.float() if self.has_content else torch.ones_like(self.trained, dtype=torch.float32)
+    def _id_shown(self, codes: Tensor | None) -> Tensor:
+        """float [V + 1] or [C]: 1 where an item's id counts in this step."""
+        trained = self.trained if codes is None else self.trained[codes]
+        shown = trained.float() if self.has_content else torch.ones_like(trained, dtype=torch.float32)
         if self.training and self.id_dropout and self.has_content:
             shown = shown * (torch.rand_like(shown) >= self.id_dropout)
         return shown
+
+
+def _bags(rows: Tensor, offsets: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The bags of some items: rows [T', C] and offsets [C + 1], in the order of `codes`."""
+    starts, lengths = offsets[codes], offsets[codes + 1] - offsets[codes]
+    chosen = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    places = torch.arange(int(chosen[-1]), device=codes.device) + (starts - chosen[:-1]).repeat_interleave(lengths)
+    return rows[places], chosen

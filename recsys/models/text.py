@@ -41,7 +41,7 @@ class TextItems:
     whitening: Whitening | None
 
 
-def text_items(raw: np.ndarray, dimensions: int | None) -> TextItems:
+def text_items(raw: np.ndarray, dimensions: int | None, whitening: Whitening | None = None) -> TextItems:
     """Item vectors from the encoder's.
 
     Parameters
@@ -50,8 +50,11 @@ def text_items(raw: np.ndarray, dimensions: int | None) -> TextItems:
         float32 [V, E], row `i` belongs to code `i + 1`; zeros where an item has no text.
     dimensions
         D, of the whitening that is fitted here; None: not whitened.
+    whitening
+        One that was fitted before, for weights that were trained with it; None: fitted here.
     """
-    whitening = None if dimensions is None else Whitening.fit(raw, dimensions)
+    if whitening is None and dimensions is not None:
+        whitening = Whitening.fit(raw, dimensions)
     vectors = raw if whitening is None else whitening.apply(raw)
     vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
     allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])

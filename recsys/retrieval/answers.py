@@ -12,7 +12,8 @@ from recsys.bundle import Bundle
 from recsys.columns import ITEM_ID, PADDING, RANK, SCORE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.retrieval.candidates import best_first, exact_scores, top_k
+from recsys.retrieval.blend import best_items
+from recsys.retrieval.candidates import best_first, exact_scores
 
 TITLE = "title"
 
@@ -32,7 +33,8 @@ def recommend(bundle: Bundle, history: Sequence[Any], k: int, *, exclude_seen: b
     Returns
     -------
     list of dict
-        `rank` (from 1), `item_id`, `title` (None where unknown), `score` (inner product), best first.
+        `rank` (from 1), `item_id`, `title` (None where unknown), `score` (the blend's, or the inner product where the
+        bundle has no blend), best first.
 
     Raises
     ------
@@ -47,9 +49,8 @@ def recommend(bundle: Bundle, history: Sequence[Any], k: int, *, exclude_seen: b
     query = bundle.queries(items, offsets)  # [1, D]
     if not query.any():
         raise InputError(f"None of the {len(items)} items of the history has a vector in this bundle; give others.")
-    k = min(k, len(bundle.index().codes))
     alone = Sequences(users=pl.Series(USER_ID, ["you"]), items=items, offsets=offsets)
-    codes, scores = top_k(bundle.index(), query, alone, k=k, exclude_seen=exclude_seen)
+    codes, scores, _ = best_items(bundle.index(), query, bundle.blended, alone, k=k, exclude_seen=exclude_seen)
     return _rows(bundle, codes[0], scores[0])
 
 

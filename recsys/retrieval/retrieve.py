@@ -39,9 +39,7 @@ from recsys.data.stream import overwrite_streamed
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import SCHEMAS, TableVersions, scan, table_path
 from recsys.errors import InputError
-from recsys.retrieval.candidates import top_k
-
-VECTOR_SOURCE = "vector"
+from recsys.retrieval.blend import best_items, source_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class CandidatesReport:
     k: int
     short_lists: int  # users with fewer than k candidates
     empty_lists: int  # users with none; they have no row
-    without_signal: int  # users whose query vector is zero: their items come in the order of the codes
+    without_signal: int  # users whose query vector is zero: the model's items come in the order of their codes
     unknown_events: int  # of the histories: items that the bundle does not know
     bundle: str
     index: str
@@ -106,7 +104,6 @@ def retrieve(
     }
     lineage = {
         RUN: run_id,
-        CANDIDATE_SOURCE: VECTOR_SOURCE,
         BUNDLE: opened.label,
         INDEX: opened.index_id,
         AS_OF: as_of.astimezone(UTC),
@@ -157,14 +154,16 @@ def candidate_batches(
 ) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
     """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
 
-    The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, users in the order of `serving`.
+    The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
+    "vector+transitions"), users in the order of `serving`.
     """
-    items = bundle.index()
-    k = min(settings.k, len(items.codes))
+    items, names = bundle.index(), source_names()
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
         queries = bundle.queries(histories.items, histories.offsets)  # [b, D]
-        codes, scores = top_k(items, queries, histories, k=k, exclude_seen=settings.exclude_seen)
+        codes, scores, by = best_items(
+            items, queries, bundle.blended, histories, k=settings.k, exclude_seen=settings.exclude_seen
+        )
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(
             {
@@ -172,6 +171,7 @@ def candidate_batches(
                 RANK: (place + 1).astype(np.int32),
                 ITEM_ID: bundle.vocabulary.decode(codes[user, place]),
                 SCORE: scores[user, place],
+                CANDIDATE_SOURCE: names[by[user, place]],
             }
         )
         yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())

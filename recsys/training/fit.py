@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from features.multiplexed import hash_values
-from recsys.bundle import read_bundle, write_bundle
+from features.multiplexed import HASHING, hash_values
+from features.whitening import Whitening
+from recsys import runs
+from recsys.bundle import Bundle, query_encoder, read_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, metric_name
 from recsys.config import ModelSettings, Settings
 from recsys.data.prepare import TITLE, Dataset, prepare
@@ -24,10 +29,15 @@ from recsys.models.bert4rec import Bert4Rec, Queries, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
-from recsys.training.loop import OnEpoch, Training, train
+from recsys.training.batches import windows
+from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.fit_blend import BlendReport, fit_blend
+from recsys.training.loop import OnEpoch, OnResume, Training, train
+from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
+from recsys.training.recformer_fit import fit_recformer
+from recsys.training.warm_start import after_warm_start, earlier_bundle, grown_rows, same_text, start_from
 
 PRIMARY = metric_name("ndcg", 10, "val")  # decides which epoch is best
-HASHING = "BLAKE2b-64 of the value's text, splitmix64 of it and the salt, modulo rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +52,31 @@ class FitReport:
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)  # an entry an epoch
     report: dict[str, Any] = field(default_factory=dict)  # counts of the prepared data
+    predicted_bytes: int = 0  # peak of memory that training was to take
+    resumed: dict[str, int] | None = None  # epoch and steps done in it where a killed training was taken up
+    warm_start: dict[str, Any] | None = None  # what was copied from which bundle, or why nothing was
+    blend: BlendReport | None = None  # of the model with the neighbour sources
 
 
-def fit(settings: Settings, versions: TableVersions, on_epoch: OnEpoch | None = None) -> FitReport:
+def fit(
+    settings: Settings,
+    versions: TableVersions,
+    on_epoch: OnEpoch | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> FitReport:
     """Train the configured model on the tables at these versions and write its bundle.
+
+    A training that was killed goes on from its last checkpoint when the same is asked for again.
 
     Parameters
     ----------
     settings, versions
-        What the result depends on, and all of it: equal values give an equal bundle on one machine.
+        What the result depends on, and all of it but for the bundle that a warm start begins with: equal values give
+        an equal bundle on one machine.
     on_epoch
-        Called after every epoch with its metrics.
+        Called after every epoch with its metrics; after a resume first with those of the epochs before.
+    say
+        Called with a sentence on what the training starts from, or resumes at.
 
     Raises
     ------
@@ -61,29 +85,63 @@ def fit(settings: Settings, versions: TableVersions, on_epoch: OnEpoch | None = 
     """
     began = time.perf_counter()
     dataset = prepare(settings, versions)
-    wants_text = settings.model.kind == "text" or settings.model.text
-    text = item_text(settings, dataset) if wants_text else None
+    previous, reason = earlier_bundle(settings)
+    wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
+    text = item_text(settings, dataset, previous) if wants_text else None
     outcome: Training | None = None
+    started: dict[str, Any] | None = None
+    resumed: dict[str, int] | None = None
+    predicted = 0
+    checkpoints = _checkpoints(settings, versions, dataset, previous)
+
+    def on_resume(epoch: int, step: int) -> None:
+        nonlocal resumed
+        resumed = {"epoch": epoch, "step": step}
+        say(f"Training resumed at epoch {epoch}, step {step}.")
+
     if settings.model.kind == "text":
         if text is None:
             raise InputError('No item of the catalogue has any text; model.kind = "text" has nothing to go by.')
         weights: dict[str, Any] = {}
-        features = {"text": _describe_text(settings, text)}
+        declared = {"text": _describe_text(settings, text)}
         vectors, allowed = text.vectors, text.allowed
+    elif settings.model.kind == "recformer":
+        fitted = fit_recformer(
+            settings, versions, dataset, validation_metrics, PRIMARY, on_epoch, checkpoints, on_resume
+        )
+        outcome, weights, declared = fitted.outcome, dict(fitted.weights), fitted.declared
+        vectors, allowed = fitted.vectors, fitted.allowed
     else:
-        model = build_model(settings, dataset, text)
-        outcome = train_model(model, settings, dataset, on_epoch)
+        if reason is not None:
+            started = {"bundle": None, "reason": reason}
+            say(f"Training starts from nothing: {reason}")
+        features = item_features(dataset, settings.model, text)
+        memory = _check_memory(settings, features, table_size(settings, features, previous), dataset)
+        predicted = memory.peak
+        say(f"Training takes about {predicted / GIB:.1f} GiB of memory.")
+        model = build_model(settings, features, previous)
+        if previous is not None:
+            events = np.bincount(dataset.split.train.items, minlength=features.size)
+            warm = start_from(previous, model, features, settings, events)
+            started = warm.report()
+            say(str(warm))
+        planned = settings if previous is None else after_warm_start(settings)
+        outcome = train_model(model, planned, dataset, on_epoch, checkpoints, on_resume)
         weights = dict(model.state_dict())
-        features = _describe(settings, model, text)
+        declared = _describe(settings, model, text)
         vectors, allowed = model.item_vectors()
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
+    encoder = query_encoder(settings.model, declared, weights, vectors)
+    blended, blend = fit_blend(settings, dataset, encoder, vectors, allowed)
+    if blend is not None:
+        say(blend.reason)
     bundle = write_bundle(
         settings.warehouse,
         settings=settings,
         vocabulary=dataset.vocabulary,
         catalogue=dataset.catalogue.select(ITEM_ID, TITLE),
-        features=features,
+        features=declared,
         weights=weights,
         vectors=vectors,
         allowed=allowed,
@@ -92,35 +150,77 @@ def fit(settings: Settings, versions: TableVersions, on_epoch: OnEpoch | None = 
             "items_version": versions.items,
             "data": dataset.digest,
             "seed": settings.seed,
+            "warm_start": None if previous is None else previous.id,
         },
+        blended=blended,
     )
+    if checkpoints is not None:
+        checkpoints.remove()
     return FitReport(
         bundle=str(bundle),
         bundle_id=read_bundle(bundle, verify=False).id,
         epochs=outcome.epochs if outcome else 0,
         best_epoch=outcome.best_epoch if outcome else 0,
-        parameters=sum(int(np.prod(tensor.shape)) for tensor in weights.values()),
+        parameters=sum(
+            int(np.prod(tensor.shape)) for name, tensor in weights.items() if not name.startswith("catalogue.")
+        ),
         seconds=time.perf_counter() - began,
         history=outcome.history if outcome else [],
         report=dataset.report,
+        predicted_bytes=predicted,
+        resumed=resumed,
+        warm_start=started,
+        blend=blend,
     )
 
 
-def item_text(settings: Settings, dataset: Dataset) -> TextItems | None:
-    """Whitened text vectors of the catalogue; None where the configuration has no text or no item has any."""
+def _checkpoints(
+    settings: Settings, versions: TableVersions, dataset: Dataset, previous: Bundle | None
+) -> Checkpoints | None:
+    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
+    if settings.model.kind == "text" or not settings.train.checkpoint_minutes:
+        return None
+    parts = [settings.digest(), asdict(versions), dataset.digest, previous and previous.id, runs.code_version()]
+    identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parent = runs.state_folder(settings.warehouse) / "training"
+    forget_old(parent)
+    return Checkpoints(parent / identity[:32], seconds=60 * settings.train.checkpoint_minutes)
+
+
+def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = None) -> TextItems | None:
+    """Whitened text vectors of the catalogue; None where the configuration has no text or no item has any.
+
+    After a warm start they are whitened as the weights of the bundle `previous` know them.
+    """
     sentences: pl.Series = dataset.catalogue[SENTENCE]
     if settings.items is None or not settings.items.text or (sentences.fill_null("") == "").all():
         return None
-    return text_items(text_vectors(settings, sentences), settings.text.dimensions)
+    whitening = None
+    if previous is not None and same_text(previous, settings):
+        whitening = Whitening.from_tensors(previous.weights())
+    return text_items(text_vectors(settings, sentences), settings.text.dimensions, whitening)
 
 
-def build_model(settings: Settings, dataset: Dataset, text: TextItems | None) -> Bert4Rec:
-    """An untrained model over the data set's catalogue; the seed fixes its weights."""
-    features = item_features(dataset, settings.model, text)
-    rows = settings.model.table_rows or table_rows(features, settings.model)
+def build_model(settings: Settings, features: ItemFeatures, previous: Bundle | None = None) -> Bert4Rec:
+    """An untrained model over a catalogue; the seed fixes its weights, `previous` the size of its table."""
+    rows = table_size(settings, features, previous)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return Bert4Rec(features, settings.model, rows)
+
+
+def table_size(settings: Settings, features: ItemFeatures, previous: Bundle | None = None) -> int:
+    """Rows of the model's table: as configured, after a warm start a multiple of the bundle's, or by the catalogue."""
+    if settings.model.table_rows is not None:
+        return settings.model.table_rows
+    rows = table_rows(features, settings.model)
+    return rows if previous is None else grown_rows(rows, previous)
+
+
+def _check_memory(settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset) -> Memory:
+    starts, ends = windows(dataset.split.train.offsets, settings.model.max_length)
+    sizes = Sizes.of(features, rows, windows=len(starts), length=int((ends - starts).max(initial=0)))
+    return check_memory(settings.model, settings.train, sizes, free_memory())
 
 
 def item_features(dataset: Dataset, model: ModelSettings, text: TextItems | None) -> ItemFeatures:
@@ -170,8 +270,15 @@ def table_rows(features: ItemFeatures, model: ModelSettings) -> int:
     return max(rows, 16)
 
 
-def train_model(model: Bert4Rec, settings: Settings, dataset: Dataset, on_epoch: OnEpoch | None) -> Training:
-    """Cloze training with validation on the held-out items, full ranking."""
+def train_model(
+    model: Bert4Rec,
+    settings: Settings,
+    dataset: Dataset,
+    on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: OnResume | None = None,
+) -> Training:
+    """Training with validation on the held-out items, full ranking."""
     held_out = dataset.split.validation
 
     def validate(model: Bert4Rec) -> dict[str, float]:
@@ -189,10 +296,13 @@ def train_model(model: Bert4Rec, settings: Settings, dataset: Dataset, on_epoch:
         dataset.split.train.offsets,
         settings.train,
         seed=settings.seed,
-        max_length=settings.model.max_length,
+        # a window of one more event asks as many next items as the encoder has positions
+        max_length=settings.model.max_length + (settings.model.objective == "next-item"),
         validate=validate,
         primary=PRIMARY,
         on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        on_resume=on_resume,
     )
 
 

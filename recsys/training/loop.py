@@ -6,21 +6,23 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from features.precision import native_bf16
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import Bert4Rec
 from recsys.training.batches import batches, windows
-from recsys.training.objectives import cloze
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.losses import task_loss
+from recsys.training.objectives import make_task
 
 OnEpoch = Callable[[dict[str, float]], None]
+OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +33,22 @@ class Training:
     best_epoch: int
     epochs: int
     history: list[dict[str, float]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
+
+
+@dataclass(kw_only=True)
+class _Place:
+    """How far a training is, besides its weights."""
+
+    epoch: int = 1
+    step: int = 0  # steps done in this epoch; the next four count them
+    loss: float = 0.0  # sum over labels
+    labels: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_value: float = -math.inf
+    best_epoch: int = 0
+    since_best: int = 0  # validations
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -44,8 +62,14 @@ def train(
     validate: Callable[[Bert4Rec], dict[str, float]],
     primary: str,
     on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: OnResume | None = None,
 ) -> Training:
     """Train until the epochs are over or validation stops gaining.
+
+    Batches, masks and dropout of a step are drawn from generators that (seed, epoch, step) fixes, so a training that
+    was killed and goes on from a checkpoint ends with the weights of one that was not, to the last bit where the
+    operations repeat theirs.
 
     Parameters
     ----------
@@ -62,87 +86,124 @@ def train(
     primary
         The metric that decides which weights are best; higher is better.
     on_epoch
-        Called after every epoch with its entry of the history.
+        Called after every epoch with its entry of the history; after a resume first with those of the epochs before.
+    checkpoints
+        Where to go on from, if there is one, and where to write more; they are left there. None: neither.
+    on_resume
+        Called with the epoch and the steps done in it when the training goes on from a checkpoint.
 
     Raises
     ------
     FloatingPointError
         The loss is no longer finite.
     """
-    rng = np.random.default_rng(seed)
-    bf16 = use_bf16(settings.precision)
     starts, ends = windows(offsets, max_length)
-    steps = settings.epochs * -(-len(starts) // settings.batch_size)
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, settings.weight_decay),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, settings.warmup_share))
-    average = _Average(model, settings.average_decay)
-    history: list[dict[str, Any]] = []
+    learner = _Learner(model, settings, steps=settings.epochs * -(-len(starts) // settings.batch_size))
+    place = _Place()
     best: dict[str, Tensor] = {}
-    best_value, best_epoch, since_best = -math.inf, 0, 0
+    saved = checkpoints.load() if checkpoints else None
+    if saved is not None:
+        learner.load_state_dict(saved["learner"])
+        place, best = _Place(**saved["place"]), saved["best"]
+        if on_resume:
+            on_resume(place.epoch, place.step)
+        for entry in place.history:
+            if on_epoch:
+                on_epoch(entry)
+        del saved  # its tensors were copied
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for epoch in range(1, settings.epochs + 1):
-            began = time.perf_counter()
-            total, labels, tokens = 0.0, 0, 0
+        while place.epoch <= settings.epochs and place.since_best < settings.patience:
+            began = time.perf_counter() - place.seconds
             model.train()
-            for batch in batches(items, starts, ends, settings.batch_size, rng):
-                task = cloze(
-                    batch,
-                    rng,
-                    mask_probability=settings.mask_probability,
-                    mask_last_share=settings.mask_last_share,
-                )
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                    logits = model(torch.from_numpy(task.tokens), torch.from_numpy(task.positions))
-                loss = functional.cross_entropy(logits.float(), torch.from_numpy(task.labels))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-                optimizer.step()
-                schedule.step()
-                average.update()
-                total += float(loss.detach()) * len(task.labels)
-                labels += len(task.labels)
-                tokens += int(np.count_nonzero(batch))
-            if not math.isfinite(total):
+            order = batches(items, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
+            for batch in islice(order, place.step, None):
+                place.step += 1
+                rng = np.random.default_rng((seed, place.epoch, place.step))
+                torch.manual_seed(int(rng.integers(2**63)))
+                task = make_task(batch, rng, settings, model.objective)
+                loss = task_loss(model, task, settings, rng)
+                learner.step(loss)
+                asked = int(np.count_nonzero(task.labels))
+                place.loss += float(loss.detach()) * asked
+                place.labels += asked
+                place.tokens += int(np.count_nonzero(task.tokens))
+                if checkpoints and checkpoints.due():
+                    place.seconds = time.perf_counter() - began
+                    checkpoints.save({"learner": learner.state_dict(), "place": asdict(place), "best": best})
+            if not math.isfinite(place.loss):
                 raise FloatingPointError(
-                    f"the loss stopped being a number in epoch {epoch}; lower train.learning_rate = "
+                    f"the loss stopped being a number in epoch {place.epoch}; lower train.learning_rate = "
                     f"{settings.learning_rate} or set train.precision = 'fp32'"
                 )
             seconds = time.perf_counter() - began
-            entry: dict[str, Any] = {
-                "epoch": epoch,
-                "loss": total / labels,
+            entry = {
+                "epoch": place.epoch,
+                "loss": place.loss / place.labels,
                 "seconds": seconds,
-                "tokens_per_second": tokens / seconds,
-                "learning_rate": schedule.get_last_lr()[0],
+                "tokens_per_second": place.tokens / seconds,
+                "learning_rate": learner.learning_rate,
             }
-            if epoch % settings.evaluate_every == 0 or epoch == settings.epochs:
-                with average.applied():
+            if place.epoch % settings.evaluate_every == 0 or place.epoch == settings.epochs:
+                with learner.average.applied():
                     metrics = validate(model)
                     entry |= metrics
-                    if metrics[primary] > best_value:
-                        best_value, best_epoch, since_best = metrics[primary], epoch, 0
+                    if metrics[primary] > place.best_value:
+                        place.best_value, place.best_epoch, place.since_best = metrics[primary], place.epoch, 0
                         best = copy.deepcopy(model.state_dict())
                     else:
-                        since_best += 1
-            history.append(entry)
+                        place.since_best += 1
+            place.history.append(entry)
             if on_epoch:
                 on_epoch(entry)
-            if since_best >= settings.patience:
-                break
+            place = replace(place, epoch=place.epoch + 1, step=0, loss=0.0, labels=0, tokens=0, seconds=0.0)
     model.load_state_dict(best)
-    return Training(weights=best, best_epoch=best_epoch, epochs=len(history), history=history)
+    return Training(weights=best, best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
 
 
-def use_bf16(precision: str) -> bool:
-    """Whether products run in bf16: asked for, or left to us and the processor multiplies bf16 natively."""
-    return native_bf16() if precision == "auto" else precision == "bf16"
+class _Learner:
+    """A model and what changes its weights: AdamW, the rate's schedule, the moving average."""
+
+    def __init__(self, model: torch.nn.Module, settings: TrainSettings, steps: int) -> None:
+        self.model, self.clip_norm = model, settings.clip_norm
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(model, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, _rate(steps, settings.warmup_share))
+        self.average = _Average(model, settings.average_decay)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def step(self, loss: Tensor) -> None:
+        """Change the weights to lower a loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and all that the next step depends on; the tensors are not copies."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.shadow,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        for mine, saved in zip(self.average.shadow, state["average"], strict=True):
+            mine.copy_(saved)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

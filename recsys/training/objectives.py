@@ -1,10 +1,14 @@
-"""What a model is asked to predict: the cloze objective of BERT4Rec.
+"""What a model is asked to predict: hidden items (cloze) or, at every event, the next one.
 
-Source: BERT4Rec (arXiv 1904.06690) section 3.6 and its public training configuration: hidden positions always become
+Cloze: BERT4Rec (arXiv 1904.06690) section 3.6 and its public training configuration: hidden positions always become
 [MASK], at least one a history; some histories hide only their last item, which is the question asked at inference.
+Here these are cut after a random event first, so that every event is once the last one, and their labels may weigh
+more: one of them stands beside dozens that were read with their future in sight.
 Masking afresh at every step replaces the original's ten fixed copies of each history.
 
-Shapes: B histories, L positions, P hidden positions.
+Next item: SASRec (arXiv 1808.09781): a causal encoder tells, at every event, which item comes next.
+
+Shapes: B histories, L positions, Q questions of each history.
 """
 
 from __future__ import annotations
@@ -13,29 +17,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.config import TrainSettings
 from recsys.models.bert4rec import MASK, PADDING
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Cloze:
-    """Hidden positions of a batch.
+class Task:
+    """Questions of a batch.
 
     Attributes
     ----------
     tokens
-        int64 [B, L], MASK where hidden.
-    positions
-        int64 [P], indices into the flattened tokens.
+        int64 [B, L]: item codes, 0 at padding, MASK where hidden.
+    wanted
+        int64 [B, Q], the positions that are asked; None: all of them, Q = L.
     labels
-        int64 [P], the item codes that stood there.
+        int64 [B, Q], the item codes to predict; 0: no question there.
+    weights
+        float32 [B, Q], how much each label counts; None: all alike.
     """
 
     tokens: np.ndarray
-    positions: np.ndarray
+    wanted: np.ndarray | None
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
-def cloze(tokens: np.ndarray, rng: np.random.Generator, *, mask_probability: float, mask_last_share: float) -> Cloze:
+def cloze(
+    tokens: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    mask_probability: float,
+    mask_last_share: float,
+    last_weight: float = 1.0,
+) -> Task:
     """Hide items of a batch of histories.
 
     Parameters
@@ -47,17 +62,60 @@ def cloze(tokens: np.ndarray, rng: np.random.Generator, *, mask_probability: flo
     mask_probability
         Share of a history's items hidden, rounded, at least one.
     mask_last_share
-        Probability that a history hides its last item and nothing else.
+        Probability that a history is cut after a random event and hides that event and nothing else.
+    last_weight
+        How much such a label counts beside the others, of which there are many more.
     """
-    present = tokens != PADDING
-    lengths = present.sum(1)
-    count = np.maximum(1, np.rint(lengths * mask_probability)).astype(np.int64)  # [B]
-    draw = np.where(present, rng.random(tokens.shape, dtype=np.float32), np.float32(2))
-    # the `count` smallest draws of each row: compare with the row's count-th smallest
-    threshold = np.take_along_axis(np.sort(draw, axis=1), count[:, None] - 1, axis=1)
-    hidden = draw <= threshold
     last_only = rng.random(len(tokens)) < mask_last_share
-    hidden[last_only] = False
-    hidden[last_only, -1] = True
-    positions = np.flatnonzero(hidden)
-    return Cloze(tokens=np.where(hidden, MASK, tokens), positions=positions, labels=tokens.ravel()[positions])
+    tokens = np.where(last_only[:, None], cut_at_random(tokens, rng), tokens)
+    present = tokens != PADDING
+    count = np.maximum(1, np.rint(present.sum(1) * mask_probability)).astype(np.int64)  # [B]
+    draw = np.where(present, rng.random(tokens.shape, dtype=np.float32), np.float32(2))
+    draw[last_only, -1] = -1
+    count[last_only] = 1
+    most = int(count.max())
+    # the places of the `most` smallest draws, then of each row only as many as it hides
+    order = np.argsort(draw, axis=1)[:, :most]
+    asked = np.arange(most) < count[:, None]
+    rows = np.arange(len(tokens))[:, None]
+    labels = np.where(asked, tokens[rows, order], PADDING)
+    hidden = np.zeros_like(present)
+    hidden[np.broadcast_to(rows, order.shape)[asked], order[asked]] = True
+    weights = None
+    if last_weight != 1:
+        weights = np.where(last_only[:, None], last_weight, 1).astype(np.float32).repeat(most, axis=1)
+    return Task(tokens=np.where(hidden, MASK, tokens), wanted=order, labels=labels, weights=weights)
+
+
+def cut_at_random(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each row up to one of its events, drawn uniformly from all but the first; int64 [B, L], padded on the left."""
+    lengths = (tokens != PADDING).sum(1)  # [B]
+    kept = np.minimum(lengths, 2 + (rng.random(len(tokens)) * (lengths - 1)).astype(np.int64))
+    columns = np.arange(tokens.shape[1]) - (lengths - kept)[:, None]
+    moved = np.take_along_axis(tokens, np.maximum(columns, 0), axis=1)
+    return np.where(columns >= tokens.shape[1] - lengths[:, None], moved, PADDING)
+
+
+def next_items(tokens: np.ndarray) -> Task:
+    """At every event but the last: which item comes next?
+
+    Parameters
+    ----------
+    tokens
+        int64 [B, L] item codes, padded on the left; every row holds at least two items.
+    """
+    labels = np.where(tokens[:, :-1] != PADDING, tokens[:, 1:], PADDING)
+    return Task(tokens=tokens[:, :-1], wanted=None, labels=labels)
+
+
+def make_task(batch: np.ndarray, rng: np.random.Generator, settings: TrainSettings, objective: str) -> Task:
+    """The questions that an objective makes of a batch of histories, int64 [B, L]."""
+    if objective == "next-item":
+        return next_items(batch)
+    return cloze(
+        batch,
+        rng,
+        mask_probability=settings.mask_probability,
+        mask_last_share=settings.mask_last_share,
+        last_weight=settings.last_weight,
+    )

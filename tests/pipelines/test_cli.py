@@ -182,8 +182,8 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
         (InputError("The file is empty."), 2, "The file is empty."),
         (RecsysError("The disk is full."), 1, "The disk is full."),
         (ValueError("odd\nvalue"), 1, "ValueError: odd. Run again with --debug for the traceback."),
-        (SystemExit(143), 143, "Stopped from outside; the same command goes on after the last finished step."),
-        (KeyboardInterrupt(), 130, "Interrupted; the same command goes on after the last finished step."),
+        (SystemExit(143), 143, "Stopped from outside; the same command goes on where it was."),
+        (KeyboardInterrupt(), 130, "Interrupted; the same command goes on where it was."),
     ],
 )
 def test_an_error_is_one_sentence_and_one_code(

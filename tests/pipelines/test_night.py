@@ -130,7 +130,11 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
     assert summary == json.loads(json.dumps(summary, allow_nan=False))
     assert summary["resumed"] is False
     assert 0 < summary["metrics"]["test/ndcg_at_10"] <= 1
-    assert set(summary["baselines"]) == {"popularity", "transitions"}
+    assert set(summary["baselines"]) == {
+        "model",
+        "popularity",
+        "transitions",
+    }  # the blend serves, the model alone beside
     for baseline in summary["baselines"].values():
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
@@ -266,6 +270,56 @@ def test_a_killed_night_ends_in_the_state_of_one_that_was_not(
     assert evaluations == ["KILLED", "FINISHED"]
     others = {child.info.status for child in children if child.info.run_name != "evaluate"}
     assert others == {"FINISHED"}
+
+
+KILLED_IN_TRAINING = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from pipelines import nightly
+from recsys.config import load_settings
+from recsys.training import fit
+class Eager(fit.Checkpoints):
+    saves = 0
+    def __init__(self, folder, *, seconds):
+        super().__init__(folder, seconds=0, share=1e9)
+    def save(self, state):
+        super().save(state)
+        self.saves += 1
+        if self.saves == 3:
+            print("training", flush=True)
+            time.sleep(120)
+fit.Checkpoints = Eager
+nightly.night(load_settings(sys.argv[1]))
+"""
+
+
+def test_a_night_that_was_killed_in_training_goes_on_inside_it(
+    config: str, first: tuple[Settings, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-c", KILLED_IN_TRAINING, config]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "training\n"
+        os.kill(process.pid, signal.SIGKILL)
+    settings = load_settings(config)
+    checkpoints = Path(settings.warehouse) / "runs" / "training"
+    assert len(list(checkpoints.iterdir())) == 1
+    assert cli.execute(["run", config, "--no-prefect", "--json"]) == 0
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    place = summary["training_resumed"]
+    assert (place["epoch"], place["step"]) > (1, 1)
+    assert f"Training resumed at epoch {place['epoch']}, step {place['step']}." in told.err
+    assert summary["metrics"] == first[1]["metrics"]
+    assert candidates(settings, summary).equals(candidates(*first))
+    assert not list(checkpoints.iterdir())
+    (train,) = [
+        child
+        for child in tracking.child_runs(tracking.open_store(settings), summary["run_id"])
+        if child.info.run_name == "train" and child.info.status == "FINISHED"
+    ]
+    points = tracking.open_store(settings).client.get_metric_history(train.info.run_id, "train/loss")
+    assert [point.step for point in points] == [1, 2]  # the curve is whole
 
 
 def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from recsys.config import Settings, parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.manifest import (
+    BLEND,
     FILES,
     INDEX_FILE,
     ITEM_ARRAYS,
@@ -33,6 +35,9 @@ from recsys.manifest import (
     describe_files,
 )
 from recsys.models.bert4rec import SequenceEncoder
+from recsys.models.blend import Blend
+from recsys.models.neighbours import Neighbours
+from recsys.retrieval.blend import CONTEXT, Blended, feature_names
 
 
 def settings_of(**more: Any) -> Settings:
@@ -88,6 +93,57 @@ def test_round_trip_without_interactions(written: Path, tmp_path: Path) -> None:
     lineage = bundle.manifest["lineage"]
     assert (lineage["seed"], lineage["interactions_version"]) == (0, 3)
     assert lineage["libraries"]["faiss-cpu"] == faiss.__version__
+
+
+def small_blend(size: int = 4) -> Blended:
+    """Two users' worth of counts, and weights of 1 for every feature."""
+    neighbours = Neighbours.count(np.array([1, 2, 3, 2, 3], dtype=np.int32), np.array([0, 3, 5]), size)
+    names = feature_names(neighbours)
+    F, C = len(names), len(CONTEXT)
+    weights = Blend(
+        features=names,
+        context=CONTEXT,
+        mean=np.zeros(F + C),
+        scale=np.ones(F + C),
+        alone=np.ones(F),
+        pairs=np.zeros((F, F)),
+        given=np.zeros((C, F)),
+    )
+    return Blended(neighbours=neighbours, weights=weights, candidates=10)
+
+
+def test_a_blend_travels_with_the_bundle(tmp_path: Path) -> None:
+    alone, path = (write_bundle(tmp_path, **parts(), **more) for more in ({}, {"blended": small_blend()}))
+    assert read_bundle(alone).blended is None and not (alone / BLEND).exists()
+    assert read_bundle(path).id != read_bundle(alone).id  # another way to serve is another bundle
+    assert write_bundle(tmp_path, **parts(), blended=small_blend()) == path
+    found, given = read_bundle(path).blended, small_blend()
+    assert found is not None and found.candidates == 10
+    np.testing.assert_array_equal(found.weights.alone, given.weights.alone)
+    np.testing.assert_array_equal(found.neighbours.followed.toarray(), given.neighbours.followed.toarray())
+    assert read_bundle(path).features()["genres"] == ["b", "a"]
+
+
+def test_a_changed_or_missing_blend_is_refused(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path, **parts(), blended=small_blend())
+    content = (path / BLEND).read_bytes()
+    (path / BLEND).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"file blend\.safetensors of the bundle .* sha256"):
+        read_bundle(path)
+    late = read_bundle(path, verify=False)
+    with pytest.raises(InputError, match=r"file blend\.safetensors of the bundle .* sha256"):
+        _ = late.blended
+    (path / BLEND).unlink()
+    with pytest.raises(InputError, match=r"lacks its file blend\.safetensors"):
+        read_bundle(path)
+
+
+def test_a_blend_of_other_features_is_refused(tmp_path: Path) -> None:
+    blended = small_blend()
+    other = replace(blended, weights=replace(blended.weights, features=tuple(reversed(blended.weights.features))))
+    path = write_bundle(tmp_path, **parts(), blended=other)
+    with pytest.raises(InputError, match=r"cannot be read: the blend weighs .* train again"):
+        _ = read_bundle(path).blended
 
 
 def test_queries_come_from_the_weights(written: Path) -> None:

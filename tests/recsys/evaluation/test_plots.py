@@ -10,8 +10,8 @@ from recsys.evaluation.plots import plot_curves, plot_popularity, plot_training
 
 CURVES = {
     "cutoffs": [1, 5, 10, 100],
-    "hr": {"popularity": [0.0, 0.1, 0.2, 0.4], "model": [0.1, 0.2, 0.3, 0.6]},
-    "ndcg": {"popularity": [0.0, 0.05, 0.1, 0.2], "model": [0.1, 0.15, 0.2, 0.3]},
+    "hr": {"model": [0.1, 0.2, 0.3, 0.6], "popularity": [0.0, 0.1, 0.2, 0.4]},
+    "ndcg": {"model": [0.1, 0.15, 0.2, 0.3], "popularity": [0.0, 0.05, 0.1, 0.2]},
 }
 
 

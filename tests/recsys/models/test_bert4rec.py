@@ -39,10 +39,24 @@ def queries(of: Bert4Rec, histories: list[list[int]]) -> np.ndarray:
 def test_logits_are_the_product_of_the_two_vectors() -> None:
     built = model()
     tokens = torch.tensor([[3, 5, MASK]])
-    logits = built(tokens, torch.tensor([2]))
+    logits = built(tokens, torch.tensor([[2]]))[0]
     vectors, _ = built.item_vectors()
     assert np.allclose(queries(built, [[3, 5]]) @ vectors[1:].T, logits.detach()[:, 1:], atol=1e-4)
     assert logits[0, 0] == -torch.inf
+
+
+@pytest.mark.parametrize("changes", [{"objective": "next-item"}, {"temperature": 0.1}, {"head": False}], ids=str)
+def test_variants_serve_what_they_train(changes: dict[str, object]) -> None:
+    built = model(**changes)
+    tokens = torch.tensor([[3, 5, 7]] if changes.get("objective") else [[3, 5, 7, MASK]])
+    logits = built(tokens)[0, -1:]
+    vectors, _ = built.item_vectors()
+    assert np.allclose(queries(built, [[3, 5, 7]]) @ vectors[1:].T, logits.detach()[:, 1:], atol=1e-4)
+
+
+def test_with_a_temperature_items_are_unit_vectors() -> None:
+    vectors, _ = model(temperature=0.1).item_vectors()
+    assert np.allclose(np.linalg.norm(vectors[1:, :-1], axis=1), 1, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
@@ -92,20 +106,23 @@ def test_bf16_and_fp32_rank_alike() -> None:
     built = model()
     tokens = torch.randint(1, ITEMS, (32, 8))
     tokens[:, -1] = MASK
-    last = torch.arange(32) * 8 + 7
-    exact = built(tokens, last)[:, 1:]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = built(tokens, last)[:, 1:].float()
+    last = torch.full((32, 1), 7)
+    table = built.item_table()
+    exact = (built.encoder.queries(tokens, table, last) @ table.T)[:, 0, 1:]
+    rounded = (built.encoder.queries(tokens, table.bfloat16(), last).float() @ table.T)[:, 0, 1:]
     correlation = functional.cosine_similarity(
         exact - exact.mean(1, keepdim=True), rounded - rounded.mean(1, keepdim=True)
     )
     assert correlation.min() > 0.999
 
 
-@pytest.mark.parametrize("norm_first", [True, False])
-def test_every_parameter_learns(norm_first: bool) -> None:
-    built = model(norm_first=norm_first).train()
+@pytest.mark.parametrize(
+    "changes", [{}, {"norm_first": False}, {"gated": True, "feed_forward": "swiglu"}, {"distance_bias": True}], ids=str
+)
+def test_every_parameter_learns(changes: dict[str, object]) -> None:
+    built = model(**changes).train()
     tokens = torch.tensor([[0, 4, MASK, 6, 2, 9, 1, MASK]])
-    functional.cross_entropy(built(tokens, torch.tensor([2, 7])), torch.tensor([5, 3])).backward()
+    scores = built(tokens, torch.tensor([[2, 7]]))[0]
+    functional.cross_entropy(scores, torch.tensor([5, 3])).backward()
     for name, parameter in built.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name

@@ -1,20 +1,36 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from recsys.models.transformer import Transformer, rotate, rotations
+from recsys.config import ModelSettings
+from recsys.models.layers import Dropout
+from recsys.models.transformer import Transformer, pick, rotate, rotations
+
+SHAPES = {
+    "default": {},
+    "post-norm": {"norm_first": False},
+    "published": {"norm_first": False, "rotary": False},
+    "distances": {"rotary": False, "distance_bias": True},
+    "gated": {"gated": True, "feed_forward": "swiglu"},
+}
 
 
-@pytest.fixture(params=[(True, True), (False, True), (False, False)], ids=["default", "post-norm", "published"])
-def encoder(request: pytest.FixtureRequest) -> Transformer:
+def build(**changes: Any) -> Transformer:
     torch.manual_seed(0)
-    norm_first, rotary = request.param
-    built = Transformer(
-        dimensions=16, blocks=2, heads=2, max_length=12, dropout=0.5, norm_first=norm_first, rotary=rotary
-    )
+    settings = {"dimensions": 16, "blocks": 2, "heads": 2, "max_length": 12, "dropout": 0.5}
+    built = Transformer(ModelSettings(**(settings | changes)))
     torch.nn.init.normal_(built.positions)  # as after training: positions matter
+    if built.distances is not None:
+        torch.nn.init.normal_(built.distances)
     return built.eval()
+
+
+@pytest.fixture(params=list(SHAPES))
+def encoder(request: pytest.FixtureRequest) -> Transformer:
+    return build(**SHAPES[request.param])
 
 
 def test_padding_on_the_left_changes_nothing(encoder: Transformer) -> None:
@@ -56,8 +72,8 @@ def test_too_long_a_history_is_refused(encoder: Transformer) -> None:
 
 def test_rotated_products_depend_on_distance_alone() -> None:
     q, k = torch.randn(8), torch.randn(8)
-    turned_q = rotate(q.expand(1, 1, 20, 8), rotations(20, 8))[0, 0]
-    turned_k = rotate(k.expand(1, 1, 20, 8), rotations(20, 8))[0, 0]
+    turned_q = rotate(q.expand(1, 20, 8), rotations(20, 8, 1))[0]
+    turned_k = rotate(k.expand(1, 20, 8), rotations(20, 8, 1))[0]
     products = turned_q @ turned_k.T
     for distance in (-7, 0, 1, 5):
         assert torch.allclose(products.diagonal(distance), products.diagonal(distance)[0], atol=1e-4)
@@ -65,6 +81,43 @@ def test_rotated_products_depend_on_distance_alone() -> None:
     assert not torch.allclose(products[0, 1], products[1, 0], atol=1e-3)  # before and after differ
 
 
-def test_rotary_needs_an_even_width() -> None:
-    with pytest.raises(ValueError, match="even width"):
-        Transformer(dimensions=9, blocks=1, heads=3, max_length=4, dropout=0.0, norm_first=True, rotary=True)
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_wanted_positions_get_the_states_that_all_positions_get(shape: str, objective: str) -> None:
+    encoder = build(objective=objective, **SHAPES[shape])
+    x = torch.randn(3, 6, 16)
+    present = torch.tensor([[True] * 6, [False] * 2 + [True] * 4, [False] * 5 + [True]])
+    wanted = torch.tensor([[0, 5, 3], [2, 4, 5], [5, 5, 5]])
+    every = encoder(x, present)
+    assert torch.allclose(encoder(x, present, wanted), pick(every, wanted), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_a_causal_encoder_reads_no_later_event(shape: str) -> None:
+    encoder = build(objective="next-item", **SHAPES[shape])
+    x = torch.randn(1, 5, 16, requires_grad=True)
+    states = encoder(x, torch.ones(1, 5, dtype=torch.bool))
+    for reader in range(5):
+        (gradient,) = torch.autograd.grad(states[0, reader].pow(3).sum(), x, retain_graph=True)
+        read = gradient[0].abs().sum(1) > 0
+        assert read[: reader + 1].all() and not read[reader + 1 :].any()
+
+
+def test_causal_states_do_not_change_with_padding() -> None:
+    encoder = build(objective="next-item")
+    x = torch.randn(2, 5, 16)
+    present = torch.ones(2, 5, dtype=torch.bool)
+    padding = torch.zeros(2, 4, dtype=torch.bool)
+    plain = encoder(x, present)
+    padded = encoder(torch.cat([torch.randn(2, 4, 16), x], 1), torch.cat([padding, present], 1))
+    assert torch.allclose(plain, padded[:, 4:], atol=1e-5)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.25)
+    dropped = dropout(torch.ones(400_000))
+    assert abs(float((dropped == 0).float().mean()) - 0.25) < 0.005
+    assert abs(float(dropped.mean()) - 1) < 0.005
+    assert set(dropped.unique().tolist()) == {0.0, float(torch.tensor(256 / 192))}
+    assert dropout.eval()(torch.ones(5)).tolist() == [1.0] * 5

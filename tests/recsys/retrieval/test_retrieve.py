@@ -219,17 +219,17 @@ def test_a_failure_half_way_leaves_yesterdays_table(
 ) -> None:
     settings, versions, path = world
     run(settings, versions, path)
-    searched = module.top_k
+    searched = module.best_items
     calls = 0
 
-    def failing(*given: Any, **more: Any) -> tuple[np.ndarray, np.ndarray]:
+    def failing(*given: Any, **more: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise MemoryError
         return searched(*given, **more)
 
-    monkeypatch.setattr(module, "top_k", failing)
+    monkeypatch.setattr(module, "best_items", failing)
     with pytest.raises(MemoryError):
         run(settings, versions, path, "r2")
     assert latest_version(settings.warehouse, "candidates") == 0

@@ -13,7 +13,10 @@ from features.multiplexed import MISSING, hash_values
 from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, parse_settings
 from recsys.data.ingest import ingest
+from recsys.errors import InputError
 from recsys.models.item_tower import ItemFeatures
+from recsys.training import fit as fitting
+from recsys.training.checkpoint import Checkpoints
 from recsys.training.fit import fit, hash_lists, table_rows
 
 
@@ -57,6 +60,7 @@ def settings(folder: Path, **model: Any) -> Settings:
             "items": {"source": "items.jsonl", "text": ["title"], "categorical": {"kind": {}}},
             "model": {"dimensions": 16, "max_length": 10, "text": False} | model,
             "train": {"epochs": 4, "batch_size": 16, "evaluate_every": 2, "learning_rate": 0.01},
+            "blend": {"kind": "none"},
         }
     )
 
@@ -97,3 +101,60 @@ def test_ids_alone_do_not_recommend_what_nobody_has_seen(data: Path) -> None:
     configured = settings(data, attributes=False)
     bundle = read_bundle(fit(configured, ingest(configured).versions).bundle)
     assert not bundle.allowed[bundle.vocabulary.encode_text(["i31"])].any()
+
+
+def test_a_training_that_would_not_fit_says_so_before_it_begins(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = settings(data)
+    versions = ingest(configured).versions
+    said: list[str] = []
+    fit(configured, versions, say=said.append)
+    assert said == ["Training takes about 0.2 GiB of memory."]
+    monkeypatch.setattr(fitting, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(fitting, "build_model", lambda *_: pytest.fail("began"))
+    with pytest.raises(InputError, match=r"would take about 0\.2 GiB of memory at its peak, and 0\.0 GiB are free"):
+        fit(configured, versions)
+
+
+class Killed(BaseException):
+    """As a kill: nothing may catch it."""
+
+
+def test_only_the_same_training_goes_on_from_a_checkpoint(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured = settings(data)
+    versions = ingest(configured).versions
+    whole = fit(configured, versions)
+    folder = data / "warehouse" / "runs" / "training"
+    assert whole.resumed is None and not list(folder.glob("*"))
+
+    class Fragile(Checkpoints):
+        saves = 0
+
+        def __init__(self, folder: Path, *, seconds: float) -> None:
+            super().__init__(folder, seconds=0, share=1e9)
+
+        def save(self, state: Any) -> bool:
+            super().save(state)
+            self.saves += 1
+            if self.saves == 10:
+                raise Killed
+            return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "Checkpoints", Fragile)
+        with pytest.raises(Killed):
+            fit(configured, versions)
+    assert len(list(folder.iterdir())) == 1
+    others = [
+        configured.model_copy(update={"seed": 1}),
+        configured.model_copy(update={"train": configured.train.model_copy(update={"epochs": 1})}),
+    ]
+    assert [fit(other, versions).resumed for other in others] == [None, None]
+    with (data / "log.csv").open("a") as log:
+        log.write("7,i3,1700000000\n")
+    assert fit(configured, ingest(configured).versions).resumed is None  # other data
+    said: list[str] = []
+    again = fit(configured, versions, say=said.append)
+    assert again.resumed == {"epoch": 2, "step": 2}  # eight steps an epoch
+    assert said[-1] == "Training resumed at epoch 2, step 2."
+    assert again.bundle_id == whole.bundle_id
+    assert not list(folder.iterdir())

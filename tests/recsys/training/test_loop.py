@@ -8,7 +8,8 @@ from features.multiplexed import hash_values
 from recsys.config import ModelSettings, TrainSettings
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
-from recsys.training.loop import Training, train, use_bf16
+from recsys.training.loop import Training, train
+from recsys.training.losses import use_bf16
 
 ITEMS, USERS = 40, 300
 MODEL = ModelSettings(dimensions=32, blocks=1, max_length=10)

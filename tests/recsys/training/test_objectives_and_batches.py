@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsys.models.bert4rec import MASK, PADDING, inference_input, pad_left
 from recsys.training.batches import batches, windows
-from recsys.training.objectives import cloze
+from recsys.training.objectives import cloze, cut_at_random, next_items
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 
@@ -24,17 +24,36 @@ def test_cloze_hides_the_right_number_and_labels_what_stood_there(
     row_lengths: list[int], seed: int, probability: float, last_share: float
 ) -> None:
     tokens = padded(row_lengths)
-    task = cloze(tokens, np.random.default_rng(seed), mask_probability=probability, mask_last_share=last_share)
-    assert (task.tokens.ravel()[task.positions] == MASK).all()
-    assert (tokens.ravel()[task.positions] == task.labels).all()
-    assert (task.labels != PADDING).all()
-    untouched = np.ones(tokens.size, dtype=bool)
-    untouched[task.positions] = False
-    assert (task.tokens.ravel()[untouched] == tokens.ravel()[untouched]).all()
-    hidden = (task.tokens == MASK).sum(1)
-    expected = np.maximum(1, np.rint(np.array(row_lengths) * probability))
-    last_only = (hidden == 1) & (task.tokens[:, -1] == MASK)
-    assert ((hidden == expected) | last_only).all()
+    task = cloze(
+        tokens,
+        np.random.default_rng(seed),
+        mask_probability=probability,
+        mask_last_share=last_share,
+        last_weight=7.0,
+    )
+    assert task.wanted is not None and task.weights is not None
+    for row, before in enumerate(tokens):
+        whole = before[before != PADDING]
+        asked = np.flatnonzero(task.labels[row])
+        after = task.tokens[row].copy()
+        places = task.wanted[row, asked]
+        assert len(set(places)) == len(places)
+        assert ((after == MASK).nonzero()[0] == np.sort(places)).all()
+        after[places] = task.labels[row, asked]  # with the labels put back, the row is the history, or a start of it
+        found = after[after != PADDING]
+        assert (found == whole[: len(found)]).all()
+        if task.weights[row, 0] == 7:
+            assert places.tolist() == [tokens.shape[1] - 1] and len(found) >= min(2, len(whole))
+        else:
+            assert len(found) == len(whole)
+            assert len(places) == max(1, np.rint(len(whole) * probability))
+
+
+def test_every_event_but_the_first_is_cut_after_alike() -> None:
+    tokens = padded([0] + [5] * 4000)[1:]
+    ends = cut_at_random(tokens, np.random.default_rng(0))[:, -1]
+    place = ends - tokens[:, 0]  # 0: the first event
+    assert np.abs(np.bincount(place, minlength=5) / 4000 - [0, 0.25, 0.25, 0.25, 0.25]).max() < 0.03
 
 
 def test_every_position_is_trained_both_ends_included() -> None:
@@ -49,6 +68,13 @@ def test_the_last_item_alone_is_hidden_in_its_share() -> None:
     task = cloze(tokens, np.random.default_rng(0), mask_probability=0.4, mask_last_share=0.3)
     alone = ((task.tokens == MASK).sum(1) == 1) & (task.tokens[:, -1] == MASK)
     assert abs(alone.mean() - 0.3) < 0.05
+
+
+def test_the_next_item_is_asked_at_every_event_but_the_last() -> None:
+    task = next_items(np.array([[0, 0, 7, 8], [1, 2, 3, 4]]))
+    assert task.tokens.tolist() == [[0, 0, 7], [1, 2, 3]]
+    assert task.labels.tolist() == [[0, 0, 8], [2, 3, 4]]
+    assert task.wanted is None
 
 
 @given(lengths, st.integers(2, 12))
@@ -87,3 +113,11 @@ def test_inference_input_keeps_the_newest_and_appends_the_mask() -> None:
     tokens = inference_input(items, offsets, np.array([0, 1]), max_length=3)
     assert tokens.tolist() == [[3, 4, MASK], [PADDING, 5, MASK]]
     assert inference_input(items, offsets, np.array([3]), max_length=3).tolist() == [[MASK]]
+
+
+def test_without_a_mask_the_newest_event_asks() -> None:
+    items = np.array([1, 2, 3, 4, 5], dtype=np.int32)
+    offsets = np.array([0, 4, 5, 5])
+    tokens = inference_input(items, offsets, np.array([0, 1]), max_length=3, masked=False)
+    assert tokens.tolist() == [[2, 3, 4], [PADDING, PADDING, 5]]
+    assert inference_input(items, offsets, np.array([2]), max_length=3, masked=False).tolist() == [[PADDING]]

@@ -1,0 +1,169 @@
+"""What each choice gives: a configuration changed in one setting at a time, the same data and the same epochs.
+
+    .venv/bin/python benchmarks/ablations.py --data ../shared/datasets
+
+A row is `recsys run configs/NAME.toml` with the overrides that the row prints: validation chooses the epoch, test is
+read once. Short trainings (15 epochs), so that the whole table takes hours and not days; what needs more epochs to pay
+is at a disadvantage here. `--only` chooses rows, `--seeds` repeats each, `--base` takes another configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from statistics import mean, stdev
+from typing import Any
+
+import common
+import torch
+
+from recsys.config import Settings, load_settings
+from recsys.data.ingest import ingest
+from recsys.data.prepare import Dataset, prepare
+from recsys.evaluation.metrics import accuracy
+from recsys.evaluation.ranking import rank_targets
+from recsys.models.bert4rec import Bert4Rec, encode_queries
+from recsys.represent import represent
+from recsys.training.fit import PRIMARY, build_model, item_features, item_text, train_model
+
+EPOCHS = 15
+# ids alone, so that nothing but the row's change speaks
+PLAIN = ("model.text=false", "model.attributes=false", "model.id_dropout=0", "evaluate.baselines=[]")
+NEXT = "model.objective=next-item"
+ROWS: dict[str, tuple[str, ...]] = {
+    "cloze, as configured": (),
+    "mask 0.1": ("train.mask_probability=0.1",),
+    "mask 0.35": ("train.mask_probability=0.35",),
+    "mask 0.5": ("train.mask_probability=0.5",),
+    "no last-item masks": ("train.mask_last_share=0",),
+    "last-item masks 0.3": ("train.mask_last_share=0.3",),
+    "last-item masks 0.3, weight 10": ("train.mask_last_share=0.3", "train.last_weight=10"),
+    "last-item masks 0.5, weight 20": ("train.mask_last_share=0.5", "train.last_weight=20"),
+    "normalised after (published)": ("model.norm_first=false",),
+    "absolute positions alone (published)": ("model.rotary=false",),
+    "distance bias instead of rotary": ("model.rotary=false", "model.distance_bias=true"),
+    "distance bias and rotary": ("model.distance_bias=true",),
+    "no output head": ("model.head=false",),
+    "SwiGLU": ("model.feed_forward=swiglu",),
+    "gates and SwiGLU (LiGR)": ("model.gated=true", "model.feed_forward=swiglu"),
+    "cosine, temperature 0.07": ("model.temperature=0.07",),
+    "dropout 0.2": ("model.dropout=0.2",),
+    "1 head": ("model.heads=1",),
+    "width 128": ("model.dimensions=128",),
+    "4 blocks": ("model.blocks=4",),
+    "batches of 128": ("train.batch_size=128",),
+    "batches of 32": ("train.batch_size=32",),
+    "averaged weights 0.999": ("train.average_decay=0.999",),
+    "histories of 100": ("model.max_length=100",),
+    "sampled softmax, 1000 a history": ("train.loss=sampled", "train.negatives=1000"),
+    "gBCE, 256 a history": ("train.loss=gbce", "train.negatives=256"),
+    "one look-up an id": ("model.id_lookups=1",),
+    "+ attributes": ("model.attributes=true",),
+    "+ text": ("model.text=true",),
+    "+ attributes + text": ("model.attributes=true", "model.text=true"),
+    "+ attributes + text, id dropout 0.1": ("model.attributes=true", "model.text=true", "model.id_dropout=0.1"),
+    "next item": (NEXT,),
+    "next item, no output head": (NEXT, "model.head=false"),
+    "next item, distance bias instead of rotary": (NEXT, "model.rotary=false", "model.distance_bias=true"),
+    "next item, gates and SwiGLU (LiGR)": (NEXT, "model.gated=true", "model.feed_forward=swiglu"),
+    "next item, cosine, temperature 0.07": (NEXT, "model.temperature=0.07"),
+    "next item, dropout 0.2": (NEXT, "model.dropout=0.2"),
+    "next item, batches of 128": (NEXT, "train.batch_size=128"),
+    "next item, sampled softmax, 1000 a history": (NEXT, "train.loss=sampled", "train.negatives=1000"),
+    "next item + attributes + text": (NEXT, "model.attributes=true", "model.text=true", "model.id_dropout=0.1"),
+}
+
+
+def test_accuracy(model: Bert4Rec, settings: Settings, dataset: Dataset) -> dict[str, float]:
+    """HR and NDCG at 10 of the held-out last items, every item ranked."""
+    vectors, allowed = model.item_vectors()
+    held_out = dataset.split.test
+    queries = encode_queries(
+        model.encoder,
+        torch.from_numpy(vectors[:, :-1]),
+        held_out.histories.items,
+        held_out.histories.offsets,
+        settings.model.max_length,
+    )
+    ranking = rank_targets(lambda start, stop: queries[start:stop] @ vectors.T, held_out, allowed, top_k=1)
+    return accuracy(ranking.ranks, (10,), part="test")
+
+
+def measure(settings: Settings, dataset: Dataset, label: str) -> dict[str, float]:
+    """Train one configuration and read its test figures."""
+    began, cpu = time.perf_counter(), time.process_time()
+    text = item_text(settings, dataset) if settings.model.text else None
+    model = build_model(settings, item_features(dataset, settings.model, text))
+
+    def on_epoch(entry: dict[str, float]) -> None:
+        if PRIMARY in entry:
+            common.say(f"  {label}, epoch {entry['epoch']}: loss {entry['loss']:.3f}, validation {entry[PRIMARY]:.4f}")
+
+    training = train_model(model, settings, dataset, on_epoch)
+    found = test_accuracy(model, settings, dataset)
+    return {
+        "validation": max(entry[PRIMARY] for entry in training.history if PRIMARY in entry),
+        "hr": found["test/hr_at_10"],
+        "ndcg": found["test/ndcg_at_10"],
+        "best_epoch": training.best_epoch,
+        "minutes": (time.perf_counter() - began) / 60,
+        "cpu_minutes": (time.process_time() - cpu) / 60,
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    def both(runs: list[dict[str, float]], name: str) -> str:
+        values = [run[name] for run in runs]
+        return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+    rows = [
+        {
+            "row": name,
+            "overrides": " ".join(row["overrides"]) or "-",
+            "validation NDCG@10": both(row["runs"], "validation"),
+            "test HR@10": both(row["runs"], "hr"),
+            "test NDCG@10": both(row["runs"], "ndcg"),
+            "CPU minutes": both(row["runs"], "cpu_minutes").partition(" ")[0],
+        }
+        for name, row in figures["rows"].items()
+    ]
+    print(f"{figures['base']}, {figures['epochs']} epochs, --set {' --set '.join(figures['plain'])}\n")
+    print(common.table(rows))
+
+
+def main() -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--base", default="ml-1m", help="a configuration in configs/, and the data folder's name")
+    parser.add_argument("--only", nargs="*", help="rows by name")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--set", nargs="*", default=[], help="overrides for every row")
+    given = parser.parse_args()
+    unknown = set(given.only or ()) - set(ROWS)
+    if unknown:
+        sys.exit(f"there is no row {sorted(unknown)[0]!r}; rows: {', '.join(ROWS)}")
+    base = "ml-latest-small" if given.quick else given.base
+    epochs = 1 if given.quick else given.epochs
+    chosen = given.only or (list(ROWS)[:2] if given.quick else list(ROWS))
+    plain = [*PLAIN, f"train.epochs={epochs}", "train.evaluate_every=5", "train.patience=1000", *given.set]
+    figures: dict[str, Any] = {"base": base, "epochs": epochs, "plain": plain, "rows": {}}
+    with tempfile.TemporaryDirectory(prefix="recsys-ablations-") as folder:
+        common_overrides = [f"data_root={(given.data / base).resolve()}", f"warehouse={folder}", *plain]
+        config = common.ROOT / "configs" / f"{base}.toml"
+        report = ingest(load_settings(config, common_overrides))
+        dataset = prepare(load_settings(config, common_overrides), report.versions)
+        if any("model.text=true" in ROWS[name] for name in chosen):
+            represent(load_settings(config, common_overrides), report.versions)
+        for name in chosen:
+            runs = []
+            for seed in range(given.seeds):
+                settings = load_settings(config, [*common_overrides, *ROWS[name], f"seed={seed}"])
+                runs.append(measure(settings, dataset, name))
+                common.say(f"{name}: {runs[-1]}")
+            figures["rows"][name] = {"overrides": list(ROWS[name]), "runs": runs}
+    common.answer(given, figures, show)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What the benchmark scripts share: options, the machine, tables, histories, models and the peers' environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from recsys.config import ModelSettings, TrainSettings
+from recsys.data.sequences import Sequences
+from recsys.models.bert4rec import Bert4Rec
+from recsys.models.item_tower import ItemFeatures
+from recsys.training.fit import table_rows
+from recsys.training.loop import train
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"  # of `make peers`; NumPy 1.26 lives there, not here
+LOAD = os.getloadavg()[0]  # before any work of ours: above about half a core, other programs blur the figures
+NO_PEERS = "The peers are not installed, so only our figures are here; `make peers` installs them."
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """The options of every script; `doc` is its docstring."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data folders")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, under a minute on 2 cores: does it run?")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    return parser
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on besides the code."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": round(LOAD, 1),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+    }
+
+
+def machine_line(of: dict[str, Any]) -> str:
+    """`machine()` for readers."""
+    cores = f"{of['cores']} cores, {of['threads']} threads, load {of['load_before']} before"
+    return f"{of['cpu']}, {cores}, torch {of['torch']}, Python {of['python']}, {of['date']}"
+
+
+def say(text: str) -> None:
+    """Progress, away from the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def answer(given: argparse.Namespace, figures: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
+    """The script's answer: one JSON object, or the machine and what `show` prints."""
+    of = machine()
+    if given.json:
+        print(json.dumps({"machine": of, "quick": given.quick} | figures))
+        return
+    print(machine_line(of))
+    show(figures)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table."""
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def histories(file: Path, users: int | None = None) -> Sequences:
+    """Histories of a file of lines "user item", oldest first inside a user; `users`: the first so many.
+
+    Items are numbered anew, from 1 to their count.
+    """
+    frame = pl.read_csv(file, separator=" ", has_header=False, new_columns=["user", "item"])
+    frame = frame.with_columns(pl.col("user").rle_id().alias("place"))
+    if users is not None:
+        frame = frame.filter(pl.col("place") < users)
+    lengths = frame["place"].rle().struct.field("len").to_numpy()
+    return renumbered(
+        Sequences(
+            users=frame["user"].unique(maintain_order=True),
+            items=frame["item"].to_numpy().astype(np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+    )
+
+
+def renumbered(sequences: Sequences) -> Sequences:
+    """The same histories, with the items that occur numbered from 1."""
+    codes = np.unique(sequences.items, return_inverse=True)[1] + 1
+    return Sequences(users=sequences.users, items=codes.astype(np.int32), offsets=sequences.offsets)
+
+
+def newest(sequences: Sequences, length: int) -> Sequences:
+    """The last `length` events of each history."""
+    starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
+    return sequences.crop(np.arange(len(sequences)), np.maximum(starts, ends - length), ends)
+
+
+def id_model(items: int, settings: ModelSettings) -> Bert4Rec:
+    """An untrained model of a catalogue of ids alone; the same weights every time."""
+    rng = np.random.default_rng(0)
+    features = ItemFeatures(
+        id_hashes=torch.from_numpy(np.concatenate([[0], rng.integers(0, 2**62, items)])),
+        trained=torch.ones(items + 1, dtype=torch.bool),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Bert4Rec(features, settings, settings.table_rows or table_rows(features, settings))
+
+
+def epoch_seconds(model: Bert4Rec, sequences: Sequences, settings: TrainSettings, max_length: int) -> list[float]:
+    """Seconds of each epoch of a training without validation."""
+    training = train(
+        model,
+        sequences.items,
+        sequences.offsets,
+        settings.model_copy(update={"evaluate_every": settings.epochs}),
+        seed=0,
+        max_length=max_length,
+        validate=lambda model: {"none": 0.0},
+        primary="none",
+    )
+    return [entry["seconds"] for entry in training.history]
+
+
+def ask_peer(script: str, job: dict[str, Any], **arrays: np.ndarray) -> dict[str, Any] | None:
+    """What a script of peers/ answers in the peers' environment; None where that is not installed.
+
+    Parameters
+    ----------
+    script
+        Its name, without the suffix.
+    job
+        What it is asked, JSON-friendly.
+    arrays
+        Handed over in a file.
+    """
+    if not PEERS_PYTHON.exists():
+        return None
+    with tempfile.TemporaryDirectory(prefix="recsys-peers-") as folder:
+        path = Path(folder) / "arrays.npz"
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        done = subprocess.run(
+            [str(PEERS_PYTHON), str(ROOT / "benchmarks" / "peers" / f"{script}.py")],
+            input=json.dumps({"arrays": str(path), **job}),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=folder,  # the peers write beside themselves
+        )
+    if done.returncode:
+        sys.exit(f"{script}.py did not finish (exit status {done.returncode}); its messages stand above.")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _cpu() -> str:
+    """The processor's name; Linux knows it best."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

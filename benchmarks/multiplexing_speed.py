@@ -1,0 +1,252 @@
+"""Forward, backward and update of the multiplexed table against a table per feature: examples a second, memory.
+
+    .venv/bin/python benchmarks/multiplexing_speed.py
+
+All arms look up the same examples in equally many rows of one width and end in an Adagrad update:
+
+- multiplexed: one table, hashed in the step, sparse gradients, `features.rowwise.RowWiseAdagrad` (one float a row).
+- separate: one `nn.Embedding` per feature with `torch.optim.Adagrad`, with sparse gradients (`sparse=True`) and with
+  dense ones; the faster of the two is what `ratio_to_separate_tables` compares with.
+- bags: one `nn.EmbeddingBag` per feature, likewise sparse or dense.
+- torchrec: TorchRec's EmbeddingBagCollection with its fused row-wise Adagrad, where it is installed.
+
+Ids follow a power law. The peers read dense ids: the vocabulary that gives a value its id costs them nothing here. Each
+measurement runs in a process of its own; memory is the process's peak above what it held before its tables.
+`--values 4` gives every feature four values an example (a mean over the bag); a table per feature then means bags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import answer, say, table
+from torch import Tensor, nn
+
+from features.hashing import hash_values
+from features.multiplexed import Feature, FeatureBatch, MultiplexedFeatures, MultiplexedTable
+from features.rowwise import RowWiseAdagrad
+
+WIDTH = 16
+BATCHES = 4  # different ones, in turn
+ARMS = ("multiplexed", "separate, sparse", "separate, dense", "bags, sparse", "bags, dense", "torchrec")
+Step = Callable[[int], Any]  # the number of a batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One measurement."""
+
+    arm: str
+    features: int
+    rows: int  # of all tables together
+    values: int  # an example and feature
+    examples: int  # a batch
+    seconds: float  # to measure for
+
+
+def ids_of(case: Case) -> list[np.ndarray]:
+    """int64 [features, examples * values] of each batch: ids of a power law, below the rows of a feature."""
+    rng = np.random.default_rng(0)
+    vocabulary = case.rows // case.features
+    shape = (BATCHES, case.features, case.examples * case.values)
+    ranks = (vocabulary * rng.random(shape) ** 3).astype(np.int64)
+    places = np.stack([rng.permutation(vocabulary) for _ in range(case.features)])
+    return [np.take_along_axis(places, batch, axis=1) for batch in ranks]
+
+
+def multiplexed(case: Case) -> Step:
+    """Our table: hashes in, one gather or one bag for all features."""
+    kind = "single" if case.values == 1 else "multi"
+    features = [Feature(name=f"f{i}", kind=kind) for i in range(case.features)]
+    layer = MultiplexedFeatures(features, MultiplexedTable(case.rows, WIDTH, spread=0.05, sparse=True))
+    optimizer = RowWiseAdagrad(layer.parameters(), lr=0.01)
+    hashes = hash_values(range(case.rows // case.features))
+    batches = []
+    for ids in ids_of(case):
+        hashed = torch.from_numpy(hashes[ids])
+        if case.values == 1:
+            values, bags, offsets = hashed.T.contiguous(), hashed.new_zeros(0), hashed.new_zeros(1)
+        else:
+            values, bags = hashed.new_zeros(case.examples, 0), hashed.flatten()
+            offsets = torch.arange(0, hashed.numel() + 1, case.values)
+        batches.append(FeatureBatch(values=values, bags=bags, offsets=offsets))
+    return _step(lambda i: layer(batches[i]), optimizer, case)
+
+
+def separate(case: Case) -> Step:
+    """One `nn.Embedding` per feature."""
+    sparse = case.arm.endswith("sparse")
+    rows = case.rows // case.features
+    tables = nn.ModuleList(nn.Embedding(rows, WIDTH, sparse=sparse) for _ in range(case.features))
+    batches = [torch.from_numpy(ids) for ids in ids_of(case)]
+
+    def look_up(i: int) -> Tensor:
+        return torch.cat([embed(column) for embed, column in zip(tables, batches[i], strict=True)], dim=1)
+
+    return _step(look_up, torch.optim.Adagrad(tables.parameters(), lr=0.01), case)
+
+
+def bags(case: Case) -> Step:
+    """One `nn.EmbeddingBag` per feature."""
+    sparse = case.arm.endswith("sparse")
+    rows = case.rows // case.features
+    tables = nn.ModuleList(nn.EmbeddingBag(rows, WIDTH, mode="mean", sparse=sparse) for _ in range(case.features))
+    batches = [torch.from_numpy(ids) for ids in ids_of(case)]
+    offsets = torch.arange(0, case.examples * case.values, case.values)
+
+    def look_up(i: int) -> Tensor:
+        return torch.cat([embed(column, offsets) for embed, column in zip(tables, batches[i], strict=True)], dim=1)
+
+    return _step(look_up, torch.optim.Adagrad(tables.parameters(), lr=0.01), case)
+
+
+def torchrec(case: Case) -> Step:
+    """TorchRec's collection of bags, its optimizer fused into the backward pass."""
+    from torchrec import EmbeddingBagConfig, KeyedJaggedTensor  # type: ignore[import-not-found]
+    from torchrec.modules.fused_embedding_modules import (  # type: ignore[import-not-found]
+        FusedEmbeddingBagCollection,
+    )
+    from torchrec.optim import RowWiseAdagrad as TheirRowWiseAdagrad  # type: ignore[import-not-found]
+
+    names = [f"f{i}" for i in range(case.features)]
+    configs = [
+        EmbeddingBagConfig(
+            name=name, embedding_dim=WIDTH, num_embeddings=case.rows // case.features, feature_names=[name]
+        )
+        for name in names
+    ]
+    collection = FusedEmbeddingBagCollection(
+        tables=configs,
+        optimizer_type=TheirRowWiseAdagrad,
+        optimizer_kwargs={"lr": 0.01},
+        device=torch.device("cpu"),
+    )
+    lengths = torch.full((case.features * case.examples,), case.values)
+    batches = [
+        KeyedJaggedTensor(keys=names, values=torch.from_numpy(ids).flatten(), lengths=lengths) for ids in ids_of(case)
+    ]
+    return _step(lambda i: collection(batches[i]).values(), None, case)
+
+
+def _step(look_up: Callable[[int], Tensor], optimizer: torch.optim.Optimizer | None, case: Case) -> Step:
+    """Forward, backward from a fixed gradient, update."""
+    gradient = torch.randn(case.examples, case.features * WIDTH) / case.examples
+
+    def step(batch: int) -> None:
+        vectors = look_up(batch)
+        vectors.backward(gradient)
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Examples a second and peak memory in MB of one case, in this process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    build = {"multiplexed": multiplexed, "separate": separate, "bags": bags, "torchrec": torchrec}
+    step = build[case.arm.partition(",")[0]](case)
+    for i in range(2):  # the first step makes the optimizer's state
+        step(i % BATCHES)
+    laps: list[float] = []
+    while (sum(laps) < case.seconds and len(laps) < 200) or len(laps) < 3:
+        began = time.perf_counter()
+        step(len(laps) % BATCHES)
+        laps.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"examples_per_second": case.examples / float(np.median(laps)), "peak_mb": (peak - before) / 1024}
+
+
+def in_a_process(case: dict[str, Any]) -> dict[str, Any]:
+    """`measure` in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--case", json.dumps(case)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"the case {case} ended with status {done.returncode}; its messages stand above.")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return case | result
+
+
+def ratios(measured: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """For each case that has them: our examples a second over the faster form of each peer."""
+    found: dict[str, dict[str, float]] = {}
+    for ours in (m for m in measured if m["arm"] == "multiplexed"):
+        same = [m for m in measured if all(m[key] == ours[key] for key in ("features", "rows", "values"))]
+        for peer in ("separate", "bags", "torchrec"):
+            speeds = [m["examples_per_second"] for m in same if m["arm"].partition(",")[0] == peer]
+            if speeds:
+                key = f"{ours['features']} features, {ours['rows']} rows"
+                found.setdefault(key, {})[peer] = ours["examples_per_second"] / max(speeds)
+    return found
+
+
+def show(figures: dict[str, Any]) -> None:
+    lines = [
+        {
+            "features": m["features"],
+            "rows": f"{m['rows']:,}",
+            "arm": m["arm"],
+            "examples/s": f"{m['examples_per_second']:,.0f}",
+            "peak MB": f"{m['peak_mb']:,.0f}",
+        }
+        for m in figures["cases"]
+    ]
+    print(f"\nwidth {WIDTH}, batches of {figures['batch']} examples, {figures['values']} value(s) a feature\n")
+    print(table(lines))
+    print("\nour examples a second over the faster form of each peer\n")
+    print(table([{"case": key} | {k: f"{v:.1f}" for k, v in r.items()} for key, r in figures["ratios"].items()]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="not read; the ids are generated")
+    parser.add_argument("--quick", action="store_true", help="32 features and 10^6 rows alone, under a minute")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    parser.add_argument("--values", type=int, default=1, help="values of a feature an example")
+    parser.add_argument("--batch", type=int, default=4096, help="examples a step")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.case:
+        print(json.dumps(measure(Case(**json.loads(given.case)))))
+        return
+    arms = [arm for arm in ARMS if arm != "torchrec" or importlib.util.find_spec("torchrec")]
+    if given.values > 1:
+        arms = [arm for arm in arms if not arm.startswith("separate")]
+    measured = []
+    for features in (32,) if given.quick else (8, 32, 128):
+        for rows in (10**6,) if given.quick else (10**5, 10**6, 10**7):
+            for arm in arms:
+                case = {"arm": arm, "features": features, "rows": rows, "values": given.values}
+                case |= {"examples": given.batch, "seconds": 2.0 if given.quick else 4.0}
+                measured.append(in_a_process(case))
+                say(f"{features} features, {rows:,} rows, {arm}: {measured[-1]['examples_per_second']:,.0f} examples/s")
+    found = ratios(measured)
+    of_32 = [ratio["separate"] for key, ratio in found.items() if key.startswith("32 ") and "separate" in ratio]
+    figures = {
+        "batch": given.batch,
+        "values": given.values,
+        "width": WIDTH,
+        "ratio_to_separate_tables": min(of_32, default=None),
+        "ratios": found,
+        "torchrec": "torchrec" in arms,
+        "cases": measured,
+    }
+    answer(given, figures, show)
+
+
+if __name__ == "__main__":
+    main()

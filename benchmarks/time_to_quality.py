@@ -1,0 +1,94 @@
+"""Minutes from a cold start until validation NDCG@10 is within 2% of where training ends.
+
+    .venv/bin/python benchmarks/time_to_quality.py --data ../shared/datasets
+
+Trains configs/ml-1m.toml as it stands, and with ids as its only channel, in a warehouse of its own. The clock starts
+before the log is read and runs through text encoding, training and every validation. Where training ends is the value
+of the weights that it hands back, the best validated ones. The schedule of the learning rate spans all epochs of the
+configuration, so fewer epochs give another curve, not the beginning of this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+from recsys.config import load_settings
+from recsys.data.ingest import ingest
+from recsys.training.fit import PRIMARY, fit
+
+CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}
+SHARE = 0.98  # of the final value
+
+
+def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, Any]:
+    """The curve of one training: epoch, minutes since the cold start and validation NDCG@10."""
+    began = time.perf_counter()
+    curve: list[dict[str, float]] = []
+
+    def on_epoch(entry: dict[str, float]) -> None:
+        if PRIMARY in entry:
+            minutes = (time.perf_counter() - began) / 60
+            curve.append({"epoch": int(entry["epoch"]), "minutes": minutes, "ndcg_at_10": entry[PRIMARY]})
+            common.say(f"epoch {int(entry['epoch'])}, {minutes:.1f} minutes, NDCG@10 {entry[PRIMARY]:.4f}")
+
+    with tempfile.TemporaryDirectory(prefix="recsys-time-") as folder:
+        config = common.ROOT / "configs" / f"{name}.toml"
+        places = [f"data_root={data.resolve() / name}", f"warehouse={Path(folder) / 'warehouse'}"]
+        settings = load_settings(config, [*places, *overrides])
+        # as many epochs of patience as configured, however often validation looks
+        patience = -(-settings.train.patience * settings.train.evaluate_every // every)
+        train = settings.train.model_copy(update={"evaluate_every": every, "patience": patience})
+        settings = settings.model_copy(update={"train": train})
+        report = fit(settings, ingest(settings).versions, on_epoch)
+    return summary(curve) | {"epochs": report.epochs, "total_minutes": (time.perf_counter() - began) / 60}
+
+
+def summary(curve: list[dict[str, float]]) -> dict[str, Any]:
+    """The curve, where it ends (its best value), and the first place within 2% of that."""
+    final = max(place["ndcg_at_10"] for place in curve)
+    return {"final": final, "reached": next(p for p in curve if p["ndcg_at_10"] >= SHARE * final), "curve": curve}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures for readers."""
+    print(f"{figures['configuration']}, validation NDCG@10 looked at every {figures['every']} epochs\n")
+    rows = [
+        {
+            "channels": name,
+            "final NDCG@10": f"{of['final']:.4f}",
+            "within 2% after": f"{of['reached']['minutes']:.1f} minutes",
+            "epoch": int(of["reached"]["epoch"]),
+            "epochs": of["epochs"],
+            "minutes in all": f"{of['total_minutes']:.1f}",
+        }
+        for name, of in figures["channels"].items()
+    ]
+    print(common.table(rows))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="epochs between validations")
+    parser.add_argument("--only", choices=CHANNELS, help="one choice of channels instead of both")
+    parser.add_argument("--config", default="ml-1m", help="another configuration of configs/, its data in DATA/CONFIG")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for recsys run")
+    given: argparse.Namespace = parser.parse_args(arguments)
+    name, overrides = given.config, list(given.set)
+    names = [given.only] if given.only else list(CHANNELS)
+    if given.quick:  # without the minute that encoding the text takes
+        name, names, overrides = "ml-latest-small", ["ids only"], ["train.epochs=8", *overrides]
+    found = {}
+    for channels in names:
+        common.say(f"{name}, {channels}")
+        found[channels] = run(name, given.data, [*CHANNELS[channels], *overrides], given.every)
+    common.answer(given, {"configuration": name, "every": given.every, "channels": found}, show)
+
+
+if __name__ == "__main__":
+    main()

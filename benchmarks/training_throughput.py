@@ -1,0 +1,249 @@
+"""Training throughput in tokens a second, beside RecTools and RecBole in the same architecture.
+
+    make peers
+    .venv/bin/python benchmarks/training_throughput.py --data ../shared/datasets
+
+All train on the same histories of ml-1m (the training part of leave-one-out, the newest 200 events of each user), with
+the same width, blocks, heads, length, batch and dropout rate and full softmax, one after the other, each in the
+precision that it comes with. A token is an event of a history, never padding. An epoch counts from its first batch to
+its last step, building batches and masks included, preparing the data excluded; the first epoch is the warm-up, the
+figure is the median of the others.
+
+What differs, because it is how each is built: RecTools drops out inside attention, computes in fp32 and scores every
+position; its SASRec has a feed-forward of width D where ours has 4 D, and its model FLOPs are counted so. RecBole makes
+a row of every beginning of a history; it is timed by the step, tokens of exactly those rows, and its SASRec asks one
+question a row where the others ask one a token.
+
+Model FLOPs are the matrix products that the task needs, forward and backward, with real tokens only and logits where
+there is a label. The bf16 rate is what this processor reaches on a plain bf16 product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import common
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from recsys.config import ModelSettings, TrainSettings
+from recsys.data.sequences import Sequences
+from recsys.data.splits import leave_one_out
+
+RECTOOLS_OF = {"cloze": "BERT4RecModel", "next-item": "SASRecModel"}  # RecTools'
+RECBOLE_OF = {"cloze": "BERT4Rec", "next-item": "SASRec"}
+MASKED = 0.15  # RecTools' default, for both sides
+MODEL = ModelSettings(
+    dimensions=64,
+    blocks=2,
+    heads=2,
+    max_length=200,
+    dropout=0.2,  # RecTools' default
+    rotary=False,  # RecTools has learned positions, counted from the end, and no head
+    head=False,
+)
+BATCH = 128
+QUICK_USERS, QUICK_EPOCHS, QUICK_STEPS = 64, 2, 2
+
+
+def training_part(file: Path, users: int | None) -> Sequences:
+    """What both sides train on."""
+    everything = leave_one_out(common.histories(file, users)).train
+    kept = everything.select(np.flatnonzero(everything.lengths >= 2))
+    return common.renumbered(common.newest(kept, MODEL.max_length))
+
+
+def flops(lengths: np.ndarray, items: int, objective: str, *, widening: int) -> float:
+    """Model FLOPs of one epoch: 2 a multiply-add, the backward pass twice the forward one.
+
+    `widening`: width of the feed-forward in multiples of D.
+    """
+    D = MODEL.dimensions
+    tokens = lengths.sum()
+    if objective == "cloze":
+        labels, pairs = MASKED * tokens, (lengths**2).sum()
+    else:
+        labels, pairs = tokens - len(lengths), (lengths * (lengths + 1) / 2).sum()
+    block = tokens * (4 + 2 * widening) * D**2 + 2 * pairs * D  # projections and feed-forward; scores and mixing
+    return float(3 * 2 * (MODEL.blocks * block + labels * D * items))
+
+
+def bf16_rate(size: int = 1536, seconds: float = 1.0) -> float:
+    """FLOPs a second of a plain bf16 product on this machine: the best of about a second's tries."""
+    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        torch.matmul(a, b)
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def ours(histories: Sequences, objective: str, epochs: int) -> list[float]:
+    """Seconds of each timed epoch."""
+    settings = MODEL.model_copy(update={"objective": objective})
+    train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, mask_last_share=0.0)
+    model = common.id_model(int(histories.items.max()), settings)
+    return common.epoch_seconds(model, histories, train, settings.max_length)[1:]
+
+
+def rectools(histories: Sequences, objective: str, epochs: int) -> dict[str, Any] | None:
+    """Seconds of each timed epoch, and RecTools' version."""
+    arguments = {
+        "n_factors": MODEL.dimensions,
+        "n_blocks": MODEL.blocks,
+        "n_heads": MODEL.heads,
+        "session_max_len": MODEL.max_length,
+        "dropout_rate": MODEL.dropout,
+        "batch_size": BATCH,
+        "loss": "softmax",
+    } | ({"mask_prob": MASKED} if objective == "cloze" else {})
+    answer = common.ask_peer(
+        "with_rectools",
+        {"task": "train", "model": RECTOOLS_OF[objective], "arguments": arguments, "epochs": epochs},
+        items=histories.items,
+        offsets=histories.offsets,
+    )
+    if answer and (answer["events"], answer["items"]) != (len(histories.items), int(histories.items.max())):
+        raise RuntimeError(f"RecTools trained on {answer['events']} events of {answer['items']} items, not on ours")
+    return answer
+
+
+def recbole(histories: Sequences, objective: str, steps: int) -> dict[str, Any] | None:
+    """Seconds and tokens of each timed step, and RecBole's version."""
+    settings = {
+        "MAX_ITEM_LIST_LENGTH": MODEL.max_length,
+        "hidden_size": MODEL.dimensions,
+        "inner_size": 4 * MODEL.dimensions,
+        "n_layers": MODEL.blocks,
+        "n_heads": MODEL.heads,
+        "hidden_dropout_prob": MODEL.dropout,
+        "attn_dropout_prob": MODEL.dropout,
+        "train_batch_size": BATCH,
+        "mask_ratio": MASKED,
+    }
+    job = {"model": RECBOLE_OF[objective], "settings": settings, "steps": steps}
+    return common.ask_peer("with_recbole", job, items=histories.items, offsets=histories.offsets)
+
+
+def measure(histories: Sequences, epochs: int, steps: int) -> dict[str, Any]:
+    """All figures, JSON-friendly."""
+    rate = bf16_rate()
+    tokens, items = len(histories.items), int(histories.items.max())
+    models: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {"users": len(histories), "tokens": tokens, "items": items, "bf16_gflops": rate / 1e9}
+    figures |= {"models": models, "ratios": {}}
+
+    def add(side: str, name: str, objective: str, seconds: list[float], widening: int) -> None:
+        needed = flops(histories.lengths, items, objective, widening=widening)
+        models.append(
+            {
+                "side": side,
+                "model": name,
+                "objective": objective,
+                "tokens_per_second": tokens / median(seconds),
+                "epoch_seconds": seconds,
+                "model_flops_per_token": needed / tokens,
+                "share_of_bf16": needed / median(seconds) / rate,
+            }
+        )
+
+    for objective, peer in RECTOOLS_OF.items():
+        common.say(f"{objective}: ours, {epochs + 1} epochs")
+        add("ours", objective, objective, ours(histories, objective, epochs), widening=4)
+        common.say(f"{objective}: RecTools' {peer}, {epochs + 1} epochs")
+        answer = rectools(histories, objective, epochs)
+        if answer:
+            figures["rectools"] = answer["rectools"]
+            add("RecTools", peer, objective, answer["seconds"], widening=4 if objective == "cloze" else 1)
+        common.say(f"{objective}: RecBole's {RECBOLE_OF[objective]}, {steps} steps")
+        answer = recbole(histories, objective, steps)
+        if answer:
+            figures["recbole"] = answer["recbole"]
+            speed = median(n / seconds for n, seconds in zip(answer["tokens"], answer["seconds"], strict=True))
+            models.append(
+                {
+                    "side": "RecBole",
+                    "model": RECBOLE_OF[objective],
+                    "objective": objective,
+                    "tokens_per_second": speed,
+                    "step_seconds": answer["seconds"],
+                    "rows_of_an_epoch": answer["rows"],
+                }
+            )
+    own = {of["objective"]: of["tokens_per_second"] for of in models if of["side"] == "ours"}
+    for of in models:
+        if of["side"] != "ours":
+            figures["ratios"][f"{of['side']} {of['model']}"] = own[of["objective"]] / of["tokens_per_second"]
+    for side in ("RecTools", "RecBole"):
+        ratios = [ratio for name, ratio in figures["ratios"].items() if name.startswith(side)]
+        if ratios:
+            figures[f"ratio_to_{side.lower()}"] = min(ratios)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures for readers."""
+    print(f"{figures['users']:,} histories, {figures['tokens']:,} tokens, {figures['items']:,} items")
+    print(f"a plain bf16 product runs at {figures['bf16_gflops']:.0f} GFLOP/s\n")
+    rows = []
+    for of in figures["models"]:
+        ratio = figures["ratios"].get(f"{of['side']} {of['model']}")
+        known = "epoch_seconds" in of  # RecBole is timed by the step, over rows of its own
+        rows.append(
+            {
+                "": of["side"],
+                "model": of["model"],
+                "tokens/s": f"{of['tokens_per_second']:,.0f}",
+                "ours is": f"{ratio:.1f} x" if ratio else "",
+                "s/epoch": f"{median(of['epoch_seconds']):.2f}" if known else "",
+                "MFLOP/token": f"{of['model_flops_per_token'] / 1e6:.2f}" if known else "",
+                "share of bf16 rate": f"{of['share_of_bf16']:.1%}" if known else "",
+            }
+        )
+    print(common.table(rows))
+    if "rectools" in figures:
+        print(f"\nRecTools {figures['rectools']}, RecBole {figures['recbole']}")
+    else:
+        print(f"\n{common.NO_PEERS}")
+
+
+def show_profile(histories: Sequences) -> None:
+    """Where the time of an epoch goes: operators by the time spent in them alone."""
+    for objective in RECTOOLS_OF:
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            seconds = ours(histories, objective, epochs=1)[0]
+        events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
+        total = sum(event.self_cpu_time_total for event in events)
+        print(f"\n{objective}, {seconds:.2f} s an epoch while being watched, operators by their own time\n")
+        print(
+            common.table(
+                [
+                    {"operator": event.key, "share": f"{event.self_cpu_time_total / total:.1%}", "calls": event.count}
+                    for event in events[:15]
+                ]
+            )
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each model, after one of warm-up")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of RecBole, after two of warm-up")
+    parser.add_argument("--profile", action="store_true", help="also: which operators our time goes to")
+    given: argparse.Namespace = parser.parse_args(arguments)
+    histories = training_part(given.data / "ml-1m" / "ml-1m.txt", QUICK_USERS if given.quick else None)
+    epochs, steps = (QUICK_EPOCHS, QUICK_STEPS) if given.quick else (given.epochs, given.steps)
+    figures = measure(histories, epochs, steps)
+    common.answer(given, figures, show)
+    if given.profile and not given.json:
+        show_profile(histories)
+
+
+if __name__ == "__main__":
+    main()

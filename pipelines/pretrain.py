@@ -1,0 +1,108 @@
+"""Pre-train: several logs and catalogues become a Recformer that reads others.
+
+Over several devices: `torchrun --nproc-per-node=N -m pipelines.cli pretrain CONFIG`; each process learns from batches
+of its own and contrasts them with everybody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from prefect import flow
+
+from pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run
+from pipelines.watch import watch
+from recsys import runs, tracking
+from recsys.data.ingest import ingest
+from recsys.data.warehouse import TableVersions, current_versions
+from recsys.pretrain_settings import PretrainSettings, load_pretrain_settings
+
+
+def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, Any]:
+    """Pre-train on the tables; losses and the held-out catalogues' accuracy go to MLflow as they come."""
+    from recsys.training.pretrain import pretrain_on
+
+    looking = watch()
+    known = {name: TableVersions(**version) for name, version in versions.items()}
+    if rank() > 0:
+        return plain(pretrain_on(settings, known))
+    with step_run(settings, "pretrain") as (store, run_id):
+
+        def on_look(entry: dict[str, Any]) -> None:
+            step = int(entry["step"])
+            metrics = {
+                name if "/" in name else f"pretrain/{name}": value for name, value in entry.items() if name != "step"
+            }
+            try:
+                tracking.log_metrics(store, run_id, metrics, step=step)
+            except Exception as error:  # an hour of training outweighs a point of a curve
+                looking.warn(f"MLflow did not take the metrics of step {step} ({type(error).__name__}).")
+            shown = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items() if "loss" in name]
+            shown += [f"accuracy {value:.4f}" for name, value in metrics.items() if "accuracy" in name]
+            looking.advance(step, settings.train.steps, ", ".join(shown))
+
+        report: dict[str, Any] = plain(pretrain_on(settings, known, on_look, looking.say))
+        counts = {f"pretrain/{name}": report[name] for name in ("steps", "best_step", "parameters", "seconds")}
+        tracking.log_metrics(store, run_id, counts)
+    return {**report, "mlflow_run": run_id}
+
+
+pretrain_task = compute_task(pretrain)
+
+
+def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[str, Any]:
+    """Read every catalogue into its warehouse, and pre-train on them."""
+    with together():
+        if rank() == 0:
+            with runs.locked(settings.warehouse):
+                for number, name in enumerate(settings.catalogues):
+                    watch().advance(number, len(settings.catalogues), f"reading {name}")
+                    ingest(settings.catalogue(name))
+                everybody()
+                return run(pretrain_task, settings, _versions(settings))
+        everybody()
+        return run(pretrain_task, settings, _versions(settings))
+
+
+@flow(name="pretrain", flow_run_name="pretrain-{config}", description=__doc__)
+def pretrain_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """`pretrain_alone` for a configuration file, recorded by Prefect."""
+    return pretrain_alone(load_pretrain_settings(config, overrides or ()), as_task)
+
+
+def rank() -> int:
+    """Of this process among those that `torchrun` started; 0 alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Connected with the other processes that `torchrun` started; alone there is nothing to do."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def everybody() -> None:
+    """Wait until every process is here."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def _versions(settings: PretrainSettings) -> dict[str, Any]:
+    return {name: plain(current_versions(settings.catalogue(name).warehouse)) for name in settings.catalogues}

@@ -1,0 +1,179 @@
+"""How far a model's scores are from the items that stood there.
+
+Full softmax cross-entropy over the catalogue, or its sampled kin over a few negatives of each history:
+"Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023, arXiv 2309.07602) draws one set of
+negatives for each history and shares it among the history's positions; gBCE is from "gSASRec" (RecSys 2023, arXiv
+2308.07192). Scores of a whole batch against the whole catalogue are never held at once.
+
+Shapes: B histories, Q questions of each, P labels, V items, D width, N negatives of a history.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from features.precision import native_bf16
+from recsys.config import TrainSettings
+from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
+from recsys.training.objectives import Task
+
+SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
+ROWS_AT_LEAST = 64  # of one chunk, so that products stay products of matrices for a catalogue of millions
+
+
+def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator) -> Tensor:
+    """Mean loss over the task's labels, a float32 scalar.
+
+    Parameters
+    ----------
+    model
+        In training mode.
+    task
+        What is asked, from `make_task`.
+    settings
+        Loss, negatives and precision.
+    rng
+        Source of randomness, for losses that draw negatives.
+    """
+    dtype = torch.bfloat16 if use_bf16(settings.precision) else torch.float32
+    wanted = None if task.wanted is None else torch.from_numpy(task.wanted)
+    labels = torch.from_numpy(task.labels)
+    asked = labels > 0
+    weights = None if task.weights is None else torch.from_numpy(task.weights)[asked]  # [P]
+    if settings.loss == "full":
+        table = model.item_table().to(dtype)  # [V + 1, D]
+        queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted)[asked]  # [P, D]
+        return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
+    negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
+    # only the vectors of items that occur: a step costs the same for any catalogue
+    parts = (task.tokens, task.labels, negatives)
+    codes, place = np.unique(np.concatenate([[MASK, PADDING], *map(np.ravel, parts)]), return_inverse=True)
+    place -= 1  # MASK is -1 again, and PADDING 0
+    tokens, targets, sampled = (
+        torch.from_numpy(rows.reshape(part.shape))
+        for rows, part in zip(np.split(place[2:], np.cumsum([p.size for p in parts])[:-1]), parts, strict=True)
+    )
+    known = torch.from_numpy(codes[1:])
+    table = model.item_table(known).to(dtype)
+    bias = model.output_bias[known].to(dtype)
+    queries = model.encoder.queries(tokens, table, wanted)  # [B, Q, D]
+    positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
+    scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
+    scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
+    if settings.loss == "sampled":
+        losses = sampled_cross_entropy(positive[asked], scores[asked])
+    else:
+        losses = gbce(positive[asked], scores[asked], len(model.output_bias) - 1, settings.calibration)
+    return losses.mean() if weights is None else losses @ weights / weights.sum()
+
+
+def draw_negatives(task: Task, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """int64 [B, N]: for each history a set of items, uniform over those that do not occur in its window.
+
+    A draw that hits the window is drawn again a few times and then kept: sets are for training, not for counting.
+
+    Parameters
+    ----------
+    size
+        V + 1.
+    """
+    own = np.concatenate([task.tokens, task.labels], axis=1)  # [B, L + Q]
+    rows = np.arange(len(own))[:, None]
+    seen = np.sort((rows * size + np.maximum(own, 0)).ravel())
+    negatives = rng.integers(1, size, (len(own), count))
+    for _ in range(3):
+        keys = rows * size + negatives
+        hit = seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] == keys
+        negatives[hit] = rng.integers(1, size, int(hit.sum()))
+    return negatives
+
+
+def full_cross_entropy(
+    queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Weighted mean of -log softmax(queries @ table.T + bias)[label], a float32 scalar.
+
+    Parameters
+    ----------
+    queries
+        [P, D], P > 0.
+    table
+        [V + 1, D], in the precision of the queries; products and exponentials are made in it, sums in float32.
+    bias
+        [V + 1].
+    labels
+        int64 [P].
+    weights
+        float32 [P]; None: all alike.
+    """
+    share = torch.full((len(labels),), 1 / len(labels)) if weights is None else weights / weights.sum()
+    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device))
+    return loss
+
+
+class _FullCrossEntropy(torch.autograd.Function):
+    """Chunks of queries: scores, softmax and both gradients while the chunk is in the cache, then forgotten."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, share: Tensor) -> Tensor:
+        rows = max(ROWS_AT_LEAST, SCORES_AT_ONCE // len(table))
+        added = bias.to(queries.dtype)
+        by_query = torch.empty_like(queries)
+        by_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)
+        by_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+        total = torch.zeros((), dtype=torch.float32, device=queries.device)
+        for start in range(0, len(queries), rows):
+            chunk = slice(start, start + rows)
+            q, label = queries[chunk], labels[chunk]
+            # shares are about 1 / P: scaled so that products do not lose small ones
+            weight = (share[chunk, None] * len(queries)).to(q.dtype)
+            p = torch.softmax(torch.addmm(added, q, table.T), dim=-1)
+            flat, own = p.view(-1), label + p.shape[1] * torch.arange(len(q), device=q.device)
+            total -= flat[own].float().clamp_min(torch.finfo(torch.float32).tiny).log() @ share[chunk]
+            flat[own] -= 1  # p is now the gradient by the scores; scatter_ would copy the whole chunk three times
+            by_query[chunk] = (p @ table) * weight
+            by_table += p.T @ (q * weight)
+            by_bias += (weight.T @ p)[0]
+        ctx.save_for_backward(by_query, by_table, by_bias)
+        ctx.count = len(queries)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        by_query, by_table, by_bias = ctx.saved_tensors
+        scale = gradient / ctx.count
+        return by_query * scale.to(by_query.dtype), (by_table * scale).to(by_query.dtype), by_bias * scale, None, None
+
+
+def sampled_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
+    """-log softmax over one positive [P] and its negatives [P, N], float32 [P]."""
+    return torch.logaddexp(positive.float(), negative.float().logsumexp(-1)) - positive.float()
+
+
+def gbce(positive: Tensor, negative: Tensor, items: int, calibration: float) -> Tensor:
+    """Generalised binary cross-entropy, float32 [P]: the positive's probability is raised to a power below 1.
+
+    Parameters
+    ----------
+    positive, negative
+        Scores [P] and [P, N]; minus infinity: no negative there.
+    items
+        V.
+    calibration
+        t in [0, 1]: 0 is plain binary cross-entropy, 1 gives calibrated probabilities.
+    """
+    share = negative.shape[1] / max(items - 1, 1)
+    power = share * (calibration * (1 - 1 / share) + 1 / share)
+    own = -power * functional.logsigmoid(positive.float())
+    others = functional.softplus(negative.float()).sum(-1)
+    return (own + others) / (1 + negative.shape[1])
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether products run in bf16: asked for, or left to us and the processor multiplies bf16 natively."""
+    return native_bf16() if precision == "auto" else precision == "bf16"

@@ -1,0 +1,198 @@
+"""How much memory a training will take, said before it begins.
+
+What a tensor takes is counted; how many tensors of a kind are alive at the worst moment of a step is calibrated
+(tests/recsys/training/test_memory.py compares with processes that train). Neither loss holds the scores of a whole
+batch, so no term is labels x catalogue.
+
+Shapes: P weights, V items, D width, H heads, B windows of L events in a batch, Q questions asked of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from recsys.config import ModelSettings, TrainSettings
+from recsys.errors import InputError
+from recsys.models.bert4rec import SequenceEncoder
+from recsys.models.item_tower import ItemFeatures
+from recsys.training.losses import ROWS_AT_LEAST, SCORES_AT_ONCE, use_bf16
+
+GIB: Final = 2**30
+PROGRAM: Final = 200 * 2**20  # bytes: code that the first step loads
+
+# tensors alive at the worst moment
+OF_WEIGHTS: Final = 5  # themselves, gradients, two moments, the best so far
+OF_ITEM_TABLE: Final = 2  # [V, D] for one channel of the item tower
+OF_CHANNEL: Final = 5  # [V, D] for each further channel
+OF_TOKEN: Final = 16  # [B, L, D]: embedding and the last block's keys and values
+OF_BLOCK: Final = 28  # [B, L, D] for each block but the last; a gated one keeps 6 more
+OF_QUESTION: Final = 30  # [B, Q, D]: the last block
+OF_GATE: Final = 6
+OF_ATTENTION: Final = 2  # [B, H, L, L] besides the one that each block keeps
+OF_SCORES: Final = 3  # of a chunk of the full softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the memory depends on besides the settings.
+
+    Attributes
+    ----------
+    items
+        V.
+    rows
+        Of the multiplexed table.
+    attributes
+        Categorical attributes.
+    text
+        Width of the text vectors; 0 without text.
+    windows, length
+        Training windows, and the events of the longest.
+    """
+
+    items: int
+    rows: int
+    attributes: int
+    text: int
+    windows: int
+    length: int
+
+    @classmethod
+    def of(cls, features: ItemFeatures, rows: int, windows: int, length: int) -> Sizes:
+        """Sizes of a catalogue and of histories."""
+        return cls(
+            items=features.size - 1,
+            rows=rows,
+            attributes=len(features.attributes),
+            text=0 if features.text is None else features.text.shape[1],
+            windows=windows,
+            length=length,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a training adds to what the process holds already."""
+
+    weights: int  # with gradients, optimizer and copies
+    catalogue: int  # item vectors and what they are made of
+    encoder: int  # activations of a batch
+    scores: int  # of a chunk, or against the negatives
+    program: int = PROGRAM
+
+    @property
+    def peak(self) -> int:
+        """All together."""
+        return sum(asdict(self).values())
+
+
+def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
+    """The peak of a training on the CPU, in bytes by what takes them."""
+    number = 2 if use_bf16(train.precision) else 4  # bytes of an activation
+    D, H, V = model.dimensions, model.heads, sizes.items
+    L = min(sizes.length, model.max_length)
+    B = min(train.batch_size, sizes.windows)
+    Q = L if model.objective == "next-item" else max(1, round(L * train.mask_probability))
+    channels = int(model.ids) + sizes.attributes + bool(sizes.text)
+
+    copies = OF_WEIGHTS + bool(train.average_decay)
+    known = V if train.loss == "full" else min(V, B * (L + Q + train.negatives))
+    block = OF_BLOCK + OF_GATE * model.gated
+    states = B * L * (OF_TOKEN + block * (model.blocks - 1)) + B * Q * (OF_QUESTION + OF_GATE * model.gated)
+    square, wide = B * H * L * L, B * H * Q * L
+    attention = square * (model.blocks - 1) + wide + OF_ATTENTION * (square if model.blocks > 1 else wide)
+    if model.distance_bias:
+        attention += square * model.blocks
+    if train.loss == "full":
+        scores = OF_SCORES * number * max(SCORES_AT_ONCE, ROWS_AT_LEAST * V)
+        scores = min(scores, OF_SCORES * number * B * Q * V)
+    else:
+        scores = B * Q * train.negatives * (2 * number + 6) + 2 * B * train.negatives * D * number
+    return Memory(
+        weights=4 * copies * _weights(model, sizes),
+        catalogue=4
+        * D
+        * max(  # a step's, and a validation's
+            known * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1)),
+            V * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2),
+        )
+        + 8 * V * model.id_lookups * model.ids,
+        encoder=number * (D * states + attention),
+        scores=scores,
+    )
+
+
+def _weights(model: ModelSettings, sizes: Sizes) -> int:
+    """P, counted without making them."""
+    with torch.device("meta"):
+        encoder = sum(parameter.numel() for parameter in SequenceEncoder(model).parameters())
+    width = model.dimensions // model.id_lookups
+    table = sizes.rows * width if model.ids or sizes.attributes else 0
+    maps = model.dimensions * (sizes.attributes * width * model.attribute_lookups + sizes.text)
+    return encoder + table + maps + sizes.items + 1
+
+
+def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free: int | None) -> Memory:
+    """The prediction, if it fits.
+
+    Parameters
+    ----------
+    free
+        Bytes, from `free_memory`; None: unknown, everything fits.
+
+    Raises
+    ------
+    InputError
+        It does not; says the peak, what is free and which settings to change.
+    """
+    memory = predict(model, train, sizes)
+    if free is None or memory.peak <= free:
+        return memory
+    gains: dict[str, dict[str, dict[str, object]]] = {
+        f"lower train.batch_size = {train.batch_size}": {"train": {"batch_size": max(1, train.batch_size // 2)}},
+        f"lower model.max_length = {model.max_length}": {"model": {"max_length": max(2, model.max_length // 2)}},
+        'set train.loss = "sampled"': {"train": {"loss": "sampled"}},
+    }
+    if model.dimensions % (4 * model.heads) == 0:
+        gains[f"lower model.dimensions = {model.dimensions}"] = {"model": {"dimensions": model.dimensions // 2}}
+    peaks = {
+        advice: predict(
+            model.model_copy(update=change.get("model")), train.model_copy(update=change.get("train")), sizes
+        ).peak
+        for advice, change in gains.items()
+    }
+    useful = sorted((advice for advice in peaks if peaks[advice] < 0.9 * memory.peak), key=lambda a: peaks[a])
+    raise InputError(
+        f"This training would take about {memory.peak / GIB:.1f} GiB of memory at its peak, and {free / GIB:.1f} GiB "
+        f"are free; {' or '.join(useful) or 'use a machine with more memory'}."
+    )
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process can still take: the machine's, or its container's where that allows less.
+
+    None where nothing says so, as on systems other than Linux.
+    """
+    meminfo = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines())
+    found = [1024 * int(meminfo["MemAvailable"].split()[0])] if "MemAvailable" in meminfo else []
+    for folder, limit, used in (
+        (root / "sys/fs/cgroup", "memory.max", "memory.current"),
+        (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        allowed, taken = _read(folder / limit).strip(), _read(folder / used).strip()
+        if allowed.isdecimal() and taken.isdecimal():
+            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+            returnable = int(statistics.get("inactive_file", 0))  # pages of files, counted as used
+            found.append(max(0, int(allowed) - int(taken) + returnable))
+    return min(found, default=None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,183 @@
+"""One pre-training: the warehouses of several catalogues in, a folder with a Recformer out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recsys import runs
+from recsys.catalogue_tokens import catalogue_tokens, item_attributes
+from recsys.data.prepare import prepare
+from recsys.data.warehouse import TableVersions
+from recsys.errors import InputError
+from recsys.models.recformer_weights import identity, save
+from recsys.pretrain_settings import PretrainSettings
+from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.recformer_fit import with_projection
+from recsys.training.recformer_pretrain import Corpus, OnLook, merged, pretrain
+from recsys.training.recformer_start import PRETRAINED, Start, publish, start
+from recsys.training.recformer_steps import processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainReport:
+    """What pre-training did; JSON-friendly.
+
+    Attributes
+    ----------
+    folder
+        The pre-trained Recformer, a value for `recformer.init`.
+    catalogues
+        Of each: users, items, events that were learnt from or measured on, values cut, items without text.
+    history
+        An entry each time the held-out catalogues were looked at.
+    """
+
+    folder: str
+    identity: str
+    steps: int
+    best_step: int
+    parameters: int
+    seconds: float
+    catalogues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    resumed: int | None = None  # steps that a killed training had done
+
+
+def pretrain_on(
+    settings: PretrainSettings,
+    versions: Mapping[str, TableVersions],
+    on_look: OnLook | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> PretrainReport:
+    """Pre-train on the tables at these versions and publish the result under the configuration's name.
+
+    A training that was killed goes on from its last checkpoint when the same is asked for again.
+
+    Parameters
+    ----------
+    versions
+        Of each catalogue's tables.
+    on_look
+        Called with an entry of the history each time the held-out catalogues were looked at.
+    say
+        Called with a sentence on where a killed training is taken up.
+
+    Raises
+    ------
+    InputError
+        `recformer.init` cannot be read, or a catalogue has no text.
+    """
+    began = time.perf_counter()
+    folder = _pretrained_folder(settings.warehouse)
+    begun, corpora, counts = _read(settings, versions)
+    learnt = merged([c for name, c in corpora.items() if not settings.catalogues[name].held_out])
+    begun = with_projection(begun, learnt.tokens, settings.recformer)
+    resumed: int | None = None
+
+    def on_resume(step: int) -> None:
+        nonlocal resumed
+        resumed = step
+        say(f"Pre-training resumed after step {step}.")
+
+    checkpoints = _checkpoints(settings, versions, begun)
+    outcome = pretrain(
+        begun.model,
+        begun.head,
+        begun.tokenizer,
+        learnt,
+        [c for name, c in corpora.items() if settings.catalogues[name].held_out],
+        settings.train,
+        temperature=settings.recformer.temperature,
+        accumulate=settings.recformer.accumulate,
+        seed=settings.seed,
+        on_look=on_look,
+        checkpoints=checkpoints,
+        on_resume=on_resume,
+    )
+    about = {
+        **begun.about,
+        "seed": settings.seed,
+        "catalogues": counts,
+        "versions": {name: asdict(v) for name, v in versions.items()},
+        "attribute_tokens": settings.recformer.attribute_tokens,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+    }
+    if processes()[0] == 0:
+        made = save(folder, settings.name, begun.model, begun.head, begun.tokenizer, about)
+        publish(folder, settings.name, made)
+        if checkpoints is not None:
+            checkpoints.remove()
+    final = identity(begun.model, begun.tokenizer)
+    return PretrainReport(
+        folder=str(folder / f"{settings.name}-{final[:12]}"),
+        identity=final,
+        steps=outcome.steps,
+        best_step=outcome.best_step,
+        parameters=sum(p.numel() for p in begun.model.parameters()),
+        seconds=time.perf_counter() - began,
+        catalogues=counts,
+        history=outcome.history,
+        resumed=resumed,
+    )
+
+
+def _read(
+    settings: PretrainSettings, versions: Mapping[str, TableVersions]
+) -> tuple[Start, dict[str, Corpus], dict[str, dict[str, Any]]]:
+    """The model to train, and each catalogue as a corpus with its counts."""
+    datasets, frames = {}, {}
+    for name in settings.catalogues:
+        of = settings.catalogue(name)
+        datasets[name] = prepare(of, versions[name])
+        frames[name] = item_attributes(of, versions[name], datasets[name].vocabulary)
+    learnt = [frame for name, frame in frames.items() if not settings.catalogues[name].held_out]
+    begun = start(settings.recformer, learnt, settings.seed)
+    corpora, counts = {}, {}
+    for name, chosen in settings.catalogues.items():
+        tokens = catalogue_tokens(
+            settings.catalogue(name).warehouse,
+            frames[name],
+            frames[name].columns,
+            begun.tokenizer,
+            settings.recformer.attribute_tokens,
+        )
+        if tokens.empty == tokens.size:
+            raise InputError(f"No item of the catalogue {name!r} has any text; leave it out, or name its attributes.")
+        split = datasets[name].split
+        histories = split.serving if chosen.whole or chosen.held_out else split.train
+        corpora[name] = Corpus.of(tokens, histories.items, histories.offsets)
+        counts[name] = {
+            "users": len(corpora[name].askable),
+            "items": tokens.size,
+            "events": len(corpora[name].items),
+            "tokens": len(tokens.tokens),
+            "truncated_values": tokens.truncated,
+            "empty_items": tokens.empty,
+            "held_out": chosen.held_out,
+        }
+    return begun, corpora, counts
+
+
+def _checkpoints(settings: PretrainSettings, versions: Mapping[str, TableVersions], begun: Start) -> Checkpoints | None:
+    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
+    if not settings.train.checkpoint_minutes:
+        return None
+    known = {name: asdict(v) for name, v in sorted(versions.items())}
+    parts = [settings.digest(), known, identity(begun.model, begun.tokenizer), processes()[1], runs.code_version()]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parent = runs.state_folder(settings.warehouse) / "pretraining"
+    forget_old(parent)
+    return Checkpoints(parent / key[:32], seconds=60 * settings.train.checkpoint_minutes)
+
+
+def _pretrained_folder(warehouse: str) -> Path:
+    if "://" in warehouse:
+        raise InputError(f"warehouse = {warehouse}: pre-trained weights are not yet supported at a URL; use a folder.")
+    return Path(warehouse) / PRETRAINED

@@ -1,0 +1,160 @@
+"""A Recformer's night: prepared data in, what a bundle needs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.tokens import ItemTokens
+from features.whitening import Whitening
+from recsys.catalogue_tokens import catalogue_tokens, item_attributes
+from recsys.config import RecformerSettings, Settings
+from recsys.data.prepare import Dataset
+from recsys.data.splits import HeldOut
+from recsys.data.warehouse import TableVersions
+from recsys.errors import InputError
+from recsys.models.recformer import Queries, Recformer, encode_histories, item_table
+from recsys.models.recformer_weights import ENCODER, declaration, identity, whitened
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.loop import OnEpoch, OnResume, Training
+from recsys.training.recformer_finetune import fine_tune
+from recsys.training.recformer_start import Start, ready, start
+
+Metrics = Callable[[Queries, np.ndarray, np.ndarray, HeldOut, Settings], dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """What `write_bundle` wants.
+
+    Attributes
+    ----------
+    weights
+        The encoder's, and the tokenised catalogue: histories are read from it.
+    declared
+        Shape, tokenizer, how items are read, what training started from.
+    vectors, allowed
+        float32 [V + 1, E] and bool [V + 1]: items with text.
+    outcome
+        None where nothing was trained.
+    """
+
+    weights: dict[str, Tensor]
+    declared: dict[str, Any]
+    vectors: np.ndarray
+    allowed: np.ndarray
+    outcome: Training | None
+
+
+def fit_recformer(
+    settings: Settings,
+    versions: TableVersions,
+    dataset: Dataset,
+    metrics: Metrics,
+    primary: str,
+    on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: OnResume | None = None,
+) -> Fitted:
+    """Fine-tune the configured Recformer on the data set, or take it as it is.
+
+    Parameters
+    ----------
+    metrics
+        Of queries, item vectors and allowed items on a held-out set.
+    primary
+        The metric that decides which weights are best.
+
+    Raises
+    ------
+    InputError
+        `recformer.init` cannot be read, or no item has any text.
+    """
+    begun, catalogue = start_on(settings, versions, dataset)
+    model = begun.model
+    held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
+    allowed = catalogue.lengths > 0
+
+    def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
+        def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+            return encode_histories(model, catalogue, items, offsets)
+
+        return metrics(queries, table, allowed, held_out, settings)
+
+    if checkpoints is not None:  # weights that training starts from are part of what decides its result
+        begun_id = identity(model, begun.tokenizer)[:16]
+        checkpoints = Checkpoints(checkpoints.folder / begun_id, seconds=checkpoints.seconds)
+    outcome: Training | None = None
+    if settings.recformer.fine_tune:
+        outcome, table = fine_tune(
+            model,
+            catalogue,
+            dataset.split.train.items,
+            dataset.split.train.offsets,
+            settings.train,
+            settings.recformer,
+            seed=settings.seed,
+            validate=validate,
+            primary=primary,
+            on_epoch=on_epoch,
+            checkpoints=checkpoints,
+            on_resume=on_resume,
+        )
+    else:
+        table = item_table(model, catalogue)
+    assert settings.items is not None
+    declared = declaration(model, begun.tokenizer) | {
+        "attributes": list(settings.items.text),
+        "attribute_tokens": settings.recformer.attribute_tokens,
+        "truncated_values": catalogue.truncated,
+        "empty_items": catalogue.empty,
+        **begun.about,
+    }
+    weights = {f"{ENCODER}{name}": value for name, value in model.state_dict().items()}
+    for name in ("tokens", "types", "offsets"):
+        weights[f"catalogue.{name}"] = torch.from_numpy(getattr(catalogue, name))
+    return Fitted(weights=weights, declared=declared, vectors=table, allowed=allowed, outcome=outcome)
+
+
+def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens]:
+    """The model to train and the tokens of the data set's catalogue.
+
+    Raises
+    ------
+    InputError
+        `recformer.init` cannot be read, or no item has any text.
+    """
+    assert settings.items is not None
+    frame = item_attributes(settings, versions, dataset.vocabulary)
+    begun = start(settings.recformer, [frame], settings.seed)
+    catalogue = catalogue_tokens(
+        settings.warehouse, frame, settings.items.text, begun.tokenizer, settings.recformer.attribute_tokens
+    )
+    if catalogue.empty == catalogue.size:
+        raise InputError('No item of the catalogue has any text; model.kind = "recformer" has nothing to read.')
+    return with_projection(begun, catalogue, settings.recformer), catalogue
+
+
+def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSettings) -> Start:
+    """With a projection that begins as the whitening of the catalogue's vectors, where the settings want one."""
+    if settings.whitened is None or begun.model.shape.projection is not None:
+        return begun
+    fitted = Whitening.fit(item_table(begun.model, catalogue), settings.whitened)
+    return replace(begun, model=ready(whitened(begun.model, fitted), settings))
+
+
+def some_users(held_out: HeldOut, count: int | None, seed: int) -> HeldOut:
+    """So many users of a held-out set, drawn by the seed; None: all."""
+    if count is None or count >= len(held_out):
+        return held_out
+    chosen = np.sort(np.random.default_rng((seed, 0)).permutation(len(held_out))[:count])
+    return HeldOut(
+        histories=held_out.histories.select(chosen),
+        targets=held_out.targets[chosen],
+        times=None if held_out.times is None else held_out.times[chosen],
+    )

@@ -1,0 +1,361 @@
+"""Pre-training on several catalogues at once: what comes next, and which words are hidden.
+
+Source: Li et al., "Text Is All You Need" (KDD 2023, arXiv 2305.13731), section 3.3.2, and its public code. A pair is
+a history and the item after it, drawn from the later half of a user's events. Item-item contrast: the softmax over
+cosines with the items of all pairs of the batch, in all processes; a pair of the same target is no negative (a
+departure). Masked language modelling on both texts: whole words, 15% of them, 80/10/10; by default read for the whole
+batch, as published, or for a share of it, which costs that share. Token embeddings of a language model stay as they
+are. Which weights are kept is decided by how well the next items of held-out catalogues are told apart.
+
+Shapes: B pairs of a batch, G of all processes, L tokens, E width of the vectors, P hidden tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
+from recsys.models.recformer import GROUP_TOKENS, MaskedHead, Recformer, best_dtype, encode
+from recsys.models.recformer_input import Input, groups, read, token_lengths
+from recsys.pretrain_settings import PretrainTrainSettings
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.recformer_steps import Learner, from_first, gather, processes
+
+OnLook = Callable[[dict[str, Any]], None]  # of an entry of the history
+ACCURACY = "val/contrastive_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus:
+    """Histories over a catalogue.
+
+    Attributes
+    ----------
+    tokens
+        Tokens by item code.
+    items, offsets
+        int32 [N] codes and int64 [U + 1].
+    """
+
+    tokens: ItemTokens
+    items: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, tokens: ItemTokens, items: np.ndarray, offsets: np.ndarray) -> Corpus:
+        """Of flat histories, without the events of items that have no text."""
+        kept = tokens.lengths[items] > 0
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return cls(tokens=tokens, items=items[kept], offsets=before[offsets])
+
+    @property
+    def askable(self) -> np.ndarray:
+        """int64, users with two events or more: they give pairs."""
+        return np.flatnonzero(np.diff(self.offsets) >= 2)
+
+
+def merged(corpora: Sequence[Corpus]) -> Corpus:
+    """Several corpora as one, so that a batch mixes catalogues."""
+    shifts = np.cumsum([0, *(corpus.tokens.size for corpus in corpora)])
+    events = np.cumsum([0, *(len(corpus.items) for corpus in corpora)])
+    return Corpus(
+        tokens=join([corpus.tokens for corpus in corpora]),
+        items=np.concatenate([c.items + shift for c, shift in zip(corpora, shifts, strict=False)]).astype(np.int32),
+        offsets=np.concatenate([[0], *(c.offsets[1:] + start for c, start in zip(corpora, events, strict=False))]),
+    )
+
+
+def draw_pairs(corpus: Corpus, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, ends) int64 [B]: the history is `items[start:end]`, the next item `items[end]`.
+
+    Of n events the next item is one of the places floor((n - 1) / 2) to n - 1, and never the first.
+    """
+    starts, lengths = corpus.offsets[users], np.diff(corpus.offsets)[users]
+    earliest = np.maximum((lengths - 1) // 2, 1)
+    return starts, starts + earliest + np.floor(rng.random(len(users)) * (lengths - earliest)).astype(np.int64)
+
+
+def contrastive_loss(histories: Tensor, items: Tensor, codes: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of cosines of each history with the items of all pairs, a float32 scalar.
+
+    Parameters
+    ----------
+    histories, items
+        [B, E] unit vectors of this process; row i of one belongs to row i of the other.
+    codes
+        int64 [B], which items they are: another pair's same item is no negative.
+    """
+    rank, _ = processes()
+    every_item, every_code = gather(items), gather(codes)  # [G, E], [G]
+    own = torch.arange(len(codes), device=codes.device) + rank * len(codes)
+    same = codes[:, None] == every_code[None, :]
+    same[torch.arange(len(codes), device=codes.device), own] = False
+    scores = histories @ every_item.T / temperature
+    return functional.cross_entropy(scores.masked_fill(same, -torch.inf), own)
+
+
+def hide_words(
+    given: Input, tokenizer: ItemTokenizer, rng: np.random.Generator, probability: float
+) -> tuple[Input, np.ndarray]:
+    """An input with whole words hidden, and the int64 [P] places (in the flattened tokens) to be filled.
+
+    Of the hidden tokens 80% become the mask token, 10% another token, 10% stay. The first token never hides, and a
+    history with any word hides at least one.
+    """
+    real = np.arange(given.tokens.shape[1]) < given.lengths[:, None]
+    real &= given.types != FIRST
+    begins = tokenizer.begins[given.tokens]
+    begins[:, 1:] |= (given.types[:, 1:] == NAME) != (given.types[:, :-1] == NAME)
+    begins[:, 1:] |= given.items[:, 1:] != given.items[:, :-1]
+    word = np.cumsum(begins, axis=1)  # the number of each token's word in its history
+    chance = rng.random((len(real), int(word.max(initial=0)) + 1), dtype=np.float32)
+    rows = np.arange(len(real))[:, None]
+    drawn = np.where(real, chance[rows, word], np.float32(2))  # the same for all tokens of a word
+    hidden = real & ((drawn < probability) | (drawn == drawn.min(axis=1, keepdims=True, initial=2)))
+    fate = rng.random(given.tokens.shape, dtype=np.float32)
+    tokens = np.where(hidden & (fate < 0.8), tokenizer.mask, given.tokens)
+    other = rng.integers(0, tokenizer.size, given.tokens.shape)
+    tokens = np.where(hidden & (fate >= 0.8) & (fate < 0.9), other, tokens)
+    return replace(given, tokens=tokens), np.flatnonzero(hidden)
+
+
+def masked_loss(
+    model: Recformer,
+    head: MaskedHead,
+    corpus: Corpus,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    tokenizer: ItemTokenizer,
+    rng: np.random.Generator,
+    probability: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Mean cross-entropy of the hidden tokens of histories, a float32 scalar."""
+    limits, device = model.shape.limits, model.device
+    lengths = token_lengths(corpus.tokens, corpus.items, starts, ends, limits)
+    total, count = torch.zeros((), device=device), 0
+    for group in groups(lengths, GROUP_TOKENS.get(device.type, GROUP_TOKENS["cpu"]), exact=False):
+        given = read(corpus.tokens, corpus.items, starts[group], ends[group], limits)
+        changed, places = hide_words(given, tokenizer, rng, probability)
+        states = model.states(changed, dtype=dtype).flatten(0, 1)[torch.from_numpy(places).to(device)]  # [P, D]
+        labels = torch.from_numpy(given.tokens.ravel()[places]).to(device)
+        logits = head(states, model.words.weight).float()
+        total = total + functional.cross_entropy(logits, labels, reduction="sum")
+        count += len(places)
+    return total / max(count, 1)
+
+
+@torch.no_grad()
+def contrastive_accuracy(
+    model: Recformer, corpora: Sequence[Corpus], *, pairs: int, seed: int, dtype: torch.dtype, batch: int = 64
+) -> float:
+    """How often a history is nearest to its own next item among those of a batch from one catalogue.
+
+    `pairs` of each corpus, drawn by the seed; the mean over corpora.
+    """
+    training = model.training
+    model.eval()
+    shares = []
+    for corpus in corpora:
+        rng = np.random.default_rng((seed, 1))
+        users = rng.permutation(corpus.askable)[:pairs]
+        starts, ends = draw_pairs(corpus, users, rng)
+        histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype, exact=True)
+        items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, exact=True)
+        codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
+        right = 0
+        for first in range(0, len(users), batch):
+            part = slice(first, first + batch)
+            scores = histories[part] @ items[part].T
+            same = codes[part][:, None] == codes[part][None, :]
+            right += int((scores.masked_fill(same, -2).amax(1) < scores.diagonal()).sum())
+        shares.append(right / max(len(users), 1))
+    model.train(training)
+    return float(np.mean(shares))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pretrained:
+    """Outcome of a pre-training; model and head end with the best weights.
+
+    Attributes
+    ----------
+    best_step
+        The optimizer's, 0: none was better than the beginning.
+    history
+        An entry each time the held-out catalogues were looked at.
+    """
+
+    best_step: int
+    steps: int
+    history: list[dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class _Place:
+    step: int = 0
+    contrast: float = 0.0  # these four are sums since the last look
+    masked: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_value: float = -math.inf
+    best_step: int = 0
+    since_best: int = 0  # looks
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pretrain(
+    model: Recformer,
+    head: MaskedHead,
+    tokenizer: ItemTokenizer,
+    corpus: Corpus,
+    held_out: Sequence[Corpus],
+    settings: PretrainTrainSettings,
+    *,
+    temperature: float,
+    accumulate: int,
+    seed: int,
+    on_look: OnLook | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: Callable[[int], None] | None = None,
+) -> Pretrained:
+    """Pre-train until the steps are over or the held-out catalogues gain nothing.
+
+    Parameters
+    ----------
+    model, head
+        Changed in place; they end with the best weights.
+    corpus
+        What is learnt from, several catalogues merged.
+    held_out
+        Never learnt from; empty: the last weights are the best.
+    accumulate
+        Batches to a step.
+    on_look
+        Called with an entry of the history every `settings.evaluate_every` steps and after the last one; after a
+        resume first with the earlier entries.
+    on_resume
+        Called with the steps that were done.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite.
+    """
+    dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[settings.precision]
+    both = nn.ModuleDict({"model": model, "head": head}).to(model.device)
+    rank, _ = processes()
+    users = corpus.askable
+    learner = Learner(
+        both,
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_share=settings.warmup_share,
+        clip_norm=settings.clip_norm,
+        accumulate=accumulate,
+    )
+    place, best = _Place(), copy.deepcopy(both.state_dict())
+
+    def look(entry: dict[str, Any]) -> None:
+        nonlocal best
+        if held_out:
+            found = contrastive_accuracy(model, held_out, pairs=settings.evaluate_pairs, seed=seed, dtype=dtype)
+            entry[ACCURACY] = value = from_first(found, model.device)
+        place.since_best += 1
+        if not held_out or value > place.best_value:
+            place.best_value, place.best_step, place.since_best = value if held_out else 0.0, place.step, 0
+            best = copy.deepcopy(both.state_dict())
+        place.history.append(entry)
+        if on_look:
+            on_look(entry)
+
+    saved = checkpoints.load() if checkpoints else None
+    if saved is not None:
+        learner.load_state_dict(saved["learner"])
+        place, best = _Place(**saved["place"]), saved["best"]
+        if on_resume:
+            on_resume(place.step)
+        for entry in place.history:
+            if on_look:
+                on_look(entry)
+    else:
+        look({"step": 0})
+    with torch.random.fork_rng(devices=[]):
+        began = time.perf_counter() - place.seconds
+        while place.step < settings.steps and place.since_best < settings.patience:
+            model.train()
+            stepped = False
+            while not stepped:
+                rng = np.random.default_rng((seed, place.step, learner.pending, rank))
+                torch.manual_seed(int(rng.integers(2**63)))
+                chosen = rng.choice(users, settings.batch_size, replace=len(users) < settings.batch_size)
+                starts, ends = draw_pairs(corpus, chosen, rng)
+                losses = _losses(model, head, tokenizer, corpus, starts, ends, settings, temperature, rng, dtype)
+                place.contrast += float(losses[0].detach()) / accumulate
+                place.masked += float(losses[1].detach()) / accumulate if len(losses) > 1 else 0.0
+                place.tokens += int(token_lengths(corpus.tokens, corpus.items, starts, ends, model.shape.limits).sum())
+                stepped = learner.add(losses[0], *(settings.mask_weight * loss for loss in losses[1:]))
+            place.step += 1
+            if not math.isfinite(place.contrast + place.masked):
+                raise FloatingPointError(
+                    f"the loss stopped being a number in step {place.step}; lower train.learning_rate = "
+                    f"{settings.learning_rate} or set train.precision = 'fp32'"
+                )
+            if place.step % settings.evaluate_every == 0 or place.step == settings.steps:
+                seconds = time.perf_counter() - began
+                since = place.step - (place.history[-1]["step"] if place.history else 0)
+                look(
+                    {
+                        "step": place.step,
+                        "contrastive_loss": place.contrast / since,
+                        "masked_loss": place.masked / since,
+                        "seconds": seconds,
+                        "tokens_per_second": place.tokens / seconds,
+                        "learning_rate": learner.learning_rate,
+                    }
+                )
+                place.contrast, place.masked, place.tokens, place.seconds = 0.0, 0.0, 0, 0.0
+                began = time.perf_counter()
+            if checkpoints and rank == 0 and checkpoints.due():
+                place.seconds = time.perf_counter() - began
+                checkpoints.save({"learner": learner.state_dict(), "place": asdict(place), "best": best})
+    both.load_state_dict(best)
+    return Pretrained(best_step=place.best_step, steps=place.step, history=place.history)
+
+
+def _losses(
+    model: Recformer,
+    head: MaskedHead,
+    tokenizer: ItemTokenizer,
+    corpus: Corpus,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    settings: PretrainTrainSettings,
+    temperature: float,
+    rng: np.random.Generator,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
+    histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
+    items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype)
+    codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
+    losses = [contrastive_loss(histories, items, codes, temperature)]
+    if settings.mask_weight:
+        few = slice(0, max(1, round(settings.mask_share * len(ends))))
+        parts = [
+            masked_loss(model, head, corpus, first, last, tokenizer, rng, settings.mask_probability, dtype)
+            for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
+        ]
+        losses.append(parts[0] + parts[1])
+    return losses

@@ -1,0 +1,139 @@
+"""The benchmark scripts on a handful of rows: they run without the peers, say so, and answer in one JSON object."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Imports a script, in a world without the peers."""
+    monkeypatch.syspath_prepend(FOLDER)
+    common = importlib.import_module("common")
+    monkeypatch.setattr(common, "PEERS_PYTHON", tmp_path / "nowhere" / "python")
+    return importlib.import_module
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder of data folders with a log of twelve users."""
+    rng = np.random.default_rng(0)
+    lines = [f"{user} {item}" for user in range(1, 13) for item in rng.permutation(np.arange(1, 41))[: 8 + user]]
+    (tmp_path / "ml-1m").mkdir()
+    (tmp_path / "ml-1m" / "ml-1m.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_is_listed_and_says_what_it_takes(path: Path) -> None:
+    assert f"`{path.name}`" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8")
+    for option in ("--quick", "--json"):
+        assert option in source or "options(__doc__)" in source  # those of common.py
+
+
+def test_histories_keep_their_order_and_number_items_anew(script: Any, tmp_path: Path) -> None:
+    common: ModuleType = script("common")
+    file = tmp_path / "log.txt"
+    file.write_text("7 30\n7 10\n7 20\n9 20\n9 30\n4 10\n")
+    everyone = common.histories(file)
+    assert everyone.users.to_list() == [7, 9, 4]
+    assert [everyone.history(u).tolist() for u in range(3)] == [[3, 1, 2], [2, 3], [1]]
+    assert common.histories(file, users=2).offsets.tolist() == [0, 3, 5]
+    newest = common.newest(everyone, 2)
+    assert [newest.history(u).tolist() for u in range(3)] == [[1, 2], [2, 3], [1]]
+
+
+def test_a_table_is_markdown_with_equal_columns(script: Any) -> None:
+    lines = script("common").table([{"model": "ours", "users/s": "12"}, {"model": "plain torch", "users/s": 7}])
+    assert lines.splitlines() == [
+        "| model       | users/s |",
+        "|-------------|---------|",
+        "| ours        | 12      |",
+        "| plain torch | 7       |",
+    ]
+
+
+def test_model_flops_of_a_case_worked_by_hand(script: Any) -> None:
+    throughput = script("training_throughput")
+    D, blocks, masked = throughput.MODEL.dimensions, throughput.MODEL.blocks, throughput.MASKED
+    lengths, items = np.array([2, 3]), 10
+    dense = 5 * 12 * D * D  # 4 projections and a feed-forward of 4 D, for each of five tokens
+    cloze = 6 * (blocks * (dense + 2 * (4 + 9) * D) + masked * 5 * D * items)
+    causal = 6 * (blocks * (dense + 2 * (3 + 6) * D) + 3 * D * items)
+    assert throughput.flops(lengths, items, "cloze", widening=4) == pytest.approx(cloze)
+    assert throughput.flops(lengths, items, "next-item", widening=4) == pytest.approx(causal)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("training_throughput", {"tokens", "bf16_gflops", "models", "ratios"}),
+        ("evaluation_throughput", {"users", "full", "ranking", "ratio_to_plain_torch"}),
+    ],
+)
+def test_without_the_peers_it_measures_our_side_and_says_so(
+    script: Any, data: Path, capsys: pytest.CaptureFixture[str], name: str, expected: set[str]
+) -> None:
+    module = script(name)
+    module.main(["--data", str(data), "--quick"])
+    assert "`make peers`" in capsys.readouterr().out
+    module.main(["--data", str(data), "--quick", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert expected | {"machine", "quick"} <= set(answer)
+    assert "ratio_to_rectools" not in answer
+    assert {"cpu", "cores", "threads", "torch", "date"} <= set(answer["machine"])
+
+
+def test_our_lists_are_those_of_plain_torch(script: Any, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script("evaluation_throughput").main(["--data", str(data), "--runs", "1", "--k", "5", "--json"])
+    ranking = json.loads(capsys.readouterr().out)["ranking"]
+    assert {name: of["agreement"] for name, of in ranking.items()} == dict.fromkeys(ranking, 1.0)
+
+
+def test_a_row_of_the_catalogue_scale_reports_time_and_memory() -> None:
+    row = {"items": 500, "batch": 4, "loss": "sampled", "steps": 1}
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "catalogue_scale.py"), "--data", ".", "--row", json.dumps(row)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found = json.loads(done.stdout)
+    assert found["step_seconds"] > 0
+    assert found["peak"] > found["state"] > 5 * 4 * 500 * 64  # at least five float32 copies of the item vectors
+    assert found["scores"] == 4 * 10 * 500 * 4
+
+
+def test_growth_compares_the_batches_of_one_size_and_loss(script: Any) -> None:
+    rows = [
+        {"loss": loss, "items": 10, "batch": batch, "rest": batch + extra, "scores": 40 * batch}
+        for loss, extra in (("full", 5), ("sampled", 7))
+        for batch in (2, 8)
+    ]
+    assert script("catalogue_scale").growth(rows) == [
+        {"loss": "full", "items": 10, "added_rest": 6, "added_scores": 240},
+        {"loss": "sampled", "items": 10, "added_rest": 6, "added_scores": 240},
+    ]
+
+
+def test_time_to_quality_is_the_first_place_within_two_percent_of_the_best(script: Any) -> None:
+    values = [0.10, 0.197, 0.19, 0.2, 0.18]
+    curve = [{"epoch": n, "minutes": float(n), "ndcg_at_10": value} for n, value in enumerate(values, start=1)]
+    found = script("time_to_quality").summary(curve)
+    assert found["final"] == 0.2
+    assert found["reached"]["epoch"] == 2

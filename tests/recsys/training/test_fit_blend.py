@@ -1,0 +1,164 @@
+"""The blend pays where counting or text knows more than the model, steps back where not, and never sees test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import Settings, parse_settings
+from recsys.data.sequences import Sequences
+from recsys.data.splits import leave_one_out
+from recsys.errors import InputError
+from recsys.evaluation.metrics import per_user
+from recsys.retrieval.blend import Blended, blend_scores
+from recsys.retrieval.index import build_index
+from recsys.training import fit_blend as module
+from recsys.training.fit_blend import fit_blend
+
+V, D, USERS = 60, 8, 400
+
+
+def settings(**blend: Any) -> Settings:
+    return parse_settings(
+        {
+            "name": "ring",
+            "interactions": {"source": "log.csv"},
+            "items": {"source": "items.jsonl", "text": ["title"]},
+            "blend": {"candidates": 20, "text": False} | blend,
+        }
+    )
+
+
+def walks(new_share: float = 0.0) -> Sequences:
+    """Users walk a ring of 50 items with a detour now and then; with a share they end at a new item, 51 to 60.
+
+    Which new item tells the text alone: 51 goes with items 1 to 5, 52 with 6 to 10, ...
+    """
+    rng = np.random.default_rng(0)
+    lists = []
+    for _ in range(USERS):
+        walk = (rng.integers(50) + np.cumsum(rng.choice([1, 1, 1, 7], size=rng.integers(6, 9)))) % 50 + 1
+        for place in (-2, -1):  # validation and test
+            if rng.random() < new_share:
+                walk[place] = 51 + (walk[-3] - 1) // 5
+        lists.append(walk)
+    return Sequences(
+        users=pl.Series("user_id", np.arange(USERS)),
+        items=np.concatenate(lists).astype(np.int32),
+        offsets=np.cumsum([0, *map(len, lists)]).astype(np.int64),
+    )
+
+
+def dataset(sequences: Sequences) -> Any:
+    titles = pl.DataFrame({"sentence": [f"title: item group{(code - 1) // 5 % 10}" for code in range(1, V + 1)]})
+    return SimpleNamespace(split=leave_one_out(sequences), vocabulary=SimpleNamespace(size=V), catalogue=titles)
+
+
+def noise(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((len(offsets) - 1, D)).astype(np.float32)
+
+
+VECTORS = np.random.default_rng(6).standard_normal((V + 1, D)).astype(np.float32) * (np.arange(V + 1) > 0)[:, None]
+ALLOWED = np.arange(V + 1) > 0
+
+
+def test_counting_rescues_a_model_that_knows_nothing() -> None:
+    blended, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED)
+    assert isinstance(blended, Blended) and report is not None and report.used
+    validation = {name: metrics["val/ndcg_at_10"] for name, metrics in (report.validation or {}).items()}
+    assert validation["model"] < 0.15
+    assert validation["next"] > 0.6
+    assert validation["blend"] >= validation["next"] - 0.02
+    assert report.proposed > 0.95 and report.users == USERS
+    weights = dict(zip(report.weights["feature"], report.weights["alone"], strict=True))
+    assert max(weights["next"], weights["followed"]) > 5 * abs(weights["model"])
+    assert f"{validation['blend']:.4f}" in report.reason
+
+
+def test_a_model_that_knows_the_answer_serves_alone() -> None:
+    """Unit vectors a code; the queries are those of the ring's next items, better than any count."""
+    data = dataset(walks())
+    vectors = np.eye(V + 1, dtype=np.float32)
+    vectors[0] = 0
+    answers = {"validation": data.split.validation, "test": data.split.test}
+
+    def knows(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        held_out = next(part for part in answers.values() if len(part.histories.items) == len(items))
+        return 20 * vectors[held_out.targets]
+
+    blended, report = fit_blend(settings(), data, knows, vectors, ALLOWED)
+    assert blended is None and report is not None and not report.used
+    assert (report.validation or {})["model"]["val/ndcg_at_10"] == 1.0
+    always, _ = fit_blend(settings(kind="always"), data, knows, vectors, ALLOWED)
+    assert always is not None
+
+
+def test_no_blend_where_none_is_wanted_or_too_few_can_be_measured() -> None:
+    assert fit_blend(settings(kind="none"), dataset(walks()), noise, VECTORS, ALLOWED) == (None, None)
+    few = walks().select(np.arange(40))
+    blended, report = fit_blend(settings(), dataset(few), noise, VECTORS, ALLOWED)
+    assert blended is None and report is not None and "60 are needed" in report.reason
+
+
+def test_test_items_change_nothing() -> None:
+    data = dataset(walks())
+    other = dataset(walks())
+    other.split = replace(other.split, test=None, serving=None)
+    first, second = (fit_blend(settings(), given, noise, VECTORS, ALLOWED)[0] for given in (data, other))
+    assert first is not None and second is not None
+    for name, tensor in first.to_tensors().items():
+        np.testing.assert_array_equal(tensor, second.to_tensors()[name], err_msg=name)
+
+
+def test_the_tables_are_counted_on_training_alone() -> None:
+    data = dataset(walks(new_share=0.5))
+    blended, _ = fit_blend(settings(), data, noise, VECTORS, ALLOWED)
+    assert blended is not None
+    assert blended.neighbours.popular.sum() == len(data.split.train.items)
+    assert not blended.neighbours.popular[51:].any()  # new items are only ever held out
+
+
+def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of what comes next has no interaction: the same weights rank those by text and the others by counts."""
+    data = dataset(walks(new_share=1 / 3))
+    rng = np.random.default_rng(0)
+    groups = rng.standard_normal((10, 16)) * 0.8
+    text = np.zeros((V + 1, 16), dtype=np.float32)
+    text[1:] = groups[(np.arange(V) // 5) % 10] / 4 + rng.standard_normal((V, 16)) / 20
+    text[51:] = groups / 4
+    data.catalogue = pl.DataFrame({"sentence": ["x"] * V})
+    monkeypatch.setattr(module, "baseline_text", lambda *_: text)
+    blended, report = fit_blend(settings(text=True), data, noise, VECTORS, ALLOWED)
+    assert blended is not None and report is not None
+    test = data.split.test
+    histories = test.histories
+    queries = noise(histories.items, histories.offsets)
+    scores = blend_scores(build_index(VECTORS, ALLOWED), queries, blended, histories, n=20)(0, len(test))
+    own = scores[np.arange(len(test)), test.targets][:, None]
+    ranks = 1 + (scores > own).sum(axis=1)
+    unseen = np.isfinite(own[:, 0])  # a detour can come back to the history
+    new = test.targets > 50
+    assert per_user(ranks[new & unseen], "ndcg", 10).mean() > 0.5
+    assert per_user(ranks[~new & unseen], "ndcg", 10).mean() > 0.4
+
+
+def test_text_that_was_never_encoded_is_said_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any) -> Any:
+        raise InputError("run `recsys represent` first.")
+
+    monkeypatch.setattr(module, "baseline_text", missing)
+    blended, report = fit_blend(settings(text=True), dataset(walks()), noise, VECTORS, ALLOWED)
+    assert blended is not None and blended.neighbours.text is None
+    assert report is not None and report.reason.endswith("It blends without text: run `recsys represent` first.")
+
+
+def test_many_users_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USERS", 150)
+    monkeypatch.setattr(module, "FITTED", 100)
+    _, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED)
+    assert report is not None and report.users == 150 and report.used

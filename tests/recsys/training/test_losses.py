@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from features.multiplexed import hash_values
+from recsys.config import ModelSettings, TrainSettings
+from recsys.models.bert4rec import Bert4Rec
+from recsys.models.item_tower import ItemFeatures
+from recsys.training import losses
+from recsys.training.losses import draw_negatives, full_cross_entropy, gbce, sampled_cross_entropy, task_loss
+from recsys.training.objectives import Task, make_task
+
+ITEMS = 30
+
+
+def model() -> Bert4Rec:
+    torch.manual_seed(0)
+    features = ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=torch.ones(ITEMS + 1, dtype=torch.bool)
+    )
+    built = Bert4Rec(features, ModelSettings(dimensions=16, max_length=8, dropout=0, id_dropout=0), table_rows=128)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return built
+
+
+def batch() -> np.ndarray:
+    return np.array([[0, 0, 3, 4, 9, 1], [5, 6, 7, 8, 2, 3]])
+
+
+@pytest.mark.parametrize("rows", [2, 64])
+def test_chunked_cross_entropy_equals_the_plain_one_with_its_gradients(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "ROWS_AT_LEAST", rows)
+    monkeypatch.setattr(losses, "SCORES_AT_ONCE", 1)
+    torch.manual_seed(0)
+    parts = torch.randn(9, 8), torch.randn(20, 8), torch.randn(20)
+    labels = torch.randint(1, 20, (9,))
+    ours = [part.clone().requires_grad_() for part in parts]
+    theirs = [part.clone().requires_grad_() for part in parts]
+    loss = full_cross_entropy(*ours, labels)
+    plain = functional.cross_entropy(theirs[0] @ theirs[1].T + theirs[2], labels)
+    assert torch.allclose(loss, plain, atol=1e-6)
+    (loss * 3).backward()
+    (plain * 3).backward()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+def test_weights_weigh_the_loss_and_its_gradients() -> None:
+    torch.manual_seed(0)
+    parts = torch.randn(3, 8), torch.randn(20, 8), torch.randn(20)
+    labels = torch.tensor([4, 9, 1])
+    ours = [part.clone().requires_grad_() for part in parts]
+    theirs = [part.clone().requires_grad_() for part in parts]
+    loss = full_cross_entropy(*ours, labels, torch.tensor([1.0, 0.0, 3.0]))
+    each = functional.cross_entropy(theirs[0] @ theirs[1].T + theirs[2], labels, reduction="none")
+    plain = 0.25 * each[0] + 0.75 * each[2]
+    assert torch.allclose(loss, plain, atol=1e-6)
+    loss.backward()
+    plain.backward()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_the_mean_is_over_labels(objective: str) -> None:
+    built = model()
+    task = make_task(batch(), np.random.default_rng(0), TrainSettings(), objective)
+    scores = built(torch.from_numpy(task.tokens), None if task.wanted is None else torch.from_numpy(task.wanted))
+    labels = torch.from_numpy(task.labels)
+    expected = functional.cross_entropy(scores[labels > 0], labels[labels > 0])
+    loss = task_loss(built, task, TrainSettings(precision="fp32"), np.random.default_rng(0))
+    assert torch.allclose(loss, expected, atol=1e-5)
+
+
+def test_bf16_loss_and_gradient_are_near_those_of_fp32() -> None:
+    task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
+    gradients = []
+    values = []
+    for precision in ("bf16", "fp32"):
+        built = model()
+        loss = task_loss(built, task, TrainSettings(precision=precision), np.random.default_rng(0))  # type: ignore[arg-type]
+        loss.backward()
+        values.append(float(loss.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for p in built.parameters() if p.grad is not None]))
+    assert abs(values[0] - values[1]) < 0.02 * values[1]
+    assert functional.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.995
+
+
+def test_sampled_softmax_over_all_other_items_is_the_full_softmax() -> None:
+    built = model()
+    task = Task(tokens=np.array([[3, 4, -1]]), wanted=np.array([[2]]), labels=np.array([[7]]))
+    full = task_loss(built, task, TrainSettings(precision="fp32"), np.random.default_rng(0))
+    everything = np.setdiff1d(np.arange(1, ITEMS + 1), [7])[None]
+    drawn = losses.draw_negatives
+    try:
+        losses.draw_negatives = lambda *_: everything  # type: ignore[assignment]
+        sampled = task_loss(built, task, TrainSettings(precision="fp32", loss="sampled"), np.random.default_rng(0))
+    finally:
+        losses.draw_negatives = drawn
+    assert torch.allclose(full, sampled, atol=1e-5)
+
+
+def test_a_negative_that_is_the_label_does_not_count() -> None:
+    positive, negative = torch.tensor([1.0]), torch.tensor([[0.5, -torch.inf]])
+    expected = functional.cross_entropy(torch.tensor([[1.0, 0.5]]), torch.tensor([0]))
+    assert torch.allclose(sampled_cross_entropy(positive, negative)[0], expected)
+
+
+def test_gbce_without_calibration_is_binary_cross_entropy() -> None:
+    torch.manual_seed(0)
+    positive, negative = torch.randn(5), torch.randn(5, 4)
+    scores = torch.cat([positive[:, None], negative], 1)
+    truth = torch.zeros(5, 5)
+    truth[:, 0] = 1
+    plain = functional.binary_cross_entropy_with_logits(scores, truth)
+    assert torch.allclose(gbce(positive, negative, 100, 0.0).mean(), plain, atol=1e-6)
+
+
+def test_gbce_stays_finite_for_extreme_scores() -> None:
+    positive = torch.tensor([40.0, -40.0], requires_grad=True)
+    negative = torch.tensor([[40.0], [-40.0]], requires_grad=True)
+    gbce(positive, negative, 100, 0.75).sum().backward()
+    assert positive.grad is not None and positive.grad.isfinite().all()
+    assert negative.grad is not None and negative.grad.isfinite().all()
+
+
+def test_negatives_are_items_that_the_history_lacks() -> None:
+    task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
+    drawn = draw_negatives(task, 500, ITEMS + 1, np.random.default_rng(0))
+    assert drawn.min() >= 1 and drawn.max() <= ITEMS
+    for row, tokens in zip(drawn, batch(), strict=True):
+        assert np.isin(row, tokens).mean() < 0.01
+        assert set(range(1, ITEMS + 1)) - set(tokens) == set(row) - set(tokens)
+
+
+@pytest.mark.parametrize("loss", ["sampled", "gbce"])
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_sampled_losses_fall(loss: str, objective: str) -> None:
+    built = model()
+    settings = TrainSettings(loss=loss, negatives=20, precision="fp32")  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.Adam(built.parameters(), lr=0.01)
+    seen = []
+    for _ in range(40):
+        value = task_loss(built, make_task(batch(), rng, settings, objective), settings, rng)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        seen.append(float(value.detach()))
+    assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
