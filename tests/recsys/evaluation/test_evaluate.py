@@ -74,6 +74,24 @@ def test_a_bundle_is_measured_beside_the_asked_baselines(trained: tuple[Path, Ta
     assert all(title.startswith("Item ") for example in report.examples for title in example["recommended"])
 
 
+def test_a_blend_is_the_headline_and_the_model_alone_stands_beside_it(
+    trained: tuple[Path, TableVersions, str],
+) -> None:
+    """One epoch teaches the model next to nothing; counts know the ring."""
+    folder, versions, alone = trained
+    blending = settings(folder, blend={"kind": "auto", "text": False, "candidates": 20})
+    report = evaluate(blending, versions, fit(blending, versions).bundle)
+    model = evaluate(settings(folder), versions, alone)
+    assert (report.served, model.served) == ("blend", "model")
+    assert list(report.baselines) == ["model", "transitions", "popularity"]
+    assert report.baselines["model"] == model.metrics
+    assert report.metrics["test/ndcg_at_10"] > model.metrics["test/ndcg_at_10"] + 0.1
+    assert report.metrics["test/hr_at_5"] > 0.95
+    assert report.differences["model"]["test/ndcg_at_10"]["low"] > 0
+    assert list(report.curves["hr"]) == ["blend", "model", "transitions", "popularity"]
+    assert "source proposed" in report.report["protocol"]["blend"]
+
+
 def test_the_model_of_the_report_is_the_bundle(trained: tuple[Path, TableVersions, str]) -> None:
     folder, versions, path = trained
     report = evaluate(settings(folder), versions, path)

@@ -18,7 +18,10 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder
+from recsys.models.blend import Blend
+from recsys.models.neighbours import Neighbours, mean_weights
 from recsys.retrieval import retrieve as module
+from recsys.retrieval.blend import CONTEXT, Blended, feature_names
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
@@ -58,7 +61,7 @@ def make_log(root: Path, seed: int = 0, shift: int = 0) -> TableVersions:
     return TableVersions(interactions=append(root, "interactions", frame, expected=None))
 
 
-def make_bundle(settings: Settings, vocabulary: Vocabulary, seed: int = 0) -> Path:
+def make_bundle(settings: Settings, vocabulary: Vocabulary, seed: int = 0, blended: Blended | None = None) -> Path:
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     encoder = SequenceEncoder(settings.model)
@@ -75,6 +78,7 @@ def make_bundle(settings: Settings, vocabulary: Vocabulary, seed: int = 0) -> Pa
         vectors=vectors,
         allowed=np.arange(vocabulary.size + 1) > 0,
         lineage={},
+        blended=blended,
     )
 
 
@@ -119,6 +123,41 @@ def test_lineage_is_on_every_row(world: tuple[Settings, TableVersions, Path]) ->
     assert lineage.rows() == [("r1", "vector", path.name, bundle.index_id, NOW, versions.interactions, None)]
     assert (report.bundle, report.index) == (path.name, bundle.index_id)
     assert commit_metadata(settings.warehouse, "candidates")["run"] == "r1"
+
+
+def test_a_bundle_with_a_blend_serves_it_and_names_the_sources(
+    world: tuple[Settings, TableVersions, Path],
+) -> None:
+    settings, versions, _ = world
+    dataset = prepare(settings, versions)
+    train = dataset.split.train
+    neighbours = Neighbours.count(train.items, train.offsets, dataset.vocabulary.size)
+    names = feature_names(neighbours)
+    F, C = len(names), len(CONTEXT)
+    weights = Blend(
+        features=names,
+        context=CONTEXT,
+        mean=np.zeros(F + C),
+        scale=np.ones(F + C),
+        alone=np.array([name == "followed" for name in names], dtype=float),  # nothing else has a say
+        pairs=np.zeros((F, F)),
+        given=np.zeros((C, F)),
+    )
+    blended = Blended(neighbours=neighbours, weights=weights, candidates=K)
+    report = run(settings, versions, make_bundle(settings, dataset.vocabulary, blended=blended))
+    table, serving = read_candidates(settings.warehouse).collect(), dataset.split.serving
+    assert (report.rows, report.short_lists) == (len(table), 1)
+    newest = mean_weights(serving.items, serving.offsets, dataset.vocabulary.size, last=10, decay=0.7)
+    scores = (newest @ neighbours.followed).toarray()
+    for user, name in enumerate(serving.users[:-1]):
+        scores[user, serving.history(user)] = 0
+        first = table.filter(pl.col("user_id") == name, pl.col("rank") == 1).row(0, named=True)
+        if scores[user].max() > 0:
+            assert "transitions" in first["source"].split("+")
+            code = dataset.vocabulary.encode(pl.Series([first["item_id"]]))[0]
+            np.testing.assert_allclose(scores[user, code], scores[user].max(), rtol=1e-5)
+            np.testing.assert_allclose(first["score"], np.sqrt(scores[user].max()), rtol=1e-5)
+    assert set(table["source"].str.split("+").explode()) == {"vector", "transitions", "together", "popularity"}
 
 
 def test_one_commit_a_run_and_the_old_version_stays(world: tuple[Settings, TableVersions, Path]) -> None:
