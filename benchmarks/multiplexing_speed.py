@@ -6,7 +6,7 @@ All arms look up the same examples in equally many rows of one width and end in 
 
 - multiplexed: one table, hashed in the step, sparse gradients, `features.rowwise.RowWiseAdagrad` (one float a row).
 - separate: one `nn.Embedding` per feature with `torch.optim.Adagrad`, with sparse gradients (`sparse=True`) and with
-  dense ones; the faster of the two is what `ratio_to_separate_tables` compares with.
+  dense ones; `ratio_to_separate_tables` compares with the faster of the two, at 32 features and 10^6 rows.
 - bags: one `nn.EmbeddingBag` per feature, likewise sparse or dense.
 - torchrec: TorchRec's EmbeddingBagCollection with its fused row-wise Adagrad, where it is installed.
 
@@ -156,6 +156,7 @@ def _step(look_up: Callable[[int], Tensor], optimizer: torch.optim.Optimizer | N
 
 def measure(case: Case) -> dict[str, float]:
     """Examples a second and peak memory in MB of one case, in this process."""
+    torch.sparse.check_sparse_tensor_invariants.disable()  # unset, the peers' optimizer warns
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     build = {"multiplexed": multiplexed, "separate": separate, "bags": bags, "torchrec": torchrec}
     step = build[case.arm.partition(",")[0]](case)
@@ -235,12 +236,12 @@ def main() -> None:
                 measured.append(in_a_process(case))
                 say(f"{features} features, {rows:,} rows, {arm}: {measured[-1]['examples_per_second']:,.0f} examples/s")
     found = ratios(measured)
-    of_32 = [ratio["separate"] for key, ratio in found.items() if key.startswith("32 ") and "separate" in ratio]
+    headline = next((ratio for key, ratio in found.items() if key == "32 features, 1000000 rows"), {})
     figures = {
         "batch": given.batch,
         "values": given.values,
         "width": WIDTH,
-        "ratio_to_separate_tables": min(of_32, default=None),
+        "ratio_to_separate_tables": headline.get("separate"),
         "ratios": found,
         "torchrec": "torchrec" in arms,
         "cases": measured,

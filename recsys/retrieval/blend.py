@@ -1,7 +1,7 @@
 """Candidates of several sources: each proposes its best unseen items, the union gets features, the blend decides.
 
-Everything is computed for one block of users; what is sparse stays sparse, so memory does not grow with
-users x items. Evaluation, retrieval and answers call the same function, so what is measured is what is served.
+Everything is computed for one block of users, so memory does not grow with users x items. Evaluation, retrieval and
+answers call the same function, so what is measured is what is served.
 
 Shapes: b users of a block, V items (arrays by code have V + 1 rows), D width, P pairs of user and candidate,
 F features, C context values, n proposals of one source.
@@ -21,7 +21,7 @@ from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.models.baselines import DECAY, LAST
 from recsys.models.blend import Blend
-from recsys.models.neighbours import TOGETHER, Neighbours, largest, mean_weights
+from recsys.models.neighbours import TOGETHER, Neighbours, mean_weights
 from recsys.retrieval.candidates import top_k
 from recsys.retrieval.index import ItemIndex
 
@@ -137,19 +137,20 @@ def propose(
 
     found, logits = top_k(items, queries, histories, k=min(n, len(items.codes)), exclude_seen=exclude_seen)
     place = np.nonzero(found != PADDING)
-    proposed = {"vector": np.sort(place[0] * stride + found[place])}
-    scores = {
-        "followed": sparse.csr_array(newest @ neighbours.followed),
-        "next": sparse.csr_array(last @ neighbours.next),
-        "together": sparse.csr_array(every @ neighbours.together),
+    scores = {  # each [b, V + 1]
+        "followed": (newest @ neighbours.followed).toarray(),
+        "next": (last @ neighbours.next).toarray(),
+        "together": (every @ neighbours.together).toarray(),
     }
-    proposed["transitions"] = _best_keys(scores["followed"], hidden, n)
-    proposed["together"] = _best_keys(scores["together"], hidden, n)
-    text = None
+    proposed = {
+        "vector": np.sort(place[0] * stride + found[place]),
+        "transitions": _best_keys(scores["followed"], hidden, n),
+        "together": _best_keys(scores["together"], hidden, n),
+        "popularity": _most_popular(neighbours.recent, hidden, len(histories), n),
+    }
     if neighbours.text is not None:
-        text = (newest @ neighbours.text) @ neighbours.text.T  # [b, V + 1]
-        proposed["text"] = _best_of_rows(text, hidden, n)
-    proposed["popularity"] = _most_popular(neighbours.recent, hidden, len(histories), n)
+        scores["text"] = (newest @ neighbours.text) @ neighbours.text.T
+        proposed["text"] = _best_keys(scores["text"], hidden, n)
 
     keys = _distinct(np.concatenate(list(proposed.values())))
     by = np.zeros(len(keys), dtype=np.uint8)
@@ -158,14 +159,15 @@ def propose(
     rows, codes = keys // stride, keys % stride
     features = [
         _logits(items, queries, logits, rows, codes) - _log_sum(logits[:, :REFERENCE])[rows],
-        *(np.sqrt(_look_up(scores[name], keys, stride)) for name in ("followed", "next", "together")),
+        *(np.sqrt(scores[name][rows, codes]) for name in ("followed", "next", "together")),
         np.log1p(neighbours.popular[codes]),
         np.log1p(neighbours.recent[codes]),
         neighbours.popular[codes] == 0,
         np.isin(keys, seen, assume_unique=True) if not exclude_seen else np.zeros(len(keys)),
     ]
-    if text is not None and neighbours.words is not None:
-        features += [text[rows, codes], _shared_words(newest @ neighbours.words, neighbours.words, rows, codes)]
+    if neighbours.words is not None:
+        asked = (newest @ neighbours.words).toarray()  # [b, W]
+        features += [scores["text"][rows, codes], _shared_words(asked, neighbours.words, rows, codes)]
     lengths = np.log1p(np.minimum(histories.lengths, TOGETHER))
     sightings = np.log1p(last @ neighbours.popular)
     return Proposals(
@@ -260,19 +262,7 @@ def _distinct(keys: np.ndarray) -> np.ndarray:
     return keys[np.diff(keys, prepend=-1) > 0]
 
 
-def _best_keys(scores: sparse.csr_array, hidden: np.ndarray, n: int) -> np.ndarray:
-    """Ascending keys of the n largest positive entries of each row that are not among the ascending keys `hidden`."""
-    width = scores.shape[1]
-    rows = np.repeat(np.arange(scores.shape[0], dtype=np.int64), np.diff(scores.indptr))
-    keys = rows * width + scores.indices
-    usable = (scores.data > 0) & ~_among(keys, hidden)
-    kept = largest(
-        sparse.csr_array((scores.data[usable], (rows[usable], scores.indices[usable])), shape=scores.shape), n
-    )
-    return np.repeat(np.arange(kept.shape[0], dtype=np.int64), np.diff(kept.indptr)) * width + kept.indices
-
-
-def _best_of_rows(scores: np.ndarray, hidden: np.ndarray, n: int) -> np.ndarray:
+def _best_keys(scores: np.ndarray, hidden: np.ndarray, n: int) -> np.ndarray:
     """Ascending keys of the n largest positive entries of each row [b, V + 1] that are not `hidden`."""
     width = scores.shape[1]
     masked = scores.copy()
@@ -295,16 +285,6 @@ def _among(keys: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     if not len(ascending):
         return np.zeros(len(keys), dtype=bool)
     return ascending[np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)] == keys
-
-
-def _look_up(scores: sparse.csr_array, keys: np.ndarray, stride: int) -> np.ndarray:
-    """Entries of a sparse [b, stride] at keys; 0 where it has none."""
-    scores.sort_indices()
-    own = np.repeat(np.arange(scores.shape[0], dtype=np.int64), np.diff(scores.indptr)) * stride + scores.indices
-    if not len(own):
-        return np.zeros(len(keys), dtype=np.float32)
-    place = np.minimum(np.searchsorted(own, keys), len(own) - 1)
-    return np.where(own[place] == keys, scores.data[place], 0.0)
 
 
 def _logits(
@@ -335,10 +315,9 @@ def _log_sum(scores: np.ndarray) -> np.ndarray:
     return highest[:, 0] + np.log(np.where(finite[:, 0], totals, 1.0))
 
 
-def _shared_words(asked: sparse.csr_array, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _shared_words(asked: np.ndarray, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """float32 [P]: the product of row `rows[p]` of `asked` [b, W] and row `codes[p]` of `words` [V + 1, W]."""
-    dense = np.asarray(asked.todense(), dtype=np.float32)
     theirs = words[codes]  # [P, W]
     owner = np.repeat(np.arange(len(rows)), np.diff(theirs.indptr))
-    products = dense[rows[owner], theirs.indices] * theirs.data
+    products = asked[rows[owner], theirs.indices] * theirs.data
     return np.bincount(owner, weights=products, minlength=len(rows)).astype(np.float32)

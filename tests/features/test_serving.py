@@ -25,7 +25,8 @@ def test_the_error_stays_within_its_bound(seed: int) -> None:
     table = trained(20, 8, seed)
     weight, every = table.weight.detach(), torch.arange(20)
     int8 = ServingTable.of(table, "int8").gather(every)
-    assert ((int8 - weight).abs() <= weight.abs().amax(1, keepdim=True) / 254 * 1.00001).all()
+    # half a step, and the rounding of a float32 code times a float32 scale: 127 steps' last bit
+    assert ((int8 - weight).abs() <= weight.abs().amax(1, keepdim=True) * (1 / 254 + 2**-22)).all()
     bf16 = ServingTable.of(table, "bf16").gather(every)
     assert ((bf16 - weight).abs() <= weight.abs() / 256).all()
 
