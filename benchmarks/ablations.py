@@ -18,6 +18,7 @@ from typing import Any
 import common
 import torch
 
+from features.precision import activation_dtype
 from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
@@ -81,7 +82,7 @@ def test_accuracy(model: Bert4Rec, settings: Settings, dataset: Dataset) -> dict
     held_out = dataset.split.test
     queries = encode_queries(
         model.encoder,
-        torch.from_numpy(vectors[:, :-1]),
+        torch.from_numpy(vectors[:, :-1]).to(activation_dtype(settings.train.precision)),
         held_out.histories.items,
         held_out.histories.offsets,
         settings.model.max_length,

@@ -28,6 +28,7 @@ import common
 import numpy as np
 import torch
 
+from features.precision import activation_dtype
 from recsys.config import ModelSettings
 from recsys.data.splits import HeldOut, leave_one_out
 from recsys.evaluation.ranking import rank_targets
@@ -85,7 +86,7 @@ def measure(held_out: HeldOut, k: int, runs: int) -> dict[str, Any]:
 
     def encoded(objective: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         vectors, allowed = models[objective].item_vectors()
-        table = torch.from_numpy(vectors[:, :-1])
+        table = torch.from_numpy(vectors[:, :-1]).to(activation_dtype("auto"))
         queries = encode_queries(models[objective].encoder, table, histories.items, histories.offsets, MODEL.max_length)
         return queries, vectors, allowed
 

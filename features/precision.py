@@ -9,3 +9,9 @@ def native_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def activation_dtype(precision: str) -> torch.dtype:
+    """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto")."""
+    bf16 = native_bf16() if precision == "auto" else precision == "bf16"
+    return torch.bfloat16 if bf16 else torch.float32

@@ -39,9 +39,10 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from features.precision import activation_dtype
 from recsys.addresses import masked
 from recsys.columns import ITEM_ID, PADDING
-from recsys.config import ModelSettings, Settings, parse_settings
+from recsys.config import Settings, parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.files import WRITING, remove_abandoned, synchronise, write_json
@@ -155,24 +156,24 @@ class Bundle:
     @cached_property
     def queries(self) -> Queries:
         """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories."""
-        return query_encoder(self.settings.model, self.features(), self.weights(), self.vectors)
+        return query_encoder(self.settings, self.features(), self.weights(), self.vectors)
 
 
 def query_encoder(
-    settings: ModelSettings, features: Mapping[str, Any], weights: Mapping[str, torch.Tensor], vectors: np.ndarray
+    settings: Settings, features: Mapping[str, Any], weights: Mapping[str, torch.Tensor], vectors: np.ndarray
 ) -> Queries:
     """What a bundle of these parts makes query vectors with; see `write_bundle`."""
-    if settings.kind == "text":
+    if settings.model.kind == "text":
         from recsys.models import text
 
-        return text.load_encoder(settings, weights, vectors)
-    if settings.kind == "recformer":
+        return text.load_encoder(settings.model, weights, vectors)
+    if settings.model.kind == "recformer":
         from recsys.models import recformer
 
         return recformer.load_encoder(features, weights)
     from recsys.models import bert4rec
 
-    return bert4rec.load_encoder(settings, weights, vectors)
+    return bert4rec.load_encoder(settings.model, weights, vectors, activation_dtype(settings.train.precision))
 
 
 def write_bundle(

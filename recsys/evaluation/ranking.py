@@ -133,21 +133,31 @@ def top_codes(scores: np.ndarray, k: int) -> np.ndarray:
     """
     rows, width = scores.shape
     kept = min(k, width)
-    # [b, 1] the kept-th best score: only values are read, so how topk orders ties does not matter.
-    # (np.partition slows down tenfold on rows of mostly equal scores, which counting baselines have.)
-    threshold = torch.from_numpy(scores).topk(kept, dim=1).values[:, -1:].numpy()
-    above = scores > threshold
-    tied = scores == threshold
-    room = kept - np.count_nonzero(above, axis=1)  # [b] places left for items at the threshold: lowest codes first
-    crowded = np.flatnonzero(np.count_nonzero(tied, axis=1) > room)
-    tied[crowded] &= np.cumsum(tied[crowded], axis=1, dtype=np.int32) <= room[crowded, None]
-    codes = np.nonzero(above | tied)[1].reshape(rows, kept)  # ascending inside a row
-    found = np.take_along_axis(scores, codes, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
+    # one more than asked for, which tells whether an item outside ties with the last one inside
+    found, codes = (part.numpy() for part in torch.from_numpy(scores).topk(min(k + 1, width), dim=1))
+    if width > k:
+        crowded = np.flatnonzero((found[:, k - 1] == found[:, k]) & (found[:, k] > -np.inf))
+        codes[crowded, :k] = _lowest_codes(scores[crowded], found[crowded, k - 1], k)
+        found, codes = found[:, :k], codes[:, :k]
+    order = np.lexsort((codes, -found), axis=1)
     codes = np.where(np.isneginf(found), PADDING, codes)
     top = np.full((rows, k), PADDING, dtype=np.int32)
     top[:, :kept] = np.take_along_axis(codes, order, axis=1)
     return top
+
+
+def _lowest_codes(scores: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:
+    """int64 [b, k]: the codes scored above each row's threshold [b], then the lowest codes at it, of at least k both.
+
+    Best score first, as `topk` orders them, then the lowest code.
+    """
+    above = scores > threshold[:, None]
+    tied = scores == threshold[:, None]
+    room = k - np.count_nonzero(above, axis=1)  # [b] places left for items at the threshold
+    tied &= np.cumsum(tied, axis=1, dtype=np.int32) <= room[:, None]
+    codes = np.nonzero(above | tied)[1].reshape(len(scores), k)
+    best_first = np.argsort(-np.take_along_axis(scores, codes, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(codes, best_first, axis=1)
 
 
 def _place(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

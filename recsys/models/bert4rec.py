@@ -170,7 +170,7 @@ def pad_left(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, last: int 
 def encode_queries(
     encoder: SequenceEncoder, table: Tensor, items: np.ndarray, offsets: np.ndarray, max_length: int
 ) -> np.ndarray:
-    """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; in float32 arithmetic.
+    """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; in the arithmetic of the table.
 
     Users are encoded in chunks of equal width so that a user's vector does not depend on the chunk's other histories
     beyond rounding of the last bit.
@@ -195,7 +195,9 @@ def encode_queries(
     return queries
 
 
-def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray) -> Queries:
+def load_encoder(
+    settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray, dtype: torch.dtype = torch.float32
+) -> Queries:
     """The query encoder of a bundle.
 
     Parameters
@@ -206,6 +208,8 @@ def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors
         The bundle's weights; those under `encoder.` are used.
     vectors
         float32 [V + 1, D + 1] item vectors with the bias as last dimension.
+    dtype
+        Of the encoder's arithmetic.
 
     Returns
     -------
@@ -216,7 +220,7 @@ def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors
     prefix = "encoder."
     encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     encoder.eval()
-    table = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1]))
+    table = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1])).to(dtype)
 
     def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         return encode_queries(encoder, table, items, offsets, settings.max_length)

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 
 from features.multiplexed import HASHING, hash_values
+from features.precision import activation_dtype
 from features.whitening import Whitening
 from recsys import runs
 from recsys.bundle import Bundle, query_encoder, read_bundle, write_bundle
@@ -132,7 +133,7 @@ def fit(
         vectors, allowed = model.item_vectors()
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
-    encoder = query_encoder(settings.model, declared, weights, vectors)
+    encoder = query_encoder(settings, declared, weights, vectors)
     blended, blend = fit_blend(settings, dataset, encoder, vectors, allowed)
     if blend is not None:
         say(blend.reason)
@@ -283,7 +284,7 @@ def train_model(
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         vectors, allowed = model.item_vectors()
-        table = torch.from_numpy(vectors[:, :-1])
+        table = torch.from_numpy(vectors[:, :-1]).to(activation_dtype(settings.train.precision))
 
         def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
             return encode_queries(model.encoder, table, items, offsets, settings.model.max_length)

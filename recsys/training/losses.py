@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.precision import native_bf16
+from features.precision import activation_dtype
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
 from recsys.training.objectives import Task
@@ -40,7 +40,7 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     rng
         Source of randomness, for losses that draw negatives.
     """
-    dtype = torch.bfloat16 if use_bf16(settings.precision) else torch.float32
+    dtype = activation_dtype(settings.precision)
     wanted = None if task.wanted is None else torch.from_numpy(task.wanted)
     labels = torch.from_numpy(task.labels)
     asked = labels > 0
@@ -172,8 +172,3 @@ def gbce(positive: Tensor, negative: Tensor, items: int, calibration: float) -> 
     own = -power * functional.logsigmoid(positive.float())
     others = functional.softplus(negative.float()).sum(-1)
     return (own + others) / (1 + negative.shape[1])
-
-
-def use_bf16(precision: str) -> bool:
-    """Whether products run in bf16: asked for, or left to us and the processor multiplies bf16 natively."""
-    return native_bf16() if precision == "auto" else precision == "bf16"

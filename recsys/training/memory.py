@@ -15,11 +15,12 @@ from typing import Final
 
 import torch
 
+from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder
 from recsys.models.item_tower import ItemFeatures
-from recsys.training.losses import ROWS_AT_LEAST, SCORES_AT_ONCE, use_bf16
+from recsys.training.losses import ROWS_AT_LEAST, SCORES_AT_ONCE
 
 GIB: Final = 2**30
 PROGRAM: Final = 200 * 2**20  # bytes: code that the first step loads
@@ -92,7 +93,7 @@ class Memory:
 
 def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     """The peak of a training on the CPU, in bytes by what takes them."""
-    number = 2 if use_bf16(train.precision) else 4  # bytes of an activation
+    number = activation_dtype(train.precision).itemsize  # bytes of an activation
     D, H, V = model.dimensions, model.heads, sizes.items
     L = min(sizes.length, model.max_length)
     B = min(train.batch_size, sizes.windows)

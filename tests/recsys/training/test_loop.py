@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from features.multiplexed import hash_values
+from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.training.loop import Training, train
-from recsys.training.losses import use_bf16
 
 ITEMS, USERS = 40, 300
 MODEL = ModelSettings(dimensions=32, blocks=1, max_length=10)
@@ -133,4 +133,4 @@ def test_a_diverging_loss_says_what_to_change() -> None:
 
 
 def test_precision_follows_the_wish() -> None:
-    assert use_bf16("bf16") and not use_bf16("fp32")
+    assert activation_dtype("bf16") == torch.bfloat16 and activation_dtype("fp32") == torch.float32
