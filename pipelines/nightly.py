@@ -113,6 +113,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "served": evaluated["served"],
             "metrics": evaluated["metrics"],
             "baselines": evaluated["baselines"],
+            "intervals": evaluated["intervals"],
             "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
             "export": exported,
             "tables": {

@@ -98,7 +98,9 @@ class SequenceEncoder(nn.Module):
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
 
-    def queries(self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def queries(
+        self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None, *, causal: bool | None = None
+    ) -> Tensor:
         """Query vectors of wanted positions.
 
         Parameters
@@ -109,6 +111,8 @@ class SequenceEncoder(nn.Module):
             [V + 1, D] item vectors; their precision is the encoder's.
         wanted
             int64 [B, Q] positions; None: all.
+        causal
+            Read each position without the events after it; None: as the objective asks.
 
         Returns
         -------
@@ -117,7 +121,7 @@ class SequenceEncoder(nn.Module):
         """
         embedded = functional.embedding(tokens.clamp(min=PADDING), table)
         embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
-        states = self.head(self.transformer(embedded, tokens != PADDING, wanted))
+        states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
         if self.temperature is None:
             return states
         return functional.normalize(states, dim=-1) / self.temperature

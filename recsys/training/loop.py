@@ -19,7 +19,7 @@ from recsys.models.bert4rec import Bert4Rec
 from recsys.training.batches import batches, windows
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.losses import task_loss
-from recsys.training.objectives import make_task
+from recsys.training.objectives import make_task, objective_at
 
 OnEpoch = Callable[[dict[str, float]], None]
 OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
@@ -120,7 +120,7 @@ def train(
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
                 torch.manual_seed(int(rng.integers(2**63)))
-                task = make_task(batch, rng, settings, model.objective)
+                task = make_task(batch, rng, settings, objective_at(place.epoch, settings, model.objective))
                 loss = task_loss(model, task, settings, rng)
                 learner.step(loss)
                 asked = int(np.count_nonzero(task.labels))

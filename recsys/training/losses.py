@@ -47,7 +47,8 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     weights = None if task.weights is None else torch.from_numpy(task.weights)[asked]  # [P]
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
-        queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted)[asked]  # [P, D]
+        tokens = torch.from_numpy(task.tokens)
+        queries = model.encoder.queries(tokens, table, wanted, causal=task.causal)[asked]  # [P, D]
         return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
@@ -61,7 +62,7 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     known = torch.from_numpy(codes[1:])
     table = model.item_table(known).to(dtype)
     bias = model.output_bias[known].to(dtype)
-    queries = model.encoder.queries(tokens, table, wanted)  # [B, Q, D]
+    queries = model.encoder.queries(tokens, table, wanted, causal=task.causal)  # [B, Q, D]
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
