@@ -4,13 +4,17 @@
 
 DATA holds the folders ml-1m, ml-latest-small and amazon-beauty. Each configuration runs as a user would run it, in a
 folder of its own, one after the other; all of them take hours on 2 cores. Several seeds give mean ± standard deviation;
-the interval is the 95% bootstrap interval over users of the first seed. `--quick` runs the smallest for two epochs.
+the interval is the 95% bootstrap interval over users of the first seed. `--shuffle-ties` puts the rows of a log with
+times (ml-latest-small; the others have none) into random order first, so that events of one moment stand in another
+order: what then is lost was owed to the order of the file. `--quick` runs the smallest for two epochs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,13 +32,24 @@ CONFIGURATIONS = {  # and the folders of their data
     "amazon-beauty": "amazon-beauty",
     "amazon-beauty-ids": "amazon-beauty",
 }
+TIMED = {"ml-latest-small": "ratings.csv"}  # configurations whose log has times, and that log
 COLUMNS = ("blend", "model", "popularity", "transitions", "text+transitions")
+
+
+def with_shuffled_ties(source: Path, log: str, folder: Path, seed: int) -> Path:
+    """A copy of a data folder in which events of equal time stand in random order."""
+    copy = shutil.copytree(source, folder / "data")
+    (copy / log).chmod(0o644)
+    head, *lines = (source / log).read_text().splitlines()
+    random.Random(seed).shuffle(lines)
+    (copy / log).write_text("\n".join([head, *lines]) + "\n")
+    return copy
 
 
 def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The summary of one `recsys run`, in a working folder of its own."""
     command = [sys.executable, "-m", "pipelines.cli", "run", str(common.ROOT / "configs" / f"{name}.toml"), "--json"]
-    for override in (f"data_root={data / CONFIGURATIONS[name]}", *overrides):
+    for override in (f"data_root={data}", *overrides):
         command += ["--set", override]
     done = subprocess.run(
         command,
@@ -67,7 +82,7 @@ def _figure(metrics: list[dict[str, float]], name: str) -> str:
 
 def show(figures: dict[str, Any]) -> None:
     """The figures for readers."""
-    print("HR@10 / NDCG@10 on test\n")
+    print("HR@10 / NDCG@10 on test" + (", tied events shuffled" if figures["shuffled_ties"] else "") + "\n")
     rows = []
     for name, runs in figures["configurations"].items():
         by_source = cells(runs)
@@ -87,9 +102,12 @@ def main() -> None:
     parser = common.options(__doc__)
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="some configurations instead of all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--shuffle-ties", action="store_true", help="random order among events of equal time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for recsys run")
     given = parser.parse_args()
-    names = given.only or list(CONFIGURATIONS)
+    names = given.only or list(TIMED if given.shuffle_ties else CONFIGURATIONS)
+    if given.shuffle_ties and (without := [name for name in names if name not in TIMED]):
+        sys.exit(f"the log of {without[0]} has no times; --shuffle-ties is for {', '.join(TIMED)}")
     overrides: list[str] = given.set
     if given.quick:
         names, overrides = ["ml-latest-small"], ["train.epochs=2", "train.evaluate_every=1", *given.set]
@@ -98,11 +116,14 @@ def main() -> None:
     for name in names:
         for seed in range(given.seeds):
             with tempfile.TemporaryDirectory(prefix="recsys-results-") as folder:
-                summary = run(name, given.data.resolve(), Path(folder), [*overrides, f"seed={seed}"])
+                data = given.data.resolve() / CONFIGURATIONS[name]
+                if given.shuffle_ties:
+                    data = with_shuffled_ties(data, TIMED[name], Path(folder), seed)
+                summary = run(name, data, Path(folder), [*overrides, f"seed={seed}"])
             kept = {key: summary[key] for key in ("served", "metrics", "baselines", "intervals", "seconds")}
             figures.setdefault(name, []).append(kept)
             common.say(f"{name}, seed {seed}: {cells([kept])}, {kept['seconds']['total'] / 60:.1f} minutes")
-    common.answer(given, {"set": given.set, "configurations": figures}, show)
+    common.answer(given, {"set": given.set, "shuffled_ties": given.shuffle_ties, "configurations": figures}, show)
 
 
 if __name__ == "__main__":

@@ -115,12 +115,13 @@ def train(
         while place.epoch <= settings.epochs and place.since_best < settings.patience:
             began = time.perf_counter() - place.seconds
             model.train()
+            objective = objective_at(place.epoch, settings, model.objective)
             order = batches(items, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
             for batch in islice(order, place.step, None):
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
                 torch.manual_seed(int(rng.integers(2**63)))
-                task = make_task(batch, rng, settings, objective_at(place.epoch, settings, model.objective))
+                task = make_task(batch, rng, settings, objective)
                 loss = task_loss(model, task, settings, rng)
                 learner.step(loss)
                 asked = int(np.count_nonzero(task.labels))
@@ -143,7 +144,9 @@ def train(
                 "tokens_per_second": place.tokens / seconds,
                 "learning_rate": learner.learning_rate,
             }
-            if place.epoch % settings.evaluate_every == 0 or place.epoch == settings.epochs:
+            # weights that were only asked for next items yet cannot answer as the model will be asked
+            ready = objective == model.objective
+            if ready and (place.epoch % settings.evaluate_every == 0 or place.epoch == settings.epochs):
                 with learner.average.applied():
                     metrics = validate(model)
                     entry |= metrics

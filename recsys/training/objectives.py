@@ -112,8 +112,9 @@ def next_items(tokens: np.ndarray) -> Task:
 
 
 def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
-    """What an epoch, from 1, asks: the model's objective, or first the next item where cloze is to begin so."""
-    if objective == "cloze" and epoch <= round(settings.next_item_share * settings.epochs):
+    """What an epoch, from 1, asks: the model's objective, which the last epoch has always, or first the next item."""
+    first = min(round(settings.next_item_share * settings.epochs), settings.epochs - 1)
+    if objective == "cloze" and epoch <= first:
         return "next-item"
     return objective
 
