@@ -244,6 +244,21 @@ def encode(
     return Encoded(vectors=vectors[order], truncated=cut[order])
 
 
+def token_count(encoder: Encoder, text: str, *, special: bool = False, most: int | None = None) -> tuple[int, int]:
+    """(tokens of a text, its characters that the first `most` of them cover); `special`: with those around a sentence.
+
+    A tokenizer that does not tell where its tokens come from is answered for in proportion.
+    """
+    tokenizer: Any = encoder.network.tokenizer
+    told = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast, verbose=False)
+    count = len(told["input_ids"])
+    if most is None or count <= most:
+        return count, len(text)
+    if not tokenizer.is_fast:
+        return count, len(text) * most // count
+    return count, told["offset_mapping"][most - 1][1] if most else 0
+
+
 def find_model(model: str) -> str:
     """The folder or hub id to load; the offline package's folder for the model that it carries."""
     folder = Path(model).expanduser()
