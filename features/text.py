@@ -41,6 +41,7 @@ _BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
 _CHARACTERS_PER_TOKEN: Final = 64  # text beyond this many for each token cannot matter, and is not tokenised
 _LEAST_AGREEMENT: Final = 0.999  # cosine between bf16 and fp32 below which bf16 is not used
 _LEAST_SAMENESS: Final = 0.99999  # cosine to the library below which our own fp32 is not used
+_READ_LAST_STATES: Final = {"Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"}  # the library's modules
 _PROBES: Final = (
     "title: OPI Nail Lacquer, Simmer and Shimmer, 0.5-Fluid Ounce category: Makeup, Nails, Nail Polish",
     "Toy Story (1995) Adventure, Animation, Children, Comedy, Fantasy",
@@ -196,12 +197,12 @@ def _fastest(plain: Encoder, precision: Precision) -> Encoder:
         return float((expected * encode(encoder, _PROBES).vectors).sum(1).min())
 
     if precision == "bf16" or (precision == "auto" and (plain.network.device.type == "cuda" or native_bf16())):
-        packed = PackedBert.of(plain.network.transformers_model, torch.bfloat16)
+        packed = _packed(plain.network, torch.bfloat16)
         network = _in_bf16(plain.network) if packed is None else plain.network
         narrow = replace(plain, network=network, packed=packed, precision="bf16")
         if precision == "bf16" or agreement(narrow) >= _LEAST_AGREEMENT:
             return narrow
-    packed = PackedBert.of(plain.network.transformers_model, torch.float32)
+    packed = _packed(plain.network, torch.float32)
     same = replace(plain, packed=packed)
     return plain if packed is None or agreement(same) < _LEAST_SAMENESS else same
 
@@ -300,6 +301,12 @@ def hub_answers() -> bool:
     except OSError:
         return False
     return True
+
+
+def _packed(network: SentenceTransformer, dtype: torch.dtype) -> PackedBert | None:
+    """Its transformer packed; None where that cannot be, or where what follows reads more than the last states."""
+    follows = {type(module).__name__ for module in list(network)[1:]}
+    return PackedBert.of(network.transformers_model, dtype) if follows <= _READ_LAST_STATES else None
 
 
 def _explain(model: str, source: str, error: Exception) -> str:
@@ -434,7 +441,8 @@ def _forward(encoder: Encoder, ids: torch.Tensor, groups: Sequence[tuple[int, in
         given = [features | {"token_embeddings": state} for features, state in zip(given, states, strict=True)]
     vectors = []
     for features in given:
-        features["token_embeddings"] = features["token_embeddings"].float()  # pooling adds up in fp32
+        if "token_embeddings" in features:
+            features["token_embeddings"] = features["token_embeddings"].float()  # pooling adds up in fp32
         for module in rest:
             features = module(features)
         vectors.append(features["sentence_embedding"].float().cpu())

@@ -212,3 +212,12 @@ def test_token_counts_are_those_of_the_tokenizer(encoder: Encoder) -> None:
     assert (count, "one two three"[:read]) == (3, "one two")
     assert token_count(encoder, "one two three", most=0) == (3, 0)
     assert token_count(encoder, "one two three", most=3) == (3, 13)
+
+
+def test_batches_hold_so_many_sentences_and_tokens_and_miss_none() -> None:
+    order, lengths = np.arange(7)[::-1], np.array([9, 9, 4, 4, 4, 2, 1])
+    mixed = list(text._batches(order, lengths, most=3, budget=17, mixed=True))
+    assert [rows.tolist() for rows in mixed] == [[6], [5, 4, 3], [2, 1, 0]]
+    same = list(text._batches(order, lengths, most=9, budget=8, mixed=False))
+    assert [rows.tolist() for rows in same] == [[6], [5], [4, 3], [2], [1], [0]]
+    assert list(text._batches(order[:0], lengths[:0], most=3, budget=8, mixed=True)) == []
