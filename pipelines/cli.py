@@ -150,15 +150,27 @@ def ingest(
 def represent(
     ctx: typer.Context,
     config: Config,
+    shown: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Items that --preview shows.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Only show N items' sentences, 5 if not given.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Turn item sentences into text vectors; a sentence that is known is not encoded again.
 
-    Example: [bold]recsys represent recsys.toml[/]
+    Example: [bold]recsys represent recsys.toml --preview 3[/]
     """
-    _step(ctx, "represent", config, overrides, ("encoder", "items", "encoded", "reused", "truncated", "empty"))
+    if preview:
+        from pipelines.represent import represent_preview, show_preview
+        from recsys.config import load_settings
+
+        report = represent_preview(load_settings(config, overrides or ()), shown or 5)
+        _answer(ctx, report, lambda console: show_preview(console, report))
+        return
+    if shown is not None:
+        raise typer.BadParameter(f"{shown} says how many items --preview shows; add --preview")
+    counted = ("items", "encoded", "reused", "truncated", "shortened", "empty", "silent")
+    _step(ctx, "represent", config, overrides, ("encoder", *counted))
 
 
 @app.command(rich_help_panel=STEPS)
@@ -438,6 +450,8 @@ def _short(value: Any) -> Any:
     """A report's entry on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or None
     return f"{value:.4f}" if isinstance(value, float) else value
 
 

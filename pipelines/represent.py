@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from pipelines.console import facts
 from pipelines.steps import (
     Run,
     as_function,
@@ -21,8 +26,10 @@ from recsys import represent as text
 from recsys import runs, tracking
 from recsys.config import Settings, load_settings
 from recsys.data.warehouse import TableVersions
+from recsys.preview import preview
 
-COUNTS = ("items", "encoded", "reused", "truncated", "empty")
+SHOWN_CHARACTERS = 400  # of one attribute in a preview's table; JSON has all
+COUNTS = ("items", "encoded", "reused", "truncated", "shortened", "empty")
 
 
 def represent(settings: Settings, versions: TableVersions, parent: str | None = None) -> dict[str, Any]:
@@ -47,3 +54,47 @@ def represent_alone(settings: Settings, run: Run = as_function) -> dict[str, Any
 def represent_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`represent_alone` for a configuration file, recorded by Prefect."""
     return represent_alone(load_settings(config, overrides or ()), as_task)
+
+
+def represent_preview(settings: Settings, shown: int) -> dict[str, Any]:
+    """Sentences of so many items of the newest tables; nothing is encoded or written."""
+    return preview(settings, newest_versions(settings), shown)
+
+
+def show_preview(console: Console, report: Mapping[str, Any]) -> None:
+    """A row an attribute of an item; what the encoder will not read is red, between scissors."""
+    for item in report["shown"]:
+        state = "no text" if not item["attributes"] else f"{item['tokens']:,} tokens" + (", cut" if item["cut"] else "")
+        table = Table(title=f"{item['item_id']}: {state}", title_justify="left", expand=True)
+        table.add_column("attribute")
+        table.add_column("tokens", justify="right")
+        table.add_column("text", ratio=1, overflow="fold")
+        for attribute in item["attributes"]:
+            table.add_row(Text(attribute["name"]), f"{attribute['tokens']:,}", _visible(attribute))
+        console.print(table)
+    words = report["attribute_words"]
+    facts(
+        console,
+        {
+            "encoder": f"{report['model']}, {report['dimensions']} dimensions, up to {report['max_tokens']} tokens",
+            "prompt": report["prompt"] or None,
+            "items": f"{report['items']:,}, {report['empty']:,} of them without text",
+            "shortened": None if words is None else f"{report['shortened']:,} items, to {words} words an attribute",
+        },
+    )
+
+
+def _visible(attribute: Mapping[str, str]) -> Text:
+    text = Text(_middle(attribute["kept"]))
+    for name, why in (("unread", "beyond text.max_tokens"), ("dropped", "beyond text.attribute_words")):
+        if attribute[name]:
+            text.append(f" ✂ {why}: {_middle(attribute[name])} ✂", style="red")
+    return text
+
+
+def _middle(text: str) -> str:
+    """The text, without its middle where it is long."""
+    half = SHOWN_CHARACTERS // 2
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:half]} … {len(text) - 2 * half:,} characters … {text[-half:]}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.sentences import sentences
+from features.sentences import cleaned, joined, shortened
 from features.text import Encoder, EncoderError, encode, load_encoder
 from recsys.columns import CONTENT_HASH, ENCODER, ITEM_VECTORS, ITEMS, SENTENCE, VECTOR
 from recsys.config import Settings
@@ -21,8 +21,9 @@ from recsys.data.warehouse import TableVersions, append, latest_version, scan
 from recsys.errors import InputError
 
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
+ROWS = 262_144  # of the catalogue in memory at once
 
-Progress = Callable[[int, int], None]  # (sentences encoded, sentences to encode)
+Progress = Callable[[int, int], None]  # (sentences encoded, sentences to encode as far as the catalogue was read)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,12 @@ class RepresentReport:
         Distinct sentences that were encoded now, and that the warehouse already held.
     truncated
         Of those encoded now, the sentences that were cut at `text.max_tokens`.
+    shortened
+        Items of which an attribute was cut at `text.attribute_words`.
     empty
         Items without any text.
+    silent
+        Attributes of `items.text` that no item has.
     """
 
     encoder: str | None
@@ -48,11 +53,13 @@ class RepresentReport:
     encoded: int = 0
     reused: int = 0
     truncated: int = 0
+    shortened: int = 0
     empty: int = 0
+    silent: tuple[str, ...] = ()
 
 
 def represent(settings: Settings, versions: TableVersions, progress: Progress | None = None) -> RepresentReport:
-    """Encode the catalogue's new sentences and append their vectors, a commit a chunk.
+    """Encode the catalogue's new sentences and append their vectors, a commit a chunk; memory holds some rows at once.
 
     Raises
     ------
@@ -63,6 +70,61 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
     """
     if settings.items is None or not settings.items.text or versions.items is None:
         return RepresentReport(encoder=None)
+    attributes = settings.items.text
+    catalogue = text_columns(settings, versions)
+    encoder: Encoder | None = None
+    version = latest_version(settings.warehouse, ITEM_VECTORS)
+    counts = dict.fromkeys(("items", "encoded", "reused", "truncated", "shortened", "empty"), 0)
+    silent = set(attributes)
+    for frame in catalogue.collect_batches(chunk_size=ROWS, maintain_order=True):
+        texts = cleaned(frame, attributes, settings.text.attribute_words)
+        every = joined(texts, len(frame))
+        silent -= {text.name for text in texts if text.kept.null_count() < len(frame)}
+        counts["items"] += len(frame)
+        counts["shortened"] += shortened(texts)
+        counts["empty"] += int((every == "").sum())
+        wanted = _hashed(every)
+        if wanted.is_empty():
+            continue
+        encoder = encoder or load(settings)
+        held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
+        missing = wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
+        counts["reused"] += len(wanted) - len(missing)
+        before, total = counts["encoded"], counts["encoded"] + len(missing)
+        for start in range(0, len(missing), CHUNK):
+            part = missing.slice(start, CHUNK)
+            result = encode(
+                encoder,
+                part[SENTENCE].to_list(),
+                batch_size=settings.text.batch_size,
+                progress=_shifted(progress, before + start, total),
+            )
+            rows = pl.DataFrame(
+                {
+                    ENCODER: pl.repeat(encoder.id, len(part), eager=True),
+                    CONTENT_HASH: part[CONTENT_HASH],
+                    VECTOR: pl.Series(result.vectors).cast(pl.List(pl.Float32)),
+                }
+            )
+            version = append(settings.warehouse, ITEM_VECTORS, rows, expected=version)
+            counts["truncated"] += int(result.truncated.sum())
+            counts["encoded"] += len(part)
+    return RepresentReport(
+        encoder=None if encoder is None else encoder.id,
+        silent=tuple(name for name in attributes if name in silent and counts["items"]),
+        **counts,
+    )
+
+
+def text_columns(settings: Settings, versions: TableVersions, *further: str) -> pl.LazyFrame:
+    """The attributes of `items.text`, and further columns before them.
+
+    Raises
+    ------
+    InputError
+        The catalogue lacks one of them.
+    """
+    assert settings.items is not None
     catalogue = scan(settings.warehouse, ITEMS, versions.items)
     columns = catalogue.collect_schema().names()
     for attribute in settings.items.text:
@@ -71,40 +133,7 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
                 f"items.text names the attribute {attribute!r}, which the items of version {versions.items} "
                 f"do not have; they have {', '.join(columns)}."
             )
-    every = sentences(catalogue.select(settings.items.text).collect(), settings.items.text)
-    wanted = _hashed(every)
-    if wanted.is_empty():
-        return RepresentReport(encoder=None, items=len(every), empty=len(every))
-    encoder = _load(settings)
-    version = latest_version(settings.warehouse, ITEM_VECTORS)
-    held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
-    missing = wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
-    truncated = 0
-    for start in range(0, len(missing), CHUNK):
-        part = missing.slice(start, CHUNK)
-        result = encode(
-            encoder,
-            part[SENTENCE].to_list(),
-            batch_size=settings.text.batch_size,
-            progress=_shifted(progress, start, len(missing)),
-        )
-        truncated += int(result.truncated.sum())
-        rows = pl.DataFrame(
-            {
-                ENCODER: pl.repeat(encoder.id, len(part), eager=True),
-                CONTENT_HASH: part[CONTENT_HASH],
-                VECTOR: pl.Series(result.vectors).cast(pl.List(pl.Float32)),
-            }
-        )
-        version = append(settings.warehouse, ITEM_VECTORS, rows, expected=version)
-    return RepresentReport(
-        encoder=encoder.id,
-        items=len(every),
-        encoded=len(missing),
-        reused=len(wanted) - len(missing),
-        truncated=truncated,
-        empty=int((every == "").sum()),
-    )
+    return catalogue.select(*further, *settings.items.text)
 
 
 def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
@@ -115,7 +144,7 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
     InputError
         The encoder cannot be loaded, or sentences have not been encoded with it.
     """
-    encoder = _load(settings)
+    encoder = load(settings)
     wanted = _hashed(sentences)
     version = latest_version(settings.warehouse, ITEM_VECTORS)
     held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH, VECTOR)
@@ -138,9 +167,17 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
     return table[rows.to_numpy()]
 
 
-def _load(settings: Settings) -> Encoder:
+def load(settings: Settings) -> Encoder:
+    """The configured text encoder.
+
+    Raises
+    ------
+    InputError
+        It cannot be loaded.
+    """
+    text = settings.text
     try:
-        return load_encoder(settings.text.model, max_tokens=settings.text.max_tokens)
+        return load_encoder(text.model, max_tokens=text.max_tokens, prompt=text.prompt, truncate=text.truncate)
     except EncoderError as error:
         raise InputError(str(error)) from error
 

@@ -111,7 +111,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     return Dataset(
         vocabulary=vocabulary,
         split=split,
-        catalogue=align_catalogue(vocabulary, items, settings.items),
+        catalogue=align_catalogue(vocabulary, items, settings.items, settings.text.attribute_words),
         report={
             "users": len(split.serving),
             "items": vocabulary.size,
@@ -156,8 +156,15 @@ def k_core(log: pl.LazyFrame, min_user: int, min_item: int) -> pl.LazyFrame:
             return frame.lazy()
 
 
-def align_catalogue(vocabulary: Vocabulary, items: pl.DataFrame | None, settings: ItemSettings | None) -> pl.DataFrame:
+def align_catalogue(
+    vocabulary: Vocabulary, items: pl.DataFrame | None, settings: ItemSettings | None, words: int | None = None
+) -> pl.DataFrame:
     """The catalogue's rows in the vocabulary's order; items that it does not list have nulls.
+
+    Parameters
+    ----------
+    words
+        Of one attribute in the sentence, at most.
 
     Returns
     -------
@@ -172,7 +179,7 @@ def align_catalogue(vocabulary: Vocabulary, items: pl.DataFrame | None, settings
     sentence = pl.Series(SENTENCE, [None] * len(rows), dtype=pl.String)
     if settings.text:
         title = _as_text(rows.schema[settings.text[0]], settings.text[0])
-        sentence = sentences(rows, settings.text).alias(SENTENCE)
+        sentence = sentences(rows, settings.text, words=words).alias(SENTENCE)
     attributes = [
         _as_values(rows.schema[name], name, attribute.separator) for name, attribute in settings.categorical.items()
     ]

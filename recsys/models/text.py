@@ -41,7 +41,9 @@ class TextItems:
     whitening: Whitening | None
 
 
-def text_items(raw: np.ndarray, dimensions: int | None, whitening: Whitening | None = None) -> TextItems:
+def text_items(
+    raw: np.ndarray, dimensions: int | None, whitening: Whitening | None = None, *, equal: bool = True
+) -> TextItems:
     """Item vectors from the encoder's.
 
     Parameters
@@ -52,9 +54,11 @@ def text_items(raw: np.ndarray, dimensions: int | None, whitening: Whitening | N
         D, of the whitening that is fitted here; None: not whitened.
     whitening
         One that was fitted before, for weights that were trained with it; None: fitted here.
+    equal
+        What is fitted gives all directions equal variance (whitening) or leaves them theirs (PCA).
     """
     if whitening is None and dimensions is not None:
-        whitening = Whitening.fit(raw, dimensions)
+        whitening = Whitening.fit(raw, dimensions, equal=equal)
     vectors = raw if whitening is None else whitening.apply(raw)
     vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
     allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])

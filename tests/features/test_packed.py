@@ -1,0 +1,83 @@
+"""The packed BERT beside transformers' own: the same states from sentences of any lengths laid end to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from features.packed import PackedBert
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.3,  # random weights that do something
+}
+GROUPS = ((2, 9), (1, 4), (3, 1))
+
+
+def tiny(kind: str, **changed: Any) -> Any:
+    torch.manual_seed(3)
+    if kind == "bert":
+        return BertModel(BertConfig(**SHAPE | changed)).eval()
+    if kind == "roberta":
+        return RobertaModel(RobertaConfig(**SHAPE | changed)).eval()
+    return XLMRobertaModel(XLMRobertaConfig(**SHAPE | changed)).eval()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
+@torch.inference_mode()
+def test_the_states_are_those_of_transformers(kind: str) -> None:
+    model = tiny(kind)
+    packed = PackedBert.of(model, torch.float32)
+    assert packed is not None
+    ids = torch.randint(5, 50, (2 * 9 + 4 + 3,), generator=torch.Generator().manual_seed(0))
+    states = packed(ids, GROUPS)
+    assert [tuple(state.shape) for state in states] == [(2, 9, 32), (1, 4, 32), (3, 1, 32)]
+    for state, part, (count, length) in zip(states, ids.split([18, 4, 3]), GROUPS, strict=True):
+        expected = model(part.view(count, length)).last_hidden_state
+        torch.testing.assert_close(state, expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_bf16_stays_near() -> None:
+    model = tiny("bert")
+    packed = PackedBert.of(model, torch.bfloat16)
+    assert packed is not None
+    ids = torch.arange(5, 25)
+    (states,) = packed(ids, [(2, 10)])
+    assert states.dtype == torch.bfloat16
+    cosine = torch.nn.functional.cosine_similarity(states.float(), model(ids.view(2, 10)).last_hidden_state, dim=-1)
+    assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("changed", [{"hidden_act": "relu"}, {"is_decoder": True}])
+def test_another_computation_is_left_to_the_library(changed: dict[str, Any]) -> None:
+    assert PackedBert.of(tiny("bert", **changed), torch.float32) is None
+
+
+def test_another_architecture_is_left_to_the_library() -> None:
+    model = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=16))
+    assert PackedBert.of(model, torch.float32) is None
+    assert PackedBert.of(None, torch.float32) is None
+
+
+def test_an_adapter_is_left_to_the_library() -> None:
+    model = tiny("bert")
+    model.encoder.layer[1].output.dense = torch.nn.Sequential(model.encoder.layer[1].output.dense)
+    assert PackedBert.of(model, torch.float32) is None
