@@ -20,13 +20,16 @@ from torch.nn import functional
 from features.precision import activation_dtype
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
+from recsys.models.side import SideBatch
 from recsys.training.objectives import Task
 
 SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
 ROWS_AT_LEAST = 64  # of one chunk, so that products stay products of matrices for a catalogue of millions
 
 
-def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator) -> Tensor:
+def task_loss(
+    model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator, side: SideBatch | None = None
+) -> Tensor:
     """Mean loss over the task's labels, a float32 scalar.
 
     Parameters
@@ -39,6 +42,8 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
         Loss, negatives and precision.
     rng
         Source of randomness, for losses that draw negatives.
+    side
+        What is known at the task's positions besides the items, for a model that reads it.
     """
     dtype = activation_dtype(settings.precision)
     wanted = None if task.wanted is None else torch.from_numpy(task.wanted)
@@ -47,7 +52,7 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     weights = None if task.weights is None else torch.from_numpy(task.weights)[asked]  # [P]
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
-        queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted)[asked]  # [P, D]
+        queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted, side=side)[asked]  # [P, D]
         return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
@@ -61,7 +66,7 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     known = torch.from_numpy(codes[1:])
     table = model.item_table(known).to(dtype)
     bias = model.output_bias[known].to(dtype)
-    queries = model.encoder.queries(tokens, table, wanted)  # [B, Q, D]
+    queries = model.encoder.queries(tokens, table, wanted, side=side)  # [B, Q, D]
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
