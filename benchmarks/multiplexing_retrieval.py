@@ -9,7 +9,8 @@ b   ids alone, with the table at 1.0, 0.5, 0.25 and 0.1 of the memory of a table
     look-ups an id; beside them that table itself: a row an item
 c   cold items: a tenth of the items, drawn once, is taken out of the training histories, so that only attributes and
     text tell what they are. They are ranked among all items. Ids alone cannot place them and leave them out; the others
-    hide ids in training (id dropout), so that content learns to stand alone.
+    hide ids in training (id dropout), so that content learns to stand alone, and do not take as negatives what no
+    training event can ever make a positive (train.cold_negatives).
 
 Every row is a short training of the configuration with the overrides that it prints: validation chooses the epoch, test
 is read once (leave-one-out, all items ranked, seen items removed). `--base ml-1m` reads users.dat and the films' years,
@@ -90,13 +91,14 @@ def rows_of_their_own(model: Bert4Rec) -> None:
 
 def cold(settings: Settings) -> Iterator[Row]:
     """Part c."""
-    hidden = f"model.id_dropout={ID_DROPOUT}"
+    hidden, fair = f"model.id_dropout={ID_DROPOUT}", "train.cold_negatives=false"
     yield Row(name="ids", overrides=IDS)
-    yield Row(name="attributes", overrides=(*IDS, "model.attributes=true", hidden))
-    yield Row(name="text", overrides=(*IDS, "model.text=true", hidden))
+    yield Row(name="attributes", overrides=(*IDS, "model.attributes=true", hidden, fair))
+    yield Row(name="text", overrides=(*IDS, "model.text=true", hidden, fair))
     both = (*IDS, "model.attributes=true", "model.text=true")
-    yield Row(name="attributes and text", overrides=(*both, hidden))
-    yield Row(name="attributes and text, ids never hidden", overrides=both)
+    yield Row(name="attributes and text", overrides=(*both, hidden, fair))
+    yield Row(name="attributes and text, ids never hidden", overrides=(*both, fair))
+    yield Row(name="attributes and text, cold items as negatives", overrides=(*both, hidden))
 
 
 def without_some(dataset: Dataset, share: float) -> Dataset:

@@ -295,6 +295,8 @@ class TrainSettings(_Section):
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
     negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
+    # items without training interactions compete, too, and so learn to rank low; False: content alone places them
+    cold_negatives: bool = True
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none

@@ -53,7 +53,10 @@ def task_loss(
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
         queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted, side=side)[asked]  # [P, D]
-        return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
+        bias = model.item_bias()
+        if not settings.cold_negatives:
+            bias = bias.masked_fill(~model.tower.trained, -torch.inf)
+        return full_cross_entropy(queries, table, bias, labels[asked], weights)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
@@ -70,6 +73,9 @@ def task_loss(
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
+    if not settings.cold_negatives:
+        cold = ~model.tower.trained[known][sampled]  # [B, N]; all of a history's may be, so not minus infinity
+        scores = scores.masked_fill(cold[:, None], torch.finfo(scores.dtype).min)
     if settings.loss == "sampled":
         losses = sampled_cross_entropy(positive[asked], scores[asked])
     else:
