@@ -37,7 +37,7 @@ from recsys.data.prepare import Dataset, prepare
 from recsys.models.bert4rec import Bert4Rec
 from recsys.represent import represent
 
-EPOCHS = 40
+EPOCHS = 36
 CONFIGURATIONS = {"ml-1m": "ml-1m-attributes"}  # where it is not the base's own
 IDS = ("model.attributes=false", "model.user_attributes=false", "model.text=false", "model.id_dropout=0")
 SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -191,7 +191,6 @@ def main(arguments: list[str] | None = None) -> None:
             f"data_root={(given.data / given.base).resolve()}",
             f"warehouse={folder}",
             f"train.epochs={epochs}",
-            "train.evaluate_every=5",
             "train.patience=1000",
             "evaluate.baselines=[]",
             *(QUICK if given.quick else ()),

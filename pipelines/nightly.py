@@ -115,6 +115,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "metrics": evaluated["metrics"],
             "baselines": evaluated["baselines"],
             "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
+            "intervals": evaluated["intervals"],
             "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
             "export": exported,
             "tables": {

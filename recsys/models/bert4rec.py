@@ -111,7 +111,13 @@ class SequenceEncoder(nn.Module):
             self.side = SideVectors(side, side_table, D)
 
     def queries(
-        self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None, *, side: SideBatch | None = None
+        self,
+        tokens: Tensor,
+        table: Tensor,
+        wanted: Tensor | None = None,
+        *,
+        causal: bool | None = None,
+        side: SideBatch | None = None,
     ) -> Tensor:
         """Query vectors of wanted positions.
 
@@ -123,6 +129,8 @@ class SequenceEncoder(nn.Module):
             [V + 1, D] item vectors; their precision is the encoder's.
         wanted
             int64 [B, Q] positions; None: all.
+        causal
+            Read each position without the events after it; None: as the objective asks.
         side
             What is known besides the items, for a model that reads it; see `Side.batch`.
 
@@ -136,7 +144,7 @@ class SequenceEncoder(nn.Module):
         if self.side is not None:
             assert side is not None
             embedded = embedded + self.side(side).to(embedded.dtype)
-        states = self.head(self.transformer(embedded, tokens != PADDING, wanted))
+        states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
         if self.temperature is None:
             return states
         return functional.normalize(states, dim=-1) / self.temperature

@@ -141,7 +141,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.blocks))
         self.dropout = Dropout(settings.dropout)
 
-    def forward(self, embedded: Tensor, present: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embedded: Tensor, present: Tensor, wanted: Tensor | None = None, causal: bool | None = None
+    ) -> Tensor:
         """States of the wanted positions.
 
         Parameters
@@ -152,6 +154,8 @@ class Transformer(nn.Module):
             bool [B, L], False at padding.
         wanted
             int64 [B, Q] positions; None: all.
+        causal
+            Each position reads itself and older ones; None: as the objective asks.
 
         Returns
         -------
@@ -169,7 +173,7 @@ class Transformer(nn.Module):
         x = embedded + self.positions[:length].flip(0).to(embedded.dtype)
         x = self.dropout(self.input_norm(x))
         rotation = None if self.rotation is None else self.rotation[:, -length:].to(x.dtype)
-        unread = self._unread(present)
+        unread = self._unread(present, self.causal if causal is None else causal)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             bias = self._bias(number, length, unread, x.dtype)
@@ -180,11 +184,11 @@ class Transformer(nn.Module):
             x = block(x, asked, bias, rotation)
         return self.output_norm(x)
 
-    def _unread(self, present: Tensor) -> Tensor | None:
+    def _unread(self, present: Tensor, causal: bool) -> Tensor | None:
         """bool, broadcastable to [B, 1, L, L]: True where a query must not read a key; None: everything is read."""
         length = present.shape[1]
         padding = None if bool(present.all()) else ~present[:, None, None, :]
-        if not self.causal:
+        if not causal:
             return padding
         later = torch.ones(length, length, dtype=torch.bool, device=present.device).triu(1)
         if padding is None:

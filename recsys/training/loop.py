@@ -20,7 +20,7 @@ from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.losses import task_loss
-from recsys.training.objectives import events_of, make_task
+from recsys.training.objectives import events_of, make_task, objective_at
 
 OnEpoch = Callable[[dict[str, float]], None]
 OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
@@ -121,12 +121,13 @@ def train(
         while place.epoch <= settings.epochs and place.since_best < settings.patience:
             began = time.perf_counter() - place.seconds
             model.train()
+            objective = objective_at(place.epoch, settings, model.objective)
             order = batches(numbers, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
             for batch in islice(order, place.step, None):
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
                 torch.manual_seed(int(rng.integers(2**63)))
-                task = make_task(codes[batch], rng, settings, model.objective)
+                task = make_task(codes[batch], rng, settings, objective)
                 known = None if side is None else side_of(side, batch, task.tokens, offsets)
                 loss = task_loss(model, task, settings, rng, known)
                 learner.step(loss)
@@ -150,7 +151,9 @@ def train(
                 "tokens_per_second": place.tokens / seconds,
                 "learning_rate": learner.learning_rate,
             }
-            if place.epoch % settings.evaluate_every == 0 or place.epoch == settings.epochs:
+            # weights that were only asked for next items yet cannot answer as the model will be asked
+            ready = objective == model.objective
+            if ready and (place.epoch % settings.evaluate_every == 0 or place.epoch == settings.epochs):
                 with learner.average.applied():
                     metrics = validate(model)
                     entry |= metrics

@@ -52,7 +52,8 @@ def task_loss(
     weights = None if task.weights is None else torch.from_numpy(task.weights)[asked]  # [P]
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
-        queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted, side=side)[asked]  # [P, D]
+        tokens = torch.from_numpy(task.tokens)
+        queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)[asked]  # [P, D]
         bias = model.item_bias()
         if not settings.cold_negatives:
             bias = bias.masked_fill(~model.tower.trained, -torch.inf)
@@ -69,7 +70,7 @@ def task_loss(
     known = torch.from_numpy(codes[1:])
     table = model.item_table(known).to(dtype)
     bias = model.output_bias[known].to(dtype)
-    queries = model.encoder.queries(tokens, table, wanted, side=side)  # [B, Q, D]
+    queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)

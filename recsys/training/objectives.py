@@ -35,12 +35,15 @@ class Task:
         int64 [B, Q], the item codes to predict; 0: no question there.
     weights
         float32 [B, Q], how much each label counts; None: all alike.
+    causal
+        Each position is to be read without the events after it.
     """
 
     tokens: np.ndarray
     wanted: np.ndarray | None
     labels: np.ndarray
     weights: np.ndarray | None = None
+    causal: bool = False
 
 
 def cloze(
@@ -105,7 +108,15 @@ def next_items(tokens: np.ndarray) -> Task:
         int64 [B, L] item codes, padded on the left; every row holds at least two items.
     """
     labels = np.where(tokens[:, :-1] != PADDING, tokens[:, 1:], PADDING)
-    return Task(tokens=tokens[:, :-1], wanted=None, labels=labels)
+    return Task(tokens=tokens[:, :-1], wanted=None, labels=labels, causal=True)
+
+
+def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
+    """What an epoch, from 1, asks: the model's objective, which the last epoch has always, or first the next item."""
+    first = min(round(settings.next_item_share * settings.epochs), settings.epochs - 1)
+    if objective == "cloze" and epoch <= first:
+        return "next-item"
+    return objective
 
 
 def events_of(batch: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -16,12 +16,13 @@ from recsys.training.objectives import Task, make_task
 ITEMS = 30
 
 
-def model() -> Bert4Rec:
+def model(objective: str = "cloze") -> Bert4Rec:
     torch.manual_seed(0)
     features = ItemFeatures(
         id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=torch.ones(ITEMS + 1, dtype=torch.bool)
     )
-    built = Bert4Rec(features, ModelSettings(dimensions=16, max_length=8, dropout=0, id_dropout=0), table_rows=128)
+    settings = {"dimensions": 16, "max_length": 8, "dropout": 0, "id_dropout": 0, "objective": objective}
+    built = Bert4Rec(features, ModelSettings(**settings), table_rows=128)  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -72,7 +73,7 @@ def test_weights_weigh_the_loss_and_its_gradients() -> None:
 
 @pytest.mark.parametrize("objective", ["cloze", "next-item"])
 def test_the_mean_is_over_labels(objective: str) -> None:
-    built = model()
+    built = model(objective)
     task = make_task(batch(), np.random.default_rng(0), TrainSettings(), objective)
     scores = built(torch.from_numpy(task.tokens), None if task.wanted is None else torch.from_numpy(task.wanted))
     labels = torch.from_numpy(task.labels)
