@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from statistics import mean, stdev
 from typing import Any
 
@@ -19,11 +20,13 @@ import common
 import torch
 
 from features.precision import activation_dtype
+from recsys.columns import PADDING
 from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
+from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.represent import represent
 from recsys.training.fit import PRIMARY, build_model, item_features, item_text, train_model
@@ -76,8 +79,8 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
-def test_accuracy(model: Bert4Rec, settings: Settings, dataset: Dataset) -> dict[str, float]:
-    """HR and NDCG at 10 of the held-out last items, every item ranked."""
+def test_accuracy(model: Bert4Rec, settings: Settings, dataset: Dataset, encoders: Encoders) -> dict[str, float]:
+    """HR and NDCG at 10 of the held-out last items, every item ranked; `cold/...` of items without training events."""
     vectors, allowed = model.item_vectors()
     held_out = dataset.split.test
     queries = encode_queries(
@@ -86,27 +89,36 @@ def test_accuracy(model: Bert4Rec, settings: Settings, dataset: Dataset) -> dict
         held_out.histories.items,
         held_out.histories.offsets,
         settings.model.max_length,
+        encoders.side(held_out.histories),
     )
     ranking = rank_targets(lambda start, stop: queries[start:stop] @ vectors.T, held_out, allowed, top_k=1)
-    return accuracy(ranking.ranks, (10,), part="test")
+    cold = (held_out.targets != PADDING) & ~dataset.trained_items()[held_out.targets]
+    of_cold = accuracy(ranking.ranks[cold], (10,), part="cold") if cold.any() else {}
+    return accuracy(ranking.ranks, (10,), part="test") | of_cold
 
 
-def measure(settings: Settings, dataset: Dataset, label: str) -> dict[str, float]:
-    """Train one configuration and read its test figures."""
+def measure(
+    settings: Settings, dataset: Dataset, label: str, change: Callable[[Bert4Rec], None] = lambda model: None
+) -> dict[str, float]:
+    """Train one configuration, its untrained model changed by `change`, and read its test figures."""
     began, cpu = time.perf_counter(), time.process_time()
     text = item_text(settings, dataset) if settings.model.text else None
-    model = build_model(settings, item_features(dataset, settings.model, text))
+    encoders = fit_encoders(settings, dataset)
+    features, side = item_features(dataset, encoders, text), encoders.side_features(dataset.split.train)
+    model = build_model(settings, features, side=side)
+    change(model)
 
     def on_epoch(entry: dict[str, float]) -> None:
         if PRIMARY in entry:
             common.say(f"  {label}, epoch {entry['epoch']}: loss {entry['loss']:.3f}, validation {entry[PRIMARY]:.4f}")
 
-    training = train_model(model, settings, dataset, on_epoch)
-    found = test_accuracy(model, settings, dataset)
+    training = train_model(model, settings, dataset, encoders, on_epoch)
+    found = test_accuracy(model, settings, dataset, encoders)
     return {
         "validation": max(entry[PRIMARY] for entry in training.history if PRIMARY in entry),
         "hr": found["test/hr_at_10"],
         "ndcg": found["test/ndcg_at_10"],
+        **{name.partition("_at")[0].replace("/", "_"): value for name, value in found.items() if "cold/" in name},
         "best_epoch": training.best_epoch,
         "minutes": (time.perf_counter() - began) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,

@@ -6,10 +6,9 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-from features.hashing import MAX_LOOKUPS
-
+MAX_LOOKUPS: Final = 8
 Kind = Literal["single", "multi", "numeric", "crossed"]
 Pooling = Literal["mean", "sum", "attention"]
 

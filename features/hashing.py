@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_LOOKUPS: Final = 8
+from features.declaration import MAX_LOOKUPS
+
 MISSING: Final = "\x00missing"  # an absent value is a value of its own
 HASHING: Final = "BLAKE2b-64 of the value's text, splitmix64 of it and the salt, modulo rows"  # as a bundle declares it
 PADDING: Final = 0  # the hash of no value at all: its vector is zero and never learns

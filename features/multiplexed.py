@@ -45,6 +45,8 @@ __all__ = [
     "MultiplexedTable",
     "ShardedTable",
     "Table",
+    "attend",
+    "by_feature",
     "hash_values",
     "lookup_rows",
 ]
@@ -96,6 +98,28 @@ class FeatureBatch:
         return FeatureBatch(values=self.values[rows], bags=self.bags[places], offsets=offsets)
 
 
+def by_feature(features: Iterable[Feature], batch: FeatureBatch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Values of each feature of a batch of N rows, in the order of the declaration.
+
+    Returns
+    -------
+    dict
+        Hashes int64 [T] and offsets int64 [N + 1]: row `n` has `hashes[offsets[n]:offsets[n + 1]]`, of a feature that
+        is not multi-valued one.
+    """
+    found, value, bag = {}, 0, 0
+    one_each = torch.arange(len(batch) + 1)
+    for feature in features:
+        if feature.kind == "multi":
+            bounds = batch.offsets[bag * len(batch) : (bag + 1) * len(batch) + 1]
+            found[feature.name] = (batch.bags[int(bounds[0]) : int(bounds[-1])], bounds - bounds[0])
+            bag += 1
+        else:
+            found[feature.name] = (batch.values[:, value], one_each)
+            value += 1
+    return found
+
+
 class MultiplexedFeatures(nn.Module):
     """Vectors of all features of a batch from one table, with one gather and one embedding bag.
 
@@ -105,6 +129,8 @@ class MultiplexedFeatures(nn.Module):
         Their declaration; the output holds them in this order.
     table
         Where they look up. Several modules may share one.
+    owned
+        Whether the table's weights are among this module's. False: another module of the model has them.
 
     Attributes
     ----------
@@ -122,9 +148,15 @@ class MultiplexedFeatures(nn.Module):
     value_salts: Tensor
     value_columns: Tensor
 
-    def __init__(self, features: Iterable[Feature], table: Table) -> None:
+    table: Table
+
+    def __init__(self, features: Iterable[Feature], table: Table, *, owned: bool = True) -> None:
         super().__init__()
-        self.features, self.table = check_features(features), table
+        self.features = check_features(features)
+        if owned:
+            self.table = table
+        else:  # past nn.Module, which would register the weights once more
+            object.__setattr__(self, "table", table)
         single = [feature for feature in self.features if feature.kind != "multi"]
         self.bag_features = tuple(feature for feature in self.features if feature.kind == "multi")
         owners = [column for column, feature in enumerate(single) for _ in range(feature.lookups)]

@@ -167,6 +167,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "bundle": summary["bundle"],
         "export": (summary.get("export") or {}).get("path"),
+        "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "MLflow run": summary["mlflow"]["link"],
         "MLflow UI": ui,
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
@@ -198,6 +199,15 @@ def facts(console: Console, lines: Mapping[str, Any]) -> None:
 def shown(value: Any) -> str:
     """A number with four decimals, anything else as it is; a dash for nothing."""
     return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts above zero as a list of names.
+
+    >>> counted({"genres": 1200, "year": 0, "user:zip": 3})
+    'genres 1,200, user:zip 3'
+    """
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
 def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:

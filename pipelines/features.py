@@ -35,7 +35,8 @@ def show_features(console: Console, report: Mapping[str, Any]) -> None:
     console.print(
         "Counted, and expected by chance in brackets. intra: look-ups that meet another value of the feature; inter: "
         "that meet another feature, or look-up, which the model learns to tell apart; confused: values that share all "
-        "their rows; unseen: look-ups of values that only items without training interactions have.\n"
+        "their rows; unseen: look-ups of values that the training part lacks, of items nobody has touched and of the "
+        "users and events of the test histories.\n"
     )
     budgets = Table(title="fewest look-ups that leave less than one value confused", title_justify="left")
     for column in ("memory", "share", "id look-ups", "attribute look-ups", "rows", "confused, expected"):

@@ -16,6 +16,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from pipelines.console import counted
 from pipelines.evaluate import baseline_metrics, evaluate_task
 from pipelines.export import export_task
 from pipelines.ingest import ingest_task
@@ -113,6 +114,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             "served": evaluated["served"],
             "metrics": evaluated["metrics"],
             "baselines": evaluated["baselines"],
+            "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
             "intervals": evaluated["intervals"],
             "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
             "export": exported,
@@ -177,6 +179,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
         columns[name] = [number(metrics.get(metric)) for metric in summary["metrics"]]
     candidates = summary["candidates"]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())
+    unseen = counted(summary["unseen_look_ups"])
     return "\n".join(
         [
             f"# {summary['name']}",
@@ -185,6 +188,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             "",
             f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),
             f"- time: {seconds}",
             f"- [MLflow run]({summary['mlflow']['link']}) in `{summary['mlflow']['uri']}`",
         ]

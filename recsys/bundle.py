@@ -6,7 +6,7 @@
     config.json           the settings, without credentials
     vocabulary.parquet    item_id, code
     catalogue.parquet     item_id, title, ...: row i belongs to code i + 1
-    features.json         what the item tower was told about the items
+    features.json         declaration of the features of items, users and events, bucket edges, the way of hashing
     weights.safetensors   the model
     items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
     index.faiss           the allowed items under their codes
@@ -39,12 +39,15 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from features.hashing import HASHING
 from features.precision import activation_dtype
 from recsys.addresses import masked
 from recsys.columns import ITEM_ID, PADDING
 from recsys.config import Settings, parse_settings
+from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
+from recsys.feature_encoders import Encoders, check_declared
 from recsys.files import WRITING, remove_abandoned, synchronise, write_json
 from recsys.manifest import (
     BLEND,
@@ -73,7 +76,7 @@ BUNDLES: Final = "bundles"
 BIAS_DIMS: Final = {"bert4rec": 1, "text": 0, "recformer": 0}
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
 
-Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Queries = Callable[..., np.ndarray]  # (items, offsets), and for bert4rec (items, offsets, side)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +130,7 @@ class Bundle:
         return int(self.manifest["bias_dims"])
 
     def features(self) -> dict[str, Any]:
-        """What the item tower was told about the items."""
+        """What the model was told about items, users and events."""
         return dict(json.loads(checked(self.path, self.manifest, FEATURES).read_bytes()))
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -154,8 +157,42 @@ class Bundle:
             return Blended.from_tensors(safetensors.numpy.load_file(path), self.features()["blend"])
 
     @cached_property
+    def encoders(self) -> Encoders:
+        """What its features were encoded with in training."""
+        if self.settings.model.kind != "bert4rec":
+            return Encoders()
+        declared = self.features()
+        with _parsing(self.path):
+            return Encoders.from_dict(declared)
+
+    def check_features(self, settings: Settings) -> None:
+        """Refuse tables whose features are not declared as those that the model was trained with.
+
+        Raises
+        ------
+        InputError
+            Names the feature and what to do.
+        """
+        if self.settings.model.kind != "bert4rec":
+            return
+        hashing = self.features().get("hashing", HASHING)
+        if hashing != HASHING:
+            raise InputError(
+                f"The bundle {self.path} hashes values in another way ({hashing}) than this program ({HASHING}); train "
+                "again, or use the program's version that wrote it."
+            )
+        check_declared(self.encoders, settings, self.settings.model)
+
+    def encode(self, histories: Sequences) -> np.ndarray:
+        """float32 [U, D]: vectors of histories, with what they tell of their users and events."""
+        return of_histories(self.queries, self.encoders)(histories)
+
+    @cached_property
     def queries(self) -> Queries:
-        """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories."""
+        """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories.
+
+        A model that reads more than items takes it as third argument, or as missing; `encode` gives it.
+        """
         return query_encoder(self.settings, self.features(), self.weights(), self.vectors)
 
 
@@ -173,7 +210,19 @@ def query_encoder(
         return recformer.load_encoder(features, weights)
     from recsys.models import bert4rec
 
-    return bert4rec.load_encoder(settings.model, weights, vectors, activation_dtype(settings.train.precision))
+    side = Encoders.from_dict(features).side_features()
+    return bert4rec.load_encoder(settings.model, weights, vectors, activation_dtype(settings.train.precision), side)
+
+
+def of_histories(queries: Queries, encoders: Encoders) -> HistoryVectors:
+    """Queries of histories together with what these tell besides their items, where the model reads it."""
+
+    def encoded(histories: Sequences) -> np.ndarray:
+        side = encoders.side(histories)
+        more = () if side is None else (side,)
+        return queries(histories.items, histories.offsets, *more)
+
+    return encoded
 
 
 def write_bundle(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,12 +18,14 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from features.declaration import Feature, check_features
 from recsys.errors import InputError
 
 Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
-RESERVED = ("item_id", "title", "sentence")  # columns of a prepared catalogue, which no categorical attribute can be
+Context = Literal["event", "hour", "weekday", "gap", "weight"]
+RESERVED = ("item_id", "user_id", "title", "sentence")  # columns of prepared tables, which no attribute can be
 
 
 class _Section(BaseModel):
@@ -60,37 +63,125 @@ class InteractionSettings(SourceSettings):
     timezone: str | None = None  # of times written without a zone; without it such a time is rejected
 
 
-class CategoricalSettings(_Section):
-    """One categorical attribute of an item."""
+class AttributeSettings(_Section):
+    """One attribute of an item or of a user."""
 
-    separator: str | None = None  # splits one string into several values ("a|b")
+    column: str | None = None  # of the source; None: the one of the attribute's own name
+    pattern: str | None = None  # a regular expression whose first group is the value; None: all of the text
+    look_ups: int | None = Field(default=None, ge=1, le=8)  # rows of the table a value; None: model.attribute_lookups
+
+    @model_validator(mode="after")
+    def _pattern_has_a_group(self) -> Self:
+        if self.pattern is None:
+            return self
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"pattern = {self.pattern!r} is no regular expression ({error})") from None
+        if not groups:
+            raise ValueError(f"pattern = {self.pattern!r} has no group; put what is the value into brackets")
+        return self
+
+
+class CategoricalSettings(AttributeSettings):
+    """One categorical attribute: a value, or several."""
+
+    kind: Literal["multi", "single"] = "multi"  # single: at most one value, as crosses need it
+    separator: str | None = None  # multi: splits one string into several values ("a|b")
+    pooling: Literal["mean", "sum", "attention"] = "mean"  # multi: how the vectors of several values become one
+
+    @model_validator(mode="after")
+    def _single_is_not_split(self) -> Self:
+        if self.kind == "single" and self.separator is not None:
+            raise ValueError(f'separator = {self.separator!r} splits what kind = "single" says is one value; drop one')
+        return self
+
+
+class NumericSettings(AttributeSettings):
+    """One numeric attribute: its bucket is looked up, with about equally many training values in each."""
+
+    buckets: int = Field(default=32, ge=2, le=10_000)
+
+
+class CrossSettings(_Section):
+    """The combination of several attributes as one more."""
+
+    of: Annotated[tuple[str, ...], Field(min_length=2)]  # numeric ones, and categorical ones of kind "single"
+    look_ups: int | None = Field(default=None, ge=1, le=8)  # None: model.attribute_lookups
 
 
 class IdMapSettings(_Section):
-    """A file that translates the catalogue's ids into the log's."""
+    """A file that translates the ids of items or users into the log's."""
 
-    source: str  # each line: the log's id, the catalogue's id
+    source: str  # each line: the log's id, the other id
     separator: str = " "
-    format: Literal["csv", "json"] = "csv"  # json: one object, the catalogue's ids = the log's
+    format: Literal["csv", "json"] = "csv"  # json: one object, the other ids = the log's
 
 
-class ItemSettings(SourceSettings):
+class AttributedSettings(SourceSettings):
+    """A table of items or of users, and which of its columns become features of the multiplexed table."""
+
+    categorical: dict[str, CategoricalSettings] = {}
+    numeric: dict[str, NumericSettings] = {}
+    crosses: dict[str, CrossSettings] = {}
+    id_map: IdMapSettings | None = None
+
+    @model_validator(mode="after")
+    def _features_fit_together(self) -> Self:
+        for kind in ("categorical", "numeric", "crosses"):
+            for name in getattr(self, kind):
+                if name in RESERVED:
+                    raise ValueError(
+                        f"{kind} cannot hold {name!r}, which is a name of ours; call the attribute something else and "
+                        f"name its column: {{ column = {name!r} }}"
+                    )
+        if self.categorical or self.numeric or self.crosses:
+            self.features(1)
+        return self
+
+    def features(self, lookups: int, prefix: str = "") -> tuple[Feature, ...]:
+        """The declared features: categorical ones, numeric ones, crosses.
+
+        Parameters
+        ----------
+        lookups
+            Of those that do not say how many.
+        prefix
+            Before each name, which salts the look-ups: a user's country and an item's are two features.
+
+        Raises
+        ------
+        ValueError
+            They do not make sense together; names one.
+        """
+        found = [
+            Feature(name=prefix + name, lookups=of.look_ups or lookups, kind=of.kind, pooling=of.pooling)
+            for name, of in self.categorical.items()
+        ]
+        found += [
+            Feature(name=prefix + name, lookups=of.look_ups or lookups, kind="numeric", buckets=of.buckets)
+            for name, of in self.numeric.items()
+        ]
+        found += [
+            Feature(
+                name=prefix + name,
+                lookups=of.look_ups or lookups,
+                kind="crossed",
+                of=tuple(prefix + part for part in of.of),
+            )
+            for name, of in self.crosses.items()
+        ]
+        return check_features(found) if found else ()
+
+
+class ItemSettings(AttributedSettings):
     """The item catalogue."""
 
     columns: dict[Literal["item_id"], str] = {}
     text: tuple[str, ...] = ()  # attributes of the item's sentence, in order; the first one is the title
-    categorical: dict[str, CategoricalSettings] = {}  # attributes that become multiplexed features
-    id_map: IdMapSettings | None = None
-
-    @model_validator(mode="after")
-    def _names_are_free(self) -> Self:
-        for name in RESERVED:
-            if name in self.categorical:
-                raise ValueError(f"categorical cannot hold {name!r}, which is a name of ours; rename the attribute")
-        return self
 
 
-class UserSettings(SourceSettings):
+class UserSettings(AttributedSettings):
     """User attributes; kept in the `users` table."""
 
     columns: dict[Literal["user_id"], str] = {}
@@ -166,12 +257,22 @@ class ModelSettings(_Section):
     head: bool = True  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
     temperature: float | None = Field(default=None, gt=0)  # None: dot products; else cosine similarity over this
     ids: bool = True  # channel: the item's id
-    attributes: bool = True  # channel: the categorical attributes, where the catalogue has them
+    attributes: bool = True  # channel: the attributes that [items] declares
     text: bool = True  # channel: the text vector, where the catalogue has text
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
-    attribute_lookups: int = Field(default=2, ge=1, le=8)
+    attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many
+    user_attributes: bool = True  # the attributes that [users] declares, beside every event of the history
+    context: tuple[Context, ...] = ()  # what is known of each event of the history besides its item; hours are UTC's
     table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
     id_dropout: Dropout = 0.1  # share of items whose id is hidden in a step, so that new items get a vector
+
+    @model_validator(mode="after")
+    def _context_is_read(self) -> Self:
+        if self.context and self.kind != "bert4rec":
+            raise ValueError(f'context = {list(self.context)} needs kind = "bert4rec"; "{self.kind}" reads items alone')
+        if len(set(self.context)) < len(self.context):
+            raise ValueError(f"context = {list(self.context)} names something twice")
+        return self
 
     @model_validator(mode="after")
     def _widths_fit(self) -> Self:
@@ -204,6 +305,8 @@ class TrainSettings(_Section):
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
     negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
+    # items without training interactions compete, too, and so learn to rank low; False: content alone places them
+    cold_negatives: bool = True
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none

@@ -13,6 +13,7 @@ from recsys.config import ModelSettings, Settings
 from recsys.data.prepare import prepare
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
+from recsys.feature_encoders import fit_encoders, unseen_values
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.training.fit import item_features, table_rows
 
@@ -36,8 +37,9 @@ def feature_report(settings: Settings, versions: TableVersions, memory: float | 
     -------
     dict
         `table`: rows, width, bytes, the share of rows in use. `features`: for each its distinct values, look-ups,
-        rows, collisions counted and expected, parameters and bytes of its rows, and how many look-ups of items
-        without training interactions are of values that no other item has. `suggestion`: for the memory asked for.
+        rows, collisions counted and expected, parameters and bytes of its rows, and how many look-ups are of values
+        that the training part does not have: of items without training interactions, and of the users and events of
+        the test histories. `suggestion`: for the memory asked for.
         `budgets`: the same at shares of the collisionless memory.
 
     Raises
@@ -49,20 +51,25 @@ def feature_report(settings: Settings, versions: TableVersions, memory: float | 
     if model.kind == "text":
         raise InputError('model.kind = "text" has no multiplexed table to report on; its items are text alone.')
     dataset = prepare(settings, versions)
-    features = item_features(dataset, model, None)
-    values = hashed_values(features, model)
+    encoders = fit_encoders(settings, dataset)
+    features, side = item_features(dataset, encoders, None), encoders.side_features(dataset.split.train)
+    of_side = encoders.side(dataset.split.train)
+    values = hashed_values(features, model) | ({} if of_side is None else of_side.values(side))
     if not values:
         raise InputError(
-            f"{settings.name} has no feature in the multiplexed table: model.ids and model.attributes are off, or the "
-            "catalogue has no items.categorical; switch one on."
+            f"{settings.name} has no feature in the multiplexed table: model.ids, model.attributes and "
+            "model.user_attributes are off or nothing is declared for them, and model.context is empty; switch one on."
         )
-    width = model.dimensions // (model.id_lookups if model.ids else 1)
-    lookups = {name: model.id_lookups if name == ID_FEATURE else model.attribute_lookups for name in values}
-    wanted = table_rows(features, model)
+    width = model.dimensions // model.id_lookups
+    lookups = {feature.name: feature.lookups for part in encoders.features().values() for feature in part}
+    lookups[ID_FEATURE] = model.id_lookups
+    wanted = table_rows(features, model, side)
     use = table_use(values, lookups, model.table_rows or wanted)
-    known, asked = _by_training(features, model)
+    unseen_ids = unseen(features.id_hashes[features.trained], features.id_hashes[1:]) * model.id_lookups
+    unseen_of = {ID_FEATURE: unseen_ids} | unseen_values(encoders, dataset)
     counts = {entry.feature: entry.values for entry in use.features}
     collisionless = wanted * width * BYTES
+    budget = max(collisionless, _least(model)) if memory is None else round(memory * MEGABYTE)
     return {
         "name": settings.name,
         "table": {
@@ -72,11 +79,8 @@ def feature_report(settings: Settings, versions: TableVersions, memory: float | 
             "collisionless_bytes": collisionless,
             "used_share": use.used_share,
         },
-        "features": [
-            _of_feature(entry, width) | {"unseen": unseen(known[entry.feature], asked[entry.feature]) * entry.lookups}
-            for entry in use.features
-        ],
-        "suggestion": _suggested(counts, model, collisionless if memory is None else round(memory * MEGABYTE)),
+        "features": [_of_feature(entry, width) | {"unseen": unseen_of[entry.feature]} for entry in use.features],
+        "suggestion": _suggested(counts, model, budget),
         "budgets": [
             {"share": share} | _suggested(counts, model, max(round(share * collisionless), _least(model)))
             for share in SHARES
@@ -87,20 +91,7 @@ def feature_report(settings: Settings, versions: TableVersions, memory: float | 
 def hashed_values(features: ItemFeatures, model: ModelSettings) -> dict[str, Tensor]:
     """Hashes of each feature that the item tower looks up, padding left out."""
     values: dict[str, Tensor] = {ID_FEATURE: features.id_hashes[1:]} if model.ids else {}
-    return values | {name: hashes for name, (hashes, _) in features.attributes.items()}
-
-
-def _by_training(features: ItemFeatures, model: ModelSettings) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Hashes of items with training interactions, and of those without."""
-    known: dict[str, Tensor] = {}
-    asked: dict[str, Tensor] = {}
-    if model.ids:
-        known[ID_FEATURE] = features.id_hashes[features.trained]
-        asked[ID_FEATURE] = features.id_hashes[1:][~features.trained[1:]]
-    for name, (hashes, offsets) in features.attributes.items():
-        of_trained = features.trained.repeat_interleave(offsets.diff())
-        known[name], asked[name] = hashes[of_trained], hashes[~of_trained]
-    return known, asked
+    return values | {name: attribute.hashes for name, attribute in features.attributes.items()}
 
 
 def _of_feature(use: Use, width: int) -> dict[str, Any]:

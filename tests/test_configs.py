@@ -69,8 +69,9 @@ def test_its_sources_and_checksums_are_those_that_fetch_brings(path: Path) -> No
     files = [part for file in DATA_SETS[name].files for part in (file, *(file.members or {}).values())]
     known = {file.name: file for file in files}
     sources = [settings.interactions.source]
-    if settings.items is not None:
-        sources += [settings.items.source, *([settings.items.id_map.source] if settings.items.id_map else [])]
+    for table in (settings.items, settings.users):
+        if table is not None:
+            sources += [table.source, *([table.id_map.source] if table.id_map else [])]
     for source in sources:
         if source in known:
             checksum = known[str(source)].checksum

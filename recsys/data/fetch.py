@@ -115,6 +115,14 @@ DATA_SETS: Final[Mapping[str, DataSet]] = {
                 size=32_109,
                 checksum="sha256:9ae42c23af0b0fe2f189b9d5acc6cf3936bffe1a9568390cf5d100c0c1b1fca1",
             ),
+            # the same for its users, whom MovieLens' users.dat describes
+            RemoteFile(
+                name="user_ids.txt",
+                url="https://raw.githubusercontent.com/asash/ml1m-sas-mapping/"
+                "d27e2bf2021e12764e7bf7b985091edd7c8d2f79/sas_to_original_users.txt",
+                size=58_186,
+                checksum="sha256:121893a66ab13fad83a67e12e3b3e6ddc56bcd01f0bcedf2ccb10bd8405e6239",
+            ),
         ),
         notes=(_MOVIELENS,),
     ),

@@ -28,8 +28,9 @@ from recsys.columns import (
     USERS,
     WEIGHT,
 )
-from recsys.config import IdMapSettings, InteractionSettings, ItemSettings, Settings, SourceSettings
+from recsys.config import AttributedSettings, IdMapSettings, InteractionSettings, Settings, SourceSettings
 from recsys.data import warehouse
+from recsys.data.attributes import need_attributes
 from recsys.data.contracts import (
     DEFECT,
     FILE_LINE,
@@ -57,7 +58,8 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _OPTIONAL: Final = (TIMESTAMP, EVENT, WEIGHT)
 _LOG_ID: Final = "__log_id"
-_CATALOGUE_ID: Final = "__catalogue_id"
+_OTHER_ID: Final = "__other_id"
+_WHOSE: Final = {ITEMS: "catalogue's", USERS: "users'"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,7 @@ class IngestReport:
     rows_rejected: dict[str, int]  # by table
     reasons: dict[str, dict[str, int]]  # rejected rows by table and reason
     duplicates: dict[str, int]  # by table: rows of this reading that say what another one of it says
-    unmapped: int  # items whose id is not in items.id_map; they are left out
+    unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
     digests: dict[str, str]  # by file: sha256 (hex)
     seconds: float
@@ -130,21 +132,21 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
                     files[table].append(_File(rows=rows, columns=_match_columns(table, section, rows)))
             _need_rows(table, found[table], bool(files[table]))
         digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
-        id_map = None
-        if settings.items is not None and settings.items.id_map is not None:
-            id_map, digests[settings.items.id_map.source] = _read_id_map(
-                settings.items.id_map, settings.data_root, Path(scratch)
-            )
-        types = _id_types(root, files, id_map)
+        id_maps: dict[str, pl.DataFrame] = {}
+        for table, section in sources.items():
+            if isinstance(section, AttributedSettings) and section.id_map is not None:
+                id_maps[table], digests[section.id_map.source] = _read_id_map(
+                    table, section.id_map, settings.data_root, Path(scratch)
+                )
+        types = _id_types(root, files, id_maps)
         checked = []
         for table, section in sources.items():
             step(f"checking {table}")
-            ids = id_map if table == ITEMS else None
-            checked.append(_check(table, section, files[table], types, now, ids))
+            checked.append(_check(table, section, files[table], types, now, id_maps.get(table)))
             _need_rows(table, found[table], checked[-1].read > 0)
     for rows_now in checked:
-        if isinstance(rows_now.settings, ItemSettings):
-            _need_attributes(rows_now.settings, rows_now.good.columns)
+        if isinstance(rows_now.settings, AttributedSettings):
+            need_attributes(rows_now.table, rows_now.settings, rows_now.good.columns)
     quarantine(root, checked, now)
     for rows_now in checked:
         refuse(root, rows_now)
@@ -211,15 +213,6 @@ def _need_rows(table: str, found: Sequence[SourceFile], there: bool) -> None:
         raise InputError(f"{table}.source has no rows: {found[0].path}{more} is empty; check the file.")
 
 
-def _need_attributes(settings: ItemSettings, columns: Sequence[str]) -> None:
-    known = [column for column in columns if column != ITEM_ID]
-    for key, names in (("text", settings.text), ("categorical", tuple(settings.categorical))):
-        for name in names:
-            if name not in known:
-                near = f"; the nearest: {nearest(name, known)}" if known else ""
-                raise InputError(f"items.{key} names {name!r} and the catalogue has no such attribute{near}.")
-
-
 def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: str) -> None:
     """A first catalogue without one item of the log is another one, or names its items in another way."""
     if warehouse.latest_version(root, ITEMS) is not None:
@@ -238,29 +231,29 @@ def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: s
     )
 
 
-def _read_id_map(settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
-    """_LOG_ID and _CATALOGUE_ID, as text, and the file's digest."""
+def _read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
+    """_LOG_ID and _OTHER_ID, as text, and the file's digest."""
     source = SourceSettings(
-        source=settings.source, format=settings.format, separator=settings.separator, fields=(_LOG_ID, _CATALOGUE_ID)
+        source=settings.source, format=settings.format, separator=settings.separator, fields=(_LOG_ID, _OTHER_ID)
     )
-    (file,) = find_files("items.id_map", source, data_root)
+    (file,) = find_files(f"{table}.id_map", source, data_root)
     rows = read_rows(file, source, scratch)
     with reading(file):
-        table = rows.frame.collect(engine="streaming")
-    if settings.format == "json":  # one object: the catalogue's id, the log's
-        table = table.rename(dict(zip(rows.columns, (_CATALOGUE_ID, _LOG_ID), strict=True)))
-    broken = table.filter(pl.col(DEFECT).is_not_null())
+        pairs = rows.frame.collect(engine="streaming")
+    if settings.format == "json":  # one object: the other id, the log's
+        pairs = pairs.rename(dict(zip(rows.columns, (_OTHER_ID, _LOG_ID), strict=True)))
+    broken = pairs.filter(pl.col(DEFECT).is_not_null())
     if len(broken):
         line, raw = broken.select(FILE_LINE, FILE_RAW).row(0)
         raise InputError(
-            f"{file.name} line {line}: {raw!r} is not two ids (the log's, the catalogue's) "
-            f"with {settings.separator!r} between them; correct it or set items.id_map.separator."
+            f"{file.name} line {line}: {raw!r} is not two ids (the log's, the {_WHOSE[table]}) "
+            f"with {settings.separator!r} between them; correct it or set {table}.id_map.separator."
         )
-    ids = table.select(_LOG_ID, _CATALOGUE_ID).unique(_CATALOGUE_ID, keep="last", maintain_order=True)
+    ids = pairs.select(_LOG_ID, _OTHER_ID).unique(_OTHER_ID, keep="last", maintain_order=True)
     return ids, rows.digest
 
 
-def _id_types(root: str, files: Mapping[str, list[_File]], id_map: pl.DataFrame | None) -> dict[str, Any]:
+def _id_types(root: str, files: Mapping[str, list[_File]], id_maps: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """Int64 or String for user_id and item_id: what the tables hold, else what every id of the sources is."""
     types: dict[str, Any] = {}
     for column, other in ((USER_ID, USERS), (ITEM_ID, ITEMS)):
@@ -269,9 +262,9 @@ def _id_types(root: str, files: Mapping[str, list[_File]], id_map: pl.DataFrame 
         if known is None:
             given = [*files[INTERACTIONS], *files.get(other, [])]
             whole = True
-            if other == ITEMS and id_map is not None:
+            if other in id_maps:
                 given = files[INTERACTIONS]
-                whole = bool(id_map.select(integer_ids(pl.col(_LOG_ID)).is_not_null().all()).item())
+                whole = bool(id_maps[other].select(integer_ids(pl.col(_LOG_ID)).is_not_null().all()).item())
             known = pl.Int64() if whole and all(_are_integers(file, column) for file in given) else pl.String()
         types[column] = known
     return types
@@ -325,7 +318,8 @@ def _check(
     rows = pl.concat(good) if table == INTERACTIONS else concat_alike(good)
     unmapped = 0
     if id_map is not None:
-        rows, unmapped = _translate(rows, id_map, types[ITEM_ID])
+        (key,) = _KEYS[table]
+        rows, unmapped = _translate(rows, key, id_map, types[key])
     return Checked(
         table=table,
         settings=section,
@@ -343,13 +337,13 @@ def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_en
     return ours.with_columns(pl.when(pl.col(FILE_LINE) == last).then(pl.lit(index, dtype=pl.Int32)).alias(OPEN_END))
 
 
-def _translate(items: pl.DataFrame, id_map: pl.DataFrame, id_type: Any) -> tuple[pl.DataFrame, int]:
-    """Items under the log's ids, and how many the map does not know."""
+def _translate(rows: pl.DataFrame, key: str, id_map: pl.DataFrame, id_type: Any) -> tuple[pl.DataFrame, int]:
+    """Items or users under the log's ids, and how many the map does not know."""
     log_id = pl.col(_LOG_ID) if id_type == pl.String() else integer_ids(pl.col(_LOG_ID))
-    known = id_map.select(pl.col(_CATALOGUE_ID).alias(ITEM_ID), log_id.alias(_LOG_ID)).drop_nulls()
-    mapped = items.join(known, on=ITEM_ID, how="inner", maintain_order="left")
-    renamed = mapped.select(pl.col(_LOG_ID).alias(ITEM_ID), pl.exclude(ITEM_ID, _LOG_ID))
-    return renamed, len(items) - len(mapped)
+    known = id_map.select(pl.col(_OTHER_ID).alias(key), log_id.alias(_LOG_ID)).drop_nulls()
+    mapped = rows.join(known, on=key, how="inner", maintain_order="left")
+    renamed = mapped.select(pl.col(_LOG_ID).alias(key), pl.exclude(key, _LOG_ID))
+    return renamed, len(rows) - len(mapped)
 
 
 def _tied_share(root: str, version: int) -> float | None:

@@ -6,6 +6,7 @@ A pure function of (settings, table versions): every step calls it again instead
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +23,12 @@ from recsys.columns import (
     SENTENCE,
     TIMESTAMP,
     USER_ID,
+    USERS,
     WEIGHT,
 )
 from recsys.config import FilterSettings, ItemSettings, Settings
+from recsys.data.attributes import attribute_values, need_attributes
+from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
@@ -43,10 +47,11 @@ class Dataset:
     vocabulary
         V items: those of the training rows in their order, then the catalogue's others by id.
     split
-        Training histories, held-out sets, and everything for serving; items as codes.
+        Training histories, held-out sets, and everything for serving; items as codes, with the declared attributes of
+        users and the context of events.
     catalogue
-        V rows, row `i` belongs to code `i + 1`: `item_id`, `title` and `sentence` (null without text), and a
-        List(String) column for each categorical attribute.
+        V rows, row `i` belongs to code `i + 1`: `item_id`, `title` and `sentence` (null without text), and a column
+        for each declared attribute (data/attributes.py).
     report
         Counts for the run's report.
     digest
@@ -70,12 +75,12 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     Raises
     ------
     InputError
-        Nothing is left after filtering, or the split leaves a part empty.
+        Nothing is left after filtering, the split leaves a part empty, or the tables lack what is declared of them.
     RecsysError
         The leak guard found held-out events in training.
     """
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
-    kept = filter_interactions(log, settings.filter)
+    kept = filter_interactions(log, settings.filter, settings.model.context)
     frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
     if frame.is_empty():
         raise InputError(
@@ -94,6 +99,11 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
 
     every_id = frame[ITEM_ID].unique(maintain_order=True)
     raw = from_sorted_frame(frame, Vocabulary(every_id).encode(frame[ITEM_ID]))
+    raw = replace(
+        raw,
+        context=event_context(frame, settings.model.context),
+        attributes=_of_users(raw.users, settings, versions),
+    )
     split = split_sequences(raw, settings.split)
     check_no_leak(split)
     vocabulary = fit_vocabulary(
@@ -130,13 +140,16 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     )
 
 
-def filter_interactions(log: pl.LazyFrame, settings: FilterSettings) -> pl.LazyFrame:
-    """Events, weights, repeats, then the iterative k-core: rows until every user and item has enough of them."""
+def filter_interactions(log: pl.LazyFrame, settings: FilterSettings, context: Collection[str] = ()) -> pl.LazyFrame:
+    """Events, weights, repeats, then the iterative k-core: rows until every user and item has enough of them.
+
+    Columns that the `context` of events needs stay.
+    """
     if settings.events is not None:
         log = log.filter(pl.col(EVENT).is_in(settings.events))
     if settings.min_weight is not None:
         log = log.filter(pl.col(WEIGHT) >= settings.min_weight)
-    log = log.select(USER_ID, ITEM_ID, TIMESTAMP, POSITION)
+    log = log.select(USER_ID, ITEM_ID, TIMESTAMP, POSITION, *(name for name in (EVENT, WEIGHT) if name in context))
     if settings.repeats != "keep":
         log = log.sort(USER_ID, TIMESTAMP, POSITION).unique(
             [USER_ID, ITEM_ID], keep=settings.repeats, maintain_order=True
@@ -169,39 +182,46 @@ def align_catalogue(
     Returns
     -------
     DataFrame
-        `item_id`, `title` (String), `sentence` (String), each categorical attribute as List(String).
+        `item_id`, `title` (String), `sentence` (String), and a column for each declared attribute.
+
+    Raises
+    ------
+    InputError
+        The catalogue lacks an attribute, or a numeric one has no numbers.
     """
     ids = pl.DataFrame({ITEM_ID: vocabulary.items})
     if items is None or settings is None:
         return ids.with_columns(pl.lit(None, pl.String).alias(TITLE), pl.lit(None, pl.String).alias(SENTENCE))
+    need_attributes(ITEMS, settings, items.columns)
     rows = ids.join(items, on=ITEM_ID, how="left", maintain_order="left")
     title = pl.lit(None, pl.String)
     sentence = pl.Series(SENTENCE, [None] * len(rows), dtype=pl.String)
     if settings.text:
         title = _as_text(rows.schema[settings.text[0]], settings.text[0])
         sentence = sentences(rows, settings.text, words=words).alias(SENTENCE)
-    attributes = [
-        _as_values(rows.schema[name], name, attribute.separator) for name, attribute in settings.categorical.items()
-    ]
-    return rows.select(ITEM_ID, title.alias(TITLE), sentence, *attributes)
+    prepared = rows.select(ITEM_ID, title.alias(TITLE), sentence)
+    return prepared.hstack(attribute_values(ITEMS, settings, rows).get_columns())
+
+
+def _of_users(users: pl.Series, settings: Settings, versions: TableVersions) -> pl.DataFrame | None:
+    """The declared attributes of these users; nulls where the table does not list one."""
+    declared = settings.users
+    if declared is None or not (declared.categorical or declared.numeric):
+        return None
+    if versions.users is None:
+        raise InputError(
+            f"users.source is declared and the warehouse {settings.warehouse} has no table {USERS!r}; run "
+            "`recsys ingest` first."
+        )
+    table = scan(settings.warehouse, USERS, versions.users).collect()
+    need_attributes(USERS, declared, table.columns)
+    rows = users.alias(USER_ID).to_frame().join(table, on=USER_ID, how="left", maintain_order="left")
+    return attribute_values(USERS, declared, rows)
 
 
 def _as_text(dtype: pl.DataType, name: str) -> pl.Expr:
     column = pl.col(name)
     return column.cast(pl.List(pl.String)).list.join(", ") if dtype == pl.List else column.cast(pl.String)
-
-
-def _as_values(dtype: pl.DataType, name: str, separator: str | None) -> pl.Expr:
-    """A categorical attribute as List(String) without blanks around or between values, empty where missing."""
-    column = pl.col(name)
-    if dtype == pl.List:
-        values = column.cast(pl.List(pl.String))
-    elif separator is not None:
-        values = column.cast(pl.String).str.split(separator)
-    else:
-        values = pl.concat_list(column.cast(pl.String))
-    stripped = values.list.eval(pl.element().str.strip_chars())
-    return stripped.list.eval(pl.element().filter(pl.element() != "")).fill_null([]).alias(name)
 
 
 def _recode(split: Split, recode: np.ndarray) -> Split:
@@ -210,15 +230,8 @@ def _recode(split: Split, recode: np.ndarray) -> Split:
     def sequences(part: Sequences) -> Sequences:
         codes = recode[part.items]
         known = codes > 0
-        if known.all():
-            return replace(part, items=codes)
-        before = np.concatenate([[0], np.cumsum(known)])
-        return replace(
-            part,
-            items=codes[known],
-            offsets=before[part.offsets],
-            times=None if part.times is None else part.times[known],
-        )
+        recoded = replace(part, items=codes)
+        return recoded if known.all() else recoded.keep(known)
 
     return replace(
         split,

@@ -72,7 +72,9 @@ def refuse(root: str, rows: Checked) -> None:
     if not _too_many(rows) and len(rows.good):
         return
     if not len(rows.rejected):
-        raise InputError(f"None of the {rows.read} items has an id that items.id_map knows; check the map's columns.")
+        raise InputError(
+            f"None of the {rows.read} {rows.table} has an id that {rows.table}.id_map knows; check the map's columns."
+        )
     reasons = by_reason(rows.rejected)
     counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
     worst = next(iter(reasons))

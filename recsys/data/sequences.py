@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -24,12 +25,18 @@ class Sequences:
         int64 [U + 1]; user `u` owns `items[offsets[u]:offsets[u + 1]]`.
     times
         int64 [N], microseconds since the epoch (UTC); None where the log has no time.
+    attributes
+        A row a user: the declared attributes; None where there are none.
+    context
+        A row an event: what is known of it besides its item, as `model.context` names it; None where it names nothing.
     """
 
     users: pl.Series
     items: np.ndarray
     offsets: np.ndarray
     times: np.ndarray | None = None
+    attributes: pl.DataFrame | None = None
+    context: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.users) + 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
@@ -66,7 +73,23 @@ class Sequences:
             items=self.items[index],
             offsets=offsets,
             times=None if self.times is None else self.times[index],
+            attributes=None if self.attributes is None else self.attributes[users],
+            context=None if self.context is None else self.context[index],
         )
+
+    def keep(self, kept: np.ndarray) -> Sequences:
+        """The events where bool [N] is set; every user stays."""
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return replace(
+            self,
+            items=self.items[kept],
+            offsets=before[self.offsets],
+            times=None if self.times is None else self.times[kept],
+            context=None if self.context is None else self.context.filter(pl.Series(kept)),
+        )
+
+
+HistoryVectors = Callable[[Sequences], np.ndarray]  # histories of U users to float32 [U, D]
 
 
 def from_sorted_frame(frame: pl.DataFrame, codes: np.ndarray) -> Sequences:

@@ -28,6 +28,7 @@ from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.ranking import ScoreBlock
+from recsys.feature_encoders import unseen_values
 from recsys.models import baselines as counting
 from recsys.represent import text_vectors
 from recsys.retrieval.blend import Blended, blend_scores
@@ -41,19 +42,21 @@ def evaluate(
     Raises
     ------
     InputError
-        The bundle was trained on other data, so its test items may be among its training items.
+        The bundle was trained on other data, so its test items may be among its training items, or on data whose
+        features were declared otherwise.
     RecsysError
         The leak guard found something, or the model's scores are not numbers.
     """
-    dataset = prepare(settings, versions)
     model = read_bundle(bundle)
+    model.check_features(settings)
+    dataset = prepare(settings, versions)
     check_same_data(model, dataset)
     popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
     histories = dataset.split.test.histories
     began = time.perf_counter()
-    queries = model.queries(histories.items, histories.offsets)  # [U, D]
+    queries = model.encode(histories)  # [U, D]
     encoding_seconds = time.perf_counter() - began
     scorers = {
         MODEL: Scorer(
@@ -86,7 +89,8 @@ def evaluate(
     stated = protocol(settings, dataset.split) | report.report["protocol"]
     if model.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
-    return replace(report, report=report.report | {"protocol": stated})
+    unseen = unseen_values(model.encoders, dataset)
+    return replace(report, report=report.report | {"protocol": stated, "unseen_look_ups": unseen})
 
 
 def blend_scorer(

@@ -18,22 +18,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.tables import MultiplexedTable, Table
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
+from recsys.models.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
 from recsys.models.transformer import Transformer
 
 PADDING = 0
-MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended
+TABLE = "tower.table.weight"  # among a model's weights: the multiplexed table
+NO_SIDE = SideFeatures()
 TOKENS_A_CHUNK = 8_192  # positions that inference encodes at once: more leave the cache, at half the speed
 
-Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Queries = Callable[..., np.ndarray]  # (items, offsets, side or nothing)
 
 
 class Bert4Rec(nn.Module):
     """Item tower, encoder and output."""
 
-    def __init__(self, features: ItemFeatures, settings: ModelSettings, table_rows: int) -> None:
+    def __init__(
+        self, features: ItemFeatures, settings: ModelSettings, table_rows: int, side: SideFeatures = NO_SIDE
+    ) -> None:
         super().__init__()
         self.tower = ItemTower(
             features,
@@ -41,10 +46,10 @@ class Bert4Rec(nn.Module):
             table_rows=table_rows,
             ids=settings.ids,
             id_lookups=settings.id_lookups,
-            attribute_lookups=settings.attribute_lookups,
             id_dropout=settings.id_dropout,
+            shared=bool(side),
         )
-        self.encoder = SequenceEncoder(settings)
+        self.encoder = SequenceEncoder(settings, side, self.tower.table)
         self.output_bias = nn.Parameter(torch.zeros(features.size))
         self.unit_vectors = settings.temperature is not None
         self.objective = settings.objective
@@ -58,7 +63,7 @@ class Bert4Rec(nn.Module):
         """[V + 1], added to an item's score; minus infinity for padding."""
         return torch.cat([self.output_bias.new_full((1,), -torch.inf), self.output_bias[1:]])
 
-    def forward(self, tokens: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, wanted: Tensor | None = None, side: SideBatch | None = None) -> Tensor:
         """Scores of every item at wanted positions, [B, Q, V + 1] float32; column 0, padding, is minus infinity.
 
         For small data and for tests: training never holds the scores of a whole batch (recsys/training/losses.py).
@@ -69,9 +74,11 @@ class Bert4Rec(nn.Module):
             int64 [B, L]: item codes, 0 at padding, MASK where hidden.
         wanted
             int64 [B, Q] positions; None: all.
+        side
+            As `SequenceEncoder.queries`.
         """
         table = self.item_table()
-        return self.encoder.queries(tokens, table, wanted) @ table.T + self.item_bias()
+        return self.encoder.queries(tokens, table, wanted, side=side) @ table.T + self.item_bias()
 
     @torch.no_grad()
     def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +96,7 @@ class Bert4Rec(nn.Module):
 class SequenceEncoder(nn.Module):
     """Everything between item vectors and query vectors; all that serving needs besides the item table."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, side: SideFeatures = NO_SIDE, side_table: Table | None = None) -> None:
         super().__init__()
         D = settings.dimensions
         self.mask_vector = nn.Parameter(torch.empty(D))
@@ -97,9 +104,20 @@ class SequenceEncoder(nn.Module):
         self.transformer = Transformer(settings)
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
+        # the last one made, so that the others begin with the weights that they have without it
+        self.side: SideVectors | None = None
+        if side:
+            assert side_table is not None
+            self.side = SideVectors(side, side_table, D)
 
     def queries(
-        self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None, *, causal: bool | None = None
+        self,
+        tokens: Tensor,
+        table: Tensor,
+        wanted: Tensor | None = None,
+        *,
+        causal: bool | None = None,
+        side: SideBatch | None = None,
     ) -> Tensor:
         """Query vectors of wanted positions.
 
@@ -113,6 +131,8 @@ class SequenceEncoder(nn.Module):
             int64 [B, Q] positions; None: all.
         causal
             Read each position without the events after it; None: as the objective asks.
+        side
+            What is known besides the items, for a model that reads it; see `Side.batch`.
 
         Returns
         -------
@@ -121,6 +141,9 @@ class SequenceEncoder(nn.Module):
         """
         embedded = functional.embedding(tokens.clamp(min=PADDING), table)
         embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
+        if self.side is not None:
+            assert side is not None
+            embedded = embedded + self.side(side).to(embedded.dtype)
         states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
         if self.temperature is None:
             return states
@@ -172,9 +195,16 @@ def pad_left(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, last: int 
 
 @torch.no_grad()
 def encode_queries(
-    encoder: SequenceEncoder, table: Tensor, items: np.ndarray, offsets: np.ndarray, max_length: int
+    encoder: SequenceEncoder,
+    table: Tensor,
+    items: np.ndarray,
+    offsets: np.ndarray,
+    max_length: int,
+    side: Side | None = None,
 ) -> np.ndarray:
     """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; in the arithmetic of the table.
+
+    `side` holds the side features of these histories; without it a model that reads some takes them as missing.
 
     Users are encoded in chunks of equal width so that a user's vector does not depend on the chunk's other histories
     beyond rounding of the last bit.
@@ -182,6 +212,9 @@ def encode_queries(
     encoder.eval()
     masked = not encoder.transformer.causal
     users = np.arange(len(offsets) - 1)
+    numbers = np.arange(1, len(items) + 1)
+    if side is None and encoder.side is not None:
+        side = unknown_side(encoder.side.features, len(users), len(items))
     lengths = np.minimum(np.diff(offsets), max_length - masked)
     queries = np.ones((len(users), table.shape[1] + 1), dtype=np.float32)
     by_length = np.argsort(lengths, kind="stable")
@@ -192,15 +225,23 @@ def encode_queries(
         stop = start + max(1, TOKENS_A_CHUNK // max(width, 1))
         stop = start + max(1, TOKENS_A_CHUNK // (int(lengths[by_length[min(stop, len(users)) - 1]]) + 1))
         chunk = by_length[start : min(stop, len(users))]
-        tokens = torch.from_numpy(inference_input(items, offsets, chunk, max_length, masked))
+        tokens = inference_input(items, offsets, chunk, max_length, masked)
+        known = None
+        if side is not None and encoder.side is not None:
+            known = side.batch(tokens, inference_input(numbers, offsets, chunk, max_length, masked), chunk)
         newest = torch.full((len(chunk), 1), tokens.shape[1] - 1)
-        queries[chunk, :-1] = encoder.queries(tokens, table, newest)[:, 0].float().numpy()
+        encoded = encoder.queries(torch.from_numpy(tokens), table, newest, side=known)
+        queries[chunk, :-1] = encoded[:, 0].float().numpy()
         start += len(chunk)
     return queries
 
 
 def load_encoder(
-    settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray, dtype: torch.dtype = torch.float32
+    settings: ModelSettings,
+    weights: Mapping[str, Tensor],
+    vectors: np.ndarray,
+    dtype: torch.dtype = torch.float32,
+    side: SideFeatures = NO_SIDE,
 ) -> Queries:
     """The query encoder of a bundle.
 
@@ -209,24 +250,31 @@ def load_encoder(
     settings
         The bundle's model settings.
     weights
-        The bundle's weights; those under `encoder.` are used.
+        The bundle's weights; those under `encoder.` are used, and the table where there are side features.
     vectors
         float32 [V + 1, D + 1] item vectors with the bias as last dimension.
     dtype
         Of the encoder's arithmetic.
+    side
+        The side features that the model reads.
 
     Returns
     -------
     callable
-        `(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D + 1]`.
+        `(items int32 [N], offsets int64 [U + 1], side) -> float32 [U, D + 1]`; without `side`, the side features of
+        these histories, they are missing.
     """
-    encoder = SequenceEncoder(settings)
+    table: MultiplexedTable | None = None
+    if side:
+        table = MultiplexedTable(*weights[TABLE].shape)
+        table.load_state_dict({"weight": weights[TABLE]})
+    encoder = SequenceEncoder(settings, side, table)
     prefix = "encoder."
     encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     encoder.eval()
-    table = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1])).to(dtype)
+    of_items = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1])).to(dtype)
 
-    def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        return encode_queries(encoder, table, items, offsets, settings.max_length)
+    def queries(items: np.ndarray, offsets: np.ndarray, side: Side | None = None) -> np.ndarray:
+        return encode_queries(encoder, of_items, items, offsets, settings.max_length, side)
 
     return queries

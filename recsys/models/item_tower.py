@@ -1,10 +1,13 @@
 """The item tower: an item's vector as the sum of channels that can each be switched off.
 
-Id and categorical attributes are look-ups in one multiplexed table (features/multiplexed.py); the text vector comes
-frozen and whitened and passes one linear map. Hiding the id of some items in training teaches the other channels to
-stand alone, so an item nobody has seen gets a useful vector.
+Id and attributes (categorical, numeric, crossed) are look-ups in one multiplexed table (features/tables.py); the text
+vector comes frozen and whitened and passes one linear map. Hiding the id of some items in training teaches the other
+channels to stand alone, so an item nobody has seen gets a useful vector.
 
-Shapes: V items (row 0 is padding), D width, E width of the text vectors, C look-ups.
+The catalogue does not change while a model is trained, so its values are turned into rows of the table once, and not
+at every step.
+
+Shapes: V items (row 0 is padding), D width, E width of the text vectors, C look-ups, T values of all items.
 """
 
 from __future__ import annotations
@@ -15,9 +18,30 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from features.multiplexed import MultiplexedTable, lookup_rows
+from features.declaration import Feature
+from features.hashing import hash_values
+from features.multiplexed import MultiplexedTable, attend, lookup_rows
 
 ID_FEATURE = "item_id"
+_OF_MODULES = frozenset({*dir(nn.ModuleDict()), *dir(nn.ParameterDict())})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attribute:
+    """One attribute of every item, hashed.
+
+    Attributes
+    ----------
+    feature
+        Its declaration.
+    hashes, offsets
+        int64 [T] and int64 [V + 2]: item `i` has the values `hashes[offsets[i]:offsets[i + 1]]`, of a feature that is
+        not multi-valued one. An item without a value holds the missing value, row 0 none.
+    """
+
+    feature: Feature
+    hashes: Tensor
+    offsets: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,15 +55,14 @@ class ItemFeatures:
     trained
         bool [V + 1], items with at least one training interaction; the others have no id vector to speak of.
     attributes
-        For each categorical attribute (hashes int64 [T], offsets int64 [V + 2]): item `i` has the values
-        `hashes[offsets[i]:offsets[i + 1]]`; an item without a value holds the missing value.
+        By name.
     text
         float32 [V + 1, E] whitened text vectors, zero where an item has no text; None without text.
     """
 
     id_hashes: Tensor
     trained: Tensor
-    attributes: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     text: Tensor | None = None
 
     @property
@@ -61,10 +84,10 @@ class ItemTower(nn.Module):
         M, rows of the multiplexed table.
     ids, id_lookups
         Whether the id is a channel, and its look-ups; D must be divisible by their number.
-    attribute_lookups
-        Look-ups of every attribute.
     id_dropout
         Share of items whose id channel is hidden in a training step.
+    shared
+        Whether others look up in the table too, so that there must be one.
 
     Raises
     ------
@@ -84,8 +107,8 @@ class ItemTower(nn.Module):
         table_rows: int,
         ids: bool,
         id_lookups: int,
-        attribute_lookups: int,
         id_dropout: float,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         if not (ids or features.attributes or features.text is not None):
@@ -93,15 +116,20 @@ class ItemTower(nn.Module):
         width = dimensions // id_lookups
         self.ids, self.id_dropout = ids, id_dropout
         self.attribute_names = tuple(features.attributes)
-        self.table = MultiplexedTable(table_rows, width) if ids or features.attributes else None
+        self.table = MultiplexedTable(table_rows, width) if ids or features.attributes or shared else None
         if ids:
             self._buffer("id_rows", lookup_rows(features.id_hashes, ID_FEATURE, id_lookups, table_rows))
         self._buffer("trained", features.trained)
         self.attribute_maps = nn.ModuleDict()
-        for name, (hashes, offsets) in features.attributes.items():
-            self._buffer(f"rows_of_{name}", lookup_rows(hashes, name, attribute_lookups, table_rows))
-            self._buffer(f"offsets_of_{name}", offsets)
-            self.attribute_maps[name] = nn.Linear(width * attribute_lookups, dimensions, bias=False)
+        self.attribute_queries = nn.ParameterDict()  # of attention
+        self.pooling = {name: attribute.feature.pooling for name, attribute in features.attributes.items()}
+        for name, attribute in features.attributes.items():
+            feature, key = attribute.feature, module_key(name)
+            self._buffer(f"rows_of_{key}", lookup_rows(attribute.hashes, name, feature.lookups, table_rows))
+            self._buffer(f"offsets_of_{key}", attribute.offsets)
+            self.attribute_maps[key] = nn.Linear(width * feature.lookups, dimensions, bias=False)
+            if feature.pooling == "attention":
+                self.attribute_queries[key] = nn.Parameter(torch.zeros(width * feature.lookups))
         self.text_map: nn.Linear | None = None
         if features.text is not None:
             self._buffer("text", features.text)
@@ -125,11 +153,7 @@ class ItemTower(nn.Module):
             rows = self.id_rows if codes is None else self.id_rows[codes]
             x = self.table.single(rows) * self._id_shown(codes)[:, None]
         for name in self.attribute_names:
-            assert self.table is not None
-            rows, offsets = getattr(self, f"rows_of_{name}"), getattr(self, f"offsets_of_{name}")
-            if codes is not None:
-                rows, offsets = _bags(rows, offsets, codes)
-            mapped = self.attribute_maps[name](self.table.pooled(rows, offsets))
+            mapped = self.attribute_maps[module_key(name)](self._pooled(name, codes))
             x = mapped if x is None else x + mapped
         if self.text_map is not None:
             mapped = self.text_map(self.text if codes is None else self.text[codes])
@@ -139,6 +163,17 @@ class ItemTower(nn.Module):
             return x * (codes != 0)[:, None]
         return torch.cat([torch.zeros_like(x[:1]), x[1:]])
 
+    def _pooled(self, name: str, codes: Tensor | None) -> Tensor:
+        """[V + 1, C * d], or the rows of `codes`: the look-ups of an attribute."""
+        assert self.table is not None
+        key, pooling = module_key(name), self.pooling[name]
+        rows, offsets = getattr(self, f"rows_of_{key}"), getattr(self, f"offsets_of_{key}")
+        if codes is not None:
+            rows, offsets = _bags(rows, offsets, codes)
+        if pooling == "attention":
+            return attend(self.table.single(rows), offsets, self.attribute_queries[key])
+        return self.table.pooled(rows, offsets, pooling)
+
     def _id_shown(self, codes: Tensor | None) -> Tensor:
         """float [V + 1] or [C]: 1 where an item's id counts in this step."""
         trained = self.trained if codes is None else self.trained[codes]
@@ -146,6 +181,16 @@ class ItemTower(nn.Module):
         if self.training and self.id_dropout and self.has_content:
             shown = shown * (torch.rand_like(shown) >= self.id_dropout)
         return shown
+
+
+def module_key(name: str) -> str:
+    """What weights of an attribute are called: its name, or a hash of it where a module cannot bear the name.
+
+    Parts of a module's name are joined by dots, and names such as "type" are methods of modules.
+    """
+    if "." not in name and name not in _OF_MODULES:
+        return name
+    return f"attribute_{int(hash_values([name])[0]) & 0xFFFF_FFFF:08x}"
 
 
 def _bags(rows: Tensor, offsets: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

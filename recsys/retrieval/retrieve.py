@@ -84,12 +84,13 @@ def retrieve(
     Raises
     ------
     InputError
-        Not a sound bundle, or one that knows none of the histories' items.
+        Not a sound bundle, one that knows none of the histories' items, or one of other features.
     """
     began = time.perf_counter()
     if as_of.tzinfo is None:
         raise ValueError(f"as_of = {as_of} needs a time zone")
     opened = read_bundle(bundle)
+    opened.check_features(settings)
     dataset = prepare(settings, versions)
     serving, unknown = recode(dataset.split.serving, dataset.vocabulary, opened.vocabulary)
     if len(serving.items) == 0 and unknown:
@@ -160,7 +161,7 @@ def candidate_batches(
     items, names = bundle.index(), source_names()
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
-        queries = bundle.queries(histories.items, histories.offsets)  # [b, D]
+        queries = bundle.encode(histories)  # [b, D]
         codes, scores, by = best_items(
             items, queries, bundle.blended, histories, k=settings.k, exclude_seen=settings.exclude_seen
         )
@@ -183,10 +184,7 @@ def recode(sequences: Sequences, theirs: Vocabulary, ours: Vocabulary) -> tuple[
         return sequences, 0
     codes = np.concatenate([[PADDING], ours.encode(theirs.items)]).astype(np.int32)[sequences.items]
     known = codes != PADDING
-    before = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)
-    times = None if sequences.times is None else sequences.times[known]
-    recoded = replace(sequences, items=codes[known], offsets=before[sequences.offsets], times=times)
-    return recoded, int((~known).sum())
+    return replace(sequences, items=codes).keep(known), int((~known).sum())
 
 
 def read_candidates(root: str | Path, version: int | None = None) -> pl.LazyFrame:

@@ -13,21 +13,24 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.multiplexed import HASHING, hash_values
+from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
 from recsys import runs
-from recsys.bundle import Bundle, query_encoder, read_bundle, write_bundle
+from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, metric_name
 from recsys.config import ModelSettings, Settings
 from recsys.data.prepare import TITLE, Dataset, prepare
+from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
-from recsys.models.bert4rec import Bert4Rec, Queries, encode_queries
-from recsys.models.item_tower import ItemFeatures
+from recsys.feature_encoders import Encoders, fit_encoders
+from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
+from recsys.models.item_tower import Attribute, ItemFeatures
+from recsys.models.side import SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
 from recsys.training.batches import windows
@@ -90,6 +93,7 @@ def fit(
     wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
     text = item_text(settings, dataset, previous) if wants_text else None
     outcome: Training | None = None
+    encoders = Encoders()
     started: dict[str, Any] | None = None
     resumed: dict[str, int] | None = None
     predicted = 0
@@ -116,25 +120,26 @@ def fit(
         if reason is not None:
             started = {"bundle": None, "reason": reason}
             say(f"Training starts from nothing: {reason}")
-        features = item_features(dataset, settings.model, text)
-        memory = _check_memory(settings, features, table_size(settings, features, previous), dataset)
+        encoders = fit_encoders(settings, dataset, None if previous is None else previous.encoders)
+        features, side = item_features(dataset, encoders, text), encoders.side_features(dataset.split.train)
+        memory = _check_memory(settings, features, table_size(settings, features, previous, side), dataset, side)
         predicted = memory.peak
         say(f"Training takes about {predicted / GIB:.1f} GiB of memory.")
-        model = build_model(settings, features, previous)
+        model = build_model(settings, features, previous, side)
         if previous is not None:
             events = np.bincount(dataset.split.train.items, minlength=features.size)
-            warm = start_from(previous, model, features, settings, events)
+            warm = start_from(previous, model, features, settings, events, encoders.side(dataset.split.train))
             started = warm.report()
             say(str(warm))
         planned = settings if previous is None else after_warm_start(settings)
-        outcome = train_model(model, planned, dataset, on_epoch, checkpoints, on_resume)
+        outcome = train_model(model, planned, dataset, encoders, on_epoch, checkpoints, on_resume)
         weights = dict(model.state_dict())
-        declared = _describe(settings, model, text)
+        declared = _describe(settings, model, encoders, text)
         vectors, allowed = model.item_vectors()
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
-    encoder = query_encoder(settings, declared, weights, vectors)
-    blended, blend = fit_blend(settings, dataset, encoder, vectors, allowed)
+    served = query_encoder(settings, declared, weights, vectors)
+    blended, blend = fit_blend(settings, dataset, of_histories(served, encoders), vectors, allowed)
     if blend is not None:
         say(blend.reason)
     bundle = write_bundle(
@@ -209,36 +214,47 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
     return text_items(raw, settings.text.dimensions, whitening, equal=settings.text.whiten)
 
 
-def build_model(settings: Settings, features: ItemFeatures, previous: Bundle | None = None) -> Bert4Rec:
+def build_model(
+    settings: Settings, features: ItemFeatures, previous: Bundle | None = None, side: SideFeatures = NO_SIDE
+) -> Bert4Rec:
     """An untrained model over a catalogue; the seed fixes its weights, `previous` the size of its table."""
-    rows = table_size(settings, features, previous)
+    rows = table_size(settings, features, previous, side)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return Bert4Rec(features, settings.model, rows)
+        return Bert4Rec(features, settings.model, rows, side)
 
 
-def table_size(settings: Settings, features: ItemFeatures, previous: Bundle | None = None) -> int:
+def table_size(
+    settings: Settings, features: ItemFeatures, previous: Bundle | None = None, side: SideFeatures = NO_SIDE
+) -> int:
     """Rows of the model's table: as configured, after a warm start a multiple of the bundle's, or by the catalogue."""
     if settings.model.table_rows is not None:
         return settings.model.table_rows
-    rows = table_rows(features, settings.model)
+    rows = table_rows(features, settings.model, side)
     return rows if previous is None else grown_rows(rows, previous)
 
 
-def _check_memory(settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset) -> Memory:
+def _check_memory(
+    settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset, side: SideFeatures
+) -> Memory:
     starts, ends = windows(dataset.split.train.offsets, settings.model.max_length)
-    sizes = Sizes.of(features, rows, windows=len(starts), length=int((ends - starts).max(initial=0)))
+    sizes = Sizes.of(features, rows, windows=len(starts), length=int((ends - starts).max(initial=0)), side=side)
     return check_memory(settings.model, settings.train, sizes, free_memory())
 
 
-def item_features(dataset: Dataset, model: ModelSettings, text: TextItems | None) -> ItemFeatures:
+def item_features(dataset: Dataset, encoders: Encoders, text: TextItems | None) -> ItemFeatures:
     """The catalogue as the item tower reads it."""
     ids = dataset.vocabulary.items.to_list()
     attributes = {}
-    if model.attributes:
-        for name in dataset.catalogue.columns[3:]:  # after item_id, title and sentence
-            values = dataset.catalogue[name]
-            attributes[name] = hash_lists(values.fill_null([]))
+    if encoders.attributes is not None:
+        features = encoders.attributes.features
+        values = by_feature(features, encoders.attributes.encode(dataset.catalogue))
+        for feature in features:
+            hashes, offsets = values[feature.name]
+            # row 0, padding, has none
+            attributes[feature.name] = Attribute(
+                feature=feature, hashes=hashes, offsets=torch.cat([offsets.new_zeros(1), offsets])
+            )
     return ItemFeatures(
         id_hashes=torch.from_numpy(np.concatenate([[0], hash_values(ids)])),
         trained=torch.from_numpy(dataset.trained_items()),
@@ -247,34 +263,11 @@ def item_features(dataset: Dataset, model: ModelSettings, text: TextItems | None
     )
 
 
-def hash_lists(values: pl.Series) -> tuple[torch.Tensor, torch.Tensor]:
-    """(hashes int64 [T], offsets int64 [V + 2]) of List(String) values; row 0, padding, holds none.
-
-    An item without a value holds the missing value.
-    """
-    lists = pl.DataFrame({"value": values}).with_columns(
-        pl.when(pl.col("value").list.len() == 0)
-        .then(pl.lit([None], pl.List(pl.String)))
-        .otherwise(pl.col("value"))
-        .alias("value")
-    )["value"]
-    flat = lists.explode()
-    distinct = flat.unique(maintain_order=True)
-    hashed = pl.DataFrame({"value": distinct, "hash": hash_values(distinct.to_list())})
-    hashes = (
-        flat.alias("value")
-        .to_frame()
-        .join(hashed, on="value", how="left", nulls_equal=True, maintain_order="left")["hash"]
-    )
-    offsets = np.concatenate([[0, 0], np.cumsum(lists.list.len().to_numpy())]).astype(np.int64)
-    return torch.from_numpy(hashes.to_numpy().copy()), torch.from_numpy(offsets)
-
-
-def table_rows(features: ItemFeatures, model: ModelSettings) -> int:
+def table_rows(features: ItemFeatures, model: ModelSettings, side: SideFeatures = NO_SIDE) -> int:
     """Rows that give every value as many parameters as a table of its own would."""
-    rows = features.size * model.id_lookups if model.ids else 0
-    for hashes, _ in features.attributes.values():
-        rows += len(torch.unique(hashes)) * model.attribute_lookups
+    rows = side.rows + (features.size * model.id_lookups if model.ids else 0)
+    for attribute in features.attributes.values():
+        rows += len(torch.unique(attribute.hashes)) * attribute.feature.lookups
     return max(rows, 16)
 
 
@@ -282,19 +275,21 @@ def train_model(
     model: Bert4Rec,
     settings: Settings,
     dataset: Dataset,
+    encoders: Encoders,
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
 ) -> Training:
     """Training with validation on the held-out items, full ranking."""
     held_out = dataset.split.validation
+    side = encoders.side(held_out.histories)
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         vectors, allowed = model.item_vectors()
         table = torch.from_numpy(vectors[:, :-1]).to(activation_dtype(settings.train.precision))
 
-        def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-            return encode_queries(model.encoder, table, items, offsets, settings.model.max_length)
+        def queries(of: Sequences) -> np.ndarray:
+            return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length, side)
 
         return validation_metrics(queries, vectors, allowed, held_out, settings)
 
@@ -311,14 +306,15 @@ def train_model(
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         on_resume=on_resume,
+        side=encoders.side(dataset.split.train),
     )
 
 
 def validation_metrics(
-    queries: Queries, vectors: np.ndarray, allowed: np.ndarray, held_out: HeldOut, settings: Settings
+    queries: HistoryVectors, vectors: np.ndarray, allowed: np.ndarray, held_out: HeldOut, settings: Settings
 ) -> dict[str, float]:
     """HR, NDCG and MRR at 10 on a held-out set, named `val/…`."""
-    encoded = queries(held_out.histories.items, held_out.histories.offsets)  # [U, D]
+    encoded = queries(held_out.histories)  # [U, D]
     ranking = rank_targets(
         lambda start, stop: encoded[start:stop] @ vectors.T,
         held_out,
@@ -329,16 +325,14 @@ def validation_metrics(
     return accuracy(ranking.ranks, (10,), part="val")
 
 
-def _describe(settings: Settings, model: Bert4Rec, text: TextItems | None) -> dict[str, Any]:
-    """The declaration of the tower's features, for `features.json`."""
+def _describe(settings: Settings, model: Bert4Rec, encoders: Encoders, text: TextItems | None) -> dict[str, Any]:
+    """The declaration of the model's features, for `features.json`."""
     tower = model.tower
     return {
         "hashing": HASHING,
         "table": None if tower.table is None else {"rows": tower.table.rows, "width": tower.table.width},
         "ids": {"lookups": settings.model.id_lookups} if settings.model.ids else None,
-        "attributes": {
-            name: {"lookups": settings.model.attribute_lookups, "pooling": "mean"} for name in tower.attribute_names
-        },
+        **encoders.to_dict(),
         "text": None if text is None else _describe_text(settings, text),
     }
 

@@ -16,12 +16,12 @@ from features.words import word_table
 from recsys.columns import SENTENCE, metric_name
 from recsys.config import Settings
 from recsys.data.prepare import Dataset
+from recsys.data.sequences import HistoryVectors
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import baseline_text
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import MISS
-from recsys.models.bert4rec import Queries
 from recsys.models.blend import Blend, fit_weights
 from recsys.models.neighbours import Neighbours
 from recsys.retrieval.blend import BLOCK_FLOATS, CONTEXT, Blended, feature_names, propose
@@ -80,14 +80,14 @@ class _Measured:
 
 
 def fit_blend(
-    settings: Settings, dataset: Dataset, queries: Queries, vectors: np.ndarray, allowed: np.ndarray
+    settings: Settings, dataset: Dataset, queries: HistoryVectors, vectors: np.ndarray, allowed: np.ndarray
 ) -> tuple[Blended | None, BlendReport | None]:
     """The blend of a model with the neighbour sources; None where the settings or validation are against it.
 
     Parameters
     ----------
     queries
-        `(items, offsets) -> float32 [U, D]`, the model's vectors of histories.
+        Of the model.
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1], the model's items.
     """
@@ -158,10 +158,10 @@ def _some(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
 
 
 def _measure(
-    settings: Settings, held_out: HeldOut, queries: Queries, items: ItemIndex, neighbours: Neighbours
+    settings: Settings, held_out: HeldOut, queries: HistoryVectors, items: ItemIndex, neighbours: Neighbours
 ) -> _Measured:
     histories, stride = held_out.histories, len(items.vectors)
-    encoded = queries(histories.items, histories.offsets)  # [U, D]
+    encoded = queries(histories)  # [U, D]
     features, context, counts, came, before = [], [], [], [], 0
     block = max(1, BLOCK_FLOATS // stride)
     for start in range(0, len(held_out), block):

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from recsys.config import TrainSettings
-from recsys.models.bert4rec import Bert4Rec
+from recsys.models.bert4rec import PADDING, Bert4Rec
+from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.losses import task_loss
-from recsys.training.objectives import make_task, objective_at
+from recsys.training.objectives import events_of, make_task, objective_at
 
 OnEpoch = Callable[[dict[str, float]], None]
 OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
@@ -64,6 +65,7 @@ def train(
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
+    side: Side | None = None,
 ) -> Training:
     """Train until the epochs are over or validation stops gaining.
 
@@ -91,6 +93,8 @@ def train(
         Where to go on from, if there is one, and where to write more; they are left there. None: neither.
     on_resume
         Called with the epoch and the steps done in it when the training goes on from a checkpoint.
+    side
+        What is known of these histories besides their items, for a model that reads it.
 
     Raises
     ------
@@ -99,6 +103,8 @@ def train(
     """
     starts, ends = windows(offsets, max_length)
     learner = _Learner(model, settings, steps=settings.epochs * -(-len(starts) // settings.batch_size))
+    codes = np.concatenate([[PADDING], items]).astype(np.int64)  # by the number of an event
+    numbers = np.arange(1, len(items) + 1)
     place = _Place()
     best: dict[str, Tensor] = {}
     saved = checkpoints.load() if checkpoints else None
@@ -116,13 +122,14 @@ def train(
             began = time.perf_counter() - place.seconds
             model.train()
             objective = objective_at(place.epoch, settings, model.objective)
-            order = batches(items, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
+            order = batches(numbers, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
             for batch in islice(order, place.step, None):
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
                 torch.manual_seed(int(rng.integers(2**63)))
-                task = make_task(batch, rng, settings, objective)
-                loss = task_loss(model, task, settings, rng)
+                task = make_task(codes[batch], rng, settings, objective)
+                known = None if side is None else side_of(side, batch, task.tokens, offsets)
+                loss = task_loss(model, task, settings, rng, known)
                 learner.step(loss)
                 asked = int(np.count_nonzero(task.labels))
                 place.loss += float(loss.detach()) * asked
@@ -161,6 +168,24 @@ def train(
             place = replace(place, epoch=place.epoch + 1, step=0, loss=0.0, labels=0, tokens=0, seconds=0.0)
     model.load_state_dict(best)
     return Training(weights=best, best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
+
+
+def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:
+    """What is known at the positions of a task besides its items.
+
+    Parameters
+    ----------
+    side
+        Of the flat histories.
+    batch
+        int64 [B, L]: the numbers, from 1, of the events that the task was made of; 0 at padding.
+    tokens
+        int64 [B, L'] of the task.
+    offsets
+        int64 [U + 1] of the histories.
+    """
+    users = np.searchsorted(offsets, batch[:, -1] - 1, side="right") - 1  # histories end at the last column
+    return side.batch(tokens, events_of(batch, tokens), users)
 
 
 class _Learner:

@@ -20,13 +20,16 @@ from torch.nn import functional
 from features.precision import activation_dtype
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
+from recsys.models.side import SideBatch
 from recsys.training.objectives import Task
 
 SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
 ROWS_AT_LEAST = 64  # of one chunk, so that products stay products of matrices for a catalogue of millions
 
 
-def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator) -> Tensor:
+def task_loss(
+    model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator, side: SideBatch | None = None
+) -> Tensor:
     """Mean loss over the task's labels, a float32 scalar.
 
     Parameters
@@ -39,6 +42,8 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
         Loss, negatives and precision.
     rng
         Source of randomness, for losses that draw negatives.
+    side
+        What is known at the task's positions besides the items, for a model that reads it.
     """
     dtype = activation_dtype(settings.precision)
     wanted = None if task.wanted is None else torch.from_numpy(task.wanted)
@@ -48,8 +53,11 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
         tokens = torch.from_numpy(task.tokens)
-        queries = model.encoder.queries(tokens, table, wanted, causal=task.causal)[asked]  # [P, D]
-        return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
+        queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)[asked]  # [P, D]
+        bias = model.item_bias()
+        if not settings.cold_negatives:
+            bias = bias.masked_fill(~model.tower.trained, -torch.inf)
+        return full_cross_entropy(queries, table, bias, labels[asked], weights)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
@@ -62,10 +70,13 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     known = torch.from_numpy(codes[1:])
     table = model.item_table(known).to(dtype)
     bias = model.output_bias[known].to(dtype)
-    queries = model.encoder.queries(tokens, table, wanted, causal=task.causal)  # [B, Q, D]
+    queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
+    if not settings.cold_negatives:
+        cold = ~model.tower.trained[known][sampled]  # [B, N]; all of a history's may be, so not minus infinity
+        scores = scores.masked_fill(cold[:, None], torch.finfo(scores.dtype).min)
     if settings.loss == "sampled":
         losses = sampled_cross_entropy(positive[asked], scores[asked])
     else:

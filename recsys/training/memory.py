@@ -20,6 +20,7 @@ from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder
 from recsys.models.item_tower import ItemFeatures
+from recsys.models.side import SideFeatures
 from recsys.training.losses import ROWS_AT_LEAST, SCORES_AT_ONCE
 
 GIB: Final = 2**30
@@ -33,6 +34,7 @@ OF_TOKEN: Final = 16  # [B, L, D]: embedding and the last block's keys and value
 OF_BLOCK: Final = 28  # [B, L, D] for each block but the last; a gated one keeps 6 more
 OF_QUESTION: Final = 30  # [B, Q, D]: the last block
 OF_GATE: Final = 6
+OF_SIDE: Final = 4  # [B, L, look-ups x width of the table]: rows, twice over, and their gradient
 OF_ATTENTION: Final = 2  # [B, H, L, L] besides the one that each block keeps
 OF_SCORES: Final = 3  # of a chunk of the full softmax
 
@@ -48,11 +50,15 @@ class Sizes:
     rows
         Of the multiplexed table.
     attributes
-        Categorical attributes.
+        Of items.
     text
         Width of the text vectors; 0 without text.
     windows, length
         Training windows, and the events of the longest.
+    lookups
+        Of all attributes of items together; None: as many of each as `model.attribute_lookups`.
+    side_lookups
+        Of the user's attributes and of an event's context together.
     """
 
     items: int
@@ -61,10 +67,14 @@ class Sizes:
     text: int
     windows: int
     length: int
+    lookups: int | None = None
+    side_lookups: int = 0
 
     @classmethod
-    def of(cls, features: ItemFeatures, rows: int, windows: int, length: int) -> Sizes:
-        """Sizes of a catalogue and of histories."""
+    def of(
+        cls, features: ItemFeatures, rows: int, windows: int, length: int, side: SideFeatures | None = None
+    ) -> Sizes:
+        """Sizes of a catalogue, of histories and of what is known besides."""
         return cls(
             items=features.size - 1,
             rows=rows,
@@ -72,6 +82,8 @@ class Sizes:
             text=0 if features.text is None else features.text.shape[1],
             windows=windows,
             length=length,
+            lookups=sum(attribute.feature.lookups for attribute in features.attributes.values()),
+            side_lookups=0 if side is None else side.lookups,
         )
 
 
@@ -122,7 +134,7 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
             V * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2),
         )
         + 8 * V * model.id_lookups * model.ids,
-        encoder=number * (D * states + attention),
+        encoder=number * (D * states + attention) + 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups),
         scores=scores,
     )
 
@@ -132,8 +144,9 @@ def _weights(model: ModelSettings, sizes: Sizes) -> int:
     with torch.device("meta"):
         encoder = sum(parameter.numel() for parameter in SequenceEncoder(model).parameters())
     width = model.dimensions // model.id_lookups
-    table = sizes.rows * width if model.ids or sizes.attributes else 0
-    maps = model.dimensions * (sizes.attributes * width * model.attribute_lookups + sizes.text)
+    table = sizes.rows * width if model.ids or sizes.attributes or sizes.side_lookups else 0
+    lookups = sizes.attributes * model.attribute_lookups if sizes.lookups is None else sizes.lookups
+    maps = model.dimensions * ((lookups + sizes.side_lookups) * width + sizes.text)
     return encoder + table + maps + sizes.items + 1
 
 

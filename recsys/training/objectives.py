@@ -119,6 +119,28 @@ def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
     return objective
 
 
+def events_of(batch: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Which event stands at each position of a task that was made of a batch.
+
+    Parameters
+    ----------
+    batch
+        int64 [B, L']: the numbers, from 1, of the events that the task was made of; 0 at padding.
+    tokens
+        int64 [B, L] of the task: the same histories, perhaps without their last column (next item), or cut at their
+        end and moved to the right (cloze).
+
+    Returns
+    -------
+    ndarray
+        int64 [B, L], 0 at padding.
+    """
+    events = batch[:, : tokens.shape[1]]
+    cut = np.count_nonzero(events, axis=1) - np.count_nonzero(tokens != PADDING, axis=1)  # [B]
+    columns = np.arange(tokens.shape[1]) - cut[:, None]
+    return np.where(columns >= 0, np.take_along_axis(events, np.maximum(columns, 0), axis=1), 0)
+
+
 def make_task(batch: np.ndarray, rng: np.random.Generator, settings: TrainSettings, objective: str) -> Task:
     """The questions that an objective makes of a batch of histories, int64 [B, L]."""
     if objective == "next-item":

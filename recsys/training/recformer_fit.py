@@ -15,17 +15,18 @@ from features.whitening import Whitening
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.config import RecformerSettings, Settings
 from recsys.data.prepare import Dataset
+from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
-from recsys.models.recformer import Queries, Recformer, encode_histories, item_table
+from recsys.models.recformer import Recformer, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, declaration, identity, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
 from recsys.training.recformer_finetune import fine_tune
 from recsys.training.recformer_start import Start, ready, start
 
-Metrics = Callable[[Queries, np.ndarray, np.ndarray, HeldOut, Settings], dict[str, float]]
+Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings], dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,8 +82,8 @@ def fit_recformer(
     allowed = catalogue.lengths > 0
 
     def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
-        def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-            return encode_histories(model, catalogue, items, offsets)
+        def queries(of: Sequences) -> np.ndarray:
+            return encode_histories(model, catalogue, of.items, of.offsets)
 
         return metrics(queries, table, allowed, held_out, settings)
 

@@ -22,12 +22,15 @@ from features.multiplexed import HASHING, hash_values, lookup_rows
 from recsys.bundle import Bundle, latest_bundle, read_bundle
 from recsys.config import ModelSettings, Settings
 from recsys.errors import InputError
-from recsys.models.bert4rec import Bert4Rec
+from recsys.models.bert4rec import NO_SIDE, TABLE, Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
+from recsys.models.side import Side
 
 PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
-MAY_DIFFER: Final = {"dropout", "id_dropout", "table_rows", "ids", "attributes", "text"}  # of model; the rest is fixed
-_TABLE, _BIAS, _TEXT = "tower.table.weight", "output_bias", "tower.text_map.weight"
+# of model; the rest is fixed
+MAY_DIFFER: Final = {"dropout", "id_dropout", "table_rows", "ids", "attributes", "text", "user_attributes", "context"}
+_BIAS, _TEXT = "output_bias", "tower.text_map.weight"
+_SIDES: Final = {"users": "encoder.side.users.", "context": "encoder.side.context."}  # where their weights are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,12 @@ def grown_rows(wanted: int, bundle: Bundle) -> int:
 
 @torch.no_grad()
 def start_from(
-    bundle: Bundle, model: Bert4Rec, features: ItemFeatures, settings: Settings, events: np.ndarray
+    bundle: Bundle,
+    model: Bert4Rec,
+    features: ItemFeatures,
+    settings: Settings,
+    events: np.ndarray,
+    side: Side | None = None,
 ) -> WarmStart:
     """Put a bundle's weights into a new model.
 
@@ -153,6 +161,8 @@ def start_from(
     events
         int [V + 1], training interactions of each item. Where a row of a table of any other size has several
         heirs, their rows are averaged, weighed by these.
+    side
+        What the model reads of the training histories besides their items.
 
     Returns
     -------
@@ -164,12 +174,18 @@ def start_from(
     codes = _codes(features.id_hashes.numpy(), hashes)  # [V + 1] code in the bundle, 0: unknown
     known = torch.from_numpy(codes > 0)
     text_kept = same_text(bundle, settings)
+    declared = bundle.encoders.features()
+    side_features = NO_SIDE if model.encoder.side is None else model.encoder.side.features
+    # one matrix projects all of them, so it is the old one's only if they are
+    changed = tuple(prefix for part, prefix in _SIDES.items() if getattr(side_features, part) != declared[part])
     fresh = []
     for name, tensor in new.items():
         if name == _BIAS:
             tensor[known] = old[name][codes[codes > 0]]
-        elif name == _TABLE:
+        elif name == TABLE:
             continue
+        elif name.startswith(changed):
+            fresh.append(name)
         elif name in old and old[name].shape == tensor.shape and (name != _TEXT or text_kept):
             tensor.copy_(old[name])
         else:
@@ -178,7 +194,7 @@ def start_from(
     return WarmStart(
         bundle=bundle.label,
         items=Counts(copied=copied, new=features.size - 1 - copied, dropped=len(hashes) - copied),
-        rows=_copy_rows(bundle, old.get(_TABLE), model, features, known, torch.from_numpy(events)),
+        rows=_copy_rows(bundle, old.get(TABLE), model, features, known, torch.from_numpy(events), side),
         fresh=tuple(fresh),
     )
 
@@ -204,13 +220,19 @@ def _codes(wanted: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def _copy_rows(
-    bundle: Bundle, old: Tensor | None, model: Bert4Rec, features: ItemFeatures, known: Tensor, events: Tensor
+    bundle: Bundle,
+    old: Tensor | None,
+    model: Bert4Rec,
+    features: ItemFeatures,
+    known: Tensor,
+    events: Tensor,
+    side: Side | None,
 ) -> Counts:
-    """Rows of known ids, and of the attribute values that known items have."""
+    """Rows of known ids, of the attribute values that known items have, and of what is known of users and events."""
     table = model.tower.table
     if table is None or old is None:
         return Counts(copied=0, new=0 if table is None else table.rows, dropped=0 if old is None else len(old))
-    declared = bundle.features()
+    declared = {feature.name: feature for part in bundle.encoders.features().values() for feature in part}
     sources, targets, weights = [], [], []
 
     def add(hashes: Tensor, feature: str, lookups: int, events: Tensor) -> None:
@@ -218,13 +240,20 @@ def _copy_rows(
         targets.append(lookup_rows(hashes, feature, lookups, table.rows).ravel())
         weights.append((events + 1.0).repeat_interleave(lookups))
 
-    if model.tower.ids and declared["ids"] is not None:
-        add(features.id_hashes[known], ID_FEATURE, declared["ids"]["lookups"], events[known])
-    for name, (hashes, offsets) in features.attributes.items():
-        if name in declared["attributes"]:
-            owner = torch.repeat_interleave(torch.arange(features.size), offsets.diff())
+    of_ids = bundle.features()["ids"]
+    if model.tower.ids and of_ids is not None:
+        add(features.id_hashes[known], ID_FEATURE, of_ids["lookups"], events[known])
+    for name, attribute in features.attributes.items():
+        if declared.get(name) == attribute.feature:
+            owner = torch.repeat_interleave(torch.arange(features.size), attribute.offsets.diff())
             kept = known[owner]
-            add(hashes[kept], name, declared["attributes"][name]["lookups"], events[owner[kept]])
+            add(attribute.hashes[kept], name, declared[name].lookups, events[owner[kept]])
+    if side is not None and model.encoder.side is not None:
+        of_side = model.encoder.side.features
+        values = side.values(of_side)
+        for feature in (*of_side.users, *of_side.context):
+            if declared.get(feature.name) == feature:
+                add(values[feature.name], feature.name, feature.lookups, torch.zeros(len(values[feature.name])))
     if not sources:
         return Counts(copied=0, new=table.rows, dropped=len(old))
     source, target, weight = torch.cat(sources), torch.cat(targets), torch.cat(weights)

@@ -12,7 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+
+from recsys.config import ModelSettings
+from recsys.data.prepare import Dataset
+from recsys.data.sequences import Sequences
+from recsys.data.splits import leave_one_out
+from recsys.data.vocabulary import Vocabulary
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
@@ -213,3 +220,50 @@ def test_ties_in_the_middle(script: Any) -> None:
 def test_raw_vectors_are_cut_and_normalised(script: Any) -> None:
     vectors = script("zero_training").item_vectors(np.array([[3.0, 4.0, 12.0], [0.0, 0.0, 0.0]]), "raw", 2)
     assert vectors.tolist() == [[0, 0], [0.6, 0.8], [0, 0]]
+
+
+def test_a_table_without_collisions_gives_each_item_a_row(script: Any) -> None:
+    module, common = script("multiplexing_retrieval"), script("common")
+    settings = ModelSettings(id_lookups=1, table_rows=40, dimensions=16)
+    model = common.id_model(40, settings)
+    assert len(model.tower.id_rows[1:].unique()) < 40  # hashes collide
+    module.rows_of_their_own(model)
+    assert model.tower.id_rows.flatten().tolist() == [40, *range(40)]
+    vectors = model.item_table()
+    assert not vectors[0].any() and (vectors[1:] == model.tower.table.weight).all()
+
+
+def test_cold_items_leave_the_training_part_and_nothing_else(script: Any) -> None:
+    module = script("multiplexing_retrieval")
+    rng = np.random.default_rng(0)
+    sequences = Sequences(
+        users=pl.Series(range(30)), items=rng.integers(1, 41, 240).astype(np.int32), offsets=np.arange(31) * 8
+    )
+    vocabulary = Vocabulary(pl.Series("item_id", range(40)))
+    whole = Dataset(
+        vocabulary=vocabulary,
+        split=leave_one_out(sequences),
+        catalogue=pl.DataFrame({"item_id": vocabulary.items}),
+        report={},
+        digest="",
+    )
+    fewer = module.without_some(whole, 0.25)
+    hidden = whole.trained_items() & ~fewer.trained_items()
+    assert hidden.sum() == round(0.25 * whole.trained_items().sum())
+    kept = ~np.isin(whole.split.train.items, np.flatnonzero(hidden))
+    assert fewer.split.train.items.tolist() == whole.split.train.items[kept].tolist()
+    assert fewer.split.train.lengths.sum() == kept.sum() and len(fewer.split.train) == 30
+    assert fewer.split.test is whole.split.test and fewer.split.validation is whole.split.validation
+    assert module.without_some(whole, 0.25).split.train.items.tolist() == fewer.split.train.items.tolist()
+
+
+def test_budgets_take_their_share_of_the_memory(script: Any) -> None:
+    module = script("multiplexing_retrieval")
+    rows = {row.name: dict(o.split("=") for o in row.overrides) for row in module.budgets(None, 3000)}
+    assert len(rows) == 1 + len(module.SHARES) * len(module.LOOKUPS)
+    whole = 3000 * 64
+    assert int(rows["without collisions"]["model.table_rows"]) * 64 == whole
+    for name, of in rows.items():
+        if name != "without collisions":
+            share, width = float(name.partition(",")[0]), 64 // int(of["model.id_lookups"])
+            assert int(of["model.table_rows"]) * width == pytest.approx(share * whole)

@@ -10,6 +10,7 @@ from pipelines import cli
 from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.feature_encoders import fit_encoders
 from recsys.feature_report import feature_report
 from recsys.training.fit import build_model, item_features
 
@@ -58,7 +59,8 @@ def test_the_report_tells_of_the_table_that_would_be_trained(config: str) -> Non
     assert 0 < told["table"]["used_share"] < 1
     from recsys.data.prepare import prepare
 
-    features = item_features(prepare(settings, ingest(settings).versions), settings.model, None)
+    dataset = prepare(settings, ingest(settings).versions)
+    features = item_features(dataset, fit_encoders(settings, dataset), None)
     table = build_model(settings, features).tower.table
     assert table is not None
     assert (told["table"]["rows"], told["table"]["width"]) == (table.rows, table.width)

@@ -3,8 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from features.multiplexed import hash_values
-from recsys.models.item_tower import ItemFeatures, ItemTower
+from features.declaration import Feature
+from features.multiplexed import hash_values, lookup_rows
+from recsys.models.item_tower import Attribute, ItemFeatures, ItemTower, module_key
+
+
+def brands(name: str = "brand", **changes: object) -> Attribute:
+    return Attribute(
+        feature=Feature(**({"name": name, "lookups": 2, "kind": "multi"} | changes)),  # type: ignore[arg-type]
+        hashes=torch.from_numpy(hash_values(["a", "a", "b", "b"])),
+        offsets=torch.tensor([0, 0, 1, 3, 4]),
+    )
 
 
 def features(*, attributes: bool = True, text: bool = True, trained: tuple[int, ...] = (1, 2)) -> ItemFeatures:
@@ -14,9 +23,7 @@ def features(*, attributes: bool = True, text: bool = True, trained: tuple[int, 
     return ItemFeatures(
         id_hashes=torch.from_numpy(hash_values([None, "i1", "i2", "i3"])),
         trained=known,
-        attributes={"brand": (torch.from_numpy(hash_values(["a", "a", "b", "b"])), torch.tensor([0, 0, 1, 3, 4]))}
-        if attributes
-        else {},
+        attributes={"brand": brands()} if attributes else {},
         text=torch.nn.functional.normalize(torch.randn(4, 6)) if text else None,
     )
 
@@ -28,7 +35,6 @@ def tower(of: ItemFeatures, **changes: object) -> ItemTower:
         "table_rows": 97,
         "ids": True,
         "id_lookups": 2,
-        "attribute_lookups": 2,
         "id_dropout": 0.0,
     }
     return ItemTower(of, **(arguments | changes))  # type: ignore[arg-type]
@@ -95,3 +101,40 @@ def test_ids_only_never_hides_them() -> None:
 def test_no_channel_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one channel"):
         tower(features(attributes=False, text=False), ids=False)
+
+
+def test_an_attribute_s_look_ups_and_pooling_are_its_own() -> None:
+    of = features(text=False)
+    hashes = brands().hashes
+    one_each = brands("price", kind="numeric", lookups=1)
+    values = {
+        "brand": brands(lookups=4, pooling="sum"),
+        "tags": brands("tags", pooling="attention"),
+        "price": Attribute(feature=one_each.feature, hashes=hashes[:3], offsets=torch.tensor([0, 0, 1, 2, 3])),
+    }
+    of = ItemFeatures(id_hashes=of.id_hashes, trained=of.trained, attributes=values)
+    built = tower(of, ids=False)
+    table = built.table
+    assert table is not None
+    widths = {name: module.in_features for name, module in built.attribute_maps.items()}  # type: ignore[union-attr]
+    assert widths == {"brand": 16, "tags": 8, "price": 4}
+    second = table.single(lookup_rows(hashes[1:3], "brand", 4, 97)).sum(0)
+    tags = table.single(lookup_rows(hashes[1:3], "tags", 2, 97)).mean(0)  # attention begins as the mean
+    price = table.single(lookup_rows(hashes[1:2], "price", 1, 97))[0]
+    expected = sum(
+        built.attribute_maps[name](vector) for name, vector in (("brand", second), ("tags", tags), ("price", price))
+    )
+    assert torch.allclose(built()[2], expected, atol=1e-6)  # type: ignore[arg-type]
+    some = built(torch.tensor([3, 2]))
+    assert torch.allclose(some, built()[[3, 2]], atol=1e-6)
+    assert built.attribute_queries["tags"].shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["type", "specs.color", "training", "keys", "Größe in cm"])
+def test_an_attribute_may_be_called_as_it_likes(name: str) -> None:
+    plain = features()
+    of = ItemFeatures(id_hashes=plain.id_hashes, trained=plain.trained, attributes={name: brands(name)})
+    built = tower(of)
+    assert built().shape == (4, 8)
+    assert f"attribute_maps.{module_key(name)}.weight" in built.state_dict()
+    assert (module_key(name) == name) == (name == "Größe in cm")

@@ -5,36 +5,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from features.multiplexed import MISSING, hash_values
+from features.declaration import Feature
 from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, parse_settings
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
-from recsys.models.item_tower import ItemFeatures
+from recsys.models.item_tower import Attribute, ItemFeatures
+from recsys.models.side import SideFeatures
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import fit, hash_lists, table_rows
-
-
-def test_lists_become_hashes_and_a_missing_value_is_one() -> None:
-    hashes, offsets = hash_lists(pl.Series([["a", "b"], [], ["b"]], dtype=pl.List(pl.String)))
-    assert hashes.tolist() == hash_values(["a", "b", None, "b"]).tolist()
-    assert hashes[2] == hash_values([MISSING])[0]
-    assert offsets.tolist() == [0, 0, 2, 3, 4]  # row 0 is padding: an empty bag
+from recsys.training.fit import fit, table_rows
 
 
 def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
     of = ItemFeatures(
         id_hashes=torch.arange(101),
         trained=torch.ones(101, dtype=torch.bool),
-        attributes={"brand": (torch.tensor([1, 1, 2]), torch.zeros(102, dtype=torch.int64))},
+        attributes={
+            "brand": Attribute(
+                feature=Feature(name="brand", lookups=4, kind="multi"),
+                hashes=torch.tensor([1, 1, 2]),
+                offsets=torch.zeros(102, dtype=torch.int64),
+            )
+        },
     )
-    assert table_rows(of, ModelSettings(id_lookups=2, attribute_lookups=4)) == 101 * 2 + 2 * 4
-    assert table_rows(of, ModelSettings(ids=False, attribute_lookups=4)) == 16  # never tiny
+    assert table_rows(of, ModelSettings(id_lookups=2)) == 101 * 2 + 2 * 4
+    assert table_rows(of, ModelSettings(id_lookups=2), SideFeatures(rows=7)) == 101 * 2 + 2 * 4 + 7
+    assert table_rows(of, ModelSettings(ids=False)) == 16  # never tiny
 
 
 def write_data(folder: Path) -> None:

@@ -59,8 +59,8 @@ def dataset(sequences: Sequences) -> Any:
     return SimpleNamespace(split=leave_one_out(sequences), vocabulary=SimpleNamespace(size=V), catalogue=titles)
 
 
-def noise(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(5).standard_normal((len(offsets) - 1, D)).astype(np.float32)
+def noise(of: Sequences) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((len(of), D)).astype(np.float32)
 
 
 VECTORS = np.random.default_rng(6).standard_normal((V + 1, D)).astype(np.float32) * (np.arange(V + 1) > 0)[:, None]
@@ -87,8 +87,8 @@ def test_a_model_that_knows_the_answer_serves_alone() -> None:
     vectors[0] = 0
     answers = {"validation": data.split.validation, "test": data.split.test}
 
-    def knows(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        held_out = next(part for part in answers.values() if len(part.histories.items) == len(items))
+    def knows(of: Sequences) -> np.ndarray:
+        held_out = next(part for part in answers.values() if len(part.histories.items) == len(of.items))
         return 20 * vectors[held_out.targets]
 
     blended, report = fit_blend(settings(), data, knows, vectors, ALLOWED)
@@ -137,7 +137,7 @@ def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.M
     assert blended is not None and report is not None
     test = data.split.test
     histories = test.histories
-    queries = noise(histories.items, histories.offsets)
+    queries = noise(histories)
     scores = blend_scores(build_index(VECTORS, ALLOWED), queries, blended, histories, n=20)(0, len(test))
     own = scores[np.arange(len(test)), test.targets][:, None]
     ranks = 1 + (scores > own).sum(axis=1)

@@ -16,12 +16,13 @@ from recsys.training.objectives import Task, make_task
 ITEMS = 30
 
 
-def model() -> Bert4Rec:
+def model(objective: str = "cloze") -> Bert4Rec:
     torch.manual_seed(0)
     features = ItemFeatures(
         id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=torch.ones(ITEMS + 1, dtype=torch.bool)
     )
-    built = Bert4Rec(features, ModelSettings(dimensions=16, max_length=8, dropout=0, id_dropout=0), table_rows=128)
+    settings = {"dimensions": 16, "max_length": 8, "dropout": 0, "id_dropout": 0, "objective": objective}
+    built = Bert4Rec(features, ModelSettings(**settings), table_rows=128)  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -72,7 +73,7 @@ def test_weights_weigh_the_loss_and_its_gradients() -> None:
 
 @pytest.mark.parametrize("objective", ["cloze", "next-item"])
 def test_the_mean_is_over_labels(objective: str) -> None:
-    built = model()
+    built = model(objective)
     task = make_task(batch(), np.random.default_rng(0), TrainSettings(), objective)
     scores = built(torch.from_numpy(task.tokens), None if task.wanted is None else torch.from_numpy(task.wanted))
     labels = torch.from_numpy(task.labels)
@@ -157,3 +158,35 @@ def test_sampled_losses_fall(loss: str, objective: str) -> None:
         optimizer.step()
         seen.append(float(value.detach()))
     assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "gbce"])
+def test_items_without_training_compete_or_are_left_out(loss: str) -> None:
+    """Left out, nothing that is theirs alone is moved, and the others' loss is what it is without them."""
+    task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
+    moved = {}
+    for cold_negatives in (True, False):
+        built = model()
+        built.tower.trained[20:] = False
+        settings = TrainSettings(precision="fp32", loss=loss, negatives=40, cold_negatives=cold_negatives)  # type: ignore[arg-type]
+        value = task_loss(built, task, settings, np.random.default_rng(0))
+        value.backward()
+        gradient = built.output_bias.grad
+        assert gradient is not None and torch.isfinite(gradient).all() and gradient[1:20].any()
+        moved[cold_negatives] = bool(gradient[20:].any())
+        if loss == "full" and not cold_negatives:
+            scores = built(torch.from_numpy(task.tokens), torch.from_numpy(task.wanted))[..., :20]  # type: ignore[arg-type]
+            labels = torch.from_numpy(task.labels)
+            assert torch.allclose(value, functional.cross_entropy(scores[labels > 0], labels[labels > 0]), atol=1e-5)
+    assert moved == {True: True, False: False}
+
+
+def test_a_history_whose_negatives_are_all_cold_has_a_gradient() -> None:
+    built = model()
+    built.tower.trained[10:] = False
+    task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
+    settings = TrainSettings(precision="fp32", loss="sampled", negatives=1, cold_negatives=False)
+    for seed in range(10):
+        built.zero_grad()
+        task_loss(built, task, settings, np.random.default_rng(seed)).backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in built.parameters())

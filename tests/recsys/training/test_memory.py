@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from features.declaration import Feature
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
 from recsys.models.bert4rec import Bert4Rec
-from recsys.models.item_tower import ItemFeatures
+from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.training.fit import table_rows
 from recsys.training.loop import train
 from recsys.training.memory import GIB, Sizes, check_memory, free_memory, predict
@@ -56,7 +57,11 @@ def measure(
     attributes = {}
     if values:
         hashes = rng.integers(0, 2**62, values)[rng.integers(0, values, items)]
-        attributes["kind"] = (torch.from_numpy(hashes), torch.arange(-1, items + 1).clamp(min=0))
+        attributes["kind"] = Attribute(
+            feature=Feature(name="kind", lookups=model_settings.attribute_lookups, kind="multi"),
+            hashes=torch.from_numpy(hashes),
+            offsets=torch.arange(-1, items + 1).clamp(min=0),
+        )
     features = ItemFeatures(
         id_hashes=torch.from_numpy(rng.integers(0, 2**62, items + 1)),
         trained=torch.ones(items + 1, dtype=torch.bool),

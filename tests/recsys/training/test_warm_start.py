@@ -19,6 +19,7 @@ from recsys.config import Settings, parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
+from recsys.feature_encoders import fit_encoders
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.training import fit as fitting
@@ -92,11 +93,12 @@ def today(
     write_day(folder, items, seed=1)
     settings = settings_of(folder, **more)
     dataset = prepare(settings, ingest(settings).versions)
-    features = item_features(dataset, settings.model, item_text(settings, dataset, previous))
-    model = build_model(settings, features, previous)
-    started = start_from(
-        previous, model, features, settings, np.bincount(dataset.split.train.items, minlength=features.size)
-    )
+    encoders = fit_encoders(settings, dataset, previous.encoders)
+    features = item_features(dataset, encoders, item_text(settings, dataset, previous))
+    train = dataset.split.train
+    model = build_model(settings, features, previous, encoders.side_features(train))
+    events = np.bincount(train.items, minlength=features.size)
+    started = start_from(previous, model, features, settings, events, encoders.side(train))
     return model, features, dataset, started
 
 
