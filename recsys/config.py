@@ -159,6 +159,14 @@ class ModelSettings(_Section):
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the categorical attributes, where the catalogue has them
     text: bool = True  # channel: the text vector, where the catalogue has text
+    # how a text vector becomes part of the item's: a linear map from nothing, or, beginning as the identity, a linear
+    # map, one with a perceptron beside it, or one with a gated mixture of linear maps
+    text_adapter: Literal["linear", "identity", "mlp", "experts"] = "linear"
+    experts: int = Field(default=4, ge=1)  # linear maps of the mixture
+    # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
+    # what to add; with a text adapter that begins as the identity, training starts from the text recommender
+    recency_mean: bool = False
+    item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
     attribute_lookups: int = Field(default=2, ge=1, le=8)
     table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
@@ -174,13 +182,16 @@ class ModelSettings(_Section):
             raise ValueError(f"heads need an even width; {self.dimensions} / {self.heads} is odd")
         if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
             raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
+        if self.recency_mean and (self.objective != "next-item" or self.temperature is None):
+            raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
         return self
 
 
 class TrainSettings(_Section):
-    """Cloze training."""
+    """Training of the sequence encoder."""
 
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=100, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
+    users: float = Field(default=1.0, gt=0, le=1)  # share of the training users, drawn by the seed, that model and blend know
     batch_size: int = Field(default=64, ge=1)  # (histories) small logs need many small steps: 16 for hundreds of users
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)

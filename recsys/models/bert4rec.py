@@ -21,6 +21,7 @@ from torch.nn import functional
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
+from recsys.models.recency import RecencySum
 from recsys.models.transformer import Transformer
 
 PADDING = 0
@@ -43,9 +44,11 @@ class Bert4Rec(nn.Module):
             id_lookups=settings.id_lookups,
             attribute_lookups=settings.attribute_lookups,
             id_dropout=settings.id_dropout,
+            text_adapter=settings.text_adapter,
+            experts=settings.experts,
         )
         self.encoder = SequenceEncoder(settings)
-        self.output_bias = nn.Parameter(torch.zeros(features.size))
+        self.output_bias = nn.Parameter(torch.zeros(features.size), requires_grad=settings.item_bias)
         self.unit_vectors = settings.temperature is not None
         self.objective = settings.objective
 
@@ -97,6 +100,9 @@ class SequenceEncoder(nn.Module):
         self.transformer = Transformer(settings)
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
+        self.recency = RecencySum(settings.max_length) if settings.recency_mean else None
+        # how much of the encoder's output is added to the mean, by dimension
+        self.added = nn.Parameter(torch.zeros(D)) if settings.recency_mean else None
 
     def queries(self, tokens: Tensor, table: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Query vectors of wanted positions.
@@ -118,6 +124,9 @@ class SequenceEncoder(nn.Module):
         embedded = functional.embedding(tokens.clamp(min=PADDING), table)
         embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
         states = self.head(self.transformer(embedded, tokens != PADDING, wanted))
+        if self.recency is not None and self.added is not None:
+            mean = functional.normalize(self.recency(embedded, wanted), dim=-1)
+            states = mean + self.added.to(states.dtype) * states
         if self.temperature is None:
             return states
         return functional.normalize(states, dim=-1) / self.temperature

@@ -1,7 +1,7 @@
 """The item tower: an item's vector as the sum of channels that can each be switched off.
 
 Id and categorical attributes are look-ups in one multiplexed table (features/multiplexed.py); the text vector comes
-frozen and whitened and passes one linear map. Hiding the id of some items in training teaches the other channels to
+frozen and whitened and passes one map, linear by default. Hiding the id of some items in training teaches the other channels to
 stand alone, so an item nobody has seen gets a useful vector.
 
 Shapes: V items (row 0 is padding), D width, E width of the text vectors, C look-ups.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from features.multiplexed import MultiplexedTable, lookup_rows
+from recsys.models.text_adapter import TextAdapter
 
 ID_FEATURE = "item_id"
 
@@ -65,6 +66,8 @@ class ItemTower(nn.Module):
         Look-ups of every attribute.
     id_dropout
         Share of items whose id channel is hidden in a training step.
+    text_adapter, experts
+        What maps the text vector: "linear", or a kind of `TextAdapter` with so many experts.
 
     Raises
     ------
@@ -86,6 +89,8 @@ class ItemTower(nn.Module):
         id_lookups: int,
         attribute_lookups: int,
         id_dropout: float,
+        text_adapter: str = "linear",
+        experts: int = 4,
     ) -> None:
         super().__init__()
         if not (ids or features.attributes or features.text is not None):
@@ -102,10 +107,14 @@ class ItemTower(nn.Module):
             self._buffer(f"rows_of_{name}", lookup_rows(hashes, name, attribute_lookups, table_rows))
             self._buffer(f"offsets_of_{name}", offsets)
             self.attribute_maps[name] = nn.Linear(width * attribute_lookups, dimensions, bias=False)
-        self.text_map: nn.Linear | None = None
+        self.text_map: nn.Linear | TextAdapter | None = None
         if features.text is not None:
             self._buffer("text", features.text)
-            self.text_map = nn.Linear(features.text.shape[1], dimensions, bias=False)
+            inputs = features.text.shape[1]
+            if text_adapter == "linear":
+                self.text_map = nn.Linear(inputs, dimensions, bias=False)
+            else:
+                self.text_map = TextAdapter(inputs, dimensions, text_adapter, experts)
         for linear in (*self.attribute_maps.values(), self.text_map):
             if isinstance(linear, nn.Linear):
                 nn.init.normal_(linear.weight, std=0.02)

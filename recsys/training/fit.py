@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def fit(
         The data do not allow the training that the settings ask for.
     """
     began = time.perf_counter()
-    dataset = prepare(settings, versions)
+    dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
     previous, reason = earlier_bundle(settings)
     wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
     text = item_text(settings, dataset, previous) if wants_text else None
@@ -126,7 +126,8 @@ def fit(
             started = warm.report()
             say(str(warm))
         planned = settings if previous is None else after_warm_start(settings)
-        outcome = train_model(model, planned, dataset, on_epoch, checkpoints, on_resume)
+        if planned.train.epochs:
+            outcome = train_model(model, planned, dataset, on_epoch, checkpoints, on_resume)
         weights = dict(model.state_dict())
         declared = _describe(settings, model, text)
         vectors, allowed = model.item_vectors()
@@ -172,6 +173,19 @@ def fit(
         warm_start=started,
         blend=blend,
     )
+
+
+def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data set with a share of its training users, at least one, drawn by the seed; all of the held-out ones.
+
+    A smaller share is a part of a larger one.
+    """
+    if share == 1:
+        return dataset
+    train = dataset.split.train
+    drawn = np.random.default_rng((seed, 0)).permutation(len(train))
+    kept = train.select(np.sort(drawn[: max(1, round(share * len(train)))]))
+    return replace(dataset, split=replace(dataset.split, train=kept))
 
 
 def _checkpoints(

@@ -26,8 +26,9 @@ from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 
 PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
-MAY_DIFFER: Final = {"dropout", "id_dropout", "table_rows", "ids", "attributes", "text"}  # of model; the rest is fixed
-_TABLE, _BIAS, _TEXT = "tower.table.weight", "output_bias", "tower.text_map.weight"
+# of model; the rest is fixed
+MAY_DIFFER: Final = {"dropout", "id_dropout", "table_rows", "ids", "attributes", "text", "item_bias"}
+_TABLE, _BIAS, _TEXT = "tower.table.weight", "output_bias", "tower.text_map."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +119,16 @@ def _check_architecture(model: ModelSettings, bundle: Bundle) -> None:
 
 
 def same_text(bundle: Bundle, settings: Settings) -> bool:
-    """Whether sentences and encoder are the bundle's, so that its whitening gives its items the vectors they had."""
+    """Whether sentences and encoder are the bundle's, so that its whitening gives its items the vectors they had.
+
+    An adapter that begins as the identity is made to pass from one catalogue to another: there the encoder must be the
+    same, and the sentences may be made of other attributes.
+    """
     declared = bundle.features()["text"]
     return (
         declared is not None
         and settings.items is not None
-        and tuple(declared["attributes"]) == settings.items.text
+        and (settings.model.text_adapter != "linear" or tuple(declared["attributes"]) == settings.items.text)
         and bundle.settings.text.model_copy(update={"batch_size": settings.text.batch_size}) == settings.text
     )
 
@@ -170,7 +175,7 @@ def start_from(
             tensor[known] = old[name][codes[codes > 0]]
         elif name == _TABLE:
             continue
-        elif name in old and old[name].shape == tensor.shape and (name != _TEXT or text_kept):
+        elif name in old and old[name].shape == tensor.shape and (text_kept or not name.startswith(_TEXT)):
             tensor.copy_(old[name])
         else:
             fresh.append(name)
