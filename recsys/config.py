@@ -191,7 +191,9 @@ class TrainSettings(_Section):
     """Training of the sequence encoder."""
 
     epochs: int = Field(default=100, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
-    users: float = Field(default=1.0, gt=0, le=1)  # share of the training users, drawn by the seed, that model and blend know
+    users: float = Field(
+        default=1.0, gt=0, le=1
+    )  # share of the training users, drawn by the seed, that model and blend know
     batch_size: int = Field(default=64, ge=1)  # (histories) small logs need many small steps: 16 for hundreds of users
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -204,6 +206,9 @@ class TrainSettings(_Section):
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
+    # full: the other items of a history are no wrong answers. Between cosines they are the nearest ones, and
+    # unlearning that is most of a training without it
+    spare_seen: bool = False
     negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
@@ -276,6 +281,8 @@ class BlendSettings(_Section):
     kind: Literal["auto", "always", "none"] = "auto"  # auto: where it beats the model alone on validation users
     candidates: int = Field(default=200, ge=10)  # that each source proposes for a user
     text: bool = True  # the catalogue's text is a source, where it has any, also if the model reads none
+    # who followed whom, who came along and what sells are sources; False: text alone, and what the history holds
+    counts: bool = True
 
 
 class RetrieveSettings(_Section):

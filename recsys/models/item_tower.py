@@ -1,8 +1,8 @@
 """The item tower: an item's vector as the sum of channels that can each be switched off.
 
 Id and categorical attributes are look-ups in one multiplexed table (features/multiplexed.py); the text vector comes
-frozen and whitened and passes one map, linear by default. Hiding the id of some items in training teaches the other channels to
-stand alone, so an item nobody has seen gets a useful vector.
+frozen and whitened and passes one map, linear by default. Hiding the id of some items in training teaches the other
+channels to stand alone, so an item nobody has seen gets a useful vector.
 
 Shapes: V items (row 0 is padding), D width, E width of the text vectors, C look-ups.
 """

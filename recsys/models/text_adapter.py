@@ -56,5 +56,7 @@ class TextAdapter(nn.Module):
             added = self.narrow(functional.gelu(self.widen(text * text.shape[1] ** 0.5)))
         else:
             shares = torch.softmax(self.gate(text * text.shape[1] ** 0.5), dim=-1)  # [V, X]
-            added = torch.einsum("vx,vxd->vd", shares, torch.einsum("vxe,xde->vxd", text[:, None] - self.shifts, self.maps))
+            added = torch.zeros_like(mapped)
+            for share, shift, of_expert in zip(shares.unbind(1), self.shifts, self.maps, strict=True):
+                added = added + share[:, None] * functional.linear(text - shift, of_expert)
         return mapped + added * (text != 0).any(-1, keepdim=True)
