@@ -213,7 +213,8 @@ class TrainSettings(_Section):
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
-    # where weights come from: a bundle's folder, or "previous", the newest bundle of this name; None: from nothing
+    # where weights come from: a bundle's folder (or without its hash the newest), or "previous", the newest bundle of
+    # this name; None: from nothing
     warm_start: str | None = None
     warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
 

@@ -39,6 +39,7 @@ def test_the_promised_configurations_are_there() -> None:
         "scientific-recformer",
         "scientific-sequence",
         "scientific-text",
+        "sequence-pretrain",
     }
 
 

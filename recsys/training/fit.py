@@ -129,7 +129,7 @@ def fit(
         if planned.train.epochs:
             outcome = train_model(model, planned, dataset, on_epoch, checkpoints, on_resume)
         weights = dict(model.state_dict())
-        declared = _describe(settings, model, text)
+        declared = describe(settings, model, text)
         vectors, allowed = model.item_vectors()
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
@@ -335,7 +335,7 @@ def validation_metrics(
     return accuracy(ranking.ranks, (10,), part="val")
 
 
-def _describe(settings: Settings, model: Bert4Rec, text: TextItems | None) -> dict[str, Any]:
+def describe(settings: Settings, model: Bert4Rec, text: TextItems | None) -> dict[str, Any]:
     """The declaration of the tower's features, for `features.json`."""
     tower = model.tower
     return {

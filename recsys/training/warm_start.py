@@ -92,7 +92,7 @@ def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
     if asked is None or settings.model.kind != "bert4rec":  # the others have no weights, or begin in their own way
         return None, None
     try:
-        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else Path(asked)
+        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else _newest(Path(asked))
         bundle = read_bundle(path)
     except InputError as error:
         if asked != PREVIOUS:
@@ -100,6 +100,13 @@ def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
         return None, str(error)
     _check_architecture(settings.model, bundle)
     return bundle, None
+
+
+def _newest(folder: Path) -> Path:
+    """The folder itself, or where it is a bundle's without its hash the one that was published last."""
+    if folder.is_dir() or not folder.with_name(f"{folder.name}.latest.json").is_file():
+        return folder
+    return latest_bundle(folder.parent.parent, folder.name)
 
 
 def _check_architecture(model: ModelSettings, bundle: Bundle) -> None:
