@@ -172,11 +172,9 @@ class Shop:
 
 
 def overrides_of(row: Row, seed: int, start: str | None, quick: bool) -> list[str]:
-    """What a row sets."""
+    """What a row sets; of two values for one setting the later one counts."""
     started = [f"{row.starts}={start}"] if row.starts is not None else []
-    asked = [own for own in QUICK if "users" not in own or not any("train.users" in other for other in row.overrides)]
-    short = [own for own in asked if own.partition("=")[0] not in {other.partition("=")[0] for other in row.overrides}]
-    return [*row.overrides, *started, f"seed={seed}", *(short if quick else [])]
+    return [*(QUICK if quick else ()), *row.overrides, *started, f"seed={seed}"]
 
 
 def figures_of(shop: Shop, given: Any) -> dict[str, Any]:
