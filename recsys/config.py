@@ -206,9 +206,6 @@ class TrainSettings(_Section):
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
-    # full: the other items of a history are no wrong answers. Between cosines they are the nearest ones, and
-    # unlearning that is most of a training without it
-    spare_seen: bool = False
     negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively

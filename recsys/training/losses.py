@@ -48,8 +48,7 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
         queries = model.encoder.queries(torch.from_numpy(task.tokens), table, wanted)[asked]  # [P, D]
-        spared = spared_items(task) if settings.spare_seen else None
-        return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights, spared)
+        return full_cross_entropy(queries, table, model.item_bias(), labels[asked], weights)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
@@ -71,14 +70,6 @@ def task_loss(model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.rand
     else:
         losses = gbce(positive[asked], scores[asked], len(model.output_bias) - 1, settings.calibration)
     return losses.mean() if weights is None else losses @ weights / weights.sum()
-
-
-def spared_items(task: Task) -> Tensor:
-    """int64 [P, L + Q]: for each label the other items of its window, before and after it; 0 where there is none."""
-    window = np.concatenate([np.maximum(task.tokens, PADDING), task.labels], axis=1)  # [B, L + Q]
-    rows, places = np.nonzero(task.labels)
-    own = window[rows]
-    return torch.from_numpy(np.where(own == task.labels[rows, places][:, None], PADDING, own))
 
 
 def draw_negatives(task: Task, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -103,12 +94,7 @@ def draw_negatives(task: Task, count: int, size: int, rng: np.random.Generator) 
 
 
 def full_cross_entropy(
-    queries: Tensor,
-    table: Tensor,
-    bias: Tensor,
-    labels: Tensor,
-    weights: Tensor | None = None,
-    spared: Tensor | None = None,
+    queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, weights: Tensor | None = None
 ) -> Tensor:
     """Weighted mean of -log softmax(queries @ table.T + bias)[label], a float32 scalar.
 
@@ -124,11 +110,9 @@ def full_cross_entropy(
         int64 [P].
     weights
         float32 [P]; None: all alike.
-    spared
-        int64 [P, S] codes that a label is not compared with; 0, padding, never is. None: with all.
     """
     share = torch.full((len(labels),), 1 / len(labels)) if weights is None else weights / weights.sum()
-    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device), spared)
+    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device))
     return loss
 
 
@@ -136,15 +120,7 @@ class _FullCrossEntropy(torch.autograd.Function):
     """Chunks of queries: scores, softmax and both gradients while the chunk is in the cache, then forgotten."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        table: Tensor,
-        bias: Tensor,
-        labels: Tensor,
-        share: Tensor,
-        spared: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, share: Tensor) -> Tensor:
         rows = max(ROWS_AT_LEAST, SCORES_AT_ONCE // len(table))
         added = bias.to(queries.dtype)
         by_query = torch.empty_like(queries)
@@ -156,10 +132,7 @@ class _FullCrossEntropy(torch.autograd.Function):
             q, label = queries[chunk], labels[chunk]
             # shares are about 1 / P: scaled so that products do not lose small ones
             weight = (share[chunk, None] * len(queries)).to(q.dtype)
-            scores = torch.addmm(added, q, table.T)
-            if spared is not None:
-                scores.scatter_(1, spared[chunk], -torch.inf)
-            p = torch.softmax(scores, dim=-1)
+            p = torch.softmax(torch.addmm(added, q, table.T), dim=-1)
             flat, own = p.view(-1), label + p.shape[1] * torch.arange(len(q), device=q.device)
             total -= flat[own].float().clamp_min(torch.finfo(torch.float32).tiny).log() @ share[chunk]
             flat[own] -= 1  # p is now the gradient by the scores; scatter_ would copy the whole chunk three times
@@ -171,11 +144,10 @@ class _FullCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         by_query, by_table, by_bias = ctx.saved_tensors
         scale = gradient / ctx.count
-        of_table = (by_table * scale).to(by_query.dtype)
-        return by_query * scale.to(by_query.dtype), of_table, by_bias * scale, None, None, None
+        return by_query * scale.to(by_query.dtype), (by_table * scale).to(by_query.dtype), by_bias * scale, None, None
 
 
 def sampled_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:

@@ -157,33 +157,3 @@ def test_sampled_losses_fall(loss: str, objective: str) -> None:
         optimizer.step()
         seen.append(float(value.detach()))
     assert np.mean(seen[-5:]) < 0.5 * np.mean(seen[:5])
-
-
-def test_spared_items_are_no_wrong_answers() -> None:
-    torch.manual_seed(0)
-    parts = torch.randn(3, 8), torch.randn(20, 8), torch.zeros(20)
-    parts[2][0] = -torch.inf
-    labels, spared = torch.tensor([4, 9, 1]), torch.tensor([[0, 7, 7], [1, 2, 0], [0, 0, 0]])
-    ours = [part.clone().requires_grad_() for part in parts]
-    loss = full_cross_entropy(*ours, labels, None, spared)
-    expected = []
-    for row, own in enumerate(spared.tolist()):
-        kept = [code for code in range(1, 20) if code not in own]
-        scores = (parts[0][row] @ parts[1].T)[kept]
-        expected.append(functional.cross_entropy(scores[None], torch.tensor([kept.index(int(labels[row]))])))
-    assert torch.allclose(loss, torch.stack(expected).mean(), atol=1e-5)
-    loss.backward()
-    assert all(part.grad is not None and torch.isfinite(part.grad).all() for part in ours)
-
-
-def test_the_other_items_of_the_window_are_spared() -> None:
-    task = Task(tokens=np.array([[0, 3, 5], [4, 6, 4]]), wanted=None, labels=np.array([[0, 5, 9], [6, 4, 8]]))
-    found = [set(row) - {0} for row in losses.spared_items(task).tolist()]
-    assert found == [{3, 9}, {3, 5}, {4, 8}, {6, 8}, {4, 6}]
-    settings = TrainSettings(spare_seen=True, precision="fp32")
-    built, rng = model(), np.random.default_rng(0)
-    asked = make_task(batch(), rng, settings, "cloze")
-    with torch.no_grad():
-        spared = float(task_loss(built, asked, settings, rng))
-        everything = float(task_loss(built, asked, settings.model_copy(update={"spare_seen": False}), rng))
-    assert spared < everything
