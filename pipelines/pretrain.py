@@ -18,6 +18,7 @@ from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.data.ingest import ingest
 from recsys.data.warehouse import TableVersions, current_versions
+from recsys.errors import InputError
 from recsys.pretrain_settings import PretrainSettings, load_pretrain_settings
 from recsys.represent import represent
 
@@ -34,11 +35,10 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
     with step_run(settings, "pretrain") as (store, run_id):
 
         def on_look(entry: dict[str, Any]) -> None:
-            step = int(entry["epoch" if "epoch" in entry else "step"])
+            counted = "step" if "step" in entry else "epoch"
+            step = int(entry[counted])
             metrics = {
-                name if "/" in name else f"pretrain/{name}": value
-                for name, value in entry.items()
-                if name not in ("step", "epoch")
+                name if "/" in name else f"pretrain/{name}": value for name, value in entry.items() if name != counted
             }
             try:
                 tracking.log_metrics(store, run_id, metrics, step=step)
@@ -61,7 +61,15 @@ pretrain_task = compute_task(pretrain)
 
 
 def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[str, Any]:
-    """Read every catalogue into its warehouse, and pre-train on them."""
+    """Read every catalogue into its warehouse, and pre-train on them.
+
+    Raises
+    ------
+    InputError
+        Several processes are to pre-train a sequence model, which one does alone.
+    """
+    if settings.model is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("A sequence model over texts is pre-trained by one process; start it without torchrun.")
     with together():
         if rank() == 0:
             with runs.locked(settings.warehouse):
