@@ -202,7 +202,8 @@ def pretrain(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Pre-train a Recformer on several catalogues, for `recformer.init`; goes on from its last checkpoint if killed.
+    """Pre-train on several catalogues: a Recformer for `recformer.init`, or a text-only sequence model for
+    `train.warm_start`; goes on from its last checkpoint if killed.
 
     Example: [bold]recsys pretrain configs/recformer-pretrain.toml[/]
     """

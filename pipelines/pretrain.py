@@ -18,12 +18,15 @@ from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.data.ingest import ingest
 from recsys.data.warehouse import TableVersions, current_versions
+from recsys.errors import InputError
 from recsys.pretrain_settings import PretrainSettings, load_pretrain_settings
+from recsys.represent import represent
 
 
 def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, Any]:
     """Pre-train on the tables; losses and the held-out catalogues' accuracy go to MLflow as they come."""
     from recsys.training.pretrain import pretrain_on
+    from recsys.training.pretrain_sequence import pretrain_sequence
 
     looking = watch()
     known = {name: TableVersions(**version) for name, version in versions.items()}
@@ -32,9 +35,10 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
     with step_run(settings, "pretrain") as (store, run_id):
 
         def on_look(entry: dict[str, Any]) -> None:
-            step = int(entry["step"])
+            counted = "step" if "step" in entry else "epoch"
+            step = int(entry[counted])
             metrics = {
-                name if "/" in name else f"pretrain/{name}": value for name, value in entry.items() if name != "step"
+                name if "/" in name else f"pretrain/{name}": value for name, value in entry.items() if name != counted
             }
             try:
                 tracking.log_metrics(store, run_id, metrics, step=step)
@@ -42,9 +46,12 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
                 looking.warn(f"MLflow did not take the metrics of step {step} ({type(error).__name__}).")
             shown = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items() if "loss" in name]
             shown += [f"accuracy {value:.4f}" for name, value in metrics.items() if "accuracy" in name]
-            looking.advance(step, settings.train.steps, ", ".join(shown))
+            shown += [f"{name} {value:.4f}" for name, value in metrics.items() if name == "val/ndcg_at_10"]
+            looking.advance(step, steps, ", ".join(shown))
 
-        report: dict[str, Any] = plain(pretrain_on(settings, known, on_look, looking.say))
+        steps = settings.train.steps if settings.model is None else settings.sequence.epochs
+        learn = pretrain_on if settings.model is None else pretrain_sequence
+        report: dict[str, Any] = plain(learn(settings, known, on_look, looking.say))
         counts = {f"pretrain/{name}": report[name] for name in ("steps", "best_step", "parameters", "seconds")}
         tracking.log_metrics(store, run_id, counts)
     return {**report, "mlflow_run": run_id}
@@ -54,13 +61,24 @@ pretrain_task = compute_task(pretrain)
 
 
 def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[str, Any]:
-    """Read every catalogue into its warehouse, and pre-train on them."""
+    """Read every catalogue into its warehouse, and pre-train on them.
+
+    Raises
+    ------
+    InputError
+        Several processes are to pre-train a sequence model, which one does alone.
+    """
+    if settings.model is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("A sequence model over texts is pre-trained by one process; start it without torchrun.")
     with together():
         if rank() == 0:
             with runs.locked(settings.warehouse):
                 for number, name in enumerate(settings.catalogues):
                     watch().advance(number, len(settings.catalogues), f"reading {name}")
-                    ingest(settings.catalogue(name))
+                    of = settings.catalogue(name)
+                    read = ingest(of)
+                    if settings.model is not None:
+                        represent(of, read.versions)
                 everybody()
                 return run(pretrain_task, settings, _versions(settings))
         everybody()

@@ -259,6 +259,14 @@ class ModelSettings(_Section):
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the attributes that [items] declares
     text: bool = True  # channel: the text vector, where the catalogue has text
+    # how a text vector becomes part of the item's: a linear map from nothing, or, beginning as the identity, a linear
+    # map, one with a perceptron beside it, or one with a gated mixture of linear maps
+    text_adapter: Literal["linear", "identity", "mlp", "experts"] = "linear"
+    experts: int = Field(default=4, ge=1)  # linear maps of the mixture
+    # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
+    # what to add; with a text adapter that begins as the identity, training starts from the text recommender
+    recency_mean: bool = False
+    item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
     attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many
     user_attributes: bool = True  # the attributes that [users] declares, beside every event of the history
@@ -284,13 +292,18 @@ class ModelSettings(_Section):
             raise ValueError(f"heads need an even width; {self.dimensions} / {self.heads} is odd")
         if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
             raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
+        if self.recency_mean and (self.objective != "next-item" or self.temperature is None):
+            raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
         return self
 
 
 class TrainSettings(_Section):
-    """Cloze training."""
+    """Training of the sequence encoder."""
 
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=100, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
+    users: float = Field(
+        default=1.0, gt=0, le=1
+    )  # share of the training users, drawn by the seed, that model and blend know
     batch_size: int = Field(default=64, ge=1)  # (histories) small logs need many small steps: 16 for hundreds of users
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -310,7 +323,8 @@ class TrainSettings(_Section):
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
-    # where weights come from: a bundle's folder, or "previous", the newest bundle of this name; None: from nothing
+    # where weights come from: a bundle's folder (or without its hash the newest), or "previous", the newest bundle of
+    # this name; None: from nothing
     warm_start: str | None = None
     warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
 
@@ -378,6 +392,8 @@ class BlendSettings(_Section):
     kind: Literal["auto", "always", "none"] = "auto"  # auto: where it beats the model alone on validation users
     candidates: int = Field(default=200, ge=10)  # that each source proposes for a user
     text: bool = True  # the catalogue's text is a source, where it has any, also if the model reads none
+    # who followed whom, who came along and what sells are sources; False: text alone, and what the history holds
+    counts: bool = True
 
 
 class RetrieveSettings(_Section):

@@ -1,4 +1,4 @@
-"""Settings of `recsys pretrain`: several catalogues with their logs, and one Recformer."""
+"""Settings of `recsys pretrain`: several catalogues with their logs, and one Recformer or text-only sequence model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from recsys.config import (
     FilterSettings,
     InteractionSettings,
     ItemSettings,
+    ModelSettings,
     RecformerSettings,
     RunSettings,
     Settings,
     Share,
+    TextSettings,
+    TrainSettings,
     parse_tree,
     read_tree,
 )
@@ -67,12 +70,33 @@ class PretrainSettings(RunSettings):
 
     catalogues: dict[str, CatalogueSettings] = Field(min_length=1)
     recformer: RecformerSettings = RecformerSettings()
-    train: PretrainTrainSettings = PretrainTrainSettings()
+    train: PretrainTrainSettings = PretrainTrainSettings()  # of a Recformer
+    # a sequence model over text vectors instead of a Recformer; the next two sections are for it
+    model: ModelSettings | None = None
+    text: TextSettings = TextSettings()
+    sequence: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
     def _something_is_learnt_from(self) -> Self:
         if all(catalogue.held_out for catalogue in self.catalogues.values()):
             raise ValueError("every catalogue is held_out; leave at least one to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_belongs_to_an_item(self) -> Self:
+        model = self.model
+        if model is not None and (
+            model.kind != "bert4rec"
+            or model.ids
+            or model.attributes
+            or model.item_bias
+            or model.text_adapter == "linear"
+            or not model.recency_mean
+        ):
+            raise ValueError(
+                'what passes from shop to shop needs model.kind = "bert4rec" with recency_mean = true, ids, attributes '
+                'and item_bias = false, and a text_adapter of "identity", "mlp" or "experts"'
+            )
         return self
 
     def catalogue(self, name: str) -> Settings:
@@ -87,6 +111,7 @@ class PretrainSettings(RunSettings):
             items=chosen.items,
             filter=chosen.filter,
             recformer=self.recformer,
+            text=self.text,
             tracking=self.tracking,
         )
 

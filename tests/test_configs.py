@@ -34,7 +34,12 @@ def test_the_promised_configurations_are_there() -> None:
         "amazon-beauty",
         "demo",
         "recformer-pretrain",
+        "scientific",
+        "scientific-ids",
         "scientific-recformer",
+        "scientific-sequence",
+        "scientific-text",
+        "sequence-pretrain",
     }
 
 

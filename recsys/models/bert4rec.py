@@ -22,6 +22,7 @@ from features.tables import MultiplexedTable, Table
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
+from recsys.models.recency import RecencySum
 from recsys.models.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
 from recsys.models.transformer import Transformer
 
@@ -48,9 +49,11 @@ class Bert4Rec(nn.Module):
             id_lookups=settings.id_lookups,
             id_dropout=settings.id_dropout,
             shared=bool(side),
+            text_adapter=settings.text_adapter,
+            experts=settings.experts,
         )
         self.encoder = SequenceEncoder(settings, side, self.tower.table)
-        self.output_bias = nn.Parameter(torch.zeros(features.size))
+        self.output_bias = nn.Parameter(torch.zeros(features.size), requires_grad=settings.item_bias)
         self.unit_vectors = settings.temperature is not None
         self.objective = settings.objective
 
@@ -104,6 +107,9 @@ class SequenceEncoder(nn.Module):
         self.transformer = Transformer(settings)
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
+        self.recency = RecencySum(settings.max_length) if settings.recency_mean else None
+        # how much of the encoder's output is added to the mean, by dimension
+        self.added = nn.Parameter(torch.zeros(D)) if settings.recency_mean else None
         # the last one made, so that the others begin with the weights that they have without it
         self.side: SideVectors | None = None
         if side:
@@ -141,10 +147,14 @@ class SequenceEncoder(nn.Module):
         """
         embedded = functional.embedding(tokens.clamp(min=PADDING), table)
         embedded = torch.where((tokens == MASK)[..., None], self.mask_vector.to(embedded.dtype), embedded)
+        items = embedded
         if self.side is not None:
             assert side is not None
             embedded = embedded + self.side(side).to(embedded.dtype)
         states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
+        if self.recency is not None and self.added is not None:
+            mean = functional.normalize(self.recency(items, wanted), dim=-1)
+            states = mean + self.added.to(states.dtype) * states
         if self.temperature is None:
             return states
         return functional.normalize(states, dim=-1) / self.temperature

@@ -1,7 +1,7 @@
 """The item tower: an item's vector as the sum of channels that can each be switched off.
 
 Id and attributes (categorical, numeric, crossed) are look-ups in one multiplexed table (features/tables.py); the text
-vector comes frozen and whitened and passes one linear map. Hiding the id of some items in training teaches the other
+vector comes frozen and whitened and passes one map, linear by default. Hiding the id of some items teaches the other
 channels to stand alone, so an item nobody has seen gets a useful vector.
 
 The catalogue does not change while a model is trained, so its values are turned into rows of the table once, and not
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from features.declaration import Feature
 from features.hashing import hash_values
 from features.multiplexed import MultiplexedTable, attend, lookup_rows
+from recsys.models.text_adapter import TextAdapter
 
 ID_FEATURE = "item_id"
 _OF_MODULES = frozenset({*dir(nn.ModuleDict()), *dir(nn.ParameterDict())})
@@ -88,6 +89,8 @@ class ItemTower(nn.Module):
         Share of items whose id channel is hidden in a training step.
     shared
         Whether others look up in the table too, so that there must be one.
+    text_adapter, experts
+        What maps the text vector: "linear", or a kind of `TextAdapter` with so many experts.
 
     Raises
     ------
@@ -109,6 +112,8 @@ class ItemTower(nn.Module):
         id_lookups: int,
         id_dropout: float,
         shared: bool = False,
+        text_adapter: str = "linear",
+        experts: int = 4,
     ) -> None:
         super().__init__()
         if not (ids or features.attributes or features.text is not None):
@@ -130,10 +135,14 @@ class ItemTower(nn.Module):
             self.attribute_maps[key] = nn.Linear(width * feature.lookups, dimensions, bias=False)
             if feature.pooling == "attention":
                 self.attribute_queries[key] = nn.Parameter(torch.zeros(width * feature.lookups))
-        self.text_map: nn.Linear | None = None
+        self.text_map: nn.Linear | TextAdapter | None = None
         if features.text is not None:
             self._buffer("text", features.text)
-            self.text_map = nn.Linear(features.text.shape[1], dimensions, bias=False)
+            inputs = features.text.shape[1]
+            if text_adapter == "linear":
+                self.text_map = nn.Linear(inputs, dimensions, bias=False)
+            else:
+                self.text_map = TextAdapter(inputs, dimensions, text_adapter, experts)
         for linear in (*self.attribute_maps.values(), self.text_map):
             if isinstance(linear, nn.Linear):
                 nn.init.normal_(linear.weight, std=0.02)

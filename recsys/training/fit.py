@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def fit(
         The data do not allow the training that the settings ask for.
     """
     began = time.perf_counter()
-    dataset = prepare(settings, versions)
+    dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
     previous, reason = earlier_bundle(settings)
     wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
     text = item_text(settings, dataset, previous) if wants_text else None
@@ -132,9 +132,10 @@ def fit(
             started = warm.report()
             say(str(warm))
         planned = settings if previous is None else after_warm_start(settings)
-        outcome = train_model(model, planned, dataset, encoders, on_epoch, checkpoints, on_resume)
+        if planned.train.epochs:
+            outcome = train_model(model, planned, dataset, encoders, on_epoch, checkpoints, on_resume)
         weights = dict(model.state_dict())
-        declared = _describe(settings, model, encoders, text)
+        declared = describe(settings, model, encoders, text)
         vectors, allowed = model.item_vectors()
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
@@ -178,6 +179,19 @@ def fit(
         warm_start=started,
         blend=blend,
     )
+
+
+def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data set with a share of its training users, at least one, drawn by the seed; all of the held-out ones.
+
+    A smaller share is a part of a larger one.
+    """
+    if share == 1:
+        return dataset
+    train = dataset.split.train
+    drawn = np.random.default_rng((seed, 0)).permutation(len(train))
+    kept = train.select(np.sort(drawn[: max(1, round(share * len(train)))]))
+    return replace(dataset, split=replace(dataset.split, train=kept))
 
 
 def _checkpoints(
@@ -325,7 +339,7 @@ def validation_metrics(
     return accuracy(ranking.ranks, (10,), part="val")
 
 
-def _describe(settings: Settings, model: Bert4Rec, encoders: Encoders, text: TextItems | None) -> dict[str, Any]:
+def describe(settings: Settings, model: Bert4Rec, encoders: Encoders, text: TextItems | None) -> dict[str, Any]:
     """The declaration of the model's features, for `features.json`."""
     tower = model.tower
     return {

@@ -146,7 +146,8 @@ def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, 
     if text is not None:
         words = word_table(dataset.catalogue[SENTENCE].extend_constant(None, 1).shift(1))  # row 0 is no item
     train = dataset.split.train
-    return Neighbours.count(train.items, train.offsets, dataset.vocabulary.size, text=text, words=words), lacking
+    counted = (train.items, train.offsets) if settings.blend.counts else (train.items[:0], train.offsets[:1])
+    return Neighbours.count(*counted, dataset.vocabulary.size, text=text, words=words), lacking
 
 
 def _some(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:

@@ -91,7 +91,7 @@ def fit_recformer(
         begun_id = identity(model, begun.tokenizer)[:16]
         checkpoints = Checkpoints(checkpoints.folder / begun_id, seconds=checkpoints.seconds)
     outcome: Training | None = None
-    if settings.recformer.fine_tune:
+    if settings.recformer.fine_tune and settings.train.epochs:
         outcome, table = fine_tune(
             model,
             catalogue,

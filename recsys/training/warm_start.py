@@ -28,8 +28,18 @@ from recsys.models.side import Side
 
 PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
 # of model; the rest is fixed
-MAY_DIFFER: Final = {"dropout", "id_dropout", "table_rows", "ids", "attributes", "text", "user_attributes", "context"}
-_BIAS, _TEXT = "output_bias", "tower.text_map.weight"
+MAY_DIFFER: Final = {
+    "dropout",
+    "id_dropout",
+    "table_rows",
+    "ids",
+    "attributes",
+    "text",
+    "user_attributes",
+    "context",
+    "item_bias",
+}
+_BIAS, _TEXT = "output_bias", "tower.text_map."
 _SIDES: Final = {"users": "encoder.side.users.", "context": "encoder.side.context."}  # where their weights are
 
 
@@ -94,7 +104,7 @@ def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
     if asked is None or settings.model.kind != "bert4rec":  # the others have no weights, or begin in their own way
         return None, None
     try:
-        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else Path(asked)
+        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else _newest(Path(asked))
         bundle = read_bundle(path)
     except InputError as error:
         if asked != PREVIOUS:
@@ -102,6 +112,13 @@ def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
         return None, str(error)
     _check_architecture(settings.model, bundle)
     return bundle, None
+
+
+def _newest(folder: Path) -> Path:
+    """The folder itself, or where it is a bundle's without its hash the one that was published last."""
+    if folder.is_dir() or not folder.with_name(f"{folder.name}.latest.json").is_file():
+        return folder
+    return latest_bundle(folder.parent.parent, folder.name)
 
 
 def _check_architecture(model: ModelSettings, bundle: Bundle) -> None:
@@ -121,12 +138,16 @@ def _check_architecture(model: ModelSettings, bundle: Bundle) -> None:
 
 
 def same_text(bundle: Bundle, settings: Settings) -> bool:
-    """Whether sentences and encoder are the bundle's, so that its whitening gives its items the vectors they had."""
+    """Whether sentences and encoder are the bundle's, so that its whitening gives its items the vectors they had.
+
+    An adapter that begins as the identity is made to pass from one catalogue to another: there the encoder must be the
+    same, and the sentences may be made of other attributes.
+    """
     declared = bundle.features()["text"]
     return (
         declared is not None
         and settings.items is not None
-        and tuple(declared["attributes"]) == settings.items.text
+        and (settings.model.text_adapter != "linear" or tuple(declared["attributes"]) == settings.items.text)
         and bundle.settings.text.model_copy(update={"batch_size": settings.text.batch_size}) == settings.text
     )
 
@@ -186,7 +207,7 @@ def start_from(
             continue
         elif name.startswith(changed):
             fresh.append(name)
-        elif name in old and old[name].shape == tensor.shape and (name != _TEXT or text_kept):
+        elif name in old and old[name].shape == tensor.shape and (text_kept or not name.startswith(_TEXT)):
             tensor.copy_(old[name])
         else:
             fresh.append(name)

@@ -267,3 +267,36 @@ def test_budgets_take_their_share_of_the_memory(script: Any) -> None:
         if name != "without collisions":
             share, width = float(name.partition(",")[0]), 64 // int(of["model.id_lookups"])
             assert int(of["model.table_rows"]) * width == pytest.approx(share * whole)
+
+
+def test_equal_scores_share_the_middle_of_their_ranks(script: Any) -> None:
+    scientific = script("scientific")
+    scores = np.array([[0, 5, 5, 5, 1], [0, 1, 2, 3, 4]], dtype=np.float32)
+    held_out = scientific.HeldOut(
+        histories=scientific.common.Sequences(
+            users=pl.Series("user_id", [1, 2]), items=np.array([1, 3], dtype=np.int32), offsets=np.array([0, 1, 2])
+        ),
+        targets=np.array([2, 3], dtype=np.int32),
+    )
+    everything = np.arange(5) > 0
+    found = scientific.measure(lambda a, b: scores[a:b].copy(), everything, held_out, np.array([True, False]))
+    own = [1 / np.log2(1 + rank) for rank in (2, 2)]  # of three alike the second; behind one
+    assert found["ndcg"] == pytest.approx(np.mean(own)) and found["cold"] == pytest.approx(own[0])
+    assert found["mrr"] == pytest.approx(0.5)
+    # without the history: one of two alike, and a target that was in it
+    assert found["unseen"] == pytest.approx(1 / np.log2(1 + 1.5) / 2)
+
+
+def test_a_row_that_starts_from_other_shops_asks_for_one(script: Any, tmp_path: Path) -> None:
+    scientific = script("scientific")
+    with pytest.raises(SystemExit, match="'sequence, zero-shot' starts from a pre-trained model; name it"):
+        scientific.main(["--data", str(tmp_path), "--only", "sequence, zero-shot"])
+    with pytest.raises(SystemExit, match="there is no row 'sequences'"):
+        scientific.main(["--data", str(tmp_path), "--only", "sequences"])
+    row = scientific.ROWS["sequence, 1% of users"]
+    chosen = scientific.overrides_of(row, 2, "there", True)
+    assert chosen.index("train.users=0.01") > chosen.index("train.users=0.05")  # the later one counts
+    assert chosen[-2:] == ["train.warm_start=there", "seed=2"]
+    for row in scientific.ROWS.values():
+        if row.configuration is not None:
+            assert (FOLDER.parent / "configs" / f"{row.configuration}.toml").is_file()

@@ -12,12 +12,14 @@ from features.declaration import Feature
 from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, parse_settings
 from recsys.data.ingest import ingest
+from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.side import SideFeatures
+from recsys.represent import represent
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import fit, table_rows
+from recsys.training.fit import few_users, fit, table_rows
 
 
 def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
@@ -158,3 +160,40 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(data: Path, monkeypatc
     assert said[-1] == "Training resumed at epoch 2, step 2."
     assert again.bundle_id == whole.bundle_id
     assert not list(folder.iterdir())
+
+
+def test_without_epochs_the_model_is_as_it_starts_and_text_alone_ranks(data: Path) -> None:
+    """Zero-shot: the untrained text-only sequence model is the text recommender."""
+    text_only = {"text": True, "attributes": False, "ids": False, "objective": "next-item", "temperature": 0.1}
+    text_only |= {"text_adapter": "identity", "recency_mean": True, "item_bias": False, "dimensions": 32}
+    configured = settings(data, **text_only)
+    configured = configured.model_copy(
+        update={
+            "train": configured.train.model_copy(update={"epochs": 0}),
+            "text": configured.text.model_copy(update={"dimensions": 16}),
+        }
+    )
+    versions = ingest(configured).versions
+    represent(configured, versions)
+    report = fit(configured, versions)
+    assert report.epochs == 0 and report.history == []
+    bundle = read_bundle(report.bundle)
+    alike = bundle.vocabulary.encode_text(["i7", "i31"])  # of one title
+    query = bundle.queries(alike[:1], np.array([0, 1]))
+    scores = (query @ bundle.vectors.T)[0]
+    assert set(np.argsort(-scores)[:2]) == set(alike.tolist())
+    assert np.isclose(scores[alike[0]], 1 / 0.1, atol=1e-3)
+
+
+def test_a_smaller_share_of_users_is_a_part_of_a_larger_one(data: Path) -> None:
+    configured = settings(data)
+    dataset = prepare(configured, ingest(configured).versions)
+    parts = {share: set(few_users(dataset, share, 0).split.train.users.to_list()) for share in (0.01, 0.1, 0.5, 1)}
+    assert [len(users) for users in parts.values()] == [1, 12, 60, 120]
+    assert parts[0.01] < parts[0.1] < parts[0.5] < parts[1]
+    few = few_users(dataset, 0.1, 0)
+    assert len(few.split.test) == len(dataset.split.test) and few.digest == dataset.digest
+    assert set(few_users(dataset, 0.1, 1).split.train.users.to_list()) != parts[0.1]
+    user = next(iter(parts[0.01]))
+    place, whole = few.split.train.users.to_list().index(user), dataset.split.train.users.to_list().index(user)
+    assert few.split.train.history(place).tolist() == dataset.split.train.history(whole).tolist()

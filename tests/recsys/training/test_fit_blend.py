@@ -147,6 +147,17 @@ def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.M
     assert per_user(ranks[~new & unseen], "ndcg", 10).mean() > 0.4
 
 
+def test_without_counts_it_weighs_texts_and_what_the_history_holds() -> None:
+    blended, report = fit_blend(settings(kind="always", counts=False), dataset(walks()), noise, VECTORS, ALLOWED)
+    assert blended is not None and report is not None and report.weights is not None
+    assert blended.neighbours.followed.nnz == blended.neighbours.together.nnz == 0
+    assert not blended.neighbours.popular.any()
+    told = dict(zip(report.weights["feature"], report.weights["alone"], strict=True))
+    assert {name for name, weight in told.items() if weight} <= {"model", "seen"}
+    found = blend_scores(build_index(VECTORS, ALLOWED), noise(np.empty(0), np.arange(2)), blended, walks(), n=20)(0, 1)
+    assert np.isfinite(found).sum() == 20  # the model proposes alone
+
+
 def test_text_that_was_never_encoded_is_said_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any) -> Any:
         raise InputError("run `recsys represent` first.")

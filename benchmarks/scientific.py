@@ -1,0 +1,288 @@
+"""Recformer's Scientific column: text, counting, ids, sequence models and the blend under the paper's protocol.
+
+    .venv/bin/python benchmarks/scientific.py --data ../shared/datasets
+    .venv/bin/python benchmarks/scientific.py --data ../shared/datasets --part low-resource --plot curve.png
+
+DATA holds the folder recformer-scientific. A row is a configuration of configs/ with the overrides that are printed;
+validation chooses epochs and the blend's weights, test is read once. The history's own items stay in the ranking, as in
+the paper, and equal scores share the middle of their ranks, which the paper's "strictly higher" rule does not: a row of
+sparse scores would look twice as good by that rule. "unseen" is NDCG@10 with the history's items removed, a target
+among them being a miss, for comparison with everything else here. `--only` chooses rows, `--seeds` repeats those that
+train, `--warehouse` keeps tables and text vectors for the next call, `--zero-shot` names a bundle or a pre-trained
+folder for the rows that start from other shops. `--part low-resource` trains on 1 to 100% of the users, by text and by
+ids.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import common
+import numpy as np
+
+from recsys.bundle import Bundle, read_bundle
+from recsys.config import Settings, load_settings
+from recsys.data.ingest import ingest
+from recsys.data.prepare import Dataset, prepare
+from recsys.data.splits import HeldOut
+from recsys.data.warehouse import TableVersions
+from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_scorer
+from recsys.evaluation.metrics import per_user
+from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
+from recsys.models.baselines import popularity
+from recsys.represent import represent
+from recsys.training.fit import PRIMARY, fit
+
+NAMES = ("ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration with overrides; `configuration` None: the baseline of this name."""
+
+    configuration: str | None
+    overrides: tuple[str, ...] = ()
+    trained: bool = True  # the seed matters
+    starts: str | None = None  # the setting that `--zero-shot` becomes the value of
+
+
+MODEL_ALONE = "blend.kind=none"
+TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
+ROWS: dict[str, Row] = {
+    "popularity": Row(None, trained=False),
+    "transitions": Row(None, trained=False),
+    "text": Row(TEXT, (MODEL_ALONE,), trained=False),
+    "text+transitions": Row(None, trained=False),
+    "text and what was seen": Row(TEXT, trained=False),
+    "ids": Row("scientific-ids"),
+    "sequence": Row(SEQUENCE),
+    "sequence, zero-shot": Row(SEQUENCE, ("train.epochs=0",), trained=False, starts="train.warm_start"),
+    "sequence, 1% of users": Row(SEQUENCE, ("train.users=0.01",), starts="train.warm_start"),
+    "sequence, 10% of users": Row(SEQUENCE, ("train.users=0.1",), starts="train.warm_start"),
+    "sequence, pre-trained": Row(SEQUENCE, starts="train.warm_start"),
+    "Recformer, untrained": Row(RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False),
+    "Recformer": Row(RECFORMER, (MODEL_ALONE,)),
+    "Recformer, no second stage": Row(RECFORMER, (MODEL_ALONE, "recformer.second_stage_epochs=0")),
+    "Recformer, no position or type embeddings": Row(RECFORMER, (MODEL_ALONE, "recformer.embeddings=false")),
+    "Recformer, zero-shot": Row(
+        RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False, starts="recformer.init"
+    ),
+    "Recformer, pre-trained": Row(RECFORMER, (MODEL_ALONE,), starts="recformer.init"),
+    "sequence, blended": Row(SEQUENCE, ("blend.kind=always", "blend.counts=true")),
+    "best": Row("scientific", trained=False),
+}
+DEFAULT = tuple(name for name, row in ROWS.items() if row.starts is None and not name.startswith("Recformer, no"))
+SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
+QUICK = ("train.epochs=1", "train.users=0.05", "recformer.second_stage_epochs=0", "recformer.validation_users=200")
+
+Measure = Callable[[ScoreBlock, np.ndarray], dict[str, float]]
+
+
+def middle(ranking: Ranking) -> np.ndarray:
+    """float64 [U] ranks, equal scores sharing the middle of their places; `MISS` stays beyond every cut-off."""
+    ranked = ranking.ranks != MISS
+    return np.where(ranked, (ranking.best.astype(np.float64) + ranking.worst) / 2, MISS)
+
+
+def measure(score_block: ScoreBlock, allowed: np.ndarray, held_out: HeldOut, cold: np.ndarray) -> dict[str, float]:
+    """The figures of a row.
+
+    Parameters
+    ----------
+    cold
+        bool [U]: targets without training interactions.
+    """
+    ranks = middle(rank_targets(score_block, held_out, allowed, exclude_seen=False, top_k=1))
+    removed = middle(rank_targets(score_block, held_out, allowed, exclude_seen=True, top_k=1))
+    ndcg, recall = per_user(ranks, "ndcg", 10), per_user(ranks, "hr", 10)
+    return {
+        "ndcg": float(ndcg.mean()),
+        "recall": float(recall.mean()),
+        "mrr": float((1 / ranks).mean()),  # over all ranks, as the paper has it
+        "cold": float(ndcg[cold].mean()) if cold.any() else 0.0,
+        "cold_recall": float(recall[cold].mean()) if cold.any() else 0.0,
+        "unseen": float(per_user(removed, "ndcg", 10).mean()),
+    }
+
+
+def scorer(bundle: Bundle, settings: Settings, held_out: HeldOut) -> tuple[ScoreBlock, np.ndarray]:
+    """What the bundle serves: the blend where it has one, else its vectors."""
+    histories = held_out.histories
+    queries = bundle.queries(histories.items, histories.offsets)
+    if bundle.blended is not None:
+        blended = blend_scorer(bundle, bundle.blended, queries, histories, settings)
+        return blended.score_block, blended.allowed
+    return (lambda start, stop: queries[start:stop] @ bundle.vectors.T), bundle.allowed
+
+
+class Shop:
+    """The data set in a warehouse of its own, read once."""
+
+    def __init__(self, data: Path, folder: str) -> None:
+        self.places = [f"data_root={(data / 'recformer-scientific').resolve()}", f"warehouse={folder}"]
+        settings = self.settings(TEXT)
+        self.versions: TableVersions = ingest(settings).versions
+        represent(settings, self.versions)
+        self.dataset: Dataset = prepare(settings, self.versions)
+        self.popular = popularity(self.dataset.split.train.items, self.dataset.vocabulary.size)
+        self.held_out = self.dataset.split.test
+        self.cold = self.popular[self.held_out.targets] == 0
+
+    def settings(self, configuration: str, overrides: Sequence[str] = ()) -> Settings:
+        """Of a configuration in configs/."""
+        return load_settings(common.ROOT / "configs" / f"{configuration}.toml", [*self.places, *overrides])
+
+    def run(self, configuration: str, overrides: Sequence[str], label: str) -> dict[str, float]:
+        """Train, and read the test figures."""
+        began, cpu = time.perf_counter(), time.process_time()
+        settings = self.settings(configuration, overrides)
+
+        def on_epoch(entry: dict[str, float]) -> None:
+            if PRIMARY in entry:
+                common.say(f"  {label}, epoch {entry['epoch']}: validation {entry[PRIMARY]:.4f}")
+
+        report = fit(settings, self.versions, on_epoch)
+        bundle = read_bundle(report.bundle)
+        found = measure(*scorer(bundle, settings, self.held_out), self.held_out, self.cold)
+        return found | {
+            "validation": max((entry[PRIMARY] for entry in report.history if PRIMARY in entry), default=0.0),
+            "best_epoch": report.best_epoch,
+            "minutes": (time.perf_counter() - began) / 60,
+            "cpu_minutes": (time.process_time() - cpu) / 60,
+        }
+
+    def baseline(self, name: str) -> dict[str, float]:
+        """The test figures of one that needs no training."""
+        settings, split = self.settings(TEXT), self.dataset.split
+        found = baseline_scorers(
+            [name],
+            split.train,
+            self.held_out.histories,
+            self.popular,
+            lambda: baseline_text(settings, self.dataset),
+        )[name]
+        return measure(found.score_block, found.allowed, self.held_out, self.cold)
+
+
+def overrides_of(row: Row, seed: int, start: str | None, quick: bool) -> list[str]:
+    """What a row sets; of two values for one setting the later one counts."""
+    started = [f"{row.starts}={start}"] if row.starts is not None else []
+    return [*(QUICK if quick else ()), *row.overrides, *started, f"seed={seed}"]
+
+
+def figures_of(shop: Shop, given: Any) -> dict[str, Any]:
+    """The table's rows."""
+    chosen = given.only or (("popularity", "text") if given.quick else DEFAULT)
+    found: dict[str, Any] = {}
+    for name in chosen:
+        row = ROWS[name]
+        if row.configuration is None:
+            found[name] = {"overrides": [], "runs": [shop.baseline(name)]}
+        else:
+            runs = []
+            for seed in range(given.seeds if row.trained else 1):
+                overrides = overrides_of(row, seed, given.zero_shot, given.quick)
+                runs.append(shop.run(row.configuration, overrides, name))
+            found[name] = {"configuration": row.configuration, "overrides": list(row.overrides), "runs": runs}
+        common.say(f"{name}: {found[name]['runs']}")
+    return {"rows": found, "users": len(shop.held_out), "cold_targets": int(shop.cold.sum())}
+
+
+def low_resource(shop: Shop, given: Any) -> dict[str, Any]:
+    """Text against ids by the share of training users."""
+    shares = SHARES[1:2] if given.quick else SHARES
+    curves: dict[str, Any] = {}
+    for label, configuration in (("text", SEQUENCE), ("ids", "scientific-ids")):
+        curves[label] = []
+        for share in shares:
+            # as many steps for few users as for many would take: epochs grow, patience ends them
+            epochs = 1 if given.quick else shop.settings(configuration).train.epochs
+            overrides = [MODEL_ALONE, f"train.users={share}", f"train.epochs={epochs}"]
+            runs = [
+                shop.run(configuration, [*overrides, f"seed={s}"], f"{label} {share:.0%}") for s in range(given.seeds)
+            ]
+            curves[label].append({"share": share, "runs": runs})
+            common.say(f"{label} {share:.0%}: {runs}")
+    untrained = shop.run(TEXT, [MODEL_ALONE], "text, untrained")
+    return {"curves": curves, "untrained": untrained}
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """The curves as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for label, points in figures["curves"].items():
+        shares = [100 * point["share"] for point in points]
+        axes.plot(shares, [mean(run["ndcg"] for run in point["runs"]) for point in points], marker="o", label=label)
+    axes.axhline(figures["untrained"]["ndcg"], linestyle="--", color="#8c8c8c", label="text, untrained")
+    axes.set_xscale("log")
+    axes.set_xlabel("training users, %")
+    axes.set_ylabel("test NDCG@10")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def both(runs: list[dict[str, float]], name: str) -> str:
+    """Mean and standard deviation over seeds."""
+    values = [run[name] for run in runs]
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures for readers."""
+    if "curves" in figures:
+        shares = [point["share"] for point in figures["curves"]["text"]]
+        rows = [
+            {"training users": f"{share:.0%}"}
+            | {label: both(points[place]["runs"], "ndcg") for label, points in figures["curves"].items()}
+            for place, share in enumerate(shares)
+        ]
+        print(f"test NDCG@10; text without training: {figures['untrained']['ndcg']:.4f}\n")
+        print(common.table(rows))
+        return
+    print(f"{figures['users']} users, ties in the middle, {figures['cold_targets']} cold targets\n")
+    rows = []
+    for name, row in figures["rows"].items():
+        cells = {column: both(row["runs"], column) for column in NAMES}
+        minutes = mean(run.get("cpu_minutes", 0.0) for run in row["runs"])
+        rows.append(
+            {"row": name, "overrides": " ".join(row["overrides"]) or "-"} | cells | {"CPU min": f"{minutes:.1f}"}
+        )
+    print(common.table(rows))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = common.options(__doc__)
+    parser.add_argument("--part", choices=("table", "low-resource"), default="table")
+    parser.add_argument("--only", nargs="*", help="rows by name")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--warehouse", help="a folder for tables and vectors, kept; a temporary one otherwise")
+    parser.add_argument("--zero-shot", help="a bundle or pre-trained folder that rows start from")
+    parser.add_argument("--plot", type=Path, help="low-resource: a picture of the curves")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.only or ()) - set(ROWS))
+    if unknown:
+        sys.exit(f"there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
+    lacking = [name for name in given.only or () if ROWS[name].starts is not None and given.zero_shot is None]
+    if lacking:
+        sys.exit(f"the row {lacking[0]!r} starts from a pre-trained model; name it with --zero-shot")
+    with tempfile.TemporaryDirectory(prefix="recsys-scientific-") as folder:
+        shop = Shop(given.data, given.warehouse or folder)
+        figures = low_resource(shop, given) if given.part == "low-resource" else figures_of(shop, given)
+    if given.plot is not None and "curves" in figures:
+        plot(figures, given.plot)
+    common.answer(given, figures, show)
+
+
+if __name__ == "__main__":
+    main()

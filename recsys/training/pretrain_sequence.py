@@ -1,0 +1,229 @@
+"""One pre-training of a text-only sequence model: the warehouses of several catalogues in, a bundle out.
+
+The catalogues become one, each item under `catalogue/id`, with one whitening that is fitted on all of them: a whitening
+of each catalogue's own would turn the same word into another direction in each shop. The bundle is a value for
+`train.warm_start` of a run on a catalogue that none of them is; its whitening passes along.
+
+Shapes: V items of all catalogues, E width of the text encoder, D after whitening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch.nn import functional
+
+from features.multiplexed import hash_values
+from recsys import runs
+from recsys.bundle import publish_bundle, read_bundle, write_bundle
+from recsys.columns import ITEM_ID, SENTENCE
+from recsys.config import Settings
+from recsys.data.prepare import TITLE, Dataset, prepare
+from recsys.data.sequences import Sequences
+from recsys.data.splits import HeldOut
+from recsys.data.vocabulary import Vocabulary
+from recsys.data.warehouse import TableVersions
+from recsys.errors import InputError
+from recsys.feature_encoders import Encoders
+from recsys.models.bert4rec import Bert4Rec, encode_queries
+from recsys.models.item_tower import ItemFeatures
+from recsys.models.text import TextItems, text_items
+from recsys.pretrain_settings import PretrainSettings
+from recsys.represent import text_vectors
+from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.fit import PRIMARY, build_model, describe, validation_metrics
+from recsys.training.loop import OnEpoch, train
+from recsys.training.pretrain import PretrainReport
+from recsys.training.recformer_fit import some_users
+
+VALIDATED = 2000  # users of each catalogue that validation asks
+
+
+def pretrain_sequence(
+    settings: PretrainSettings,
+    versions: Mapping[str, TableVersions],
+    on_epoch: OnEpoch | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> PretrainReport:
+    """Pre-train on the tables at these versions and publish the bundle under the configuration's name.
+
+    Which epoch's weights are kept is decided on the held-out catalogues, or where there are none on the validation
+    users of those that are learnt from.
+
+    Raises
+    ------
+    InputError
+        A catalogue has no text, or its sentences have not been encoded.
+    """
+    assert settings.model is not None
+    began = time.perf_counter()
+    datasets = {name: prepare(settings.catalogue(name), versions[name]) for name in settings.catalogues}
+    raw = {name: _raw_vectors(settings, name, dataset) for name, dataset in datasets.items()}
+    learnt = [name for name, catalogue in settings.catalogues.items() if not catalogue.held_out]
+    text = text_items(np.concatenate([raw[name] for name in learnt]), settings.text.dimensions)
+    vocabulary, catalogue, histories = united({name: datasets[name] for name in learnt}, settings)
+    own = union_settings(settings, learnt[0])
+    features = ItemFeatures(
+        id_hashes=torch.from_numpy(np.concatenate([[0], hash_values(vocabulary.items.to_list())])),
+        trained=torch.from_numpy(np.bincount(histories.items, minlength=vocabulary.size + 1) > 0),
+        text=torch.from_numpy(text.vectors),
+    )
+    model = build_model(own, features)
+    asked = [name for name in settings.catalogues if settings.catalogues[name].held_out] or learnt
+    exams = [_exam(settings, datasets[name], text_items(raw[name], None, text.whitening)) for name in asked]
+
+    def validate(model: Bert4Rec) -> dict[str, float]:
+        found = [_measured(model, own, *exam) for exam in exams]
+        of_each = {f"val/{name}_ndcg_at_10": one[PRIMARY] for name, one in zip(asked, found, strict=True)}
+        return {key: float(np.mean([one[key] for one in found])) for key in found[0]} | of_each
+
+    checkpoints = _checkpoints(settings, versions)
+    resumed: int | None = None
+
+    def on_resume(epoch: int, step: int) -> None:
+        nonlocal resumed
+        resumed = step
+        say(f"Pre-training resumed at epoch {epoch}, step {step}.")
+
+    say(f"Before pre-training validation NDCG@10 is {validate(model)[PRIMARY]:.4f}.")
+    outcome = train(
+        model,
+        histories.items,
+        histories.offsets,
+        settings.sequence,
+        seed=settings.seed,
+        max_length=settings.model.max_length + 1,
+        validate=validate,
+        primary=PRIMARY,
+        on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        on_resume=on_resume,
+    )
+    counts = {
+        name: {
+            "users": len(datasets[name].split.train),
+            "items": datasets[name].vocabulary.size,
+            "events": len(datasets[name].split.train.items),
+            "held_out": settings.catalogues[name].held_out,
+        }
+        for name in settings.catalogues
+    }
+    vectors, allowed = model.item_vectors()
+    weights: dict[str, Any] = dict(model.state_dict())
+    if text.whitening is not None:
+        weights |= text.whitening.to_tensors()
+    folder = write_bundle(
+        settings.warehouse,
+        settings=own,
+        vocabulary=vocabulary,
+        catalogue=catalogue,
+        features=describe(own, model, Encoders(), text),
+        weights=weights,
+        vectors=vectors,
+        allowed=allowed,
+        lineage={
+            "seed": settings.seed,
+            "catalogues": counts,
+            "versions": {name: asdict(version) for name, version in versions.items()},
+        },
+    )
+    publish_bundle(settings.warehouse, folder)
+    if checkpoints is not None:
+        checkpoints.remove()
+    return PretrainReport(
+        folder=str(folder),
+        identity=read_bundle(folder, verify=False).id,
+        steps=outcome.epochs,
+        best_step=outcome.best_epoch,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        seconds=time.perf_counter() - began,
+        catalogues=counts,
+        history=outcome.history,
+        resumed=resumed,
+    )
+
+
+def united(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> tuple[Vocabulary, pl.DataFrame, Sequences]:
+    """Several data sets as one: ids `catalogue/id`, item_id and title of each, and all histories that are learnt from.
+
+    The codes of a catalogue follow those of the one before.
+    """
+    frames, users, items, lengths, before = [], [], [], [], 0
+    for name, dataset in datasets.items():
+        whole = settings.catalogues[name].whole
+        histories = dataset.split.serving if whole else dataset.split.train
+        frames.append(
+            dataset.catalogue.select(pl.format(name + "/{}", pl.col(ITEM_ID).cast(pl.String)).alias(ITEM_ID), TITLE)
+        )
+        users += [f"{name}/{user}" for user in histories.users.to_list()]
+        items.append(np.where(histories.items > 0, histories.items + before, 0).astype(np.int32))
+        lengths.append(histories.lengths)
+        before += dataset.vocabulary.size
+    catalogue = pl.concat(frames)
+    histories = Sequences(
+        users=pl.Series("user_id", users),
+        items=np.concatenate(items),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
+    )
+    return Vocabulary(catalogue[ITEM_ID]), catalogue, histories
+
+
+def union_settings(settings: PretrainSettings, first: str) -> Settings:
+    """What the bundle says of itself; its sources are those of the first catalogue that is learnt from."""
+    assert settings.model is not None
+    return settings.catalogue(first).model_copy(
+        update={
+            "name": settings.name,
+            "warehouse": settings.warehouse,
+            "model": settings.model,
+            "train": settings.sequence,
+        }
+    )
+
+
+def _raw_vectors(settings: PretrainSettings, name: str, dataset: Dataset) -> np.ndarray:
+    sentences = dataset.catalogue[SENTENCE]
+    if (sentences.fill_null("") == "").all():
+        raise InputError(f"No item of the catalogue {name!r} has any text; leave it out, or name its attributes.")
+    return text_vectors(settings.catalogue(name), sentences)
+
+
+def _exam(settings: PretrainSettings, dataset: Dataset, text: TextItems) -> tuple[torch.Tensor, np.ndarray, HeldOut]:
+    """Text vectors, allowed items and some validation users of a catalogue."""
+    held_out = some_users(dataset.split.validation, VALIDATED, settings.seed)
+    return torch.from_numpy(text.vectors), text.allowed, held_out
+
+
+@torch.no_grad()
+def _measured(
+    model: Bert4Rec, settings: Settings, text: torch.Tensor, allowed: np.ndarray, held_out: HeldOut
+) -> dict[str, float]:
+    """HR, NDCG and MRR at 10 on a catalogue, of which the model knows the text vectors [V + 1, D] alone."""
+    model.eval()
+    assert model.tower.text_map is not None
+    table = functional.normalize(model.tower.text_map(text), dim=-1)
+    vectors = np.pad(table.numpy(), ((0, 0), (0, 1)))
+
+    def queries(of: Sequences) -> np.ndarray:
+        return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length)
+
+    return validation_metrics(queries, vectors, allowed, held_out, settings)
+
+
+def _checkpoints(settings: PretrainSettings, versions: Mapping[str, TableVersions]) -> Checkpoints | None:
+    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
+    if not settings.sequence.checkpoint_minutes:
+        return None
+    known = {name: asdict(version) for name, version in sorted(versions.items())}
+    key = hashlib.sha256(json.dumps([settings.digest(), known, runs.code_version()]).encode()).hexdigest()
+    parent = runs.state_folder(settings.warehouse) / "pretraining"
+    forget_old(parent)
+    return Checkpoints(parent / key[:32], seconds=60 * settings.sequence.checkpoint_minutes)
