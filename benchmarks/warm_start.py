@@ -66,28 +66,35 @@ def train(settings: Settings, versions: TableVersions, label: str) -> FitReport:
     """One training, its validations told as they come."""
 
     def told(entry: dict[str, Any]) -> None:
-        common.say(f"{label}, epoch {entry['epoch']}: NDCG@10 {entry[PRIMARY]:.4f}")
+        if PRIMARY in entry:  # epochs that only ask for next items are not validated
+            common.say(f"{label}, epoch {entry['epoch']}: NDCG@10 {entry[PRIMARY]:.4f}")
 
     return fit(settings, versions, told, common.say)
 
 
 def day_of(number: int, cold: FitReport, warm: FitReport, steps: int) -> dict[str, Any]:
     """The two trainings of a day side by side; `steps` an epoch."""
-    best = max(entry[PRIMARY] for entry in cold.history)
-    reached = [int(entry["epoch"]) for entry in warm.history if entry[PRIMARY] >= best]
+    of_cold, of_warm = _curve(cold), _curve(warm)
+    best = max(of_cold.values())
+    reached = [epoch for epoch, value in of_warm.items() if value >= best]
     assert warm.warm_start is not None
     return {
         "day": number,
         "steps_an_epoch": steps,
         "cold_best": best,
         "cold_steps": cold.best_epoch * steps,
-        "warm_best": max(entry[PRIMARY] for entry in warm.history),
+        "warm_best": max(of_warm.values()),
         "warm_steps": reached[0] * steps if reached else None,
         "ratio": reached[0] / cold.best_epoch if reached else None,
         "warm_start": warm.warm_start,
-        "cold_curve": [entry[PRIMARY] for entry in cold.history],
-        "warm_curve": [entry[PRIMARY] for entry in warm.history],
+        "cold_curve": of_cold,
+        "warm_curve": of_warm,
     }
+
+
+def _curve(report: FitReport) -> dict[int, float]:
+    """Validation NDCG@10 by epoch."""
+    return {int(entry["epoch"]): entry[PRIMARY] for entry in report.history if PRIMARY in entry}
 
 
 def show(figures: dict[str, Any]) -> None:

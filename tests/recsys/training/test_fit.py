@@ -182,7 +182,7 @@ def test_without_epochs_the_model_is_as_it_starts_and_text_alone_ranks(data: Pat
     query = bundle.queries(alike[:1], np.array([0, 1]))
     scores = (query @ bundle.vectors.T)[0]
     assert set(np.argsort(-scores)[:2]) == set(alike.tolist())
-    assert np.isclose(scores[alike[0]], 1 / 0.1, atol=1e-3)
+    assert np.isclose(scores[alike[0]], 1 / 0.1, rtol=0.01)  # bf16 has two digits
 
 
 def test_a_smaller_share_of_users_is_a_part_of_a_larger_one(data: Path) -> None:

@@ -154,7 +154,7 @@ def test_without_counts_it_weighs_texts_and_what_the_history_holds() -> None:
     assert not blended.neighbours.popular.any()
     told = dict(zip(report.weights["feature"], report.weights["alone"], strict=True))
     assert {name for name, weight in told.items() if weight} <= {"model", "seen"}
-    found = blend_scores(build_index(VECTORS, ALLOWED), noise(np.empty(0), np.arange(2)), blended, walks(), n=20)(0, 1)
+    found = blend_scores(build_index(VECTORS, ALLOWED), noise(walks())[:1], blended, walks(), n=20)(0, 1)
     assert np.isfinite(found).sum() == 20  # the model proposes alone
 
 
