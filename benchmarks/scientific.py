@@ -53,7 +53,7 @@ class Row:
     starts: str | None = None  # the setting that `--zero-shot` becomes the value of
 
 
-MODEL_ALONE = "blend.kind=none"
+MODEL_ALONE = "blend.kind=never"
 TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
 ROWS: dict[str, Row] = {
     "popularity": Row(None, trained=False),

@@ -389,7 +389,7 @@ class EvaluateSettings(_Section):
 class BlendSettings(_Section):
     """The sources beside the model's vectors, and the blend that scores what all of them propose."""
 
-    kind: Literal["auto", "always", "none"] = "auto"  # auto: where it beats the model alone on validation users
+    kind: Literal["auto", "always", "never"] = "auto"  # auto: where it beats the model alone on validation users
     candidates: int = Field(default=200, ge=10)  # that each source proposes for a user
     text: bool = True  # the catalogue's text is a source, where it has any, also if the model reads none
     # who followed whom, who came along and what sells are sources; False: text alone, and what the history holds

@@ -91,7 +91,7 @@ def fit_blend(
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1], the model's items.
     """
-    if settings.blend.kind == "none":
+    if settings.blend.kind == "never":
         return None, None
     began = time.perf_counter()
     neighbours, lacking = count_neighbours(settings, dataset)

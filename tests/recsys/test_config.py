@@ -48,6 +48,14 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load_settings(tmp_path / "nothing.toml")
 
 
+@pytest.mark.parametrize("kind", ["auto", "always", "never"])
+def test_every_kind_of_blend_can_be_named_on_the_command_line(tmp_path: Path, kind: str) -> None:
+    """Where the word `none` takes a setting away."""
+    path = tmp_path / "night.toml"
+    path.write_text('name = "night"\n[interactions]\nsource = "log.csv"\n')
+    assert load_settings(path, [f"blend.kind={kind}"]).blend.kind == kind
+
+
 def test_overrides_are_read_as_toml_and_checked_like_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, VALID)
     changed = load_settings(

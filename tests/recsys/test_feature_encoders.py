@@ -80,7 +80,7 @@ def settings(folder: Path, **sections: Any) -> Settings:
             "model": model | sections.pop("model", {}),
             "train": {"epochs": 2, "batch_size": 16, "evaluate_every": 1, "learning_rate": 0.01},
             "evaluate": {"baselines": ["popularity"]},
-            "blend": {"kind": "none"},
+            "blend": {"kind": "never"},
         }
         | sections
     )

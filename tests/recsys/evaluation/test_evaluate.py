@@ -34,7 +34,7 @@ def settings(folder: Path, **sections: Any) -> Settings:
             "model": {"dimensions": 16, "max_length": 10, "text": False},
             "train": {"epochs": 1, "batch_size": 64, "evaluate_every": 1},
             "evaluate": {"cutoffs": [5, 10], "baselines": ["transitions", "popularity"]},
-            "blend": {"kind": "none"},
+            "blend": {"kind": "never"},
         }
         | sections
     )

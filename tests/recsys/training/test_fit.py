@@ -62,7 +62,7 @@ def settings(folder: Path, **model: Any) -> Settings:
             "items": {"source": "items.jsonl", "text": ["title"], "categorical": {"kind": {}}},
             "model": {"dimensions": 16, "max_length": 10, "text": False} | model,
             "train": {"epochs": 4, "batch_size": 16, "evaluate_every": 2, "learning_rate": 0.01},
-            "blend": {"kind": "none"},
+            "blend": {"kind": "never"},
         }
     )
 

@@ -99,7 +99,7 @@ def test_a_model_that_knows_the_answer_serves_alone() -> None:
 
 
 def test_no_blend_where_none_is_wanted_or_too_few_can_be_measured() -> None:
-    assert fit_blend(settings(kind="none"), dataset(walks()), noise, VECTORS, ALLOWED) == (None, None)
+    assert fit_blend(settings(kind="never"), dataset(walks()), noise, VECTORS, ALLOWED) == (None, None)
     few = walks().select(np.arange(40))
     blended, report = fit_blend(settings(), dataset(few), noise, VECTORS, ALLOWED)
     assert blended is None and report is not None and "60 are needed" in report.reason

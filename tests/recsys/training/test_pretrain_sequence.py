@@ -103,7 +103,7 @@ def shop(folder: Path, name: str, **train: Any) -> Settings:
             "model": MODEL,
             "text": TEXT,
             "train": {"epochs": 0, **train},
-            "blend": {"kind": "none"},
+            "blend": {"kind": "never"},
         }
     )
 

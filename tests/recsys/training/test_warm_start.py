@@ -66,7 +66,7 @@ def settings_of(folder: Path, warehouse: Path | None = None, **more: Any) -> Set
             "text": {"dimensions": 8},
             "model": model,
             "train": train,
-            "blend": {"kind": "none"},
+            "blend": {"kind": "never"},
         }
         | more
     )
