@@ -89,7 +89,7 @@ class Block(nn.Module):
         else:
             scores = q @ k.transpose(-1, -2)
             if bias is not None:
-                scores = scores + bias
+                scores += bias  # in place: the product's gradient does not need its result
             mixed = torch.softmax(scores, dim=-1) @ v
         return self.project_out(mixed.transpose(1, 2).reshape(B, -1, D))
 
