@@ -20,6 +20,7 @@ import common
 
 from recsys.config import load_settings
 from recsys.data.ingest import ingest
+from recsys.represent import represent
 from recsys.training.fit import PRIMARY, fit
 
 CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}
@@ -45,7 +46,10 @@ def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, An
         patience = -(-settings.train.patience * settings.train.evaluate_every // every)
         train = settings.train.model_copy(update={"evaluate_every": every, "patience": patience})
         settings = settings.model_copy(update={"train": train})
-        report = fit(settings, ingest(settings).versions, on_epoch)
+        versions = ingest(settings).versions
+        if settings.model.text:
+            represent(settings, versions)
+        report = fit(settings, versions, on_epoch)
     return summary(curve) | {"epochs": report.epochs, "total_minutes": (time.perf_counter() - began) / 60}
 
 

@@ -223,12 +223,10 @@ def start_from(
 def after_warm_start(settings: Settings) -> Settings:
     """The settings of a training that does not begin with nothing: fewer epochs, the rate's whole schedule in them.
 
-    The rate itself stays: a lower one keeps the weights from going where the new events want them. Cloze training does
-    not begin with next items again: that is for weights which know nothing.
+    The rate itself stays: a lower one keeps the weights from going where the new events want them.
     """
     epochs = settings.train.warm_epochs or -(-settings.train.epochs // 3)
-    train = settings.train.model_copy(update={"epochs": epochs, "next_item_share": 0.0})
-    return settings.model_copy(update={"train": train})
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
 
 
 def _codes(wanted: np.ndarray, hashes: np.ndarray) -> np.ndarray:
