@@ -35,7 +35,7 @@ from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_scorer
 from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
+from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.models.baselines import popularity
 from recsys.represent import represent
 from recsys.training.fit import PRIMARY, fit
@@ -85,12 +85,6 @@ QUICK = ("train.epochs=1", "train.users=0.05", "recformer.second_stage_epochs=0"
 Measure = Callable[[ScoreBlock, np.ndarray], dict[str, float]]
 
 
-def middle(ranking: Ranking) -> np.ndarray:
-    """float64 [U] ranks, equal scores sharing the middle of their places; `MISS` stays beyond every cut-off."""
-    ranked = ranking.ranks != MISS
-    return np.where(ranked, (ranking.best.astype(np.float64) + ranking.worst) / 2, MISS)
-
-
 def measure(score_block: ScoreBlock, allowed: np.ndarray, held_out: HeldOut, cold: np.ndarray) -> dict[str, float]:
     """The figures of a row.
 
@@ -99,8 +93,8 @@ def measure(score_block: ScoreBlock, allowed: np.ndarray, held_out: HeldOut, col
     cold
         bool [U]: targets without training interactions.
     """
-    ranks = middle(rank_targets(score_block, held_out, allowed, exclude_seen=False, top_k=1))
-    removed = middle(rank_targets(score_block, held_out, allowed, exclude_seen=True, top_k=1))
+    ranks = rank_targets(score_block, held_out, allowed, exclude_seen=False, top_k=1).middle
+    removed = rank_targets(score_block, held_out, allowed, exclude_seen=True, top_k=1).middle
     ndcg, recall = per_user(ranks, "ndcg", 10), per_user(ranks, "hr", 10)
     return {
         "ndcg": float(ndcg.mean()),

@@ -27,7 +27,7 @@ from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS, Ranking, rank_targets
+from recsys.evaluation.ranking import MISS, rank_targets
 from recsys.models.text import text_queries
 from recsys.represent import represent, text_vectors
 
@@ -58,11 +58,6 @@ def first(held_out: HeldOut, users: int) -> HeldOut:
     return HeldOut(histories=part, targets=held_out.targets[:users])
 
 
-def middle(ranking: Ranking) -> np.ndarray:
-    """float64 [U]: ranks with a target in the middle of those that have its score."""
-    return np.where(ranking.ranks == MISS, MISS, (ranking.best + ranking.worst) / 2)
-
-
 def measure(raw: np.ndarray, held_out: HeldOut, form: str, width: int, *, seen: bool, ties: bool) -> dict[str, Any]:
     """One row: HR@10, NDCG@10 and MRR."""
     vectors = item_vectors(raw, form, width)
@@ -74,7 +69,7 @@ def measure(raw: np.ndarray, held_out: HeldOut, form: str, width: int, *, seen: 
         exclude_seen=seen,
         top_k=1,
     )
-    ranks = middle(ranking) if ties else ranking.ranks
+    ranks = ranking.middle if ties else ranking.ranks
     return {
         "form": form,
         "dimensions": vectors.shape[1],

@@ -50,6 +50,11 @@ class Ranking:
     seen_targets: int
 
     @property
+    def middle(self) -> np.ndarray:
+        """float64 [U]: ranks with equal scores sharing the middle of their places; `MISS` stays what it is."""
+        return (self.best + self.worst) / 2
+
+    @property
     def misses(self) -> int:
         """Targets without a rank."""
         return int((self.ranks == MISS).sum())

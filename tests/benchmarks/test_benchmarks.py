@@ -209,14 +209,6 @@ def test_zero_training_measures_every_form_and_keeps_its_vectors(
     assert "0 sentences encoded, 12 known" in captured.err and json.loads(captured.out)["data"] == found
 
 
-def test_ties_in_the_middle(script: Any) -> None:
-    from recsys.evaluation.ranking import MISS, Ranking
-
-    ranks, best, worst = np.array([1, 2, MISS]), np.array([1, 2, MISS]), np.array([1, 5, MISS])
-    ranking = Ranking(ranks=ranks, best=best, worst=worst, top=np.zeros((3, 1)), seen_targets=0)
-    assert script("zero_training").middle(ranking).tolist() == [1.0, 3.5, MISS]
-
-
 def test_raw_vectors_are_cut_and_normalised(script: Any) -> None:
     vectors = script("zero_training").item_vectors(np.array([[3.0, 4.0, 12.0], [0.0, 0.0, 0.0]]), "raw", 2)
     assert vectors.tolist() == [[0, 0], [0.6, 0.8], [0, 0]]

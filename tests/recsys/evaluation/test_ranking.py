@@ -163,3 +163,9 @@ def test_equals_sorting_everything(
 def test_top_codes_with_more_ties_than_places() -> None:
     scores = np.array([[-np.inf, 0, 0, 5, 0, 0], [-np.inf, 1, 2, 3, 4, 5]], dtype=np.float32)
     assert top_codes(scores, 3).tolist() == [[3, 1, 2], [5, 4, 3]]
+
+
+def test_ties_share_the_middle_of_their_places_and_a_miss_stays_one() -> None:
+    ranks, best, worst = np.array([1, 2, MISS]), np.array([1, 2, MISS]), np.array([1, 5, MISS])
+    ranking = Ranking(ranks=ranks, best=best, worst=worst, top=np.zeros((3, 1)), seen_targets=0)
+    assert ranking.middle.tolist() == [1.0, 3.5, MISS]
