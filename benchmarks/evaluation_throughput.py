@@ -7,7 +7,8 @@ Histories are those of ml-1m's test part. Two tables, each with the same work on
 
 - *encoding and ranking*: from histories to lists (and, ours, the rank of the held-out item). RecTools is `recommend` of
   its BERT4Rec and SASRec, as a user calls it; ours is the encoder and `rank_targets`, or the encoder and the
-  candidates' `top_k`. Same width, blocks, heads and length; weights nobody trained, which takes as long.
+  candidates' `top_k`. Same width, blocks, heads, length and feed-forward (4 D wide in BERT4Rec, D in SASRec); weights
+  nobody trained, which takes as long.
 - *ranking alone*: from given vectors to lists. RecTools is its two rankers, the plain torch is one product, seen items
   set to minus infinity and `torch.topk` in blocks of users.
 
@@ -38,6 +39,7 @@ from recsys.retrieval.index import build_index
 
 MODEL = ModelSettings(dimensions=64, blocks=2, heads=2, max_length=200, rotary=False, head=False)
 PEERS = {"BERT4RecModel": "cloze", "SASRecModel": "next-item"}
+WIDENING = {"cloze": 4, "next-item": 1}  # of the feed-forward, in multiples of D, as those two have it
 QUICK_USERS = 500
 BLOCK = 1024  # users that plain torch ranks at once
 
@@ -95,8 +97,10 @@ def measure(held_out: HeldOut, k: int, runs: int) -> dict[str, Any]:
         return users / median(seconds)
 
     models = {
-        objective: common.id_model(items, MODEL.model_copy(update={"objective": objective}))
-        for objective in PEERS.values()
+        objective: common.id_model(
+            items, MODEL.model_copy(update={"objective": objective, "feed_forward_multiple": widening})
+        )
+        for objective, widening in WIDENING.items()
     }
     own: dict[str, float] = {}
     for objective in models:

@@ -9,10 +9,10 @@ precision that it comes with. A token is an event of a history, never padding. A
 its last step, building batches and masks included, preparing the data excluded; the first epoch is the warm-up, the
 figure is the median of the others.
 
-What differs, because it is how each is built: RecTools drops out inside attention, computes in fp32 and scores every
-position; its SASRec has a feed-forward of width D where ours has 4 D, and its model FLOPs are counted so. RecBole makes
-a row of every beginning of a history; it is timed by the step, tokens of exactly those rows, and its SASRec asks one
-question a row where the others ask one a token.
+The feed-forward is 4 D wide for cloze and D for next item, as RecTools' BERT4Rec and SASRec have it. What differs,
+because it is how each is built: RecTools drops out inside attention, computes in fp32 and scores every position.
+RecBole makes a row of every beginning of a history; it is timed by the step, tokens of exactly those rows, and its
+SASRec asks one question a row where the others ask one a token.
 
 Model FLOPs are the matrix products that the task needs, forward and backward, with real tokens only and logits where
 there is a label. The bf16 rate is what this processor reaches on a plain bf16 product.
@@ -35,7 +35,8 @@ from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 
-RECTOOLS_OF = {"cloze": "BERT4RecModel", "next-item": "SASRecModel"}  # RecTools'
+RECTOOLS_OF = {"cloze": "BERT4RecModel", "next-item": "SASRecModel"}
+WIDENING = {"cloze": 4, "next-item": 1}  # of the feed-forward, in multiples of D, as RecTools' two have it
 RECBOLE_OF = {"cloze": "BERT4Rec", "next-item": "SASRec"}
 MASKED = 0.15  # RecTools' default, for both sides
 MODEL = ModelSettings(
@@ -58,18 +59,17 @@ def training_part(file: Path, users: int | None) -> Sequences:
     return common.renumbered(common.newest(kept, MODEL.max_length))
 
 
-def flops(lengths: np.ndarray, items: int, objective: str, *, widening: int) -> float:
-    """Model FLOPs of one epoch: 2 a multiply-add, the backward pass twice the forward one.
-
-    `widening`: width of the feed-forward in multiples of D.
-    """
+def flops(lengths: np.ndarray, items: int, objective: str) -> float:
+    """Model FLOPs of one epoch: 2 a multiply-add, the backward pass twice the forward one."""
     D = MODEL.dimensions
     tokens = lengths.sum()
     if objective == "cloze":
         labels, pairs = MASKED * tokens, (lengths**2).sum()
     else:
         labels, pairs = tokens - len(lengths), (lengths * (lengths + 1) / 2).sum()
-    block = tokens * (4 + 2 * widening) * D**2 + 2 * pairs * D  # projections and feed-forward; scores and mixing
+    block = (
+        tokens * (4 + 2 * WIDENING[objective]) * D**2 + 2 * pairs * D
+    )  # projections and feed-forward; scores and mixing
     return float(3 * 2 * (MODEL.blocks * block + labels * D * items))
 
 
@@ -86,7 +86,7 @@ def bf16_rate(size: int = 1536, seconds: float = 1.0) -> float:
 
 def ours(histories: Sequences, objective: str, epochs: int) -> list[float]:
     """Seconds of each timed epoch."""
-    settings = MODEL.model_copy(update={"objective": objective})
+    settings = MODEL.model_copy(update={"objective": objective, "feed_forward_multiple": WIDENING[objective]})
     train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, mask_last_share=0.0)
     model = common.id_model(int(histories.items.max()), settings)
     return common.epoch_seconds(model, histories, train, settings.max_length)[1:]
@@ -119,7 +119,7 @@ def recbole(histories: Sequences, objective: str, steps: int) -> dict[str, Any] 
     settings = {
         "MAX_ITEM_LIST_LENGTH": MODEL.max_length,
         "hidden_size": MODEL.dimensions,
-        "inner_size": 4 * MODEL.dimensions,
+        "inner_size": WIDENING[objective] * MODEL.dimensions,
         "n_layers": MODEL.blocks,
         "n_heads": MODEL.heads,
         "hidden_dropout_prob": MODEL.dropout,
@@ -139,8 +139,8 @@ def measure(histories: Sequences, epochs: int, steps: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"users": len(histories), "tokens": tokens, "items": items, "bf16_gflops": rate / 1e9}
     figures |= {"models": models, "ratios": {}}
 
-    def add(side: str, name: str, objective: str, seconds: list[float], widening: int) -> None:
-        needed = flops(histories.lengths, items, objective, widening=widening)
+    def add(side: str, name: str, objective: str, seconds: list[float]) -> None:
+        needed = flops(histories.lengths, items, objective)
         models.append(
             {
                 "side": side,
@@ -155,12 +155,12 @@ def measure(histories: Sequences, epochs: int, steps: int) -> dict[str, Any]:
 
     for objective, peer in RECTOOLS_OF.items():
         common.say(f"{objective}: ours, {epochs + 1} epochs")
-        add("ours", objective, objective, ours(histories, objective, epochs), widening=4)
+        add("ours", objective, objective, ours(histories, objective, epochs))
         common.say(f"{objective}: RecTools' {peer}, {epochs + 1} epochs")
         answer = rectools(histories, objective, epochs)
         if answer:
             figures["rectools"] = answer["rectools"]
-            add("RecTools", peer, objective, answer["seconds"], widening=4 if objective == "cloze" else 1)
+            add("RecTools", peer, objective, answer["seconds"])
         common.say(f"{objective}: RecBole's {RECBOLE_OF[objective]}, {steps} steps")
         answer = recbole(histories, objective, steps)
         if answer:

@@ -253,6 +253,7 @@ class ModelSettings(_Section):
     rotary: bool = True  # attention also knows how far apart two events are; the published recipe does not
     distance_bias: bool = False  # attention adds a learned score for each distance between two events
     feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    feed_forward_multiple: int = Field(default=4, ge=1)  # its width, in widths of the encoder
     gated: bool = False  # a sigmoid gate on each branch (LiGR)
     head: bool = True  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
     temperature: float | None = Field(default=None, gt=0)  # None: dot products; else cosine similarity over this

@@ -78,11 +78,11 @@ def test_model_flops_of_a_case_worked_by_hand(script: Any) -> None:
     throughput = script("training_throughput")
     D, blocks, masked = throughput.MODEL.dimensions, throughput.MODEL.blocks, throughput.MASKED
     lengths, items = np.array([2, 3]), 10
-    dense = 5 * 12 * D * D  # 4 projections and a feed-forward of 4 D, for each of five tokens
-    cloze = 6 * (blocks * (dense + 2 * (4 + 9) * D) + masked * 5 * D * items)
-    causal = 6 * (blocks * (dense + 2 * (3 + 6) * D) + 3 * D * items)
-    assert throughput.flops(lengths, items, "cloze", widening=4) == pytest.approx(cloze)
-    assert throughput.flops(lengths, items, "next-item", widening=4) == pytest.approx(causal)
+    wide, narrow = 5 * 12 * D * D, 5 * 6 * D * D  # 4 projections, a feed-forward of 4 D or D, for each of five tokens
+    cloze = 6 * (blocks * (wide + 2 * (4 + 9) * D) + masked * 5 * D * items)
+    causal = 6 * (blocks * (narrow + 2 * (3 + 6) * D) + 3 * D * items)
+    assert throughput.flops(lengths, items, "cloze") == pytest.approx(cloze)
+    assert throughput.flops(lengths, items, "next-item") == pytest.approx(causal)
 
 
 @pytest.mark.parametrize(
