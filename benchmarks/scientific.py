@@ -37,6 +37,7 @@ from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_sc
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.models.baselines import popularity
+from recsys.models.repeats import with_repeats
 from recsys.represent import represent
 from recsys.training.fit import PRIMARY, fit
 
@@ -113,7 +114,12 @@ def scorer(bundle: Bundle, settings: Settings, held_out: HeldOut) -> tuple[Score
     if bundle.blended is not None:
         blended = blend_scorer(bundle, bundle.blended, queries, histories, settings)
         return blended.score_block, blended.allowed
-    return (lambda start, stop: queries[start:stop] @ bundle.vectors.T), bundle.allowed
+
+    def scores(start: int, stop: int) -> np.ndarray:
+        found: np.ndarray = queries[start:stop] @ bundle.vectors.T
+        return found
+
+    return with_repeats(scores, histories.items, histories.offsets, bundle.repeats), bundle.allowed
 
 
 class Shop:

@@ -68,10 +68,12 @@ from recsys.manifest import (
     label,
     read_manifest,
 )
+from recsys.models.repeats import STEP
 from recsys.retrieval.blend import Blended
 from recsys.retrieval.index import FACTORY, METRIC, ItemIndex, build_index, read_index, write_index
 
 BUNDLES: Final = "bundles"
+REPEATS: Final = "encoder.repeats.weight"  # among the weights
 # columns of an item vector that are its output bias, the last ones
 BIAS_DIMS: Final = {"bert4rec": 1, "text": 0, "recformer": 0}
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
@@ -155,6 +157,12 @@ class Bundle:
         path = checked(self.path, self.manifest, BLEND)
         with _parsing(self.path):
             return Blended.from_tensors(safetensors.numpy.load_file(path), self.features()["blend"])
+
+    @cached_property
+    def repeats(self) -> np.ndarray | None:
+        """float32 [L], added to the scores of the history's own items by steps back; None: nothing is."""
+        weight = self.weights().get(REPEATS)
+        return None if weight is None else STEP * weight.numpy()
 
     @cached_property
     def encoders(self) -> Encoders:

@@ -243,7 +243,7 @@ class ModelSettings(_Section):
 
     kind: Literal["bert4rec", "text", "recformer"] = "bert4rec"
     dimensions: int = Field(default=64, ge=8)  # width of item vectors and of the encoder
-    blocks: int = Field(default=2, ge=1)
+    blocks: int = Field(default=2, ge=0)  # of attention; 0, with recency_mean: the history's mean and maps of it alone
     heads: int = Field(default=2, ge=1)
     max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
     dropout: Dropout = 0.1
@@ -267,6 +267,7 @@ class ModelSettings(_Section):
     # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
     # what to add; with a text adapter that begins as the identity, training starts from the text recommender
     recency_mean: bool = False
+    repeats: bool = False  # next-item: a learned number, by the steps since, is added to the score of what was had
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
     attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many
@@ -295,6 +296,10 @@ class ModelSettings(_Section):
             raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
         if self.recency_mean and (self.objective != "next-item" or self.temperature is None):
             raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
+        if self.blocks == 0 and self.kind == "bert4rec" and not self.recency_mean:
+            raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
+        if self.repeats and self.objective != "next-item":
+            raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
         return self
 
 

@@ -30,6 +30,7 @@ from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, 
 from recsys.evaluation.ranking import ScoreBlock
 from recsys.feature_encoders import unseen_values
 from recsys.models import baselines as counting
+from recsys.models.repeats import with_repeats
 from recsys.represent import text_vectors
 from recsys.retrieval.blend import Blended, blend_scores
 
@@ -60,7 +61,12 @@ def evaluate(
     encoding_seconds = time.perf_counter() - began
     scorers = {
         MODEL: Scorer(
-            score_block=lambda start, stop: queries[start:stop] @ model.vectors.T,
+            score_block=with_repeats(
+                lambda start, stop: queries[start:stop] @ model.vectors.T,
+                histories.items,
+                histories.offsets,
+                model.repeats,
+            ),
             allowed=model.allowed,
         )
     }

@@ -23,7 +23,8 @@ from features.threads import side_by_side
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
-from recsys.models.recency import RecencySum
+from recsys.models.recency import RecencyQuery
+from recsys.models.repeats import Repeats
 from recsys.models.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
 from recsys.models.transformer import Transformer
 
@@ -108,9 +109,8 @@ class SequenceEncoder(nn.Module):
         self.transformer = Transformer(settings)
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
-        self.recency = RecencySum(settings.max_length) if settings.recency_mean else None
-        # how much of the encoder's output is added to the mean, by dimension
-        self.added = nn.Parameter(torch.zeros(D)) if settings.recency_mean else None
+        self.recency = RecencyQuery(settings) if settings.recency_mean else None
+        self.repeats = Repeats(settings.max_length) if settings.repeats else None
         # the last one made, so that the others begin with the weights that they have without it
         self.side: SideVectors | None = None
         if side:
@@ -152,10 +152,12 @@ class SequenceEncoder(nn.Module):
         if self.side is not None:
             assert side is not None
             embedded = embedded + self.side(side).to(embedded.dtype)
-        states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
-        if self.recency is not None and self.added is not None:
-            mean = functional.normalize(self.recency(items, wanted), dim=-1)
-            states = mean + self.added.to(states.dtype) * states
+        states = None
+        if len(self.transformer.blocks):
+            states = self.head(self.transformer(embedded, tokens != PADDING, wanted, causal))
+        if self.recency is not None:
+            states = self.recency(items, wanted, states)
+        assert states is not None  # ModelSettings has it so
         if self.temperature is None:
             return states
         return functional.normalize(states, dim=-1) / self.temperature

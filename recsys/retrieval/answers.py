@@ -50,7 +50,9 @@ def recommend(bundle: Bundle, history: Sequence[Any], k: int, *, exclude_seen: b
     if not query.any():
         raise InputError(f"None of the {len(items)} items of the history has a vector in this bundle; give others.")
     alone = Sequences(users=pl.Series(USER_ID, ["you"]), items=items, offsets=offsets)
-    codes, scores, _ = best_items(bundle.index(), query, bundle.blended, alone, k=k, exclude_seen=exclude_seen)
+    codes, scores, _ = best_items(
+        bundle.index(), query, bundle.blended, alone, k=k, exclude_seen=exclude_seen, repeats=bundle.repeats
+    )
     return _rows(bundle, codes[0], scores[0])
 
 

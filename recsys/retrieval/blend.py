@@ -22,7 +22,7 @@ from recsys.data.sequences import Sequences
 from recsys.models.baselines import DECAY, LAST
 from recsys.models.blend import Blend
 from recsys.models.neighbours import TOGETHER, Neighbours, mean_weights
-from recsys.retrieval.candidates import top_k
+from recsys.retrieval.candidates import top_k, top_k_with_repeats
 from recsys.retrieval.index import ItemIndex
 
 SOURCES: Final = ("vector", "transitions", "together", "text", "popularity")  # who proposes; bits of `Proposals.by`
@@ -187,8 +187,14 @@ def best_items(
     *,
     k: int,
     exclude_seen: bool = True,
+    repeats: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k best items of each user, by the blend or by the model's vectors alone: higher score first, then lower code.
+
+    Parameters
+    ----------
+    repeats
+        float32 [L] of a model that has them, for its vectors alone; the blend knows what was seen by itself.
 
     Returns
     -------
@@ -198,7 +204,10 @@ def best_items(
     """
     if blended is None:
         k = min(k, len(items.codes))
-        codes, scores = top_k(items, queries, histories, k=k, exclude_seen=exclude_seen)
+        if repeats is None or exclude_seen:
+            codes, scores = top_k(items, queries, histories, k=k, exclude_seen=exclude_seen)
+        else:
+            codes, scores = top_k_with_repeats(items, queries, histories, repeats, k=k)
         return codes, scores, np.where(codes != PADDING, 1 << SOURCES.index("vector"), 0).astype(np.uint8)
     k = min(k, len(items.vectors) - 1)
     n = max(k, blended.candidates)

@@ -25,6 +25,7 @@ import numpy as np
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.models.repeats import bonuses
 from recsys.retrieval.index import NOTHING, ItemIndex, search
 
 MARGIN: Final = 16  # kept beyond k, so that the cut at k is rarely closer than the error bound
@@ -111,6 +112,34 @@ def top_k(
         if len(rest):
             codes[row], scores[row] = _best(queries, vectors, np.array([row]), rest[None, :], k)
     return codes, scores
+
+
+def top_k_with_repeats(
+    items: ItemIndex, queries: np.ndarray, histories: Sequences, repeats: np.ndarray, *, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `top_k` without `exclude_seen`, where the history's own items score more or less than their vectors say.
+
+    Parameters
+    ----------
+    repeats
+        float32 [L] that is added to the score of an item of the history, by steps back (recsys/models/repeats.py).
+    """
+    codes, scores = top_k(items, queries, histories, k=k)
+    stride = len(items.vectors)
+    seen = _seen_keys(histories, items.codes, stride)
+    rows, own = seen // stride, seen % stride
+    own_scores = exact_scores(queries, items.vectors, rows, own)
+    users, had, values = bonuses(histories.items, histories.offsets, repeats)
+    keys = users * stride + had
+    place = np.minimum(np.searchsorted(seen, keys), max(len(seen) - 1, 0))
+    known = seen[place] == keys if len(seen) else np.zeros(len(keys), dtype=bool)
+    np.add.at(own_scores, place[known], values[known])
+    column = np.arange(len(seen)) - np.searchsorted(rows, rows)
+    widest = int(column.max(initial=-1)) + 1
+    own_codes = np.full((len(queries), widest), PADDING, dtype=codes.dtype)
+    beside = np.full((len(queries), widest), -np.inf, dtype=np.float32)
+    own_codes[rows, column], beside[rows, column] = own, own_scores
+    return best_first(np.hstack([codes, own_codes]), np.hstack([scores, beside]), k)
 
 
 def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:

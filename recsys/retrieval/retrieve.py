@@ -163,7 +163,13 @@ def candidate_batches(
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
         queries = bundle.encode(histories)  # [b, D]
         codes, scores, by = best_items(
-            items, queries, bundle.blended, histories, k=settings.k, exclude_seen=settings.exclude_seen
+            items,
+            queries,
+            bundle.blended,
+            histories,
+            k=settings.k,
+            exclude_seen=settings.exclude_seen,
+            repeats=bundle.repeats,
         )
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(

@@ -30,6 +30,7 @@ from recsys.evaluation.ranking import rank_targets
 from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
 from recsys.models.item_tower import Attribute, ItemFeatures
+from recsys.models.repeats import with_repeats
 from recsys.models.side import SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
@@ -305,7 +306,8 @@ def train_model(
         def queries(of: Sequences) -> np.ndarray:
             return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length, side)
 
-        return validation_metrics(queries, vectors, allowed, held_out, settings)
+        repeats = None if model.encoder.repeats is None else model.encoder.repeats().detach().numpy()
+        return validation_metrics(queries, vectors, allowed, held_out, settings, repeats)
 
     return train(
         model,
@@ -325,12 +327,18 @@ def train_model(
 
 
 def validation_metrics(
-    queries: HistoryVectors, vectors: np.ndarray, allowed: np.ndarray, held_out: HeldOut, settings: Settings
+    queries: HistoryVectors,
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    held_out: HeldOut,
+    settings: Settings,
+    repeats: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """HR, NDCG and MRR at 10 on a held-out set, named `val/…`."""
+    """HR, NDCG and MRR at 10 on a held-out set, named `val/…`; `repeats` as `with_repeats` takes them."""
     encoded = queries(held_out.histories)  # [U, D]
+    items, offsets = held_out.histories.items, held_out.histories.offsets
     ranking = rank_targets(
-        lambda start, stop: encoded[start:stop] @ vectors.T,
+        with_repeats(lambda start, stop: encoded[start:stop] @ vectors.T, items, offsets, repeats),
         held_out,
         allowed,
         exclude_seen=settings.evaluate.exclude_seen,

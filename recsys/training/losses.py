@@ -20,6 +20,7 @@ from torch.nn import functional
 from features.precision import activation_dtype
 from recsys.config import TrainSettings
 from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
+from recsys.models.repeats import Earlier, earlier_events
 from recsys.models.side import SideBatch
 from recsys.training.objectives import Task
 
@@ -57,7 +58,9 @@ def task_loss(
         bias = model.item_bias()
         if not settings.cold_negatives:
             bias = bias.masked_fill(~model.tower.trained, -torch.inf)
-        return full_cross_entropy(queries, table, bias, labels[asked], weights)
+        repeats = model.encoder.repeats
+        had = None if repeats is None else (earlier_events(tokens, asked), repeats())
+        return full_cross_entropy(queries, table, bias, labels[asked], weights, had)
     negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
@@ -106,7 +109,12 @@ def draw_negatives(task: Task, count: int, size: int, rng: np.random.Generator) 
 
 
 def full_cross_entropy(
-    queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, weights: Tensor | None = None
+    queries: Tensor,
+    table: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    had: tuple[Earlier, Tensor] | None = None,
 ) -> Tensor:
     """Weighted mean of -log softmax(queries @ table.T + bias)[label], a float32 scalar.
 
@@ -122,9 +130,12 @@ def full_cross_entropy(
         int64 [P].
     weights
         float32 [P]; None: all alike.
+    had
+        The events before each question, and float32 [L] that are added to their items' scores by steps back.
     """
     share = torch.full((len(labels),), 1 / len(labels)) if weights is None else weights / weights.sum()
-    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device))
+    earlier, repeats = (None, None) if had is None else had
+    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device), earlier, repeats)
     return loss
 
 
@@ -132,34 +143,52 @@ class _FullCrossEntropy(torch.autograd.Function):
     """Chunks of queries: scores, softmax and both gradients while the chunk is in the cache, then forgotten."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, table: Tensor, bias: Tensor, labels: Tensor, share: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        table: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        share: Tensor,
+        earlier: Earlier | None,
+        repeats: Tensor | None,
+    ) -> Tensor:
         rows = max(ROWS_AT_LEAST, SCORES_AT_ONCE // len(table))
         added = bias.to(queries.dtype)
         by_query = torch.empty_like(queries)
         by_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)
         by_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+        by_repeats = None if repeats is None else torch.zeros_like(repeats)
         total = torch.zeros((), dtype=torch.float32, device=queries.device)
         for start in range(0, len(queries), rows):
             chunk = slice(start, start + rows)
             q, label = queries[chunk], labels[chunk]
             # shares are about 1 / P: scaled so that products do not lose small ones
             weight = (share[chunk, None] * len(queries)).to(q.dtype)
-            p = torch.softmax(torch.addmm(added, q, table.T), dim=-1)
+            scores = torch.addmm(added, q, table.T)
+            if earlier is not None and repeats is not None:
+                had, back = earlier.entries(start, start + len(q), scores.shape[1])
+                scores.view(-1).index_add_(0, had, repeats[back].to(scores.dtype))
+            p = torch.softmax(scores, dim=-1)
             flat, own = p.view(-1), label + p.shape[1] * torch.arange(len(q), device=q.device)
             total -= flat[own].float().clamp_min(torch.finfo(torch.float32).tiny).log() @ share[chunk]
             flat[own] -= 1  # p is now the gradient by the scores; scatter_ would copy the whole chunk three times
             by_query[chunk] = (p @ table) * weight
             by_table += p.T @ (q * weight)
             by_bias += (weight.T @ p)[0]
-        ctx.save_for_backward(by_query, by_table, by_bias)
+            if earlier is not None and by_repeats is not None:
+                by_repeats.index_add_(0, back, (flat[had] * weight[had // p.shape[1], 0]).float())
+        ctx.save_for_backward(by_query, by_table, by_bias, by_repeats)
         ctx.count = len(queries)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        by_query, by_table, by_bias = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_query, by_table, by_bias, by_repeats = ctx.saved_tensors
         scale = gradient / ctx.count
-        return by_query * scale.to(by_query.dtype), (by_table * scale).to(by_query.dtype), by_bias * scale, None, None
+        of_repeats = None if by_repeats is None else by_repeats * scale
+        of_table = (by_table * scale).to(by_query.dtype)
+        return by_query * scale.to(by_query.dtype), of_table, by_bias * scale, None, None, None, of_repeats
 
 
 def sampled_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:

@@ -1,15 +1,33 @@
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch.nn import functional
 
-from recsys.models.recency import RecencySum
+from recsys.config import ModelSettings
+from recsys.models.recency import RecencyQuery
+
+SETTINGS = ModelSettings(
+    dimensions=8, heads=2, max_length=6, objective="next-item", recency_mean=True, temperature=0.1, dropout=0.5
+)
 
 
 def test_it_begins_with_seven_tenths_a_step_back() -> None:
-    items = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])  # the first position is padding
-    found = RecencySum(6)(items, None)[0].detach()
-    expected = [[0, 0], [1, 0], [0.7, 1], [0.49 + 1, 0.7 + 1]]
-    assert np.allclose(found, expected, atol=1e-6)
+    items = torch.zeros(1, 4, 8)
+    items[0, 1:, :2] = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # the first position is padding
+    query, states = RecencyQuery(SETTINGS), torch.randn(1, 4, 8)  # what the encoder says does not count yet
+    expected = functional.normalize(torch.tensor([[0.0, 0], [1, 0], [0.7, 1], [0.49 + 1, 0.7 + 1]]), dim=-1)
+    torch.testing.assert_close(query(items, None, states)[0, :, :2].detach(), expected)
     wanted = torch.tensor([[3, 1]])
-    assert np.allclose(RecencySum(6)(items, wanted)[0].detach(), [expected[3], expected[1]], atol=1e-6)
+    torch.testing.assert_close(query(items, wanted, states[:, :2])[0, :, :2].detach(), expected[[3, 1]])
+
+
+def test_its_maps_read_the_mean_and_the_newest_item() -> None:
+    items, query = torch.zeros(1, 3, 8), RecencyQuery(SETTINGS).eval()
+    items[0, [0, 1, 2], [0, 1, 2]] = 1  # three items, a dimension each
+    with torch.no_grad():
+        query.after_mean.weight[3, 0] = 1  # what has the oldest in its mean asks for dimension 3
+        query.after_newest.weight[4, 2] = 1  # what has the last as its newest asks for dimension 4
+        found = query(items, None, torch.zeros(1, 3, 8))[0]
+    mean = functional.normalize(torch.tensor([[1.0, 0, 0], [0.7, 1, 0], [0.49, 0.7, 1]]), dim=-1)
+    torch.testing.assert_close(found[:, 3], mean[:, 0])
+    assert found[:, 4].tolist() == [0, 0, 1]
