@@ -41,7 +41,7 @@ from recsys.models.repeats import with_repeats
 from recsys.represent import represent
 from recsys.training.fit import PRIMARY, fit
 
-NAMES = ("ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")
+NAMES = ("validation", "ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ ROWS: dict[str, Row] = {
         RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False, starts="recformer.init"
     ),
     "Recformer, pre-trained": Row(RECFORMER, (MODEL_ALONE,), starts="recformer.init"),
-    "sequence, blended": Row(SEQUENCE, ("blend.kind=always", "blend.counts=true")),
-    "best": Row("scientific", trained=False),
+    "text, blended": Row(TEXT, ("blend.counts=true",), trained=False),
+    "best": Row("scientific"),
 }
 DEFAULT = tuple(name for name, row in ROWS.items() if row.starts is None and not name.startswith("Recformer, no"))
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
@@ -151,8 +151,11 @@ class Shop:
         report = fit(settings, self.versions, on_epoch)
         bundle = read_bundle(report.bundle)
         found = measure(*scorer(bundle, settings, self.held_out), self.held_out, self.cold)
+        blend = report.blend
+        known = blend.validation["blend"] if blend is not None and blend.used and blend.validation is not None else None
+        alone = max((entry[PRIMARY] for entry in report.history if PRIMARY in entry), default=0.0)
         return found | {
-            "validation": max((entry[PRIMARY] for entry in report.history if PRIMARY in entry), default=0.0),
+            "validation": alone if known is None else known[PRIMARY],  # of what is served
             "best_epoch": report.best_epoch,
             "minutes": (time.perf_counter() - began) / 60,
             "cpu_minutes": (time.process_time() - cpu) / 60,
@@ -234,7 +237,9 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 
 def both(runs: list[dict[str, float]], name: str) -> str:
     """Mean and standard deviation over seeds."""
-    values = [run[name] for run in runs]
+    values = [run[name] for run in runs if name in run]
+    if not values:  # what trains nothing has no figure on validation
+        return "–"
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
