@@ -29,7 +29,6 @@ import torch
 
 from features.packed import PackedBert
 from features.precision import native_bf16
-from features.threads import side_by_side
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -398,15 +397,10 @@ def _encode_by_length(
     """(rows, vectors [rows, E]) batch by batch, the longest first: what does not fit fails at once."""
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-
-    def encoded(rows: np.ndarray) -> np.ndarray:
+    for rows in _batches(order, lengths[order], batch_size, _budget(encoder), mixed=encoder.packed is not None):
         ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows])).to(encoder.network.device)
         groups = [(len(list(same)), int(length)) for length, same in groupby(lengths[rows])]
-        return _forward(encoder, ids, groups)
-
-    batches = list(_batches(order, lengths[order], batch_size, _budget(encoder), mixed=encoder.packed is not None))
-    at_once = side_by_side if encoder.network.device.type == "cpu" else map
-    yield from zip(batches, at_once(encoded, batches), strict=True)
+        yield rows, _forward(encoder, ids, groups)
 
 
 def _budget(encoder: Encoder) -> int:
