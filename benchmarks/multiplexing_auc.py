@@ -25,6 +25,7 @@ there are values.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -69,6 +70,7 @@ def study(seeds: int, quick: bool, vary_split: bool) -> list[Job]:
             multiplexed = [job for job in base if job.arm == "multiplexed"]
             jobs += [replace(job, lookups=2) for job in multiplexed]
             jobs += [replace(job, one_salt=True) for job in multiplexed]
+            jobs += [replace(job, one_salt=True, lookups=2) for job in multiplexed]
         jobs += base
     # the longest first, so that no process ends alone
     jobs.sort(key=lambda job: job.data == "ml-1m")
@@ -115,7 +117,7 @@ def summary(done: Sequence[tuple[Job, dict[str, Any]]], data: str) -> Figures:
 def differences(figures: Figures, other: str) -> dict[str, dict[str, float]]:
     """Multiplexed less another arm, seed by seed: mean, deviation."""
     result = {}
-    for budget, entry in figures["multiplexed"].items():
+    for budget, entry in figures.get("multiplexed", {}).items():
         if budget in figures.get(other, {}):
             theirs = figures[other][budget]["each_auc"]
             gaps = [a - b for a, b in zip(entry["each_auc"], theirs, strict=False)]  # of the seeds that both have
@@ -146,6 +148,8 @@ def show(figures: dict[str, Any]) -> None:
         print(table(rows))
         print(f"\noverlap of two features' cross weights; 1 / sqrt(width) = {WIDTH[data] ** -0.5:.3f} by chance")
         for other, gaps in figures["multiplexed_minus"][data].items():
+            if not gaps:  # without the arm that they are paired with
+                continue
             told = ", ".join(f"{g['mean']:+.4f}{_deviation(g.get('sd'))} at {b}" for b, g in gaps.items())
             print(f"multiplexed less {other}, paired by seed: {told}")
     if figures["angles"]:
@@ -211,6 +215,7 @@ def tune(folder: Path, workers: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many; two for controls and the second data set")
+    parser.add_argument("--only", nargs="*", help="arms by name, as the tables call them")
     parser.add_argument("--vary-split", action="store_true", help="another random split for each seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of one thread each")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw AUC against memory into a PNG")
@@ -220,12 +225,18 @@ def main() -> None:
     if given.tune:
         answer(given, {"tuning": tune(folder, given.workers)}, lambda figures: print(table(figures["tuning"])))
         return
-    done = run(study(given.seeds, given.quick, given.vary_split), folder, given.workers)
+    jobs = study(given.seeds, given.quick, given.vary_split)
+    names = {job.name for job in jobs}
+    unknown = sorted(set(given.only or ()) - names)
+    if unknown:
+        sys.exit(f"there is no arm {unknown[0]!r}; arms: {', '.join(sorted(names))}")
+    done = run([job for job in jobs if not given.only or job.name in given.only], folder, given.workers)
     found = {data: summary(done, data) for data in FEATURES if any(job.data == data for job, _ in done)}
-    base = found["ml-1m"]
+    base = found.get("ml-1m", {})
     figures = {
         arm: {budget: entry["auc"] for budget, entry in base[arm].items()}
         for arm in ("multiplexed", "hashed", "collisionless")
+        if arm in base
     }
     figures |= {
         "sd": {arm: {budget: entry["sd"] for budget, entry in base[arm].items()} for arm in base},
