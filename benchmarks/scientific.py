@@ -153,9 +153,10 @@ class Shop:
         found = measure(*scorer(bundle, settings, self.held_out), self.held_out, self.cold)
         blend = report.blend
         known = blend.validation["blend"] if blend is not None and blend.used and blend.validation is not None else None
-        alone = max((entry[PRIMARY] for entry in report.history if PRIMARY in entry), default=0.0)
-        return found | {
-            "validation": alone if known is None else known[PRIMARY],  # of what is served
+        validated = (
+            [entry[PRIMARY] for entry in report.history if PRIMARY in entry] if known is None else [known[PRIMARY]]
+        )
+        return (found | ({"validation": max(validated)} if validated else {})) | {  # of what is served
             "best_epoch": report.best_epoch,
             "minutes": (time.perf_counter() - began) / 60,
             "cpu_minutes": (time.process_time() - cpu) / 60,
