@@ -55,6 +55,7 @@ class Row:
 
 
 MODEL_ALONE = "blend.kind=never"
+ALIGNED = ("text.aligned=true", "model.dimensions=384")  # as configs/sequence-pretrain.toml has it
 TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
 ROWS: dict[str, Row] = {
     "popularity": Row(None, trained=False),
@@ -64,10 +65,10 @@ ROWS: dict[str, Row] = {
     "text and what was seen": Row(TEXT, trained=False),
     "ids": Row("scientific-ids"),
     "sequence": Row(SEQUENCE),
-    "sequence, zero-shot": Row(SEQUENCE, ("train.epochs=0",), trained=False, starts="train.warm_start"),
-    "sequence, 1% of users": Row(SEQUENCE, ("train.users=0.01",), starts="train.warm_start"),
-    "sequence, 10% of users": Row(SEQUENCE, ("train.users=0.1",), starts="train.warm_start"),
-    "sequence, pre-trained": Row(SEQUENCE, starts="train.warm_start"),
+    "sequence, zero-shot": Row(SEQUENCE, (*ALIGNED, "train.epochs=0"), trained=False, starts="train.warm_start"),
+    "sequence, 1% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.01"), starts="train.warm_start"),
+    "sequence, 10% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.1"), starts="train.warm_start"),
+    "sequence, pre-trained": Row(SEQUENCE, ALIGNED, starts="train.warm_start"),
     "Recformer, untrained": Row(RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False),
     "Recformer": Row(RECFORMER, (MODEL_ALONE,)),
     "Recformer, no second stage": Row(RECFORMER, (MODEL_ALONE, "recformer.second_stage_epochs=0")),

@@ -38,7 +38,9 @@ class Whitening:
         return int(self.matrix.shape[1])
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, dimensions: int, *, shrinkage: float = 5.0, equal: bool = True) -> Self:
+    def fit(
+        cls, vectors: np.ndarray, dimensions: int, *, shrinkage: float = 5.0, equal: bool = True, aligned: bool = False
+    ) -> Self:
         """Fit on vectors [n, E]; zero rows (items without text) do not count.
 
         Few vectors say little about the weak directions, and whitening those fully puts every item equally far
@@ -51,6 +53,10 @@ class Whitening:
         cut to `dimensions`.
 
         Without `equal` the directions keep the variances that they have: principal components (PCA).
+
+        With `aligned` the D directions are turned back into the encoder's own axes (ZCA whitening; A. Kessy et al.,
+        The American Statistician 2018, arXiv 1512.00809): vectors of width E whose products are those of width D. Axes
+        then mean the same in every catalogue, though each is whitened by what it holds.
         """
         count, mean, covariance = _moments(vectors)
         width = vectors.shape[1]
@@ -68,6 +74,8 @@ class Whitening:
         if equal:
             matrix /= np.sqrt(variances + noise)
             matrix *= np.sqrt(kept / (variances / (variances + noise)).sum())  # the total variance is D in any case
+        if aligned:
+            matrix = matrix @ (directions * np.sign(strongest)).T
         return cls(mean=mean.astype(np.float32), matrix=np.ascontiguousarray(matrix, dtype=np.float32))
 
     def project(self, vectors: np.ndarray) -> np.ndarray:

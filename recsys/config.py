@@ -235,6 +235,9 @@ class TextSettings(_Section):
     # are words too; cut ones are counted; None: all
     attribute_words: int | None = Field(default=None, ge=1)
     dimensions: int | None = Field(default=256, ge=8)  # after whitening; None: the encoder's own, not whitened
+    # in the encoder's own axes, so that weights learnt over one catalogue's whitening fit another's; as wide as the
+    # encoder's vectors
+    aligned: bool = False
     whiten: bool = True  # all directions weigh the same; False: as much as they vary (PCA)
 
 

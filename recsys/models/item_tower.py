@@ -59,12 +59,16 @@ class ItemFeatures:
         By name.
     text
         float32 [V + 1, E] whitened text vectors, zero where an item has no text; None without text.
+    firsts
+        int64 [C + 1], where several catalogues stand one after the other: the first code of each, then V + 1.
+        Negatives are drawn from the history's own one. None: one catalogue.
     """
 
     id_hashes: Tensor
     trained: Tensor
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     text: Tensor | None = None
+    firsts: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -99,6 +103,7 @@ class ItemTower(nn.Module):
     """
 
     trained: Tensor
+    firsts: Tensor
     id_rows: Tensor
     text: Tensor
 
@@ -125,6 +130,7 @@ class ItemTower(nn.Module):
         if ids:
             self._buffer("id_rows", lookup_rows(features.id_hashes, ID_FEATURE, id_lookups, table_rows))
         self._buffer("trained", features.trained)
+        self._buffer("firsts", torch.tensor([1, features.size]) if features.firsts is None else features.firsts)
         self.attribute_maps = nn.ModuleDict()
         self.attribute_queries = nn.ParameterDict()  # of attention
         self.pooling = {name: attribute.feature.pooling for name, attribute in features.attributes.items()}

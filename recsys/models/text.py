@@ -42,7 +42,12 @@ class TextItems:
 
 
 def text_items(
-    raw: np.ndarray, dimensions: int | None, whitening: Whitening | None = None, *, equal: bool = True
+    raw: np.ndarray,
+    dimensions: int | None,
+    whitening: Whitening | None = None,
+    *,
+    equal: bool = True,
+    aligned: bool = False,
 ) -> TextItems:
     """Item vectors from the encoder's.
 
@@ -56,9 +61,11 @@ def text_items(
         One that was fitted before, for weights that were trained with it; None: fitted here.
     equal
         What is fitted gives all directions equal variance (whitening) or leaves them theirs (PCA).
+    aligned
+        What is fitted keeps the encoder's own axes: E dimensions that say what D would.
     """
     if whitening is None and dimensions is not None:
-        whitening = Whitening.fit(raw, dimensions, equal=equal)
+        whitening = Whitening.fit(raw, dimensions, equal=equal, aligned=aligned)
     vectors = raw if whitening is None else whitening.apply(raw)
     vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
     allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])

@@ -217,7 +217,7 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
     if settings.items is None or not settings.items.text or (sentences.fill_null("") == "").all():
         return None
     whitening = None
-    if previous is not None and same_text(previous, settings):
+    if previous is not None and not settings.text.aligned and same_text(previous, settings):
         whitening = Whitening.from_tensors(previous.weights())
     raw = text_vectors(settings, sentences)
     if whitening is not None and previous is not None and len(whitening.mean) != raw.shape[1]:
@@ -226,7 +226,9 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
             f"{len(whitening.mean)} dimensions and {settings.text.model} now gives {raw.shape[1]}; bring its "
             "checkpoint back, or train once with --set train.warm_start=none."
         )
-    return text_items(raw, settings.text.dimensions, whitening, equal=settings.text.whiten)
+    return text_items(
+        raw, settings.text.dimensions, whitening, equal=settings.text.whiten, aligned=settings.text.aligned
+    )
 
 
 def build_model(

@@ -61,7 +61,7 @@ def task_loss(
         repeats = model.encoder.repeats
         had = None if repeats is None else (earlier_events(tokens, asked), repeats())
         return full_cross_entropy(queries, table, bias, labels[asked], weights, had)
-    negatives = draw_negatives(task, settings.negatives, len(model.output_bias), rng)  # [B, N]
+    negatives = draw_negatives(task, settings.negatives, model.tower.firsts.numpy(), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
     codes, place = np.unique(np.concatenate([[MASK, PADDING], *map(np.ravel, parts)]), return_inverse=True)
@@ -87,24 +87,27 @@ def task_loss(
     return losses.mean() if weights is None else losses @ weights / weights.sum()
 
 
-def draw_negatives(task: Task, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """int64 [B, N]: for each history a set of items, uniform over those that do not occur in its window.
+def draw_negatives(task: Task, count: int, firsts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """int64 [B, N]: for each history a set of its catalogue's items, uniform over those not in its window.
 
     A draw that hits the window is drawn again a few times and then kept: sets are for training, not for counting.
 
     Parameters
     ----------
-    size
-        V + 1.
+    firsts
+        int64 [C + 1]: the first code of each catalogue, then V + 1.
     """
+    size = int(firsts[-1])
+    catalogue = np.searchsorted(firsts, task.labels.max(axis=1), side="right")[:, None]  # [B, 1], from 1
+    low, high = firsts[catalogue - 1], firsts[catalogue]
     own = np.concatenate([task.tokens, task.labels], axis=1)  # [B, L + Q]
     rows = np.arange(len(own))[:, None]
     seen = np.sort((rows * size + np.maximum(own, 0)).ravel())
-    negatives = rng.integers(1, size, (len(own), count))
+    negatives = rng.integers(low, high, (len(own), count))
     for _ in range(3):
         keys = rows * size + negatives
         hit = seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] == keys
-        negatives[hit] = rng.integers(1, size, int(hit.sum()))
+        negatives[hit] = rng.integers(*(np.broadcast_to(end, hit.shape)[hit] for end in (low, high)))
     return negatives
 
 

@@ -1,8 +1,9 @@
 """One pre-training of a text-only sequence model: the warehouses of several catalogues in, a bundle out.
 
-The catalogues become one, each item under `catalogue/id`, with one whitening that is fitted on all of them: a whitening
-of each catalogue's own would turn the same word into another direction in each shop. The bundle is a value for
-`train.warm_start` of a run on a catalogue that none of them is; its whitening passes along.
+The catalogues become one, each item under `catalogue/id`. With `text.aligned` each is whitened by what it holds, in
+axes that mean the same everywhere. Otherwise there is one whitening, fitted on all of them, which passes along:
+principal axes of a catalogue's own would turn the same word into another direction in each shop. Negatives come from
+the history's own catalogue. The bundle is a value for `train.warm_start` of a run on a catalogue that none of them is.
 
 Shapes: V items of all catalogues, E width of the text encoder, D after whitening.
 """
@@ -68,17 +69,23 @@ def pretrain_sequence(
     datasets = {name: prepare(settings.catalogue(name), versions[name]) for name in settings.catalogues}
     raw = {name: _raw_vectors(settings, name, dataset) for name, dataset in datasets.items()}
     learnt = [name for name, catalogue in settings.catalogues.items() if not catalogue.held_out]
-    text = text_items(np.concatenate([raw[name] for name in learnt]), settings.text.dimensions)
+    if settings.text.aligned:  # each catalogue whitened by what it holds
+        texts = {name: text_items(raw[name], settings.text.dimensions, aligned=True) for name in raw}
+        text = _joined([texts[name] for name in learnt])
+    else:
+        text = text_items(np.concatenate([raw[name] for name in learnt]), settings.text.dimensions)
+        texts = {name: text_items(raw[name], None, text.whitening) for name in raw}
     vocabulary, catalogue, histories = united({name: datasets[name] for name in learnt}, settings)
     own = union_settings(settings, learnt[0])
     features = ItemFeatures(
         id_hashes=torch.from_numpy(np.concatenate([[0], hash_values(vocabulary.items.to_list())])),
         trained=torch.from_numpy(np.bincount(histories.items, minlength=vocabulary.size + 1) > 0),
         text=torch.from_numpy(text.vectors),
+        firsts=torch.tensor(np.cumsum([1, *(datasets[name].vocabulary.size for name in learnt)])),
     )
     model = build_model(own, features)
     asked = [name for name in settings.catalogues if settings.catalogues[name].held_out] or learnt
-    exams = [_exam(settings, datasets[name], text_items(raw[name], None, text.whitening)) for name in asked]
+    exams = [_exam(settings, datasets[name], texts[name]) for name in asked]
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         found = [_measured(model, own, *exam) for exam in exams]
@@ -194,6 +201,16 @@ def _raw_vectors(settings: PretrainSettings, name: str, dataset: Dataset) -> np.
     if (sentences.fill_null("") == "").all():
         raise InputError(f"No item of the catalogue {name!r} has any text; leave it out, or name its attributes.")
     return text_vectors(settings.catalogue(name), sentences)
+
+
+def _joined(texts: list[TextItems]) -> TextItems:
+    """Catalogues one after the other; row 0 of all but the first, padding, is left out."""
+    first, *others = texts
+    return TextItems(
+        vectors=np.concatenate([first.vectors, *(text.vectors[1:] for text in others)]),
+        allowed=np.concatenate([first.allowed, *(text.allowed[1:] for text in others)]),
+        whitening=None,
+    )
 
 
 def _exam(settings: PretrainSettings, dataset: Dataset, text: TextItems) -> tuple[torch.Tensor, np.ndarray, HeldOut]:

@@ -84,3 +84,19 @@ def test_without_equal_variance_it_is_pca() -> None:
     projected = pca.project(vectors).astype(np.float64)
     variances = np.linalg.eigvalsh(np.cov(vectors.astype(np.float64), rowvar=False, bias=True))[::-1]
     assert np.cov(projected, rowvar=False, bias=True) == pytest.approx(np.diag(variances[:3]), abs=1e-3 * variances[0])
+
+
+def test_aligned_says_the_same_in_the_encoders_own_axes() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(400, 6)).astype(np.float32) * np.array([5, 3, 2, 1, 0.5, 0.1], dtype=np.float32)
+    plain, aligned = (Whitening.fit(vectors, 4, aligned=aligned) for aligned in (False, True))
+    assert aligned.project(vectors).shape == (400, 6)
+    one, other = plain.apply(vectors), aligned.apply(vectors)
+    np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-5)
+    # each axis stays what it was: another catalogue, whose variances stand in another order, keeps it in its place
+    turned = Whitening.fit(vectors[:, ::-1].copy(), 4, aligned=True).matrix[::-1, ::-1]
+    np.testing.assert_allclose(turned, aligned.matrix, atol=1e-4)
+    assert (
+        np.abs(np.diag(aligned.matrix))[:4]
+        > 3 * np.abs(aligned.matrix[:4, :4] - np.diag(np.diag(aligned.matrix))[:4, :4]).max()
+    ).all()

@@ -136,11 +136,19 @@ def test_gbce_stays_finite_for_extreme_scores() -> None:
 
 def test_negatives_are_items_that_the_history_lacks() -> None:
     task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
-    drawn = draw_negatives(task, 500, ITEMS + 1, np.random.default_rng(0))
+    drawn = draw_negatives(task, 500, np.array([1, ITEMS + 1]), np.random.default_rng(0))
     assert drawn.min() >= 1 and drawn.max() <= ITEMS
     for row, tokens in zip(drawn, batch(), strict=True):
         assert np.isin(row, tokens).mean() < 0.01
         assert set(range(1, ITEMS + 1)) - set(tokens) == set(row) - set(tokens)
+
+
+def test_negatives_come_from_the_historys_own_catalogue() -> None:
+    tokens = np.array([[0, 1, 2, 3], [21, 24, 30, 30]])  # catalogues of the codes 1 to 9, 10 to 20 and 21 to 30
+    task = make_task(tokens, np.random.default_rng(0), TrainSettings(), "next-item")
+    first, last = draw_negatives(task, 400, np.array([1, 10, 21, 31]), np.random.default_rng(0))
+    assert set(first) - {1, 2, 3} == {4, 5, 6, 7, 8, 9}
+    assert set(last) - {21, 24, 30} == {22, 23, 25, 26, 27, 28, 29}
 
 
 @pytest.mark.parametrize("loss", ["sampled", "gbce"])
