@@ -161,8 +161,7 @@ class Bundle:
     @cached_property
     def repeats(self) -> np.ndarray | None:
         """float32 [L], added to the scores of the history's own items by steps back; None: nothing is."""
-        weight = self.weights().get(REPEATS)
-        return None if weight is None else STEP * weight.numpy()
+        return STEP * self.weights()[REPEATS].numpy() if self.settings.model.repeats else None
 
     @cached_property
     def encoders(self) -> Encoders:

@@ -270,7 +270,9 @@ class ModelSettings(_Section):
     # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
     # what to add; with a text adapter that begins as the identity, training starts from the text recommender
     recency_mean: bool = False
-    repeats: bool = False  # next-item: a learned number, by the steps since, is added to the score of what was had
+    # next-item: a number, by the steps since, is added to the score of what was had; it is learned with the full loss,
+    # as the negatives of the others are never what was had
+    repeats: bool = False
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
     attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many

@@ -98,9 +98,9 @@ def draw_negatives(task: Task, count: int, firsts: np.ndarray, rng: np.random.Ge
         int64 [C + 1]: the first code of each catalogue, then V + 1.
     """
     size = int(firsts[-1])
-    catalogue = np.searchsorted(firsts, task.labels.max(axis=1), side="right")[:, None]  # [B, 1], from 1
-    low, high = firsts[catalogue - 1], firsts[catalogue]
     own = np.concatenate([task.tokens, task.labels], axis=1)  # [B, L + Q]
+    catalogue = np.searchsorted(firsts, own.max(axis=1), side="right")[:, None]  # [B, 1], from 1
+    low, high = firsts[catalogue - 1], firsts[catalogue]
     rows = np.arange(len(own))[:, None]
     seen = np.sort((rows * size + np.maximum(own, 0)).ravel())
     negatives = rng.integers(low, high, (len(own), count))
