@@ -110,16 +110,17 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     L = min(sizes.length, model.max_length)
     B = min(train.batch_size, sizes.windows)
     Q = L if model.objective == "next-item" else max(1, round(L * train.mask_probability))
+    blocks = max(1, model.blocks)  # none is taken for one: too much rather than too little
     channels = int(model.ids) + sizes.attributes + bool(sizes.text)
 
     copies = OF_WEIGHTS + bool(train.average_decay)
     known = V if train.loss == "full" else min(V, B * (L + Q + train.negatives))
     block = OF_BLOCK + OF_GATE * model.gated
-    states = B * L * (OF_TOKEN + block * (model.blocks - 1)) + B * Q * (OF_QUESTION + OF_GATE * model.gated)
+    states = B * L * (OF_TOKEN + block * (blocks - 1)) + B * Q * (OF_QUESTION + OF_GATE * model.gated)
     square, wide = B * H * L * L, B * H * Q * L
-    attention = square * (model.blocks - 1) + wide + OF_ATTENTION * (square if model.blocks > 1 else wide)
+    attention = square * (blocks - 1) + wide + OF_ATTENTION * (square if blocks > 1 else wide)
     if model.distance_bias:
-        attention += square * model.blocks
+        attention += square * blocks
     if train.loss == "full":
         scores = OF_SCORES * number * max(SCORES_AT_ONCE, ROWS_AT_LEAST * V)
         scores = min(scores, OF_SCORES * number * B * Q * V)
