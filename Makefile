@@ -54,11 +54,12 @@ constraints: setup  ## pin what is installed now
 peers: $(PEERS)/.installed  ## .venv-peers with the libraries that benchmarks/ compares with
 
 # the same torch on both sides; named again beside the others, so that none of them moves it
-$(PEERS)/.installed: benchmarks/peers/requirements.txt constraints.txt
+$(PEERS)/.installed: $(wildcard benchmarks/peers/*.txt) constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
 	$(PEERS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(PEERS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" --requirement benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/without-dependencies.txt
 	@touch $@
 
 clean:  ## remove the environments and caches, keep data

@@ -8,7 +8,7 @@ All arms look up the same examples in equally many rows of one width and end in 
 - separate: one `nn.Embedding` per feature with `torch.optim.Adagrad`, with sparse gradients (`sparse=True`) and with
   dense ones; `ratio_to_separate_tables` compares with the faster of the two, at 32 features and 10^6 rows.
 - bags: one `nn.EmbeddingBag` per feature, likewise sparse or dense.
-- torchrec: TorchRec's EmbeddingBagCollection with its fused row-wise Adagrad, where it is installed.
+- torchrec: TorchRec's EmbeddingBagCollection with its fused row-wise Adagrad, of `make peers`.
 
 Ids follow a power law. The peers read dense ids: the vocabulary that gives a value its id costs them nothing here. Each
 measurement runs in a process of its own; memory is the process's peak above what it held before its tables.
@@ -18,7 +18,6 @@ measurement runs in a process of its own; memory is the process's peak above wha
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import resource
 import subprocess
@@ -31,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import answer, say, table
+from common import NO_PEERS, answer, ask_peer, say, table
 from torch import Tensor, nn
 
 from features.hashing import hash_values
@@ -112,44 +111,15 @@ def bags(case: Case) -> Step:
     return _step(look_up, torch.optim.Adagrad(tables.parameters(), lr=0.01), case)
 
 
-def torchrec(case: Case) -> Step:
-    """TorchRec's collection of bags, its optimizer fused into the backward pass."""
-    from torchrec import EmbeddingBagConfig, KeyedJaggedTensor  # type: ignore[import-not-found]
-    from torchrec.modules.fused_embedding_modules import (  # type: ignore[import-not-found]
-        FusedEmbeddingBagCollection,
-    )
-    from torchrec.optim import RowWiseAdagrad as TheirRowWiseAdagrad  # type: ignore[import-not-found]
-
-    names = [f"f{i}" for i in range(case.features)]
-    configs = [
-        EmbeddingBagConfig(
-            name=name, embedding_dim=WIDTH, num_embeddings=case.rows // case.features, feature_names=[name]
-        )
-        for name in names
-    ]
-    collection = FusedEmbeddingBagCollection(
-        tables=configs,
-        optimizer_type=TheirRowWiseAdagrad,
-        optimizer_kwargs={"lr": 0.01},
-        device=torch.device("cpu"),
-    )
-    lengths = torch.full((case.features * case.examples,), case.values)
-    batches = [
-        KeyedJaggedTensor(keys=names, values=torch.from_numpy(ids).flatten(), lengths=lengths) for ids in ids_of(case)
-    ]
-    return _step(lambda i: collection(batches[i]).values(), None, case)
-
-
-def _step(look_up: Callable[[int], Tensor], optimizer: torch.optim.Optimizer | None, case: Case) -> Step:
+def _step(look_up: Callable[[int], Tensor], optimizer: torch.optim.Optimizer, case: Case) -> Step:
     """Forward, backward from a fixed gradient, update."""
     gradient = torch.randn(case.examples, case.features * WIDTH) / case.examples
 
     def step(batch: int) -> None:
         vectors = look_up(batch)
         vectors.backward(gradient)
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     return step
 
@@ -158,7 +128,7 @@ def measure(case: Case) -> dict[str, float]:
     """Examples a second and peak memory in MB of one case, in this process."""
     torch.sparse.check_sparse_tensor_invariants.disable()  # unset, the peers' optimizer warns
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    build = {"multiplexed": multiplexed, "separate": separate, "bags": bags, "torchrec": torchrec}
+    build = {"multiplexed": multiplexed, "separate": separate, "bags": bags}
     step = build[case.arm.partition(",")[0]](case)
     for i in range(2):  # the first step makes the optimizer's state
         step(i % BATCHES)
@@ -171,8 +141,11 @@ def measure(case: Case) -> dict[str, float]:
     return {"examples_per_second": case.examples / float(np.median(laps)), "peak_mb": (peak - before) / 1024}
 
 
-def in_a_process(case: dict[str, Any]) -> dict[str, Any]:
-    """`measure` in a fresh process."""
+def in_a_process(case: dict[str, Any]) -> dict[str, Any] | None:
+    """`measure` in a fresh process; TorchRec's is one of the peers' environment, None where there is none."""
+    if case["arm"] == "torchrec":
+        answered = ask_peer("with_torchrec", case | {"width": WIDTH}, ids=np.stack(ids_of(Case(**case))))
+        return None if answered is None else case | answered
     done = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(case)], stdout=subprocess.PIPE, text=True, check=False
     )
@@ -210,6 +183,8 @@ def show(figures: dict[str, Any]) -> None:
     print(table(lines))
     print("\nour examples a second over the faster form of each peer\n")
     print(table([{"case": key} | {k: f"{v:.1f}" for k, v in r.items()} for key, r in figures["ratios"].items()]))
+    if not figures["torchrec"]:
+        print(f"\n{NO_PEERS}")
 
 
 def main() -> None:
@@ -224,26 +199,27 @@ def main() -> None:
     if given.case:
         print(json.dumps(measure(Case(**json.loads(given.case)))))
         return
-    arms = [arm for arm in ARMS if arm != "torchrec" or importlib.util.find_spec("torchrec")]
-    if given.values > 1:
-        arms = [arm for arm in arms if not arm.startswith("separate")]
+    arms = [arm for arm in ARMS if given.values == 1 or not arm.startswith("separate")]
     measured = []
     for features in (32,) if given.quick else (8, 32, 128):
         for rows in (10**6,) if given.quick else (10**5, 10**6, 10**7):
             for arm in arms:
                 case = {"arm": arm, "features": features, "rows": rows, "values": given.values}
                 case |= {"examples": given.batch, "seconds": 2.0 if given.quick else 4.0}
-                measured.append(in_a_process(case))
-                say(f"{features} features, {rows:,} rows, {arm}: {measured[-1]['examples_per_second']:,.0f} examples/s")
-    found = ratios(measured)
-    headline = next((ratio for key, ratio in found.items() if key == "32 features, 1000000 rows"), {})
+                found = in_a_process(case)
+                if found is None:  # the peers are not installed
+                    continue
+                measured.append(found)
+                say(f"{features} features, {rows:,} rows, {arm}: {found['examples_per_second']:,.0f} examples/s")
+    compared = ratios(measured)
+    headline = next((ratio for key, ratio in compared.items() if key == "32 features, 1000000 rows"), {})
     figures = {
         "batch": given.batch,
         "values": given.values,
         "width": WIDTH,
         "ratio_to_separate_tables": headline.get("separate"),
-        "ratios": found,
-        "torchrec": "torchrec" in arms,
+        "ratios": compared,
+        "torchrec": any(m["arm"] == "torchrec" for m in measured),
         "cases": measured,
     }
     answer(given, figures, show)
