@@ -56,6 +56,7 @@ class Row:
 
 MODEL_ALONE = "blend.kind=never"
 ALIGNED = ("text.aligned=true", "model.dimensions=384")  # as configs/sequence-pretrain.toml has it
+LONGER = "train.warm_epochs=60"  # of a few steps each; patience ends them
 TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
 ROWS: dict[str, Row] = {
     "popularity": Row(None, trained=False),
@@ -66,8 +67,8 @@ ROWS: dict[str, Row] = {
     "ids": Row("scientific-ids"),
     "sequence": Row(SEQUENCE),
     "sequence, zero-shot": Row(SEQUENCE, (*ALIGNED, "train.epochs=0"), trained=False, starts="train.warm_start"),
-    "sequence, 1% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.01"), starts="train.warm_start"),
-    "sequence, 10% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.1"), starts="train.warm_start"),
+    "sequence, 1% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.01", LONGER), starts="train.warm_start"),
+    "sequence, 10% of users": Row(SEQUENCE, (*ALIGNED, "train.users=0.1", LONGER), starts="train.warm_start"),
     "sequence, pre-trained": Row(SEQUENCE, ALIGNED, starts="train.warm_start"),
     "Recformer, untrained": Row(RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False),
     "Recformer": Row(RECFORMER, (MODEL_ALONE,)),

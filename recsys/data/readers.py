@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
+from deltalake import DeltaTable
 
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.config import SourceSettings
@@ -35,6 +36,7 @@ from recsys.data.contracts import (
     first_reason,
     no_reason,
 )
+from recsys.data.delta import scan_delta
 from recsys.data.json_object import read_object
 from recsys.data.sources import SourceFile, TextFile, digest_file, read_text
 from recsys.errors import InputError, first_line
@@ -89,7 +91,7 @@ def read_rows(
             return _typed(file, pl.scan_parquet(file.path, glob=False, hive_partitioning="=" in file.path))
         if file.format == "delta":
             digest_file(file)  # says in our words that there is no table
-            return _typed(file, pl.scan_delta(file.path))
+            return _typed(file, scan_delta(DeltaTable(file.path)))
         text = read_text(file, settings.encoding, scratch, marks)
         if file.format == "sequences":
             frame, columns = _sequences(text), (USER_ID, ITEM_ID)

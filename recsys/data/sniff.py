@@ -12,9 +12,11 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 import pyarrow.fs
+from deltalake import DeltaTable
 
 from recsys.config import Format, SourceSettings
 from recsys.data.contracts import DEFECT
+from recsys.data.delta import scan_delta
 from recsys.data.readers import read_rows, split_line
 from recsys.data.sources import SourceFile, is_url
 from recsys.errors import InputError, first_line
@@ -58,7 +60,7 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     """
     first = _first_file(path)
     if (Path(first) / "_delta_log").is_dir():
-        return _typed_sample(path, "delta", pl.scan_delta(first))
+        return _typed_sample(path, "delta", scan_delta(DeltaTable(first)))
     head, complete = _head(first, limit)
     if not head.strip():
         raise InputError(f"{path} is empty; there is nothing to look at.")

@@ -49,6 +49,7 @@ from recsys.columns import (
     VECTOR,
     WEIGHT,
 )
+from recsys.data.delta import scan_delta
 from recsys.errors import InputError, RecsysError, first_line
 
 MOMENT: Final = pl.Datetime("us", "UTC")
@@ -154,7 +155,7 @@ def scan(root: str | Path, table: str, version: int | None = None) -> pl.LazyFra
             raise InputError(
                 f"The table {table_path(root, table)} has no version {version}; its newest is {opened.version()}."
             ) from None
-    return pl.scan_delta(opened)
+    return scan_delta(opened)
 
 
 def id_type(root: str | Path, table: str, column: str) -> Any | None:

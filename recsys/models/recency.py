@@ -20,6 +20,10 @@ from recsys.models.baselines import DECAY
 from recsys.models.layers import Dropout, Linear
 from recsys.models.transformer import pick
 
+# the weights' logarithms are this many times their parameters, which so move as fast as a softmax's scores do and not
+# as a matrix's: at a rate that suits the maps they would stay where they begin
+STEP = 30.0
+
 
 class RecencyQuery(nn.Module):
     """Reads each position's own item and the older ones; what follows it is not looked at."""
@@ -27,7 +31,7 @@ class RecencyQuery(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         D = settings.dimensions
-        self.logits = nn.Parameter(torch.arange(settings.max_length) * math.log(DECAY))  # by steps back
+        self.logits = nn.Parameter(torch.arange(settings.max_length) * math.log(DECAY) / STEP)  # by steps back
         self.after_mean, self.after_newest = Linear(D, D, bias=False), Linear(D, D, bias=False)
         nn.init.zeros_(self.after_mean.weight)
         nn.init.zeros_(self.after_newest.weight)
@@ -41,7 +45,7 @@ class RecencyQuery(nn.Module):
         """
         place = torch.arange(items.shape[1], device=items.device)
         back = place[:, None] - place[None, :]
-        weights = self.logits[back.clamp_min(0)].exp().masked_fill(back < 0, 0.0).to(items.dtype)  # [L, L]
+        weights = (STEP * self.logits[back.clamp_min(0)]).exp().masked_fill(back < 0, 0.0).to(items.dtype)  # [L, L]
         newest = items if wanted is None else pick(items, wanted)
         mean = functional.normalize((weights if wanted is None else weights[wanted]) @ items, dim=-1)
         follows = self.after_mean(self.dropout(mean)) + self.after_newest(self.dropout(newest))

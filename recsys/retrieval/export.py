@@ -37,6 +37,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recsys.columns import CANDIDATE_SOURCE, CANDIDATES, ITEM_ID, RANK, SCORE, USER_ID
 from recsys.config import ExportSettings, Settings
+from recsys.data.delta import data_files, scan_delta
 from recsys.data.warehouse import SCHEMAS
 from recsys.errors import InputError, RecsysError
 from recsys.files import synchronise
@@ -178,7 +179,7 @@ def _open(candidates: CandidateTable) -> tuple[list[str], pl.Schema]:
     """The table's Parquet files in the order of their names, which is that of the rows, and its schema."""
     try:
         table = DeltaTable(candidates.path, version=candidates.version)
-        files, schema = sorted(table.file_uris()), pl.scan_delta(table).collect_schema()
+        files, schema = data_files(table), scan_delta(table).collect_schema()
     except (TableNotFoundError, DeltaError):
         raise InputError(
             f"There is no version {candidates.version} of a candidate table {candidates.path}; "
