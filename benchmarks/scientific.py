@@ -55,7 +55,8 @@ class Row:
 
 
 MODEL_ALONE = "blend.kind=never"
-ALIGNED = ("text.aligned=true", "model.dimensions=384")  # as configs/sequence-pretrain.toml has it
+# as configs/sequence-pretrain.toml has them
+ALIGNED = ("text.aligned=true", "model.dimensions=384", "model.temperature=0.1")
 LONGER = "train.warm_epochs=60"  # of a few steps each; patience ends them
 TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
 ROWS: dict[str, Row] = {
