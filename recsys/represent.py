@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from features.model_source import EncoderError
 from features.sentences import cleaned, joined, shortened
-from features.text import Encoder, EncoderError, encode, load_encoder
+from features.text import Encoder, encode, load_encoder
 from recsys.columns import CONTENT_HASH, ENCODER, ITEM_VECTORS, ITEMS, SENTENCE, VECTOR
 from recsys.config import Settings
 from recsys.data.warehouse import TableVersions, append, latest_version, scan

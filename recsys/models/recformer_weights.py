@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from features.text import EncoderError, find_model, hub_answers, quiet
+from features.model_source import EncoderError, find_model, hub_answers, quiet
 from features.tokens import ItemTokenizer, plain_tokenizer
 from features.whitening import Whitening
 from recsys.errors import InputError

