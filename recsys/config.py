@@ -270,8 +270,8 @@ class ModelSettings(_Section):
     # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
     # what to add; with a text adapter that begins as the identity, training starts from the text recommender
     recency_mean: bool = False
-    # next-item: a number, by the steps since, is added to the score of what was had; it is learned with the full loss,
-    # as the negatives of the others are never what was had
+    # next-item, Recformer: a number, by the steps since, is added to the score of what was had; it is learned with the
+    # full loss, as the negatives of the others are never what was had
     repeats: bool = False
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
@@ -303,7 +303,9 @@ class ModelSettings(_Section):
             raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
         if self.blocks == 0 and self.kind == "bert4rec" and not self.recency_mean:
             raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
-        if self.repeats and self.objective != "next-item":
+        if self.repeats and self.kind == "text":
+            raise ValueError('repeats = true needs something that is trained; kind = "text" trains nothing')
+        if self.repeats and self.kind == "bert4rec" and self.objective != "next-item":
             raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
         return self
 

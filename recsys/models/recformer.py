@@ -33,6 +33,7 @@ from features.precision import native_bf16
 from features.tokens import TOKEN_TYPES, ItemTokens
 from recsys.models.layers import Dropout, LayerNorm, Linear
 from recsys.models.recformer_input import Input, Limits, groups, read, token_lengths
+from recsys.models.repeats import Repeats
 from recsys.models.window import window_attention
 
 RECENCY: Final = 0.7  # weight of a step back at first, as of the untrained text recommender
@@ -69,6 +70,8 @@ class Shape:
         "first": the first token's state; "items": the weighted sum of the items' mean states, each a unit vector.
     global_projections
         The first token asks with projections of its own, as in Longformer.
+    repeats
+        A learned number by the steps since an item was had is added to its cosine (models/repeats.py).
     projection
         Width of the vectors after a linear map (of each item, in `pooling = "items"`); None: there is none, it is D.
     epsilon
@@ -88,6 +91,7 @@ class Shape:
     places: Literal["history", "item"] = "history"
     apart: float | None = None
     pooling: Literal["first", "items"] = "first"
+    repeats: bool = False
     global_projections: bool = False
     projection: int | None = None
     epsilon: float = 1e-12
@@ -127,6 +131,7 @@ class Recformer(nn.Module):
             self.recency = nn.Parameter(torch.arange(shape.items) * math.log(RECENCY) / QUICK)
         if shape.projection is not None:
             self.projection = Linear(D, shape.projection)
+        self.repeats = Repeats(shape.items) if shape.repeats else None
         self.recompute = False  # activations in the backward pass instead of keeping them: half the speed, less memory
         self.apply(_initialise)
 

@@ -121,7 +121,7 @@ def resized(model: Recformer, *, items: int, tokens: int) -> Recformer:
         return model
     weights = dict(model.state_dict())
     weights["positions.weight"] = _cyclic(weights["positions.weight"], tokens)
-    for name, rows in (("item_positions.weight", items + 1), ("recency", items)):
+    for name, rows in (("item_positions.weight", items + 1), ("recency", items), ("repeats.weight", items)):
         if name in weights:
             weights[name] = weights[name][torch.arange(rows).clamp(max=len(weights[name]) - 1)]
     other = Recformer(shape, dropout=model.dropout.threshold / 256)
@@ -138,6 +138,18 @@ def whitened(model: Recformer, whitening: Whitening) -> Recformer:
         "projection.bias": -torch.from_numpy(whitening.mean) @ matrix,
     }
     other.load_state_dict(model.state_dict() | weights)
+    return other
+
+
+def remembering(model: Recformer, repeats: bool) -> Recformer:
+    """The model with numbers for what was had (models/repeats.py), at first zero, or without them."""
+    if repeats == model.shape.repeats:
+        return model
+    other = Recformer(replace(model.shape, repeats=repeats), dropout=model.dropout.threshold / 256)
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("repeats.")}
+    if other.repeats is not None:
+        weights |= other.repeats.state_dict(prefix="repeats.")
+    other.load_state_dict(weights)
     return other
 
 

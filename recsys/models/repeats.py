@@ -71,6 +71,31 @@ def earlier_events(tokens: Tensor, asked: Tensor) -> Earlier:
     return Earlier(questions=question, codes=tokens[user[question], column], back=place[question] - column)
 
 
+def newest_events(
+    items: np.ndarray, starts: np.ndarray, ends: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The newest events of histories, one after the other, each history's newest first.
+
+    Parameters
+    ----------
+    items
+        int [N] codes, oldest first.
+    starts, ends
+        int64 [P], the slice of each history.
+    most
+        Events of a history.
+
+    Returns
+    -------
+    rows, codes, back
+        int64 [R]: which history, the item, and the steps back; 0 is the newest event.
+    """
+    counts = np.minimum(ends - starts, most)
+    rows = np.repeat(np.arange(len(ends)), counts)
+    back = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, items[ends[rows] - 1 - back].astype(np.int64), back
+
+
 def bonuses(items: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The numbers of each user's newest L events, one entry an event: an item had twice has two.
 
@@ -86,10 +111,8 @@ def bonuses(items: np.ndarray, offsets: np.ndarray, weights: np.ndarray) -> tupl
     users, codes, values
         int64 [R], ascending; int64 [R]; float32 [R].
     """
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    back = offsets[1:][users] - 1 - np.arange(len(items))
-    read = back < len(weights)
-    return users[read], items[read].astype(np.int64), weights[back[read]]
+    users, codes, back = newest_events(items, offsets[:-1], offsets[1:], len(weights))
+    return users, codes, weights[back]
 
 
 def with_repeats(

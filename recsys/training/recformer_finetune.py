@@ -28,6 +28,7 @@ from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.models.recformer import Recformer, best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
+from recsys.models.repeats import Earlier, newest_events
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
 from recsys.training.recformer_steps import Learner
@@ -110,6 +111,7 @@ def softmax_loss(
     allowed: Tensor,
     temperature: float,
     negatives: Tensor | None = None,
+    had: tuple[Earlier, Tensor] | None = None,
 ) -> Tensor:
     """Mean cross-entropy of cosines over the temperature, a float32 scalar.
 
@@ -125,9 +127,16 @@ def softmax_loss(
         bool [V + 1], items that compete; a label always does.
     negatives
         int64 [n] codes that compete with each label; None: all items.
+    had
+        Against all items: what each history holds, and float32 [L] that are added to its cosines by steps back.
     """
     if negatives is None:
-        scores = queries @ table.T / temperature  # [B, V + 1]
+        scores = queries @ table.T  # [B, V + 1]
+        if had is not None:
+            earlier, repeats = had
+            places, back = earlier.entries(0, *scores.shape)
+            scores = scores.flatten().index_add(0, places, repeats[back]).view_as(scores)
+        scores = scores / temperature
         return functional.cross_entropy(scores.masked_fill(~allowed, -torch.inf), labels)
     positive = (queries * table[labels]).sum(1, keepdim=True)
     scores = torch.cat([positive, queries @ table[negatives].T], dim=1) / temperature  # [B, 1 + n]
@@ -299,12 +308,19 @@ class _FineTuning:
         if self.train.loss == "sampled":
             negatives = torch.from_numpy(rng.integers(1, len(table), self.train.negatives)).to(device)
         queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
-        loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives)
+        had = None if self.model.repeats is None else (self._had(starts, ends), self.model.repeats())
+        loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives, had)
         stepped = self.learner.add(loss)
         place.loss += float(loss.detach()) * len(batch)
         place.examples += len(batch)
         place.tokens += int(token_lengths(self.catalogue, self.items, starts, ends, self.model.shape.limits).sum())
         return stepped
+
+    def _had(self, starts: np.ndarray, ends: np.ndarray) -> Earlier:
+        """What the histories hold of what the model reads."""
+        parts = newest_events(self.items, starts, ends, self.model.shape.items)
+        rows, codes, back = (torch.from_numpy(part).to(self.model.device) for part in parts)
+        return Earlier(questions=rows, codes=codes, back=back)
 
     def _validate(self, entry: dict[str, Any]) -> None:
         metrics = self.validate(self.model, self.table)

@@ -20,13 +20,13 @@ from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.models.recformer import Recformer, encode_histories, item_table
-from recsys.models.recformer_weights import ENCODER, declaration, identity, whitened
+from recsys.models.recformer_weights import ENCODER, declaration, identity, remembering, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
 from recsys.training.recformer_finetune import fine_tune
 from recsys.training.recformer_start import Start, ready, start
 
-Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings], dict[str, float]]
+Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings, np.ndarray | None], dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ def fit_recformer(
     Parameters
     ----------
     metrics
-        Of queries, item vectors and allowed items on a held-out set.
+        Of queries, item vectors, allowed items and numbers for what was had (or None) on a held-out set.
     primary
         The metric that decides which weights are best.
 
@@ -85,7 +85,8 @@ def fit_recformer(
         def queries(of: Sequences) -> np.ndarray:
             return encode_histories(model, catalogue, of.items, of.offsets)
 
-        return metrics(queries, table, allowed, held_out, settings)
+        repeats = None if model.repeats is None else model.repeats().detach().cpu().numpy()
+        return metrics(queries, table, allowed, held_out, settings, repeats)
 
     if checkpoints is not None:  # weights that training starts from are part of what decides its result
         begun_id = identity(model, begun.tokenizer)[:16]
@@ -138,7 +139,9 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
     )
     if catalogue.empty == catalogue.size:
         raise InputError('No item of the catalogue has any text; model.kind = "recformer" has nothing to read.')
-    return with_projection(begun, catalogue, settings.recformer), catalogue
+    begun = with_projection(begun, catalogue, settings.recformer)
+    model = ready(remembering(begun.model, settings.model.repeats), settings.recformer)
+    return replace(begun, model=model), catalogue
 
 
 def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSettings) -> Start:

@@ -66,8 +66,8 @@ def test_numbers_count_back_from_the_newest_event_and_end_with_what_is_read() ->
     of = histories()
     users, codes, values = bonuses(of.items, of.offsets, np.array([0.5, 2.0, 3.0], dtype=np.float32))
     assert users.tolist() == [0, 0, 0, 2, 2, 2]
-    assert codes.tolist() == [1, 2, 1, 4, 3, 2]  # the oldest event of c is beyond the three
-    assert values.tolist() == [3, 2, 0.5, 3, 2, 0.5]
+    assert codes.tolist() == [1, 2, 1, 2, 3, 4]  # the oldest event of c is beyond the three
+    assert values.tolist() == [0.5, 2, 3, 0.5, 2, 3]
     zeros = with_repeats(lambda a, b: np.zeros((b - a, 6)), of.items, of.offsets, np.array([0.5, 2.0, 3.0]))
     assert zeros(0, 3).tolist() == [[0, 3.5, 2, 0, 0, 0], [0] * 6, [0, 0, 0.5, 2, 3, 0]]
     assert zeros(2, 3).tolist() == [[0, 0, 0.5, 2, 3, 0]]

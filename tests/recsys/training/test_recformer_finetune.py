@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.models.recformer import Recformer, encode, item_table
+from recsys.models.recformer_weights import remembering
+from recsys.models.repeats import Earlier
 from recsys.training import recformer_finetune
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.recformer_finetune import Targets, fine_tune, softmax_loss
@@ -92,6 +95,38 @@ def test_the_loss_is_cross_entropy_over_the_items_with_text() -> None:
     few = softmax_loss(queries, table, labels, allowed, 0.05, torch.tensor([4]))
     own = torch.stack([scores[torch.arange(3), labels], scores[:, 4]], dim=1)
     torch.testing.assert_close(few, torch.nn.functional.cross_entropy(own, torch.zeros(3, dtype=torch.long)))
+
+
+def test_what_was_had_counts_by_steps_back_in_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, table = (torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (2, 5))
+    repeats = torch.tensor([0.3, -0.2, 0.1], requires_grad=True)
+    # the first history ended with 2, 4, 4; the second with 1
+    had = Earlier(
+        questions=torch.tensor([0, 0, 0, 1]), codes=torch.tensor([4, 4, 2, 1]), back=torch.tensor([0, 1, 2, 0])
+    )
+    labels, allowed = torch.tensor([4, 3]), torch.tensor([False, True, True, True, True])
+    loss = softmax_loss(queries, table, labels, allowed, 0.05, had=(had, repeats))
+    scores = queries @ table.T
+    scores[0, 4] += 0.3 - 0.2
+    scores[0, 2] += 0.1
+    scores[1, 1] += 0.3
+    expected = torch.nn.functional.cross_entropy(scores[:, 1:] / 0.05, labels - 1)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert repeats.grad is not None
+    assert repeats.grad[1] < 0 < repeats.grad[2]  # the label was had a step before; what was not asked for, two
+
+
+@pytest.mark.parametrize(("times", "sign"), [(1, -1), (2, 1)])
+def test_numbers_tell_whether_people_come_back(times: int, sign: int, shops: ModuleType) -> None:
+    training = Training(shops, second_stage_epochs=0)
+    training.model = remembering(training.model, True)
+    training.items, training.offsets = np.repeat(training.items, times), training.offsets * times  # each item so often
+    better = itertools.count()
+    training.run(validate=lambda model, table: {PRIMARY: float(next(better))})
+    assert training.model.repeats is not None
+    assert sign * training.model.repeats()[0].item() > 0.03
 
 
 def test_no_gradient_reaches_the_table(shops: ModuleType) -> None:

@@ -15,12 +15,13 @@ import torch
 from features.tokens import ItemTokenizer, tokenise
 from recsys import catalogue_tokens
 from recsys.bundle import Bundle, read_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import ModelSettings, Settings, parse_settings
 from recsys.data.ingest import ingest
+from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.models.recformer import encode_histories
 from recsys.models.recformer_weights import rebuild, save
-from recsys.training.fit import FitReport, fit
+from recsys.training.fit import PRIMARY, FitReport, fit, validation_metrics
 from recsys.training.recformer_start import publish, start
 
 
@@ -117,6 +118,30 @@ def test_a_bundle_and_a_folder_are_what_the_next_training_starts_from(data: Path
     publish(parent, "words", save(parent, "words", begun.model, begun.head, begun.tokenizer, {}))
     found, _ = run(settings(data, init=str(parent / "words"), second_stage_epochs=0))
     assert [e["val/ndcg_at_10"] for e in found.history] == [e["val/ndcg_at_10"] for e in further.history]
+
+
+def test_numbers_for_what_was_had_are_validated_served_and_passed_on(data: Path) -> None:
+    configured = settings(data).model_copy(update={"model": ModelSettings(kind="recformer", repeats=True)})
+    trained, bundle = run(configured)
+    assert bundle.repeats is not None
+    assert bundle.repeats.shape == (4,) and bundle.repeats[0] < 0  # nobody comes back in this shop
+    dataset = prepare(configured, ingest(configured).versions)
+    served = validation_metrics(
+        lambda of: bundle.queries(of.items, of.offsets),
+        bundle.vectors,
+        bundle.allowed,
+        dataset.split.validation,
+        configured,
+        bundle.repeats,
+    )
+    best = max(entry[PRIMARY] for entry in trained.history)
+    assert served[PRIMARY] == pytest.approx(best, abs=0.01)  # fp32 for a bundle may differ from training's precision
+    longer = settings(data, init=trained.bundle, fine_tune=False, max_items=6)
+    _, without = run(longer)
+    assert without.repeats is None
+    _, again = run(longer.model_copy(update={"model": configured.model}))
+    assert again.repeats is not None
+    assert again.repeats.tolist() == [*bundle.repeats.tolist(), *[bundle.repeats[-1]] * 2]
 
 
 def test_a_projection_begins_as_whitening(data: Path) -> None:
