@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import NO_PEERS, answer, ask_peer, say, table
+from peers.ids import power_law
 from torch import Tensor, nn
 
 from features.hashing import hash_values
@@ -56,13 +57,8 @@ class Case:
 
 
 def ids_of(case: Case) -> list[np.ndarray]:
-    """int64 [features, examples * values] of each batch: ids of a power law, below the rows of a feature."""
-    rng = np.random.default_rng(0)
-    vocabulary = case.rows // case.features
-    shape = (BATCHES, case.features, case.examples * case.values)
-    ranks = (vocabulary * rng.random(shape) ** 3).astype(np.int64)
-    places = np.stack([rng.permutation(vocabulary) for _ in range(case.features)])
-    return [np.take_along_axis(places, batch, axis=1) for batch in ranks]
+    """int64 [features, examples * values] of each batch."""
+    return power_law(rows=case.rows, features=case.features, values=case.examples * case.values, batches=BATCHES)
 
 
 def multiplexed(case: Case) -> Step:
@@ -144,7 +140,7 @@ def measure(case: Case) -> dict[str, float]:
 def in_a_process(case: dict[str, Any]) -> dict[str, Any] | None:
     """`measure` in a fresh process; TorchRec's is one of the peers' environment, None where there is none."""
     if case["arm"] == "torchrec":
-        answered = ask_peer("with_torchrec", case | {"width": WIDTH}, ids=np.stack(ids_of(Case(**case))))
+        answered = ask_peer("with_torchrec", case | {"width": WIDTH, "batches": BATCHES})
         return None if answered is None else case | answered
     done = subprocess.run(
         [sys.executable, __file__, "--case", json.dumps(case)], stdout=subprocess.PIPE, text=True, check=False

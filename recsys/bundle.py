@@ -200,7 +200,8 @@ class Bundle:
 
         A model that reads more than items takes it as third argument, or as missing; `encode` gives it.
         """
-        return query_encoder(self.settings, self.features(), self.weights(), self.vectors)
+        with _parsing(self.path):  # weights of another version of the model, for instance
+            return query_encoder(self.settings, self.features(), self.weights(), self.vectors)
 
 
 def query_encoder(
@@ -454,8 +455,9 @@ def _parsing(path: Path) -> Iterator[None]:
     """What a library says about a file whose hash is right becomes one sentence."""
     try:
         yield
-    except (pl.exceptions.PolarsError, SafetensorError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (pl.exceptions.PolarsError, SafetensorError, ValueError, KeyError, OSError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+        reason = " ".join(lines[:2]).rstrip(". ")  # torch names the weight in its second line
         raise InputError(f"The bundle {path} cannot be read: {reason}; train again.") from None
 
 

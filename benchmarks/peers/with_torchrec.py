@@ -1,8 +1,8 @@
 """TorchRec's side of `multiplexing_speed.py`; runs in the environment of `make peers`, never in ours.
 
-Reads one JSON object from standard input, a case of that script and `"arrays": FILE.npz` with `ids`, int64 [batches,
-features, examples * values], and prints one: examples a second and peak memory in MB. Measured as the script measures
-its own arms: one `EmbeddingBagConfig` a feature, TorchRec's optimizer fused into the backward pass.
+Reads one JSON object from standard input, a case of that script, and prints one: examples a second and peak memory in
+MB. Measured as the script measures its own arms, the ids included: one `EmbeddingBagConfig` a feature, TorchRec's
+optimizer fused into the backward pass.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import warnings
 
 import numpy as np
 import torch
-from torchrec import EmbeddingBagConfig, KeyedJaggedTensor
-from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
-from torchrec.optim import RowWiseAdagrad
+from ids import power_law
+
+try:
+    from torchrec import EmbeddingBagConfig, KeyedJaggedTensor
+    from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
+    from torchrec.optim import RowWiseAdagrad
+except ModuleNotFoundError as error:
+    sys.exit(f"TorchRec is not in the peers' environment ({error}); run `make peers` again.")
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     case = json.load(sys.stdin)
-    ids = np.load(case["arrays"], allow_pickle=False)["ids"]
-    batches, features, _ = ids.shape
+    features, batches = case["features"], case["batches"]
     names = [f"f{i}" for i in range(features)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     collection = FusedEmbeddingBagCollection(
@@ -41,6 +45,7 @@ def main() -> None:
         device=torch.device("cpu"),
     )
     lengths = torch.full((features * case["examples"],), case["values"])
+    ids = power_law(rows=case["rows"], features=features, values=case["examples"] * case["values"], batches=batches)
     asked = [KeyedJaggedTensor(keys=names, values=torch.from_numpy(b).flatten(), lengths=lengths) for b in ids]
     gradient = torch.randn(case["examples"], features * case["width"]) / case["examples"]
 

@@ -20,8 +20,8 @@ from recsys.models.baselines import DECAY
 from recsys.models.layers import Dropout, Linear
 from recsys.models.transformer import pick
 
-# the weights' logarithms are this many times their parameters, which so move as fast as a softmax's scores do and not
-# as a matrix's: at a rate that suits the maps they would stay where they begin
+# the weights' logarithms are stored so many times smaller, so that a step of the optimizer moves them so many times
+# further; at the rate that suits the maps they would hardly move
 STEP = 30.0
 
 
@@ -31,7 +31,7 @@ class RecencyQuery(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         D = settings.dimensions
-        self.logits = nn.Parameter(torch.arange(settings.max_length) * math.log(DECAY) / STEP)  # by steps back
+        self.by_steps = nn.Parameter(torch.arange(settings.max_length) * math.log(DECAY) / STEP)
         self.after_mean, self.after_newest = Linear(D, D, bias=False), Linear(D, D, bias=False)
         nn.init.zeros_(self.after_mean.weight)
         nn.init.zeros_(self.after_newest.weight)
@@ -45,7 +45,7 @@ class RecencyQuery(nn.Module):
         """
         place = torch.arange(items.shape[1], device=items.device)
         back = place[:, None] - place[None, :]
-        weights = (STEP * self.logits[back.clamp_min(0)]).exp().masked_fill(back < 0, 0.0).to(items.dtype)  # [L, L]
+        weights = (STEP * self.by_steps[back.clamp_min(0)]).exp().masked_fill(back < 0, 0.0).to(items.dtype)  # [L, L]
         newest = items if wanted is None else pick(items, wanted)
         mean = functional.normalize((weights if wanted is None else weights[wanted]) @ items, dim=-1)
         follows = self.after_mean(self.dropout(mean)) + self.after_newest(self.dropout(newest))

@@ -154,6 +154,15 @@ def test_queries_come_from_the_weights(written: Path) -> None:
     assert np.isfinite(found).all() and not np.allclose(found[0], found[2])
 
 
+def test_weights_of_another_version_of_the_model_are_refused(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = read_bundle(written)
+    weights = bundle.weights()
+    lost = sorted(name for name in weights if name.startswith("encoder."))[0]
+    monkeypatch.setattr(Bundle, "weights", lambda self: {k: v for k, v in weights.items() if k != lost})
+    with pytest.raises(InputError, match=rf"cannot be read: .*{lost.removeprefix('encoder.')}.*; train again"):
+        _ = bundle.queries
+
+
 def test_a_text_bundle_needs_no_weights(tmp_path: Path) -> None:
     given = parts()
     more = {"model": {"kind": "text"}, "items": {"source": "items.csv", "text": ["title"]}}

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from recsys.config import ModelSettings
-from recsys.models.recency import RecencyQuery
+from recsys.models.recency import STEP, RecencyQuery
 
 SETTINGS = ModelSettings(
     dimensions=8, heads=2, max_length=6, objective="next-item", recency_mean=True, temperature=0.1, dropout=0.5
@@ -19,6 +19,16 @@ def test_it_begins_with_seven_tenths_a_step_back() -> None:
     torch.testing.assert_close(query(items, None, states)[0, :, :2].detach(), expected)
     wanted = torch.tensor([[3, 1]])
     torch.testing.assert_close(query(items, wanted, states[:, :2])[0, :, :2].detach(), expected[[3, 1]])
+
+
+def test_a_step_of_the_optimizer_moves_the_weights_thirty_times_as_far_as_a_map() -> None:
+    items, query = torch.randn(1, 3, 8), RecencyQuery(SETTINGS).eval()
+    query(items, None, None)[0, 2, 0].backward()
+    before = STEP * query.by_steps.detach().clone()
+    torch.optim.Adam(query.parameters(), lr=0.001).step()
+    moved = (STEP * query.by_steps.detach() - before).abs()
+    torch.testing.assert_close(moved, torch.tensor([0.03, 0.03, 0.03, 0, 0, 0]))  # the history has three events
+    torch.testing.assert_close(query.after_mean.weight.abs().max().item(), 0.001)
 
 
 def test_its_maps_read_the_mean_and_the_newest_item() -> None:
