@@ -6,7 +6,7 @@ Three parts, each a table (`--part a b c`, by default all):
 
 a   ids alone; ids and attributes of items; of users, where the data have them; text; all of them
 b   ids alone, with the table at 1.0, 0.5, 0.25 and 0.1 of the memory of a table without collisions, and 1, 2 and 4
-    look-ups an id; beside them that table itself: a row an item
+    look-ups an id; beside them that table itself, a row an item, and a hashed one so large that few ids meet
 c   cold items: a tenth of the items, drawn once, is taken out of the training histories, so that only attributes and
     text tell what they are. They are ranked among all items. Ids alone cannot place them and leave them out; the others
     hide ids in training (id dropout), so that content learns to stand alone, and do not take as negatives what no
@@ -42,6 +42,7 @@ CONFIGURATIONS = {"ml-1m": "ml-1m-attributes"}  # where it is not the base's own
 IDS = ("model.attributes=false", "model.user_attributes=false", "model.text=false", "model.id_dropout=0")
 SHARES = (1.0, 0.5, 0.25, 0.1)
 LOOKUPS = (1, 2, 4)
+AMPLE = 32  # times the memory: of the ids 3% share their row
 COLD_SHARE = 0.1
 ID_DROPOUT = 0.2  # of part c
 QUICK = ("model.dimensions=16", "model.max_length=20", "model.blocks=1", "train.batch_size=128")
@@ -73,6 +74,8 @@ def budgets(settings: Settings, items: int) -> Iterator[Row]:
     """Part b: a look-up reads rows of width D / look-ups, so that with k look-ups k times the rows fit."""
     alone = (*IDS, "model.id_lookups=1", f"model.table_rows={items}")
     yield Row(name="without collisions", overrides=alone, change=rows_of_their_own)
+    ample = (*IDS, "model.id_lookups=1", f"model.table_rows={AMPLE * items}")
+    yield Row(name=f"{AMPLE}, 1 look-up", overrides=ample)
     for share in SHARES:
         for lookups in LOOKUPS:
             rows = max(16, round(share * items * lookups))

@@ -161,7 +161,8 @@ class Bundle:
     @cached_property
     def repeats(self) -> np.ndarray | None:
         """float32 [L], added to the scores of the history's own items by steps back; None: nothing is."""
-        return STEP * self.weights()[REPEATS].numpy() if self.settings.model.repeats else None
+        model = self.settings.model
+        return STEP * self.weights()[REPEATS].numpy() if model.repeats and model.kind != "text" else None
 
     @cached_property
     def encoders(self) -> Encoders:

@@ -303,8 +303,6 @@ class ModelSettings(_Section):
             raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
         if self.blocks == 0 and self.kind == "bert4rec" and not self.recency_mean:
             raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
-        if self.repeats and self.kind == "text":
-            raise ValueError('repeats = true needs something that is trained; kind = "text" trains nothing')
         if self.repeats and self.kind == "bert4rec" and self.objective != "next-item":
             raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
         return self

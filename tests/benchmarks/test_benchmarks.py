@@ -252,7 +252,7 @@ def test_cold_items_leave_the_training_part_and_nothing_else(script: Any) -> Non
 def test_budgets_take_their_share_of_the_memory(script: Any) -> None:
     module = script("multiplexing_retrieval")
     rows = {row.name: dict(o.split("=") for o in row.overrides) for row in module.budgets(None, 3000)}
-    assert len(rows) == 1 + len(module.SHARES) * len(module.LOOKUPS)
+    assert len(rows) == 2 + len(module.SHARES) * len(module.LOOKUPS)
     whole = 3000 * 64
     assert int(rows["without collisions"]["model.table_rows"]) * 64 == whole
     for name, of in rows.items():
