@@ -308,7 +308,9 @@ class _FineTuning:
         if self.train.loss == "sampled":
             negatives = torch.from_numpy(rng.integers(1, len(table), self.train.negatives)).to(device)
         queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
-        had = None if self.model.repeats is None else (self._had(starts, ends), self.model.repeats())
+        had = None
+        if self.model.repeats is not None and negatives is None:
+            had = self._had(starts, ends), self.model.repeats()
         loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives, had)
         stepped = self.learner.add(loss)
         place.loss += float(loss.detach()) * len(batch)
