@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from features.tokens import spans
 from recsys.columns import PADDING
 
 # the weight is this many times the parameter, which so moves as fast as a softmax's scores do and not as a matrix's
@@ -92,7 +93,7 @@ def newest_events(
     """
     counts = np.minimum(ends - starts, most)
     rows = np.repeat(np.arange(len(ends)), counts)
-    back = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    back = spans(np.zeros_like(counts), counts)
     return rows, items[ends[rows] - 1 - back].astype(np.int64), back
 
 
