@@ -13,13 +13,13 @@ floats; the head is DCN-V2: one cross layer of full rank, then one dense layer o
   `one salt` is the control in which every feature has the same salt.
 
 The split is that of the public replication (lilyungg/unified-embeddings, its seed 42), so the test rows are those of
-the published figures; a seed decides start and order, as theirs. `--vary-split` draws a split a seed as well. All arms
-have the same seeds, so differences are paired. Training: Adam on the head, row-wise Adagrad on the table, a moving
+the published figures; a seed decides start, order and hash functions. `--vary-split` draws a split a seed as well. All
+arms have the same seeds, so differences are paired. Training: Adam on the head, row-wise Adagrad on the table, a moving
 average of all weights, the epoch with the best AUC on validation. Learning rates and decays are the same for all arms
 and were chosen by hand; `--tune` compares others on validation.
-The second data set joins in what movies_extra.dat knows of a film: year,
-genres, directors, the words of its cast, and two crossed features; vectors of 16 floats, budget 1.0 is as many rows as
-there are values.
+
+The second data set joins in what movies_extra.dat knows of a film: year, genres, directors, the words of its cast, and
+two crossed features; vectors of 16 floats, budget 1.0 is as many rows as there are values.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Job:
     data: str
     arm: str
     budget: float = 1.0
-    seed: int = 0  # of start and order
+    seed: int = 0  # of start, order and hash functions
     split: int = 42  # seed of the split
     lookups: int = 1
     one_salt: bool = False
@@ -122,11 +122,13 @@ def rows_of(job: Job, batch: FeatureBatch) -> tuple[FeatureBatch, int]:
     size = round((ROWS[job.data] or total) * job.budget)
     looked_up, before = {}, 0
     for name, (distinct, places) in found.items():
+        # functions of its own for each seed: of two genders or seven ages, one unlucky draw would speak for all
+        salt = f"{'every' if job.one_salt else name}, draw {job.seed}"
         if job.arm == "multiplexed":
-            rows = lookup_rows(distinct, "every" if job.one_salt else name, job.lookups, size * job.lookups)
+            rows = lookup_rows(distinct, salt, job.lookups, size * job.lookups)
         elif job.arm == "hashed":
             own = max(1, round(size * vocabulary[name] / total))
-            rows, before = lookup_rows(distinct, name, 1, own) + before, before + own
+            rows, before = lookup_rows(distinct, salt, 1, own) + before, before + own
         else:
             rows, before = torch.arange(len(distinct))[:, None] + before, before + len(distinct)
         looked_up[name] = rows[places]

@@ -66,17 +66,24 @@ def test_hashed_features_share_no_row_and_the_budget(clicks: Any) -> None:
     assert sum(map(len, used)) == len(set.union(*used)) <= rows
 
 
+@pytest.mark.parametrize("arm", ["multiplexed", "hashed"])
+def test_each_seed_draws_its_own_hash_functions(clicks: Any, arm: str) -> None:
+    data = clicks("data")
+    one, other = (data.rows_of(data.Job(data="ml-1m-extra", arm=arm, seed=seed), batch())[0] for seed in (0, 1))
+    assert (one.values != other.values).float().mean() > 0.5
+
+
 @pytest.mark.parametrize("lookups", [1, 2])
 def test_multiplexed_rows_are_those_of_the_layer(clicks: Any, lookups: int) -> None:
     data = clicks("data")
     job = data.Job(data="ml-1m-extra", arm="multiplexed", lookups=lookups)
     mapped, rows = data.rows_of(job, batch())
-    expected = lookup_rows(batch().values[:, 1], "movie", lookups, rows)
+    expected = lookup_rows(batch().values[:, 1], "movie, draw 0", lookups, rows)
     assert torch.equal(mapped.values[:, lookups : 2 * lookups], expected)
     for place, name in enumerate(("genres", "directors", "cast")):
         for row in (0, 57, 199):
             start, stop = batch().offsets[place * 200 + row : place * 200 + row + 2].tolist()
-            wanted = lookup_rows(batch().bags[start:stop], name, lookups, rows)
+            wanted = lookup_rows(batch().bags[start:stop], f"{name}, draw 0", lookups, rows)
             for lookup in range(lookups):
                 bag = (place * lookups + lookup) * 200 + row
                 found = mapped.bags[mapped.offsets[bag] : mapped.offsets[bag + 1]]
