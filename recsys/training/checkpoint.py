@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from recsys import runs
 from recsys.files import sha256, synchronise, write_json
 
 KEPT: Final = 2  # checkpoints in a folder
@@ -118,6 +119,28 @@ class Checkpoints:
     def _numbers(self) -> list[int]:
         """Of the checkpoints that were written to the end, ascending."""
         return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+
+
+def checkpoints_of(warehouse: str, kind: str, parts: Sequence[Any], minutes: float) -> Checkpoints | None:
+    """The checkpoints of one training, in a folder whose name stands for everything that decides its result.
+
+    Folders of trainings of this kind that nobody took up again are deleted.
+
+    Parameters
+    ----------
+    kind
+        The folder beside the warehouse's run states, such as "training".
+    parts
+        What decides the result besides the program's own code, JSON-friendly.
+    minutes
+        Between two checkpoints, at least; 0: None is returned.
+    """
+    if not minutes:
+        return None
+    key = hashlib.sha256(json.dumps([*parts, runs.code_version()]).encode()).hexdigest()
+    parent = runs.state_folder(warehouse) / kind
+    forget_old(parent)
+    return Checkpoints(parent / key[:32], seconds=60 * minutes)
 
 
 def forget_old(parent: Path) -> None:

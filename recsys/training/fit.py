@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +14,6 @@ import torch
 from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
-from recsys import runs
 from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, metric_name
 from recsys.config import ModelSettings, Settings
@@ -35,7 +32,7 @@ from recsys.models.side import SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
 from recsys.training.batches import windows
-from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.checkpoint import Checkpoints, checkpoints_of
 from recsys.training.fit_blend import BlendReport, fit_blend
 from recsys.training.loop import OnEpoch, OnResume, Training, train
 from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
@@ -198,14 +195,10 @@ def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
 def _checkpoints(
     settings: Settings, versions: TableVersions, dataset: Dataset, previous: Bundle | None
 ) -> Checkpoints | None:
-    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
-    if settings.model.kind == "text" or not settings.train.checkpoint_minutes:
+    if settings.model.kind == "text":
         return None
-    parts = [settings.digest(), asdict(versions), dataset.digest, previous and previous.id, runs.code_version()]
-    identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    parent = runs.state_folder(settings.warehouse) / "training"
-    forget_old(parent)
-    return Checkpoints(parent / identity[:32], seconds=60 * settings.train.checkpoint_minutes)
+    parts = [settings.digest(), asdict(versions), dataset.digest, previous and previous.id]
+    return checkpoints_of(settings.warehouse, "training", parts, settings.train.checkpoint_minutes)
 
 
 def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = None) -> TextItems | None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recsys import runs
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.data.prepare import prepare
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.models.recformer_weights import identity, save
 from recsys.pretrain_settings import PretrainSettings
-from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.checkpoint import checkpoints_of
 from recsys.training.recformer_fit import with_projection
 from recsys.training.recformer_pretrain import Corpus, OnLook, merged, pretrain
 from recsys.training.recformer_start import PRETRAINED, Start, publish, start
@@ -85,7 +82,9 @@ def pretrain_on(
         resumed = step
         say(f"Pre-training resumed after step {step}.")
 
-    checkpoints = _checkpoints(settings, versions, begun)
+    tables = {name: asdict(version) for name, version in versions.items()}
+    parts = [settings.digest(), sorted(tables.items()), identity(begun.model, begun.tokenizer), processes()[1]]
+    checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.train.checkpoint_minutes)
     outcome = pretrain(
         begun.model,
         begun.head,
@@ -104,7 +103,7 @@ def pretrain_on(
         **begun.about,
         "seed": settings.seed,
         "catalogues": counts,
-        "versions": {name: asdict(v) for name, v in versions.items()},
+        "versions": tables,
         "attribute_tokens": settings.recformer.attribute_tokens,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
@@ -163,18 +162,6 @@ def _read(
             "held_out": chosen.held_out,
         }
     return begun, corpora, counts
-
-
-def _checkpoints(settings: PretrainSettings, versions: Mapping[str, TableVersions], begun: Start) -> Checkpoints | None:
-    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
-    if not settings.train.checkpoint_minutes:
-        return None
-    known = {name: asdict(v) for name, v in sorted(versions.items())}
-    parts = [settings.digest(), known, identity(begun.model, begun.tokenizer), processes()[1], runs.code_version()]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    parent = runs.state_folder(settings.warehouse) / "pretraining"
-    forget_old(parent)
-    return Checkpoints(parent / key[:32], seconds=60 * settings.train.checkpoint_minutes)
 
 
 def _pretrained_folder(warehouse: str) -> Path:

@@ -10,8 +10,6 @@ Shapes: V items of all catalogues, E width of the text encoder, D after whitenin
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,7 +21,6 @@ import torch
 from torch.nn import functional
 
 from features.multiplexed import hash_values
-from recsys import runs
 from recsys.bundle import publish_bundle, read_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE
 from recsys.config import Settings
@@ -39,7 +36,7 @@ from recsys.models.item_tower import ItemFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.pretrain_settings import PretrainSettings
 from recsys.represent import text_vectors
-from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.checkpoint import checkpoints_of
 from recsys.training.fit import PRIMARY, build_model, describe, validation_metrics
 from recsys.training.loop import OnEpoch, train
 from recsys.training.pretrain import PretrainReport
@@ -92,7 +89,9 @@ def pretrain_sequence(
         of_each = {f"val/{name}_ndcg_at_10": one[PRIMARY] for name, one in zip(asked, found, strict=True)}
         return {key: float(np.mean([one[key] for one in found])) for key in found[0]} | of_each
 
-    checkpoints = _checkpoints(settings, versions)
+    tables = {name: asdict(version) for name, version in versions.items()}
+    parts = [settings.digest(), sorted(tables.items())]
+    checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.sequence.checkpoint_minutes)
     resumed: int | None = None
 
     def on_resume(epoch: int, step: int) -> None:
@@ -139,7 +138,7 @@ def pretrain_sequence(
         lineage={
             "seed": settings.seed,
             "catalogues": counts,
-            "versions": {name: asdict(version) for name, version in versions.items()},
+            "versions": tables,
         },
     )
     publish_bundle(settings.warehouse, folder)
@@ -233,14 +232,3 @@ def _measured(
         return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length)
 
     return validation_metrics(queries, vectors, allowed, held_out, settings)
-
-
-def _checkpoints(settings: PretrainSettings, versions: Mapping[str, TableVersions]) -> Checkpoints | None:
-    """The checkpoints of this very training: the folder's name stands for everything that decides its result."""
-    if not settings.sequence.checkpoint_minutes:
-        return None
-    known = {name: asdict(version) for name, version in sorted(versions.items())}
-    key = hashlib.sha256(json.dumps([settings.digest(), known, runs.code_version()]).encode()).hexdigest()
-    parent = runs.state_folder(settings.warehouse) / "pretraining"
-    forget_old(parent)
-    return Checkpoints(parent / key[:32], seconds=60 * settings.sequence.checkpoint_minutes)

@@ -278,8 +278,8 @@ import torch
 torch.set_num_threads(1)
 from pipelines import nightly
 from recsys.config import load_settings
-from recsys.training import fit
-class Eager(fit.Checkpoints):
+from recsys.training import checkpoint
+class Eager(checkpoint.Checkpoints):
     saves = 0
     def __init__(self, folder, *, seconds):
         super().__init__(folder, seconds=0, share=1e9)
@@ -289,7 +289,7 @@ class Eager(fit.Checkpoints):
         if self.saves == 3:
             print("training", flush=True)
             time.sleep(120)
-fit.Checkpoints = Eager
+checkpoint.Checkpoints = Eager
 nightly.night(load_settings(sys.argv[1]))
 """
 

@@ -23,7 +23,7 @@ from recsys.config import ModelSettings, TrainSettings
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import checkpoint
-from recsys.training.checkpoint import Checkpoints, forget_old
+from recsys.training.checkpoint import Checkpoints, checkpoints_of, forget_old
 from recsys.training.loop import Training, train
 
 ITEMS = 12
@@ -183,6 +183,18 @@ def test_what_nobody_took_up_again_goes_after_a_week(tmp_path: Path) -> None:
     forget_old(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["young"]
     forget_old(tmp_path / "nowhere")
+
+
+def test_a_folder_stands_for_what_decides_the_result(tmp_path: Path) -> None:
+    def folder(kind: str, *parts: Any) -> Path:
+        found = checkpoints_of(str(tmp_path), kind, parts, minutes=2)
+        assert found is not None and found.seconds == 120
+        return found.folder
+
+    assert folder("training", "settings", {"items": 3}) == folder("training", "settings", {"items": 3})
+    assert folder("training", "settings", {"items": 3}) != folder("training", "settings", {"items": 4})
+    assert folder("training", "settings").parent == tmp_path / "runs" / "training"
+    assert checkpoints_of(str(tmp_path), "training", ["settings"], minutes=0) is None
 
 
 def histories() -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from recsys.errors import InputError
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.side import SideFeatures
 from recsys.represent import represent
+from recsys.training import checkpoint
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.fit import few_users, fit, table_rows
@@ -142,7 +143,7 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(data: Path, monkeypatc
             return True
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "Checkpoints", Fragile)
+        patch.setattr(checkpoint, "Checkpoints", Fragile)
         with pytest.raises(Killed):
             fit(configured, versions)
     assert len(list(folder.iterdir())) == 1
