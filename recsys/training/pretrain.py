@@ -86,9 +86,7 @@ def pretrain_on(
     parts = [settings.digest(), sorted(tables.items()), identity(begun.model, begun.tokenizer), processes()[1]]
     checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.train.checkpoint_minutes)
     outcome = pretrain(
-        begun.model,
-        begun.head,
-        begun.tokenizer,
+        begun,
         learnt,
         [c for name, c in corpora.items() if settings.catalogues[name].held_out],
         settings.train,

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
-from recsys.models.recformer import GROUP_TOKENS, MaskedHead, Recformer, best_dtype, encode
+from recsys.models.recformer import GROUP_TOKENS, Recformer, best_dtype, encode
 from recsys.models.recformer_input import Input, groups, read, token_lengths
 from recsys.pretrain_settings import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.recformer_start import Start
 from recsys.training.recformer_steps import Learner, from_first, gather, processes
 
 OnLook = Callable[[dict[str, Any]], None]  # of an entry of the history
@@ -130,26 +131,24 @@ def hide_words(
 
 
 def masked_loss(
-    model: Recformer,
-    head: MaskedHead,
+    begun: Start,
     corpus: Corpus,
     starts: np.ndarray,
     ends: np.ndarray,
-    tokenizer: ItemTokenizer,
     rng: np.random.Generator,
     probability: float,
     dtype: torch.dtype,
 ) -> Tensor:
     """Mean cross-entropy of the hidden tokens of histories, a float32 scalar."""
-    limits, device = model.shape.limits, model.device
+    model, limits, device = begun.model, begun.model.shape.limits, begun.model.device
     lengths = token_lengths(corpus.tokens, corpus.items, starts, ends, limits)
     total, count = torch.zeros((), device=device), 0
     for group in groups(lengths, GROUP_TOKENS.get(device.type, GROUP_TOKENS["cpu"]), exact=False):
         given = read(corpus.tokens, corpus.items, starts[group], ends[group], limits)
-        changed, places = hide_words(given, tokenizer, rng, probability)
+        changed, places = hide_words(given, begun.tokenizer, rng, probability)
         states = model.states(changed, dtype=dtype).flatten(0, 1)[torch.from_numpy(places).to(device)]  # [P, D]
         labels = torch.from_numpy(given.tokens.ravel()[places]).to(device)
-        logits = head(states, model.words.weight).float()
+        logits = begun.head(states, model.words.weight).float()
         total = total + functional.cross_entropy(logits, labels, reduction="sum")
         count += len(places)
     return total / max(count, 1)
@@ -215,9 +214,7 @@ class _Place:
 
 
 def pretrain(
-    model: Recformer,
-    head: MaskedHead,
-    tokenizer: ItemTokenizer,
+    begun: Start,
     corpus: Corpus,
     held_out: Sequence[Corpus],
     settings: PretrainTrainSettings,
@@ -233,8 +230,8 @@ def pretrain(
 
     Parameters
     ----------
-    model, head
-        Changed in place; they end with the best weights.
+    begun
+        Its model and head are changed in place; they end with the best weights.
     corpus
         What is learnt from, several catalogues merged.
     held_out
@@ -253,7 +250,8 @@ def pretrain(
         The loss is no longer finite.
     """
     dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[settings.precision]
-    both = nn.ModuleDict({"model": model, "head": head}).to(model.device)
+    model = begun.model
+    both = nn.ModuleDict({"model": model, "head": begun.head}).to(model.device)
     rank, _ = processes()
     users = corpus.askable
     learner = Learner(
@@ -301,7 +299,7 @@ def pretrain(
                 torch.manual_seed(int(rng.integers(2**63)))
                 chosen = rng.choice(users, settings.batch_size, replace=len(users) < settings.batch_size)
                 starts, ends = draw_pairs(corpus, chosen, rng)
-                losses = _losses(model, head, tokenizer, corpus, starts, ends, settings, temperature, rng, dtype)
+                losses = _losses(begun, corpus, starts, ends, settings, temperature, rng, dtype)
                 place.contrast += float(losses[0].detach()) / accumulate
                 place.masked += float(losses[1].detach()) / accumulate if len(losses) > 1 else 0.0
                 place.tokens += int(token_lengths(corpus.tokens, corpus.items, starts, ends, model.shape.limits).sum())
@@ -335,9 +333,7 @@ def pretrain(
 
 
 def _losses(
-    model: Recformer,
-    head: MaskedHead,
-    tokenizer: ItemTokenizer,
+    begun: Start,
     corpus: Corpus,
     starts: np.ndarray,
     ends: np.ndarray,
@@ -347,14 +343,14 @@ def _losses(
     dtype: torch.dtype,
 ) -> list[Tensor]:
     """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
-    histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
-    items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype)
-    codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
+    histories = encode(begun.model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
+    items = encode(begun.model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype)
+    codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(begun.model.device)
     losses = [contrastive_loss(histories, items, codes, temperature)]
     if settings.mask_weight:
         few = slice(0, max(1, round(settings.mask_share * len(ends))))
         parts = [
-            masked_loss(model, head, corpus, first, last, tokenizer, rng, settings.mask_probability, dtype)
+            masked_loss(begun, corpus, first, last, rng, settings.mask_probability, dtype)
             for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
         ]
         losses.append(parts[0] + parts[1])

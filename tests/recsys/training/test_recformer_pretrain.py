@@ -154,9 +154,7 @@ def begin(shops: ModuleType, **changes: Any) -> tuple[Start, list[Corpus]]:
 
 def train(begun: Start, corpora: list[Corpus], **options: Any) -> Any:
     return pretrain(
-        begun.model,
-        begun.head,
-        begun.tokenizer,
+        begun,
         merged(corpora[:2]),
         [corpora[3]],
         options.pop("settings", TRAIN),
