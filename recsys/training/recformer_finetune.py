@@ -36,74 +36,6 @@ from recsys.training.recformer_steps import Learner
 Validate = Callable[[Recformer, np.ndarray], dict[str, float]]  # of a model and the item table it goes with
 
 
-def fine_tune(
-    model: Recformer,
-    catalogue: ItemTokens,
-    items: np.ndarray,
-    offsets: np.ndarray,
-    train: TrainSettings,
-    settings: RecformerSettings,
-    *,
-    seed: int,
-    validate: Validate,
-    primary: str,
-    on_epoch: OnEpoch | None = None,
-    checkpoints: Checkpoints | None = None,
-    on_resume: OnResume | None = None,
-) -> tuple[Training, np.ndarray]:
-    """Fine-tune on histories.
-
-    `train.epochs` and `train.patience` are those of stage one. What the model can before any training is validated as
-    epoch 0 and is the first best. Batches and dropout of a step are drawn from generators that (seed, epoch, step)
-    fixes, so a training that goes on from a checkpoint ends as one that was not killed.
-
-    Parameters
-    ----------
-    model
-        Changed in place; ends with the best weights.
-    items, offsets
-        int32 [N] codes and int64 [U + 1], the training histories.
-    validate
-        Metrics of a model with an item table; called every `train.evaluate_every` epochs and after a stage's last.
-    primary
-        The metric that decides which weights are best; higher is better.
-    on_epoch, checkpoints, on_resume
-        As of `recsys.training.loop.train`.
-
-    Returns
-    -------
-    training, table
-        What happened, and the item table float32 [V + 1, E] that the best weights go with.
-
-    Raises
-    ------
-    FloatingPointError
-        The loss is no longer finite.
-    """
-    running = _FineTuning(model, catalogue, items, offsets, train, settings, seed, validate, primary)
-    saved = checkpoints.load() if checkpoints else None
-    if saved is None:
-        running.begin()
-    else:
-        running.resume(saved)
-        if on_resume:
-            on_resume(running.place.epoch, running.place.step)
-    if on_epoch:
-        for entry in running.place.history:
-            on_epoch(entry)
-    with torch.random.fork_rng(devices=[]):
-        while running.place.stage <= 2:
-            while running.goes_on:
-                entry = running.train_epoch(checkpoints)
-                if on_epoch:
-                    on_epoch(entry)
-            running.next_stage()
-    model.load_state_dict(running.best)
-    place = running.place
-    training = Training(weights=running.best, best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
-    return training, running.best_table
-
-
 def softmax_loss(
     queries: Tensor,
     table: Tensor,
@@ -197,31 +129,85 @@ class _Place:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _FineTuning:
-    """A fine-tuning under way: the place it is at, the learner, the table it learns from and the best so far."""
+@dataclass(kw_only=True, eq=False)
+class FineTuning:
+    """What is fine-tuned on which histories, and how far it is.
 
-    def __init__(
-        self,
-        model: Recformer,
-        catalogue: ItemTokens,
-        items: np.ndarray,
-        offsets: np.ndarray,
-        train: TrainSettings,
-        settings: RecformerSettings,
-        seed: int,
-        validate: Validate,
-        primary: str,
-    ) -> None:
-        self.model, self.catalogue, self.items, self.offsets = model, catalogue, items, offsets
-        self.train, self.settings, self.seed = train, settings, seed
-        self.validate, self.primary = validate, primary
-        self.dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[train.precision]
-        self.allowed = torch.from_numpy(catalogue.lengths > 0).to(model.device)
-        self.targets = Targets.of(catalogue, items, offsets)
+    `train.epochs` and `train.patience` are those of stage one. What the model can before any training is validated as
+    epoch 0 and is the first best. Batches and dropout of a step are drawn from generators that (seed, epoch, step)
+    fixes, so a training that goes on from a checkpoint ends as one that was not killed.
+
+    Attributes
+    ----------
+    model
+        Changed in place; ends with the best weights.
+    items, offsets
+        int32 [N] codes and int64 [U + 1], the training histories.
+    validate
+        Metrics of a model with an item table; called every `train.evaluate_every` epochs and after a stage's last.
+    primary
+        The metric that decides which weights are best; higher is better.
+    """
+
+    model: Recformer
+    catalogue: ItemTokens
+    items: np.ndarray
+    offsets: np.ndarray
+    train: TrainSettings
+    settings: RecformerSettings
+    seed: int
+    validate: Validate
+    primary: str
+
+    def __post_init__(self) -> None:
+        precision = self.train.precision
+        self.dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        self.allowed = torch.from_numpy(self.catalogue.lengths > 0).to(self.model.device)
+        self.targets = Targets.of(self.catalogue, self.items, self.offsets)
         self.place = _Place()
         self.best: dict[str, Tensor] = {}
 
-    def begin(self) -> None:
+    def run(
+        self,
+        on_epoch: OnEpoch | None = None,
+        checkpoints: Checkpoints | None = None,
+        on_resume: OnResume | None = None,
+    ) -> tuple[Training, np.ndarray]:
+        """Fine-tune to the end, once; the arguments are as of `recsys.training.loop.train`.
+
+        Returns
+        -------
+        training, table
+            What happened, and the item table float32 [V + 1, E] that the best weights go with.
+
+        Raises
+        ------
+        FloatingPointError
+            The loss is no longer finite.
+        """
+        saved = checkpoints.load() if checkpoints else None
+        if saved is None:
+            self._begin()
+        else:
+            self._resume(saved)
+            if on_resume:
+                on_resume(self.place.epoch, self.place.step)
+        if on_epoch:
+            for entry in self.place.history:
+                on_epoch(entry)
+        with torch.random.fork_rng(devices=[]):
+            while self.place.stage <= 2:
+                while self.goes_on:
+                    entry = self._train_epoch(checkpoints)
+                    if on_epoch:
+                        on_epoch(entry)
+                self._next_stage()
+        self.model.load_state_dict(self.best)
+        place = self.place
+        training = Training(weights=self.best, best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
+        return training, self.best_table
+
+    def _begin(self) -> None:
         """Validate what the model can before any training."""
         self.table = self.best_table = item_table(self.model, self.catalogue, dtype=self.dtype)
         entry: dict[str, Any] = {"epoch": 0, "stage": 0}
@@ -241,7 +227,7 @@ class _FineTuning:
         place = self.place
         return place.step > 0 or (place.stage_epoch < self.epochs and place.since_best < patience)
 
-    def next_stage(self) -> None:
+    def _next_stage(self) -> None:
         """Go back to the best weights and their table, which now stays."""
         place = self.place
         place.stage, place.stage_epoch, place.since_best = place.stage + 1, 0, 0
@@ -249,7 +235,7 @@ class _FineTuning:
         self.table = self.best_table
         self.learner = self._learner()
 
-    def train_epoch(self, checkpoints: Checkpoints | None) -> dict[str, Any]:
+    def _train_epoch(self, checkpoints: Checkpoints | None) -> dict[str, Any]:
         """Train an epoch, or the rest of one; returns its entry of the history."""
         place = self.place
         if place.step == 0:
@@ -287,7 +273,7 @@ class _FineTuning:
         place.step, place.loss, place.examples, place.tokens, place.seconds = 0, 0.0, 0, 0, 0.0
         return entry
 
-    def resume(self, saved: dict[str, Any]) -> None:
+    def _resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.place, self.best = _Place(**saved["place"]), saved["best"]
         self.best_table = saved["best_table"].numpy()

@@ -23,7 +23,7 @@ from recsys.models.recformer import Recformer, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, declaration, identity, remembering, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
-from recsys.training.recformer_finetune import fine_tune
+from recsys.training.recformer_finetune import FineTuning
 from recsys.training.recformer_start import Start, ready, start
 
 Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings, np.ndarray | None], dict[str, float]]
@@ -93,20 +93,18 @@ def fit_recformer(
         checkpoints = Checkpoints(checkpoints.folder / begun_id, seconds=checkpoints.seconds)
     outcome: Training | None = None
     if settings.recformer.fine_tune and settings.train.epochs:
-        outcome, table = fine_tune(
-            model,
-            catalogue,
-            dataset.split.train.items,
-            dataset.split.train.offsets,
-            settings.train,
-            settings.recformer,
+        tuning = FineTuning(
+            model=model,
+            catalogue=catalogue,
+            items=dataset.split.train.items,
+            offsets=dataset.split.train.offsets,
+            train=settings.train,
+            settings=settings.recformer,
             seed=settings.seed,
             validate=validate,
             primary=primary,
-            on_epoch=on_epoch,
-            checkpoints=checkpoints,
-            on_resume=on_resume,
         )
+        outcome, table = tuning.run(on_epoch, checkpoints, on_resume)
     else:
         table = item_table(model, catalogue)
     assert settings.items is not None

@@ -19,7 +19,7 @@ from recsys.models.recformer_weights import remembering
 from recsys.models.repeats import Earlier
 from recsys.training import recformer_finetune
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.recformer_finetune import Targets, fine_tune, softmax_loss
+from recsys.training.recformer_finetune import FineTuning, Targets, Validate, softmax_loss
 from recsys.training.recformer_start import start
 
 SETTINGS = RecformerSettings(
@@ -52,20 +52,19 @@ class Training:
         self.tables.append(table.copy())
         return {PRIMARY: self.shops.last_item_ndcg(model, self.tokens, self.shop, table)}
 
-    def run(self, train: TrainSettings = TRAIN, **options: Any) -> Any:
-        validate = options.pop("validate", self.validate)
-        return fine_tune(
-            self.model,
-            self.tokens,
-            self.items,
-            self.offsets,
-            train,
-            self.settings,
+    def run(self, train: TrainSettings = TRAIN, validate: Validate | None = None, **options: Any) -> Any:
+        tuning = FineTuning(
+            model=self.model,
+            catalogue=self.tokens,
+            items=self.items,
+            offsets=self.offsets,
+            train=train,
+            settings=self.settings,
             seed=0,
-            validate=validate,
+            validate=validate or self.validate,
             primary=PRIMARY,
-            **options,
         )
+        return tuning.run(**options)
 
 
 def test_targets_are_later_events_of_items_with_text_drawn_evenly() -> None:
