@@ -45,6 +45,9 @@ ChosenBundle = Annotated[
     str | None,
     typer.Option("--bundle", metavar="FOLDER", help="A bundle's folder; the newest one otherwise."),
 ]
+WithPrefect = Annotated[
+    bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run; its start takes 10 s.")
+]
 TopK = Annotated[int, typer.Option("-k", "--top", min=1, help="How many items.")]
 
 STEPS = "Steps of a run, one at a time"
@@ -80,9 +83,7 @@ def run(
     ctx: typer.Context,
     config: Config,
     overrides: Overrides = None,
-    prefect: Annotated[
-        bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run; its start takes 10 s.")
-    ] = True,
+    prefect: WithPrefect = True,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -363,7 +364,7 @@ def demo(
     ctx: typer.Context,
     folder: Annotated[str, typer.Option("--folder", help="Where the demo's files go.")] = "demo",
     overrides: Overrides = None,
-    prefect: Annotated[bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run.")] = True,
+    prefect: WithPrefect = True,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
