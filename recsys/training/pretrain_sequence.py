@@ -23,7 +23,7 @@ from torch.nn import functional
 from features.multiplexed import hash_values
 from recsys.bundle import publish_bundle, read_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE
-from recsys.config import Settings
+from recsys.config import Settings, TextSettings
 from recsys.data.prepare import TITLE, Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
@@ -43,6 +43,8 @@ from recsys.training.pretrain import PretrainReport
 from recsys.training.recformer_fit import some_users
 
 VALIDATED = 2000  # users of each catalogue that validation asks
+
+_Exam = tuple[torch.Tensor, np.ndarray, HeldOut]
 
 
 def pretrain_sequence(
@@ -66,12 +68,7 @@ def pretrain_sequence(
     datasets = {name: prepare(settings.catalogue(name), versions[name]) for name in settings.catalogues}
     raw = {name: _raw_vectors(settings, name, dataset) for name, dataset in datasets.items()}
     learnt = [name for name, catalogue in settings.catalogues.items() if not catalogue.held_out]
-    if settings.text.aligned:  # each catalogue whitened by what it holds
-        texts = {name: text_items(raw[name], settings.text.dimensions, aligned=True) for name in raw}
-        text = _joined([texts[name] for name in learnt])
-    else:
-        text = text_items(np.concatenate([raw[name] for name in learnt]), settings.text.dimensions)
-        texts = {name: text_items(raw[name], None, text.whitening) for name in raw}
+    text, texts = _whitened(raw, learnt, settings.text)
     vocabulary, catalogue, histories = united({name: datasets[name] for name in learnt}, settings)
     own = union_settings(settings, learnt[0])
     features = ItemFeatures(
@@ -82,13 +79,7 @@ def pretrain_sequence(
     )
     model = build_model(own, features)
     asked = [name for name in settings.catalogues if settings.catalogues[name].held_out] or learnt
-    exams = [_exam(settings, datasets[name], texts[name]) for name in asked]
-
-    def validate(model: Bert4Rec) -> dict[str, float]:
-        found = [_measured(model, own, *exam) for exam in exams]
-        of_each = {f"val/{name}_ndcg_at_10": one[PRIMARY] for name, one in zip(asked, found, strict=True)}
-        return {key: float(np.mean([one[key] for one in found])) for key in found[0]} | of_each
-
+    validate = _validation({name: _exam(settings, datasets[name], texts[name]) for name in asked}, own)
     tables = {name: asdict(version) for name, version in versions.items()}
     parts = [settings.digest(), sorted(tables.items())]
     checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.sequence.checkpoint_minutes)
@@ -113,15 +104,7 @@ def pretrain_sequence(
         checkpoints=checkpoints,
         on_resume=on_resume,
     )
-    counts = {
-        name: {
-            "users": len(datasets[name].split.train),
-            "items": datasets[name].vocabulary.size,
-            "events": len(datasets[name].split.train.items),
-            "held_out": settings.catalogues[name].held_out,
-        }
-        for name in settings.catalogues
-    }
+    counts = _counts(datasets, settings)
     vectors, allowed = model.item_vectors()
     weights: dict[str, Any] = dict(model.state_dict())
     if text.whitening is not None:
@@ -202,6 +185,30 @@ def _raw_vectors(settings: PretrainSettings, name: str, dataset: Dataset) -> np.
     return text_vectors(settings.catalogue(name), sentences)
 
 
+def _counts(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> dict[str, dict[str, Any]]:
+    """Of each catalogue, for the report and the bundle's lineage."""
+    return {
+        name: {
+            "users": len(dataset.split.train),
+            "items": dataset.vocabulary.size,
+            "events": len(dataset.split.train.items),
+            "held_out": settings.catalogues[name].held_out,
+        }
+        for name, dataset in datasets.items()
+    }
+
+
+def _whitened(
+    raw: Mapping[str, np.ndarray], learnt: list[str], settings: TextSettings
+) -> tuple[TextItems, dict[str, TextItems]]:
+    """The catalogues that are learnt from as one, and each catalogue, of raw text vectors [V, E]."""
+    if settings.aligned:  # each catalogue whitened by what it holds
+        texts = {name: text_items(raw[name], settings.dimensions, aligned=True) for name in raw}
+        return _joined([texts[name] for name in learnt]), texts
+    text = text_items(np.concatenate([raw[name] for name in learnt]), settings.dimensions)
+    return text, {name: text_items(raw[name], None, text.whitening) for name in raw}
+
+
 def _joined(texts: list[TextItems]) -> TextItems:
     """Catalogues one after the other; row 0 of all but the first, padding, is left out."""
     first, *others = texts
@@ -212,10 +219,22 @@ def _joined(texts: list[TextItems]) -> TextItems:
     )
 
 
-def _exam(settings: PretrainSettings, dataset: Dataset, text: TextItems) -> tuple[torch.Tensor, np.ndarray, HeldOut]:
+def _exam(settings: PretrainSettings, dataset: Dataset, text: TextItems) -> _Exam:
     """Text vectors, allowed items and some validation users of a catalogue."""
     held_out = some_users(dataset.split.validation, VALIDATED, settings.seed)
     return torch.from_numpy(text.vectors), text.allowed, held_out
+
+
+def _validation(exams: Mapping[str, _Exam], settings: Settings) -> Callable[[Bert4Rec], dict[str, float]]:
+    """What validates a model: metrics as means over the exams, and NDCG of each."""
+
+    def validate(model: Bert4Rec) -> dict[str, float]:
+        found = {name: _measured(model, settings, *exam) for name, exam in exams.items()}
+        keys = next(iter(found.values()))
+        of_each = {f"val/{name}_ndcg_at_10": one[PRIMARY] for name, one in found.items()}
+        return {key: float(np.mean([one[key] for one in found.values()])) for key in keys} | of_each
+
+    return validate
 
 
 @torch.no_grad()
