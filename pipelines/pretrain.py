@@ -1,7 +1,7 @@
-"""Pre-train: several logs and catalogues become a Recformer that reads others.
+"""Pre-train: several logs and catalogues become a Recformer, or a text-only sequence model, that reads others.
 
-Over several devices: `torchrun --nproc-per-node=N -m pipelines.cli pretrain CONFIG`; each process learns from batches
-of its own and contrasts them with everybody's.
+A Recformer over several devices: `torchrun --nproc-per-node=N -m pipelines.cli pretrain CONFIG`; each process learns
+from batches of its own and contrasts them with everybody's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from recsys.represent import represent
 
 def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, Any]:
     """Pre-train on the tables; losses and the held-out catalogues' accuracy go to MLflow as they come."""
-    from recsys.training.pretrain import pretrain_on
+    from recsys.training.pretrain import pretrain_recformer
     from recsys.training.pretrain_sequence import pretrain_sequence
 
     looking = watch()
     known = {name: TableVersions(**version) for name, version in versions.items()}
     if rank() > 0:
-        return plain(pretrain_on(settings, known))
+        return plain(pretrain_recformer(settings, known))
     with step_run(settings, "pretrain") as (store, run_id):
 
         def on_look(entry: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
             looking.advance(step, steps, ", ".join(shown))
 
         steps = settings.train.steps if settings.model is None else settings.sequence.epochs
-        learn = pretrain_on if settings.model is None else pretrain_sequence
+        learn = pretrain_recformer if settings.model is None else pretrain_sequence
         report: dict[str, Any] = plain(learn(settings, known, on_look, looking.say))
         counts = {f"pretrain/{name}": report[name] for name in ("steps", "best_step", "parameters", "seconds")}
         tracking.log_metrics(store, run_id, counts)

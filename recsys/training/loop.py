@@ -1,4 +1,4 @@
-"""The training loop: cloze batches in, the weights of the best validation out."""
+"""The training loop: batches of either objective in, the weights of the best validation out."""
 
 from __future__ import annotations
 

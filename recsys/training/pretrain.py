@@ -1,4 +1,4 @@
-"""One pre-training: the warehouses of several catalogues in, a folder with a Recformer out."""
+"""One pre-training of a Recformer: the warehouses of several catalogues in, a folder with weights out."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ from recsys.training.recformer_steps import processes
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainReport:
-    """What pre-training did; JSON-friendly.
+    """What pre-training did, of a Recformer or of a sequence model; JSON-friendly.
 
     Attributes
     ----------
     folder
-        The pre-trained Recformer, a value for `recformer.init`.
+        The pre-trained Recformer, a value for `recformer.init`, or the sequence model's bundle, one for
+        `train.warm_start`.
+    steps, best_step
+        Of a Recformer's optimizer; epochs of a sequence model.
     catalogues
-        Of each: users, items, events that were learnt from or measured on, values cut, items without text.
+        Of each: users, items, events, whether it is held out; for a Recformer tokens, values cut, items without text.
     history
-        An entry each time the held-out catalogues were looked at.
+        A Recformer's has an entry each time the held-out catalogues were looked at, a sequence model's one an epoch.
+    resumed
+        Steps that a killed training had done, of a sequence model in the epoch that it was in; None: it was not killed.
     """
 
     folder: str
@@ -43,10 +48,10 @@ class PretrainReport:
     seconds: float
     catalogues: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    resumed: int | None = None  # steps that a killed training had done
+    resumed: int | None = None
 
 
-def pretrain_on(
+def pretrain_recformer(
     settings: PretrainSettings,
     versions: Mapping[str, TableVersions],
     on_look: OnLook | None = None,
