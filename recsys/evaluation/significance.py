@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+RESAMPLES = 1000  # draws of all users, with replacement
+CONFIDENCE = 0.95  # share of the resampled means inside an interval
 CHUNK_DRAWS = 4_000_000  # draws of one chunk of resamples
 
 
@@ -24,19 +24,8 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
-
-def intervals(
-    values: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> list[Interval]:
+def intervals(values: np.ndarray, rng: np.random.Generator) -> list[Interval]:
     """Percentile bootstrap intervals of the means of several per-user values, from the same resamples.
 
     Parameters
@@ -45,10 +34,6 @@ def intervals(
         float64 [U, M]: M metrics, or differences of metrics, of each user.
     rng
         Seeded by the caller.
-    resamples
-        Draws of U users with replacement.
-    confidence
-        Share of the resampled means inside the interval.
 
     Raises
     ------
@@ -57,8 +42,8 @@ def intervals(
     """
     if not len(values):
         raise ValueError("an interval needs at least one user")
-    means = np.concatenate(list(_resampled_means(values, rng, resamples)))  # [resamples, M]
-    tail = (1.0 - confidence) / 2.0
+    means = np.concatenate(list(_resampled_means(values, rng)))  # [RESAMPLES, M]
+    tail = (1.0 - CONFIDENCE) / 2.0
     lows, highs = np.quantile(means, [tail, 1.0 - tail], axis=0)
     return [
         Interval(mean=float(mean), low=float(low), high=float(high))
@@ -66,24 +51,12 @@ def intervals(
     ]
 
 
-def interval(values: np.ndarray, rng: np.random.Generator, **options: float) -> Interval:
-    """The interval of one metric's mean; `values` float64 [U]."""
-    return intervals(values[:, None], rng, **options)[0]  # type: ignore[arg-type]
-
-
-def paired_difference(values: np.ndarray, other: np.ndarray, rng: np.random.Generator, **options: float) -> Interval:
-    """The interval of mean(`values`) - mean(`other`), two metrics of the same users, float64 [U] each."""
-    if len(values) != len(other):
-        raise ValueError(f"{len(values)} and {len(other)} users cannot be paired")
-    return interval(values - other, rng, **options)
-
-
-def _resampled_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+def _resampled_means(values: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Means [chunk, M] of resamples, in chunks: how often each user was drawn, then one matrix product."""
     users = len(values)
     chunk = max(1, CHUNK_DRAWS // users)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
+    for start in range(0, RESAMPLES, chunk):
+        rows = min(chunk, RESAMPLES - start)
         drawn = rng.integers(users, size=(rows, users))
         drawn += np.arange(rows)[:, None] * users
         counts = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
