@@ -27,8 +27,8 @@ import torch
 from training_throughput import bf16_rate
 
 from features.tokens import ItemTokens, tokenise
+from recsys.columns import TITLE
 from recsys.config import RecformerSettings, load_settings
-from recsys.data.json_object import TITLE
 from recsys.models.recformer import Recformer, Shape, best_dtype, encode, item_table
 from recsys.models.recformer_input import read, token_lengths
 from recsys.training.recformer_finetune import Targets, softmax_loss

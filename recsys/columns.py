@@ -1,4 +1,4 @@
-"""The one place for names: columns, tables, metrics, files of a bundle. Nothing else in the project spells them out."""
+"""The one place for names: columns, tables, metrics. Nothing else in the project spells them out."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ REASON: Final = "reason"
 RAW: Final = "raw"
 REJECTED_AT: Final = "rejected_at"
 
+# --- prepared catalogue ------------------------------------------------------------------------------------------
+TITLE: Final = "title"  # what people see of an item
+SENTENCE: Final = "sentence"  # what the text encoder reads of it
+
 # --- item vectors -----------------------------------------------------------------------------------------------
 ENCODER: Final = "encoder"
 CONTENT_HASH: Final = "content_hash"
-SENTENCE: Final = "sentence"
 VECTOR: Final = "vector"
 
 # --- candidates -------------------------------------------------------------------------------------------------

@@ -10,16 +10,14 @@ The file is read whole: that is the nature of such files.
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
-from recsys.columns import ITEM_ID, USER_ID
+from recsys.columns import ITEM_ID, TITLE, USER_ID
 from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.data.sources import SourceFile, TextFile
 from recsys.errors import InputError, first_line
-
-TITLE: Final = "title"
 
 
 def read_object(file: SourceFile, text: TextFile) -> tuple[pl.LazyFrame, tuple[str, ...]]:

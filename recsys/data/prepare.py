@@ -22,6 +22,7 @@ from recsys.columns import (
     POSITION,
     SENTENCE,
     TIMESTAMP,
+    TITLE,
     USER_ID,
     USERS,
     WEIGHT,
@@ -34,8 +35,6 @@ from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_seq
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
-
-TITLE = "title"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,9 +19,9 @@ import polars as pl
 
 from features.whitening import Whitening
 from recsys.bundle import Bundle, read_bundle
-from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE
+from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.config import Settings
-from recsys.data.prepare import TITLE, Dataset, prepare
+from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split
 from recsys.data.warehouse import TableVersions

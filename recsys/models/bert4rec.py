@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from features.tables import MultiplexedTable, Table
 from features.threads import side_by_side
+from recsys.columns import PADDING
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
@@ -28,7 +29,6 @@ from recsys.models.repeats import Repeats
 from recsys.models.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
 from recsys.models.transformer import Transformer
 
-PADDING = 0
 TABLE = "tower.table.weight"  # among a model's weights: the multiplexed table
 NO_SIDE = SideFeatures()
 TOKENS_A_CHUNK = 8_192  # positions that a thread encodes at once in inference; half or twice as many are no faster

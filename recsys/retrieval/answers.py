@@ -9,13 +9,11 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import Bundle
-from recsys.columns import ITEM_ID, PADDING, RANK, SCORE, USER_ID
+from recsys.columns import ITEM_ID, PADDING, RANK, SCORE, TITLE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.retrieval.blend import best_items
 from recsys.retrieval.candidates import best_first, exact_scores
-
-TITLE = "title"
 
 
 def recommend(bundle: Bundle, history: Sequence[Any], k: int, *, exclude_seen: bool = True) -> list[dict[str, Any]]:

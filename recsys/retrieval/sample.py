@@ -8,10 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from recsys.columns import CANDIDATES, ITEM_ID, RANK, RUN, SCORE, USER_ID
+from recsys.columns import CANDIDATES, ITEM_ID, RANK, RUN, SCORE, TITLE, USER_ID
 from recsys.data.warehouse import scan
-
-TITLE = "title"
+from recsys.manifest import CATALOGUE
 
 
 def candidate_sample(
@@ -28,7 +27,7 @@ def candidate_sample(
     """
     rows = scan(warehouse, CANDIDATES, candidates["version"]).filter(pl.col(RUN) == run_id, pl.col(RANK) <= k)
     first = rows.select(USER_ID).unique().sort(USER_ID).head(users)
-    catalogue = pl.scan_parquet(Path(bundle) / "catalogue.parquet").select(ITEM_ID, TITLE)
+    catalogue = pl.scan_parquet(Path(bundle) / CATALOGUE).select(ITEM_ID, TITLE)
     sample = (
         rows.join(first, on=USER_ID, how="semi")
         .join(catalogue, on=ITEM_ID, how="left")

@@ -15,9 +15,9 @@ from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
 from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle, write_bundle
-from recsys.columns import ITEM_ID, SENTENCE, metric_name
+from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
 from recsys.config import ModelSettings, Settings
-from recsys.data.prepare import TITLE, Dataset, prepare
+from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions

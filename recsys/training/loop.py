@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.columns import PADDING
 from recsys.config import TrainSettings
-from recsys.models.bert4rec import PADDING, Bert4Rec
+from recsys.models.bert4rec import Bert4Rec
 from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
 from recsys.training.checkpoint import Checkpoints

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from features.precision import activation_dtype
+from recsys.columns import PADDING
 from recsys.config import TrainSettings
-from recsys.models.bert4rec import MASK, PADDING, Bert4Rec
+from recsys.models.bert4rec import MASK, Bert4Rec
 from recsys.models.repeats import Earlier, earlier_events
 from recsys.models.side import SideBatch
 from recsys.training.objectives import Task

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.columns import PADDING
 from recsys.config import TrainSettings
-from recsys.models.bert4rec import MASK, PADDING
+from recsys.models.bert4rec import MASK
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from features.multiplexed import hash_values
 from recsys.bundle import publish_bundle, read_bundle, write_bundle
-from recsys.columns import ITEM_ID, SENTENCE
+from recsys.columns import ITEM_ID, SENTENCE, TITLE
 from recsys.config import Settings, TextSettings
-from recsys.data.prepare import TITLE, Dataset, prepare
+from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.vocabulary import Vocabulary

@@ -17,10 +17,11 @@ import torch
 from torch.nn import functional
 
 from features.multiplexed import hash_values
+from recsys.columns import PADDING
 from recsys.config import ModelSettings, SplitSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import split_sequences
-from recsys.models.bert4rec import MASK, PADDING, Bert4Rec, encode_queries
+from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.retrieval.candidates import top_k
 from recsys.retrieval.index import build_index

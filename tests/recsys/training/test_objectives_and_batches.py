@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.models.bert4rec import MASK, PADDING, inference_input, pad_left
+from recsys.columns import PADDING
+from recsys.models.bert4rec import MASK, inference_input, pad_left
 from recsys.training.batches import batches, windows
 from recsys.training.objectives import cloze, cut_at_random, next_items
 
