@@ -89,50 +89,20 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         tracking.adopt(store, ingested["mlflow_run"], parent)
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3))
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
-        represented = step("represent", represent_task, versions, parent)
+        step("represent", represent_task, versions, parent)
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
         retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
-        exported = None
         if settings.export.path is not None:
-            exported = step("export", export_task, candidates_of(retrieved), parent)
-        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
+            step("export", export_task, candidates_of(retrieved), parent)
+        step("publish", publish_task, parent, trained, evaluated, retrieved)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
         seconds = {name: done["seconds"] for name, done in state.steps.items()}
         tracking.log_metrics(store, parent, {f"seconds/{name}": value for name, value in seconds.items()})
-        summary = {
-            "run_id": parent,
-            "name": settings.name,
-            "resumed": resumed,
-            "bundle": trained["bundle"],
-            "bundle_id": trained["bundle_id"],
-            "epochs": trained["epochs"],
-            "warm_start": trained["warm_start"],
-            "training_resumed": trained["resumed"],
-            "served": evaluated["served"],
-            "metrics": evaluated["metrics"],
-            "baselines": evaluated["baselines"],
-            "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
-            "intervals": evaluated["intervals"],
-            "candidates": {name: retrieved[name] for name in ("path", "version", "rows", "users", "k")},
-            "export": exported,
-            "tables": {
-                "versions": ingested["versions"],
-                "rejected": ingested["rows_rejected"],
-                "digests": ingested["digests"],
-            },
-            "represent": represented,
-            "examples": evaluated.get("examples"),
-            "mlflow": {
-                "uri": masked(settings.tracking.uri),
-                "experiment": store.experiment,
-                "link": tracking.run_link(store, parent),
-                "model": published["model"],
-            },
-            "seconds": {**seconds, "total": round(time.perf_counter() - began, 3)},
-        }
+        summary = _summary(settings, store, state, resumed)
+        summary["seconds"] = {**seconds, "total": round(time.perf_counter() - began, 3)}
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
         tracking.describe(store, parent, summary_markdown(summary))
         tracking.end_run(store, parent)
@@ -143,6 +113,42 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         raise
     runs.save(folder, state.ended("finished"))
     return summary
+
+
+def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, resumed: bool) -> dict[str, Any]:
+    """What the steps' reports say of the night, without its time."""
+    reports = {name: done["report"] for name, done in state.steps.items()}
+    ingested, trained, evaluated = reports["ingest"], reports["train"], reports["evaluate"]
+    return {
+        "run_id": state.run_id,
+        "name": settings.name,
+        "resumed": resumed,
+        "bundle": trained["bundle"],
+        "bundle_id": trained["bundle_id"],
+        "epochs": trained["epochs"],
+        "warm_start": trained["warm_start"],
+        "training_resumed": trained["resumed"],
+        "served": evaluated["served"],
+        "metrics": evaluated["metrics"],
+        "baselines": evaluated["baselines"],
+        "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
+        "intervals": evaluated["intervals"],
+        "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
+        "export": reports.get("export"),
+        "tables": {
+            "versions": ingested["versions"],
+            "rejected": ingested["rows_rejected"],
+            "digests": ingested["digests"],
+        },
+        "represent": reports["represent"],
+        "examples": evaluated.get("examples"),
+        "mlflow": {
+            "uri": masked(settings.tracking.uri),
+            "experiment": store.experiment,
+            "link": tracking.run_link(store, state.run_id),
+            "model": reports["publish"]["model"],
+        },
+    }
 
 
 @flow(name="nightly", flow_run_name="night-{config}", description=__doc__)
