@@ -34,6 +34,7 @@ from recsys.represent import text_vectors
 from recsys.training.batches import windows
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
 from recsys.training.fit_blend import BlendReport, fit_blend
+from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training, train
 from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
 from recsys.training.recformer_fit import fit_recformer
@@ -90,11 +91,7 @@ def fit(
     previous, reason = earlier_bundle(settings)
     wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
     text = item_text(settings, dataset, previous) if wants_text else None
-    outcome: Training | None = None
-    encoders = Encoders()
-    started: dict[str, Any] | None = None
     resumed: dict[str, int] | None = None
-    predicted = 0
     checkpoints = _checkpoints(settings, versions, dataset, previous)
 
     def on_resume(epoch: int, step: int) -> None:
@@ -103,42 +100,20 @@ def fit(
         say(f"Training resumed at epoch {epoch}, step {step}.")
 
     if settings.model.kind == "text":
-        if text is None:
-            raise InputError('No item of the catalogue has any text; model.kind = "text" has nothing to go by.')
-        weights: dict[str, Any] = {}
-        declared = {"text": _describe_text(settings, text)}
-        vectors, allowed = text.vectors, text.allowed
+        fitted = _fit_text(settings, text)
     elif settings.model.kind == "recformer":
         fitted = fit_recformer(
             settings, versions, dataset, validation_metrics, PRIMARY, on_epoch, checkpoints, on_resume
         )
-        outcome, weights, declared = fitted.outcome, dict(fitted.weights), fitted.declared
-        vectors, allowed = fitted.vectors, fitted.allowed
     else:
         if reason is not None:
-            started = {"bundle": None, "reason": reason}
             say(f"Training starts from nothing: {reason}")
-        encoders = fit_encoders(settings, dataset, None if previous is None else previous.encoders)
-        features, side = item_features(dataset, encoders, text), encoders.side_features(dataset.split.train)
-        memory = _check_memory(settings, features, table_size(settings, features, previous, side), dataset, side)
-        predicted = memory.peak
-        say(f"Training takes about {predicted / GIB:.1f} GiB of memory.")
-        model = build_model(settings, features, previous, side)
-        if previous is not None:
-            events = np.bincount(dataset.split.train.items, minlength=features.size)
-            warm = start_from(previous, model, features, settings, events, encoders.side(dataset.split.train))
-            started = warm.report()
-            say(str(warm))
-        planned = settings if previous is None else after_warm_start(settings)
-        if planned.train.epochs:
-            outcome = train_model(model, planned, dataset, encoders, on_epoch, checkpoints, on_resume)
-        weights = dict(model.state_dict())
-        declared = describe(settings, model, encoders, text)
-        vectors, allowed = model.item_vectors()
+        fitted = _fit_bert4rec(settings, dataset, text, previous, say, on_epoch, checkpoints, on_resume)
+    weights, vectors, allowed, outcome = dict(fitted.weights), fitted.vectors, fitted.allowed, fitted.outcome
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
-    served = query_encoder(settings, declared, weights, vectors)
-    blended, blend = fit_blend(settings, dataset, of_histories(served, encoders), vectors, allowed)
+    served = query_encoder(settings, fitted.declared, weights, vectors)
+    blended, blend = fit_blend(settings, dataset, of_histories(served, fitted.encoders), vectors, allowed)
     if blend is not None:
         say(blend.reason)
     bundle = write_bundle(
@@ -146,7 +121,7 @@ def fit(
         settings=settings,
         vocabulary=dataset.vocabulary,
         catalogue=dataset.catalogue.select(ITEM_ID, TITLE),
-        features=declared,
+        features=fitted.declared,
         weights=weights,
         vectors=vectors,
         allowed=allowed,
@@ -172,10 +147,56 @@ def fit(
         seconds=time.perf_counter() - began,
         history=outcome.history if outcome else [],
         report=dataset.report,
-        predicted_bytes=predicted,
+        predicted_bytes=fitted.predicted_bytes,
         resumed=resumed,
-        warm_start=started,
+        warm_start=fitted.warm_start if reason is None else {"bundle": None, "reason": reason},
         blend=blend,
+    )
+
+
+def _fit_text(settings: Settings, text: TextItems | None) -> Fitted:
+    """The text recommender, which has nothing to train."""
+    if text is None:
+        raise InputError('No item of the catalogue has any text; model.kind = "text" has nothing to go by.')
+    declared = {"text": _describe_text(settings, text)}
+    return Fitted(weights={}, declared=declared, vectors=text.vectors, allowed=text.allowed)
+
+
+def _fit_bert4rec(
+    settings: Settings,
+    dataset: Dataset,
+    text: TextItems | None,
+    previous: Bundle | None,
+    say: Callable[[str], None],
+    on_epoch: OnEpoch | None,
+    checkpoints: Checkpoints | None,
+    on_resume: OnResume,
+) -> Fitted:
+    """A sequence model over the multiplexed table, from nothing or from the bundle `previous`."""
+    encoders = fit_encoders(settings, dataset, None if previous is None else previous.encoders)
+    features, side = item_features(dataset, encoders, text), encoders.side_features(dataset.split.train)
+    memory = _check_memory(settings, features, table_size(settings, features, previous, side), dataset, side)
+    say(f"Training takes about {memory.peak / GIB:.1f} GiB of memory.")
+    model = build_model(settings, features, previous, side)
+    warm, planned = None, settings
+    if previous is not None:
+        events = np.bincount(dataset.split.train.items, minlength=features.size)
+        warm = start_from(previous, model, features, settings, events, encoders.side(dataset.split.train))
+        planned = after_warm_start(settings)
+        say(str(warm))
+    outcome: Training | None = None
+    if planned.train.epochs:
+        outcome = train_model(model, planned, dataset, encoders, on_epoch, checkpoints, on_resume)
+    vectors, allowed = model.item_vectors()
+    return Fitted(
+        weights=dict(model.state_dict()),
+        declared=describe(settings, model, encoders, text),
+        vectors=vectors,
+        allowed=allowed,
+        outcome=outcome,
+        encoders=encoders,
+        warm_start=None if warm is None else warm.report(),
+        predicted_bytes=memory.peak,
     )
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from features.tokens import ItemTokens
 from features.whitening import Whitening
@@ -22,34 +20,12 @@ from recsys.errors import InputError
 from recsys.models.recformer import Recformer, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, declaration, identity, remembering, whitened
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training
 from recsys.training.recformer_finetune import FineTuning
 from recsys.training.recformer_start import Start, ready, start
 
 Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings, np.ndarray | None], dict[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fitted:
-    """What `write_bundle` wants.
-
-    Attributes
-    ----------
-    weights
-        The encoder's, and the tokenised catalogue: histories are read from it.
-    declared
-        Shape, tokenizer, how items are read, what training started from.
-    vectors, allowed
-        float32 [V + 1, E] and bool [V + 1]: items with text.
-    outcome
-        None where nothing was trained.
-    """
-
-    weights: dict[str, Tensor]
-    declared: dict[str, Any]
-    vectors: np.ndarray
-    allowed: np.ndarray
-    outcome: Training | None
 
 
 def fit_recformer(
