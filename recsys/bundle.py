@@ -216,7 +216,7 @@ def query_encoder(
     if settings.model.kind == "recformer":
         from recsys.models import recformer
 
-        return recformer.load_encoder(features, weights)
+        return recformer.load_encoder(features, weights, recformer.best_dtype(settings.train.precision))
     from recsys.models import bert4rec
 
     side = Encoders.from_dict(features).side_features()

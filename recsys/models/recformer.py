@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from features.precision import native_bf16
+from features.precision import activation_dtype
 from features.tokens import TOKEN_TYPES, ItemTokens
 from recsys.models.layers import Dropout, LayerNorm, Linear
 from recsys.models.recformer_input import Input, Limits, groups, read, token_lengths
@@ -322,12 +322,13 @@ def item_table(model: Recformer, catalogue: ItemTokens, *, dtype: torch.dtype | 
     return vectors
 
 
-def best_dtype() -> torch.dtype:
-    """bfloat16 where it is multiplied natively, else float32."""
-    return torch.bfloat16 if torch.cuda.is_available() or native_bf16() else torch.float32
+def best_dtype(precision: str = "auto") -> torch.dtype:
+    """As asked for ("bf16", "fp32"), or bf16 where an accelerator or this processor multiplies it natively ("auto")."""
+    accelerated = precision == "auto" and torch.cuda.is_available()
+    return torch.bfloat16 if accelerated else activation_dtype(precision)
 
 
-def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Queries:
+def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Queries:
     """The query encoder of a bundle.
 
     Parameters
@@ -336,6 +337,8 @@ def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Que
         Its declaration of features: `about["shape"]`.
     weights
         Its weights: those under `encoder.`, and the tokenised catalogue under `catalogue.`.
+    dtype
+        What the network computes in.
 
     Returns
     -------
@@ -348,7 +351,7 @@ def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Que
     catalogue = ItemTokens(tokens=tokens, types=types, offsets=offsets)
 
     def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        return encode_histories(model, catalogue, items, offsets)
+        return encode_histories(model, catalogue, items, offsets, dtype=dtype)
 
     return queries
 

@@ -147,8 +147,7 @@ def united(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> tuple
     """
     frames, users, items, lengths, before = [], [], [], [], 0
     for name, dataset in datasets.items():
-        whole = settings.catalogues[name].whole
-        histories = dataset.split.serving if whole else dataset.split.train
+        histories = _learnt_from(settings, name, dataset)
         frames.append(
             dataset.catalogue.select(pl.format(name + "/{}", pl.col(ITEM_ID).cast(pl.String)).alias(ITEM_ID), TITLE)
         )
@@ -185,17 +184,23 @@ def _raw_vectors(settings: PretrainSettings, name: str, dataset: Dataset) -> np.
     return text_vectors(settings.catalogue(name), sentences)
 
 
+def _learnt_from(settings: PretrainSettings, name: str, dataset: Dataset) -> Sequences:
+    """The histories of a catalogue: all events, or all but each user's last two."""
+    return dataset.split.serving if settings.catalogues[name].whole else dataset.split.train
+
+
 def _counts(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> dict[str, dict[str, Any]]:
     """Of each catalogue, for the report and the bundle's lineage."""
-    return {
-        name: {
-            "users": len(dataset.split.train),
+    counts = {}
+    for name, dataset in datasets.items():
+        histories = _learnt_from(settings, name, dataset)
+        counts[name] = {
+            "users": len(histories),
             "items": dataset.vocabulary.size,
-            "events": len(dataset.split.train.items),
+            "events": len(histories.items),
             "held_out": settings.catalogues[name].held_out,
         }
-        for name, dataset in datasets.items()
-    }
+    return counts
 
 
 def _whitened(

@@ -160,8 +160,7 @@ class FineTuning:
     primary: str
 
     def __post_init__(self) -> None:
-        precision = self.train.precision
-        self.dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        self.dtype = best_dtype(self.train.precision)
         self.allowed = torch.from_numpy(self.catalogue.lengths > 0).to(self.model.device)
         self.targets = Targets.of(self.catalogue, self.items, self.offsets)
         self.place = _Place()

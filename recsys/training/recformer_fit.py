@@ -17,7 +17,7 @@ from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
-from recsys.models.recformer import Recformer, encode_histories, item_table
+from recsys.models.recformer import Recformer, best_dtype, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, declaration, identity, remembering, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.fitted import Fitted
@@ -55,11 +55,11 @@ def fit_recformer(
     begun, catalogue = start_on(settings, versions, dataset)
     model = begun.model
     held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
-    allowed = catalogue.lengths > 0
+    allowed, dtype = catalogue.lengths > 0, best_dtype(settings.train.precision)
 
     def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
         def queries(of: Sequences) -> np.ndarray:
-            return encode_histories(model, catalogue, of.items, of.offsets)
+            return encode_histories(model, catalogue, of.items, of.offsets, dtype=dtype)
 
         repeats = None if model.repeats is None else model.repeats().detach().cpu().numpy()
         return metrics(queries, table, allowed, held_out, settings, repeats)
@@ -82,7 +82,7 @@ def fit_recformer(
         )
         outcome, table = tuning.run(on_epoch, checkpoints, on_resume)
     else:
-        table = item_table(model, catalogue)
+        table = item_table(model, catalogue, dtype=dtype)
     assert settings.items is not None
     declared = declaration(model, begun.tokenizer) | {
         "attributes": list(settings.items.text),

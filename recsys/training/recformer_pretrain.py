@@ -249,7 +249,7 @@ def pretrain(
     FloatingPointError
         The loss is no longer finite.
     """
-    dtype = {"auto": best_dtype(), "bf16": torch.bfloat16, "fp32": torch.float32}[settings.precision]
+    dtype = best_dtype(settings.precision)
     model = begun.model
     both = nn.ModuleDict({"model": model, "head": begun.head}).to(model.device)
     rank, _ = processes()

@@ -151,9 +151,11 @@ def test_weights_declaration_and_tokens_are_all_that_serving_needs() -> None:
     weights = {f"encoder.{name}": value for name, value in model.state_dict().items()}
     for name in ("tokens", "types", "offsets"):
         weights[f"catalogue.{name}"] = torch.from_numpy(getattr(CATALOGUE, name))
-    queries = load_encoder({"shape": asdict(model.shape)}, weights)
+    queries = load_encoder({"shape": asdict(model.shape)}, weights, torch.float32)
     histories = flat([1, 2, 3], [4], [])
-    np.testing.assert_array_equal(queries(*histories), encode_histories(model, CATALOGUE, *histories))
+    np.testing.assert_array_equal(
+        queries(*histories), encode_histories(model, CATALOGUE, *histories, dtype=torch.float32)
+    )
     assert queries(*flat()).shape == (0, 8)
 
 

@@ -149,6 +149,15 @@ def test_catalogues_are_put_side_by_side(shops: Path) -> None:
         assert vocabulary.decode(histories.history(user)).to_list() == raw
 
 
+def test_a_catalogue_that_is_learnt_from_whole_says_so(shops: Path) -> None:
+    # 150 users of six events each, of which the last two are otherwise kept for validation and test
+    catalogues = {"one": source("one") | {"whole": True}, "two": source("two")}
+    settings = pretraining(shops, catalogues=catalogues, sequence={"epochs": 1})
+    versions = {name: ingest(settings.catalogue(name)).versions for name in settings.catalogues}
+    report = pretrain_sequence(settings, versions)
+    assert {name: counts["events"] for name, counts in report.catalogues.items()} == {"one": 900, "two": 600}
+
+
 def test_what_belongs_to_an_item_is_refused(shops: Path) -> None:
     for change in ({"ids": True}, {"text_adapter": "linear"}, {"item_bias": True}):
         with pytest.raises(ValueError, match="what passes from shop to shop needs"):
