@@ -11,7 +11,9 @@ All arms look up the same examples in equally many rows of one width and end in 
 - torchrec: TorchRec's EmbeddingBagCollection with its fused row-wise Adagrad, of `make peers`.
 
 Ids follow a power law. The peers read dense ids: the vocabulary that gives a value its id costs them nothing here. Each
-measurement runs in a process of its own; memory is the process's peak above what it held before its tables.
+measurement runs in a process of its own; the arms take turns, `--rounds` times, and the median counts, for a busy
+machine's speed moves. Memory is the process's peak above what it held before its tables. `--features 8` measures one
+number of features alone.
 `--values 4` gives every feature four values an example (a mean over the bag); a table per feature then means bags.
 """
 
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -137,6 +140,25 @@ def measure(case: Case) -> dict[str, float]:
     return {"examples_per_second": case.examples / float(np.median(laps)), "peak_mb": (peak - before) / 1024}
 
 
+def in_turns(cases: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+    """Medians of each case, measured so many times in turn; without the cases whose peer is not installed."""
+    measured: list[list[dict[str, Any]]] = [[] for _ in cases]
+    for _ in range(rounds):
+        for place, case in enumerate(cases):
+            found = in_a_process(case)
+            if found is not None:
+                measured[place].append(found)
+                say(
+                    f"{case['features']} features, {case['rows']:,} rows, {case['arm']}: "
+                    f"{found['examples_per_second']:,.0f} examples/s"
+                )
+    return [
+        runs[0] | {key: median(run[key] for run in runs) for key in ("examples_per_second", "peak_mb")}
+        for runs in measured
+        if runs
+    ]
+
+
 def in_a_process(case: dict[str, Any]) -> dict[str, Any] | None:
     """`measure` in a fresh process; TorchRec's is one of the peers' environment, None where there is none."""
     if case["arm"] == "torchrec":
@@ -190,23 +212,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
     parser.add_argument("--values", type=int, default=1, help="values of a feature an example")
     parser.add_argument("--batch", type=int, default=4096, help="examples a step")
+    parser.add_argument("--features", type=int, nargs="+", help="instead of 8, 32 and 128")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all arms; their median counts")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
         print(json.dumps(measure(Case(**json.loads(given.case)))))
         return
     arms = [arm for arm in ARMS if given.values == 1 or not arm.startswith("separate")]
+    sizes = given.features or ([32] if given.quick else [8, 32, 128])
     measured = []
-    for features in (32,) if given.quick else (8, 32, 128):
+    for features in sizes:
         for rows in (10**6,) if given.quick else (10**5, 10**6, 10**7):
-            for arm in arms:
-                case = {"arm": arm, "features": features, "rows": rows, "values": given.values}
-                case |= {"examples": given.batch, "seconds": 2.0 if given.quick else 4.0}
-                found = in_a_process(case)
-                if found is None:  # the peers are not installed
-                    continue
-                measured.append(found)
-                say(f"{features} features, {rows:,} rows, {arm}: {found['examples_per_second']:,.0f} examples/s")
+            shared = {"features": features, "rows": rows, "values": given.values, "examples": given.batch}
+            cases = [{"arm": arm, **shared, "seconds": 2.0} for arm in arms]
+            measured += in_turns(cases, 1 if given.quick else given.rounds)
     compared = ratios(measured)
     headline = next((ratio for key, ratio in compared.items() if key == "32 features, 1000000 rows"), {})
     figures = {
