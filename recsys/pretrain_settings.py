@@ -51,6 +51,7 @@ class PretrainTrainSettings(_Section):
 
     steps: int = Field(default=4000, ge=1)  # of the optimizer; zero-shot quality peaks early
     batch_size: int = Field(default=64, ge=2)  # pairs of a history and its next item, in each process
+    one_catalogue: bool = False  # a batch is of one catalogue: other shops' items are negatives that teach little
     learning_rate: float = Field(default=5e-5, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: Share = 0.05  # of all steps; then linear decay to zero

@@ -46,34 +46,52 @@ class Corpus:
         Tokens by item code.
     items, offsets
         int32 [N] codes and int64 [U + 1].
+    sizes
+        Users of each catalogue, which follow each other.
     """
 
     tokens: ItemTokens
     items: np.ndarray
     offsets: np.ndarray
+    sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, tokens: ItemTokens, items: np.ndarray, offsets: np.ndarray) -> Corpus:
         """Of flat histories, without the events of items that have no text."""
         kept = tokens.lengths[items] > 0
         before = np.concatenate([[0], np.cumsum(kept)])
-        return cls(tokens=tokens, items=items[kept], offsets=before[offsets])
+        return cls(tokens=tokens, items=items[kept], offsets=before[offsets], sizes=(len(offsets) - 1,))
 
     @property
     def askable(self) -> np.ndarray:
         """int64, users with two events or more: they give pairs."""
         return np.flatnonzero(np.diff(self.offsets) >= 2)
 
+    @property
+    def askable_by_catalogue(self) -> list[np.ndarray]:
+        """`askable` of each catalogue that has any."""
+        users = self.askable
+        parts = np.split(users, np.searchsorted(users, np.cumsum(self.sizes[:-1])))
+        return [part for part in parts if len(part)]
+
 
 def merged(corpora: Sequence[Corpus]) -> Corpus:
-    """Several corpora as one, so that a batch mixes catalogues."""
+    """Several corpora as one."""
     shifts = np.cumsum([0, *(corpus.tokens.size for corpus in corpora)])
     events = np.cumsum([0, *(len(corpus.items) for corpus in corpora)])
     return Corpus(
         tokens=join([corpus.tokens for corpus in corpora]),
         items=np.concatenate([c.items + shift for c, shift in zip(corpora, shifts, strict=False)]).astype(np.int32),
         offsets=np.concatenate([[0], *(c.offsets[1:] + start for c, start in zip(corpora, events, strict=False))]),
+        sizes=tuple(size for corpus in corpora for size in corpus.sizes),
     )
+
+
+def draw_users(groups: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many users of one of the groups, which is drawn in proportion to its size; repeated where it is smaller."""
+    sizes = np.array([len(group) for group in groups])
+    group = groups[rng.choice(len(groups), p=sizes / sizes.sum())] if len(groups) > 1 else groups[0]
+    return rng.choice(group, count, replace=len(group) < count)
 
 
 def draw_pairs(corpus: Corpus, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -253,7 +271,7 @@ def pretrain(
     model = begun.model
     both = nn.ModuleDict({"model": model, "head": begun.head}).to(model.device)
     rank, _ = processes()
-    users = corpus.askable
+    groups = corpus.askable_by_catalogue if settings.one_catalogue else [corpus.askable]
     learner = Learner(
         both,
         steps=settings.steps,
@@ -297,8 +315,7 @@ def pretrain(
             while not stepped:
                 rng = np.random.default_rng((seed, place.step, learner.pending, rank))
                 torch.manual_seed(int(rng.integers(2**63)))
-                chosen = rng.choice(users, settings.batch_size, replace=len(users) < settings.batch_size)
-                starts, ends = draw_pairs(corpus, chosen, rng)
+                starts, ends = draw_pairs(corpus, draw_users(groups, settings.batch_size, rng), rng)
                 losses = _losses(begun, corpus, starts, ends, settings, temperature, rng, dtype)
                 place.contrast += float(losses[0].detach()) / accumulate
                 place.masked += float(losses[1].detach()) / accumulate if len(losses) > 1 else 0.0

@@ -23,6 +23,7 @@ from recsys.training.recformer_pretrain import (
     Corpus,
     contrastive_loss,
     draw_pairs,
+    draw_users,
     hide_words,
     merged,
     pretrain,
@@ -42,7 +43,7 @@ def corpus(*histories: list[int]) -> Corpus:
         tokens=np.arange(3, 9, dtype=np.int32), types=np.full(6, VALUE, np.uint8), offsets=np.arange(8).clip(1) - 1
     )
     items = np.array([code for history in histories for code in history], dtype=np.int32)
-    return Corpus(tokens=tokens, items=items, offsets=np.cumsum([0, *map(len, histories)]))
+    return Corpus(tokens=tokens, items=items, offsets=np.cumsum([0, *map(len, histories)]), sizes=(len(histories),))
 
 
 def test_the_next_item_is_of_the_later_half_and_the_history_all_before_it() -> None:
@@ -68,6 +69,17 @@ def test_merged_corpora_keep_their_histories_and_texts() -> None:
         *one.tokens.lengths[one.items],
         *other.tokens.lengths[other.items],
     ]
+
+
+def test_a_batch_of_one_catalogue_is_of_either_in_proportion_to_its_users() -> None:
+    # the second catalogue has three users that give pairs, the first one; a user with one event gives none
+    both = merged([corpus([1, 2], [4]), corpus([6, 1], [3], [2, 3], [5, 6])])
+    groups = both.askable_by_catalogue
+    assert [group.tolist() for group in groups] == [[0], [2, 4, 5]]
+    rng = np.random.default_rng(0)
+    drawn = [frozenset(draw_users(groups, 3, rng).tolist()) for _ in range(400)]
+    assert set(drawn) == {frozenset({0}), frozenset({2, 4, 5})}
+    assert 0.65 < drawn.count(frozenset({2, 4, 5})) / 400 < 0.85
 
 
 def test_events_of_items_without_text_leave_the_corpus() -> None:
