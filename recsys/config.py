@@ -367,6 +367,8 @@ class RecformerSettings(_Section):
     dimensions: int = Field(default=128, ge=8)  # from nothing: width; the feed-forward's is four times that
     heads: int = Field(default=4, ge=1)  # from nothing
     temperature: float = Field(default=0.05, gt=0)  # cosines are divided by it
+    # in stage one the items that a batch asks for learn with the histories; published: their table stands still
+    live_items: bool = False
     train_words: bool = False  # the token embedding learns too
     accumulate: int = Field(default=1, ge=1)  # batches to one step of the optimizer
     recompute: bool = False  # activations in the backward pass instead of keeping them: slower, less memory

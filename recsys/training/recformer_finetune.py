@@ -5,7 +5,10 @@ code. The loss is a softmax over cosines with a constant item table, which never
 table is encoded anew at the start of every epoch; stage two starts from the best weights of stage one and keeps their
 table for good. Departures: stage two has a learning-rate schedule of its own (the public code's one schedule leaves it
 next to none); an example has at least one item of history, for an empty one teaches nothing about text; negatives that
-are drawn never repeat the label.
+are drawn never repeat the label. `recformer.live_items`, which is not the paper's, encodes the items that a batch of
+stage one asks for in its step, so that they learn, too: of two items that follow each other, histories alone would
+learn to be where the other one was, and find it gone in the next epoch's table. An epoch is then validated with a table
+of its end.
 
 Shapes: B histories of a batch, V items, E width of the vectors, N events of all users.
 """
@@ -52,7 +55,7 @@ def softmax_loss(
     queries
         [B, E] unit vectors.
     table
-        [V + 1, E] unit vectors, constant.
+        [V + 1, E] unit vectors, constant but for live items.
     labels
         int64 [B] codes.
     allowed
@@ -239,7 +242,7 @@ class FineTuning:
         place = self.place
         if place.step == 0:
             place.epoch, place.stage_epoch = place.epoch + 1, place.stage_epoch + 1
-            if place.stage == 1:
+            if place.stage == 1 and not self.settings.live_items:
                 self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
         began = time.perf_counter() - place.seconds
         table = torch.from_numpy(self.table).to(self.model.device)
@@ -257,6 +260,8 @@ class FineTuning:
                 f"the loss stopped being a number in epoch {place.epoch}; lower train.learning_rate = "
                 f"{self.train.learning_rate} or set train.precision = 'fp32'"
             )
+        if self.settings.live_items and place.stage == 1:
+            self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
         seconds = time.perf_counter() - began
         entry: dict[str, Any] = {
             "epoch": place.epoch,
@@ -292,6 +297,8 @@ class FineTuning:
         negatives = None
         if self.train.loss == "sampled":
             negatives = torch.from_numpy(rng.integers(1, len(table), self.train.negatives)).to(device)
+        if self.settings.live_items and place.stage == 1:
+            table = self._with_live(table, labels)
         queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
         had = None
         if self.model.repeats is not None and negatives is None:
@@ -302,6 +309,13 @@ class FineTuning:
         place.examples += len(batch)
         place.tokens += int(token_lengths(self.catalogue, self.items, starts, ends, self.model.shape.limits).sum())
         return stepped
+
+    def _with_live(self, table: Tensor, labels: Tensor) -> Tensor:
+        """The table with the rows of a batch's labels encoded by the model as it is now, with a gradient."""
+        codes = labels.unique()
+        each = np.arange(len(codes) + 1)
+        live = encode(self.model, self.catalogue, codes.cpu().numpy(), each[:-1], each[1:], dtype=self.dtype)
+        return table.index_copy(0, codes, live)
 
     def _had(self, starts: np.ndarray, ends: np.ndarray) -> Earlier:
         """What the histories hold of what the model reads."""

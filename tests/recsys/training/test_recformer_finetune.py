@@ -164,6 +164,29 @@ def test_stage_one_moves_the_table_and_stage_two_keeps_it_to_the_last_bit(shops:
         assert (value == best[name]).all(), name
 
 
+def test_live_items_learn_with_the_histories(shops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(shops, live_items=True, second_stage_epochs=1)
+    losses: list[tuple[bool, bool]] = []
+
+    def watched(queries: torch.Tensor, table: torch.Tensor, labels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        gradient = None
+        if table.requires_grad:
+            (gradient,) = torch.autograd.grad(softmax_loss(queries, table, labels, *rest), table, retain_graph=True)
+        losses.append((gradient is not None, gradient is not None and bool((gradient[labels] != 0).any(1).all())))
+        return softmax_loss(queries, table, labels, *rest)
+
+    monkeypatch.setattr(recformer_finetune, "softmax_loss", watched)
+    outcome, _ = training.run()
+    stages = [entry["stage"] for entry in outcome.history if entry["stage"]]
+    batches = len(losses) // len(stages)
+    expected = [(stage == 1, stage == 1) for stage in stages for _ in range(batches)]
+    assert losses == expected
+    for number in (1, 2, 3):  # validated with the items as they are after the epoch
+        assert (training.tables[number] != training.tables[number - 1]).any()
+    values = [entry[PRIMARY] for entry in outcome.history]
+    assert max(values[1:4]) > values[0] + 0.2
+
+
 def test_stage_two_begins_with_the_best_weights_of_stage_one(shops: ModuleType) -> None:
     training = Training(shops, second_stage_epochs=1)
     scores = iter([0.1, 0.9, 0.5, 0.3, 0.2])
