@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from clicks.published_draw import published_rows
 from torch import Tensor
 
 from features.encode import FeatureEncoder
-from features.hashing import lookup_rows
+from features.hashing import hash_values, lookup_rows
 from features.multiplexed import Feature, FeatureBatch
 
 BASE = tuple(Feature(name=name) for name in ("user", "movie", "gender", "age", "occupation", "zip"))
@@ -42,6 +43,7 @@ class Job:
     split: int = 42  # seed of the split
     lookups: int = 1
     one_salt: bool = False
+    published_draw: bool = False  # of the hashed arm's hash functions, the same for all seeds
     aligned: bool = False  # the head of the angle control
     share: float = 1.0  # of the ratings
     epochs: int = 15  # at most
@@ -56,7 +58,7 @@ class Job:
     def name(self) -> str:
         """How tables call its arm."""
         name = self.arm + (f", {self.lookups} look-ups" if self.lookups > 1 else "")
-        return name + (", one salt" if self.one_salt else "")
+        return name + (", one salt" if self.one_salt else "") + (", published draw" if self.published_draw else "")
 
 
 def fields(path: Path, names: Sequence[str], encoding: str = "utf-8") -> pl.DataFrame:
@@ -84,17 +86,20 @@ def ratings(folder: Path) -> pl.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """Hashed features, and labels float32 [N]."""
+    """Hashed features, labels float32 [N], and of each single-valued feature the text behind each hash."""
 
     features: FeatureBatch
     labels: Tensor
+    texts: dict[str, dict[int, str]]
 
 
 @cache
 def prepared(folder: Path, data: str) -> Ratings:
     """A data set, hashed; kept for the next job of the process."""
     frame = ratings(folder)
-    return Ratings(FeatureEncoder.fit(FEATURES[data], frame).encode(frame), frame["label"].to_torch())
+    values = {f.name: frame[f.name].unique().to_list() for f in BASE}
+    texts = {name: dict(zip(hash_values(of).tolist(), of, strict=True)) for name, of in values.items()}
+    return Ratings(FeatureEncoder.fit(FEATURES[data], frame).encode(frame), frame["label"].to_torch(), texts)
 
 
 def split(count: int, seed: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,8 +118,13 @@ def columns_of(batch: FeatureBatch, features: Sequence[Feature]) -> Iterator[tup
         yield feature.name, batch.bags[int(start) : int(stop)]
 
 
-def rows_of(job: Job, batch: FeatureBatch) -> tuple[FeatureBatch, int]:
-    """The batch with rows of the arm's table in place of hashes, a column or bag a look-up; and the table's size."""
+def rows_of(
+    job: Job, batch: FeatureBatch, texts: Mapping[str, Mapping[int, str]] | None = None
+) -> tuple[FeatureBatch, int]:
+    """The batch with rows of the arm's table in place of hashes, a column or bag a look-up; and the table's size.
+
+    `texts` of the values are for the published draw alone.
+    """
     features = FEATURES[job.data]
     found = {name: hashes.unique(return_inverse=True) for name, hashes in columns_of(batch, features)}
     vocabulary = {name: len(distinct) for name, (distinct, _) in found.items()}
@@ -128,7 +138,12 @@ def rows_of(job: Job, batch: FeatureBatch) -> tuple[FeatureBatch, int]:
             rows = lookup_rows(distinct, salt, job.lookups, size * job.lookups)
         elif job.arm == "hashed":
             own = max(1, round(size * vocabulary[name] / total))
-            rows, before = lookup_rows(distinct, salt, 1, own) + before, before + own
+            if job.published_draw:
+                assert texts is not None
+                rows = published_rows(distinct, name, texts[name], own)
+            else:
+                rows = lookup_rows(distinct, salt, 1, own)
+            rows, before = rows + before, before + own
         else:
             rows, before = torch.arange(len(distinct))[:, None] + before, before + len(distinct)
         looked_up[name] = rows[places]

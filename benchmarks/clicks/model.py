@@ -78,7 +78,7 @@ def fit(job: Job, folder: Path) -> dict[str, Any]:
     """Train one arm; its measures on test in the epoch that is best on validation."""
     began = time.perf_counter()
     data = prepared(folder, job.data)
-    batch, rows = rows_of(job, data.features)
+    batch, rows = rows_of(job, data.features, data.texts)
     training, validation, test = split(len(batch), job.split, job.share)
     torch.manual_seed(job.seed)
     model = Model(job, rows, batch)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 
 from features.hashing import hash_values, lookup_rows
 from features.multiplexed import FeatureBatch
@@ -71,6 +72,21 @@ def test_each_seed_draws_its_own_hash_functions(clicks: Any, arm: str) -> None:
     data = clicks("data")
     one, other = (data.rows_of(data.Job(data="ml-1m-extra", arm=arm, seed=seed), batch())[0] for seed in (0, 1))
     assert (one.values != other.values).float().mean() > 0.5
+
+
+def test_the_published_draw_is_xxhash_of_column_and_value_for_every_seed(clicks: Any) -> None:
+    data, known = clicks("data"), batch()
+    base = FeatureBatch(values=known.values[:, :6], bags=known.bags[:0], offsets=known.offsets[:1])
+    texts = {f.name: dict(zip(hash_values(range(60)).tolist(), map(str, range(60)), strict=True)) for f in data.BASE}
+    jobs = [data.Job(data="ml-1m", arm="hashed", published_draw=True, seed=seed) for seed in (0, 1)]
+    one, other = (data.rows_of(job, base, texts)[0].values for job in jobs)
+    assert torch.equal(one, other)
+    used = [set(column.tolist()) for column in one.T]
+    assert sum(map(len, used)) == len(set.union(*used))  # tables of their own
+    first = len(base.values[:, 0].unique())  # the users' table comes first and has its share of the rows
+    own = round(13_653 * first / sum(len(column.unique()) for column in base.values.T))
+    text = texts["user"][int(base.values[0, 0])]
+    assert one[0, 0] == xxhash.xxh32_intdigest(f"user_id:{text}".encode()) % own
 
 
 @pytest.mark.parametrize("lookups", [1, 2])
