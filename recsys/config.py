@@ -369,6 +369,11 @@ class RecformerSettings(_Section):
     temperature: float = Field(default=0.05, gt=0)  # cosines are divided by it
     # in stage one the items that a batch asks for learn with the histories; published: their table stands still
     live_items: bool = False
+    # a history's vector gets two learned linear maps, zero at first, of itself and of its newest item's: what follows
+    # is not what is alike; needs pooling = "items"
+    follows: bool = False
+    # epochs that fit all but the language model to its item vectors as they are, a minute's work, before it moves
+    probe_epochs: int = Field(default=0, ge=0)
     train_words: bool = False  # the token embedding learns too
     accumulate: int = Field(default=1, ge=1)  # batches to one step of the optimizer
     recompute: bool = False  # activations in the backward pass instead of keeping them: slower, less memory
@@ -384,6 +389,10 @@ class RecformerSettings(_Section):
             raise ValueError(f"dimensions = {self.dimensions} must be divisible by heads = {self.heads}")
         if self.apart is not None and self.window is not None:
             raise ValueError(f"apart = {self.apart} needs attention over the whole history; leave window out")
+        if self.follows and self.pooling != "items":
+            raise ValueError(f'follows = true needs pooling = "items", not {self.pooling!r}')
+        if self.probe_epochs and self.pooling != "items":
+            raise ValueError(f'probe_epochs = {self.probe_epochs} needs pooling = "items", not {self.pooling!r}')
         return self
 
 

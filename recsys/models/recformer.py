@@ -11,7 +11,8 @@ model begins near the untrained text recommender (recsys/models/text.py), and le
 begin anew with each item; a learned score, negative at first, that keeps attention within an item; as vector not the
 first token's state but the sum of the items' mean states, each a unit vector, with a learned weight for each item
 position, at first .7 for each step back; and a linear map of these that begins as the whitening of the catalogue's
-vectors.
+vectors. `follows` adds to a history's vector two linear maps, zero at first, of that vector and of its newest item's:
+what follows such a history is not what is like it. An item's vector has no part in them.
 
 Shapes: B histories, L tokens, D width of the encoder, E of the vectors, H heads, N codes of all users.
 """
@@ -70,6 +71,8 @@ class Shape:
         "first": the first token's state; "items": the weighted sum of the items' mean states, each a unit vector.
     global_projections
         The first token asks with projections of its own, as in Longformer.
+    follows
+        Two linear maps, zero at first, of a history's vector and its newest item's are added to a history's vector.
     repeats
         A learned number by the steps since an item was had is added to its cosine (models/repeats.py).
     projection
@@ -91,6 +94,7 @@ class Shape:
     places: Literal["history", "item"] = "history"
     apart: float | None = None
     pooling: Literal["first", "items"] = "first"
+    follows: bool = False
     repeats: bool = False
     global_projections: bool = False
     projection: int | None = None
@@ -101,6 +105,8 @@ class Shape:
             raise ValueError(f"dimensions ({self.dimensions}) must be divisible by heads ({self.heads})")
         if self.apart is not None and self.window is not None:
             raise ValueError(f"apart ({self.apart}) needs attention without a window ({self.window})")
+        if self.follows and self.pooling != "items":
+            raise ValueError(f'follows maps the newest item and needs pooling = "items", not {self.pooling!r}')
 
     @property
     def width(self) -> int:
@@ -131,9 +137,14 @@ class Recformer(nn.Module):
             self.recency = nn.Parameter(torch.arange(shape.items) * math.log(RECENCY) / QUICK)
         if shape.projection is not None:
             self.projection = Linear(D, shape.projection)
+        if shape.follows:
+            self.after_mean, self.after_newest = (Linear(shape.width, shape.width, bias=False) for _ in range(2))
         self.repeats = Repeats(shape.items) if shape.repeats else None
         self.recompute = False  # activations in the backward pass instead of keeping them: half the speed, less memory
         self.apply(_initialise)
+        if shape.follows:
+            nn.init.zeros_(self.after_mean.weight)
+            nn.init.zeros_(self.after_newest.weight)
 
     @property
     def device(self) -> torch.device:
@@ -164,22 +175,38 @@ class Recformer(nn.Module):
                 x = block(x, keep, apart, last)
         return x
 
-    def forward(self, given: Input, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unit vectors float32 [B, E]; zeros for an empty history where items are pooled."""
+    def forward(self, given: Input, dtype: torch.dtype = torch.float32, *, as_items: bool = False) -> Tensor:
+        """Unit vectors float32 [B, E]; zeros for an empty history where items are pooled.
+
+        `as_items`: of items, each given as a history of one; without `follows` these are the same.
+        """
         if self.shape.pooling == "first":
-            return self._projected(self.states(given, dtype=dtype, first_only=True)[:, 0].float())
+            return self.projected(self.states(given, dtype=dtype, first_only=True)[:, 0].float())
+        means, there = self.item_means(given, dtype)
+        return self.pooled(self.projected(means), there, as_items=as_items)
+
+    def item_means(self, given: Input, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Each item's mean state float32 [B, K, D], newest first, not yet of length 1, and bool [B, K], which exist."""
         states = self.states(given, dtype=dtype).float()
         B, L, D = states.shape
         K = self.shape.items
         real = self._on_device((np.arange(L) < given.lengths[:, None]) & (given.items > 0))  # [B, L]
         place = self._on_device(given.items - 1).clamp(min=0) + K * torch.arange(B, device=self.device)[:, None]
         sums = states.new_zeros(B * K, D).index_add(0, place.flatten(), (states * real[..., None]).flatten(0, 1))
-        vectors = self._projected(sums.view(B, K, D))
-        there = states.new_zeros(B * K).index_add(0, place.flatten(), real.flatten().float()) > 0
-        weights = (self.recency * QUICK).exp() * there.view(B, K)
-        return functional.normalize(torch.einsum("bk,bke->be", weights, vectors), dim=-1)
+        counts = states.new_zeros(B * K).index_add(0, place.flatten(), real.flatten().float())
+        return (sums / counts.clamp(min=1)[:, None]).view(B, K, D), (counts > 0).view(B, K)
 
-    def _projected(self, states: Tensor) -> Tensor:
+    def pooled(self, vectors: Tensor, there: Tensor, *, as_items: bool = False) -> Tensor:
+        """A history's unit vector [B, E] of its items' [B, K, E], newest first, where bool [B, K] says they exist."""
+        weights = (self.recency * QUICK).exp()[: there.shape[1]] * there
+        mean = functional.normalize(torch.einsum("bk,bke->be", weights, vectors), dim=-1)
+        if as_items or not self.shape.follows:
+            return mean
+        newest = vectors[:, 0] * there[:, :1]
+        follows = self.after_mean(self.dropout(mean)) + self.after_newest(self.dropout(newest))
+        return functional.normalize(mean + follows, dim=-1)
+
+    def projected(self, states: Tensor) -> Tensor:
         """[..., D] to unit vectors [..., E]."""
         vectors = functional.normalize(states, dim=-1)
         if self.shape.projection is None:
@@ -268,6 +295,7 @@ def encode(
     *,
     dtype: torch.dtype = torch.float32,
     exact: bool = False,
+    as_items: bool = False,
 ) -> Tensor:
     """Unit vectors float32 [B, E] of histories, those of similar length together.
 
@@ -283,18 +311,19 @@ def encode(
         What the network computes in.
     exact
         Read only histories of one length together: without padding, so that a vector hardly depends on its company.
+    as_items
+        The histories are of one item each, and its vector is what is wanted.
     """
     limits = model.shape.limits
     lengths = token_lengths(catalogue, codes, starts, ends, limits)
     parts, rows = [torch.zeros(0, model.shape.width, device=model.device)], [np.zeros(0, dtype=np.int64)]
     for group in groups(lengths, GROUP_TOKENS.get(model.device.type, GROUP_TOKENS["cpu"]), exact=exact):
-        parts.append(model(read(catalogue, codes, starts[group], ends[group], limits), dtype))
+        parts.append(model(read(catalogue, codes, starts[group], ends[group], limits), dtype, as_items=as_items))
         rows.append(group)
     back = np.argsort(np.concatenate(rows))
     return torch.cat(parts)[torch.from_numpy(back).to(model.device)]
 
 
-@torch.no_grad()
 def encode_histories(
     model: Recformer, catalogue: ItemTokens, items: np.ndarray, offsets: np.ndarray, *, dtype: torch.dtype | None = None
 ) -> np.ndarray:
@@ -307,17 +336,31 @@ def encode_histories(
     dtype
         What the network computes in; None: `best_dtype`.
     """
+    return _encoded(model, catalogue, items, offsets, dtype, as_items=False)
+
+
+@torch.no_grad()
+def _encoded(
+    model: Recformer,
+    catalogue: ItemTokens,
+    items: np.ndarray,
+    offsets: np.ndarray,
+    dtype: torch.dtype | None,
+    *,
+    as_items: bool,
+) -> np.ndarray:
     training = model.training
     model.eval()
-    vectors = encode(model, catalogue, items, offsets[:-1], offsets[1:], dtype=dtype or best_dtype(), exact=True)
+    dtype = dtype or best_dtype()
+    vectors = encode(model, catalogue, items, offsets[:-1], offsets[1:], dtype=dtype, exact=True, as_items=as_items)
     model.train(training)
     return vectors.cpu().numpy()
 
 
 def item_table(model: Recformer, catalogue: ItemTokens, *, dtype: torch.dtype | None = None) -> np.ndarray:
     """Unit vectors float32 [V + 1, E] of all items, each a history of one; zeros for padding and items without text."""
-    everything = np.arange(catalogue.size + 1)
-    vectors = encode_histories(model, catalogue, everything, np.arange(catalogue.size + 2), dtype=dtype)
+    codes, places = np.arange(catalogue.size + 1), np.arange(catalogue.size + 2)
+    vectors = _encoded(model, catalogue, codes, places, dtype, as_items=True)
     vectors[catalogue.lengths == 0] = 0
     return vectors
 

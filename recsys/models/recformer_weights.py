@@ -141,15 +141,13 @@ def whitened(model: Recformer, whitening: Whitening) -> Recformer:
     return other
 
 
-def remembering(model: Recformer, repeats: bool) -> Recformer:
-    """The model with numbers for what was had (models/repeats.py), at first zero, or without them."""
-    if repeats == model.shape.repeats:
+def extended(model: Recformer, *, repeats: bool, follows: bool) -> Recformer:
+    """The model with `repeats` and `follows` of `Shape`, or without them; what is new begins at zero."""
+    shape = replace(model.shape, repeats=repeats, follows=follows)
+    if shape == model.shape:
         return model
-    other = Recformer(replace(model.shape, repeats=repeats), dropout=model.dropout.threshold / 256)
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("repeats.")}
-    if other.repeats is not None:
-        weights |= other.repeats.state_dict(prefix="repeats.")
-    other.load_state_dict(weights)
+    other, known = Recformer(shape, dropout=model.dropout.threshold / 256), model.state_dict()
+    other.load_state_dict({name: known.get(name, new) for name, new in other.state_dict().items()})
     return other
 
 

@@ -25,59 +25,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.models.recformer import Recformer, best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
-from recsys.models.repeats import Earlier, newest_events
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
+from recsys.training.recformer_loss import had_before, softmax_loss
+from recsys.training.recformer_probe import probe
 from recsys.training.recformer_steps import Learner
 
 Validate = Callable[[Recformer, np.ndarray], dict[str, float]]  # of a model and the item table it goes with
-
-
-def softmax_loss(
-    queries: Tensor,
-    table: Tensor,
-    labels: Tensor,
-    allowed: Tensor,
-    temperature: float,
-    negatives: Tensor | None = None,
-    had: tuple[Earlier, Tensor] | None = None,
-) -> Tensor:
-    """Mean cross-entropy of cosines over the temperature, a float32 scalar.
-
-    Parameters
-    ----------
-    queries
-        [B, E] unit vectors.
-    table
-        [V + 1, E] unit vectors, constant but for live items.
-    labels
-        int64 [B] codes.
-    allowed
-        bool [V + 1], items that compete; a label always does.
-    negatives
-        int64 [n] codes that compete with each label; None: all items.
-    had
-        Against all items: what each history holds, and float32 [L] that are added to its cosines by steps back.
-    """
-    if negatives is None:
-        scores = queries @ table.T  # [B, V + 1]
-        if had is not None:
-            earlier, repeats = had
-            places, back = earlier.entries(0, *scores.shape)
-            scores = scores.flatten().index_add(0, places, repeats[back]).view_as(scores)
-        scores = scores / temperature
-        return functional.cross_entropy(scores.masked_fill(~allowed, -torch.inf), labels)
-    positive = (queries * table[labels]).sum(1, keepdim=True)
-    scores = torch.cat([positive, queries @ table[negatives].T], dim=1) / temperature  # [B, 1 + n]
-    out = ~allowed[negatives] | (negatives == labels[:, None])  # [B, n]
-    scores = scores.masked_fill(functional.pad(out, (1, 0)), -torch.inf)
-    return functional.cross_entropy(scores, torch.zeros_like(labels))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +66,10 @@ class Targets:
         owner = np.searchsorted(offsets, events, side="right") - 1
         users, counts = np.unique(owner, return_counts=True)
         return cls(users=users, events=events, bounds=np.concatenate([[0], np.cumsum(counts)]))
+
+    def starts(self, offsets: np.ndarray) -> np.ndarray:
+        """int64 [n], for each event the place where its user's histories begin."""
+        return np.repeat(offsets[self.users], np.diff(self.bounds))
 
     def draw(self, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """int64 [B] one event of each chosen user (indices into `users`), uniformly."""
@@ -215,7 +178,32 @@ class FineTuning:
         entry: dict[str, Any] = {"epoch": 0, "stage": 0}
         self._validate(entry)
         self.place.history.append(entry)
+        if self.settings.probe_epochs:
+            self._probe()
         self.learner = self._learner()
+
+    def _probe(self) -> None:
+        """Fit what reads histories out of item states; counts as one epoch."""
+        began, place = time.perf_counter(), self.place
+        with torch.random.fork_rng(devices=[]):
+            loss = probe(
+                self.model,
+                self.catalogue,
+                self.items,
+                self.targets.starts(self.offsets),
+                self.targets.events,
+                epochs=self.settings.probe_epochs,
+                temperature=self.settings.temperature,
+                weight_decay=self.train.weight_decay,
+                seed=self.seed,
+                dtype=self.dtype,
+            )
+        place.epoch += 1
+        self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
+        entry = {"epoch": place.epoch, "stage": 0, "loss": loss, "seconds": time.perf_counter() - began}
+        self._validate(entry)
+        place.history.append(entry)
+        place.since_best = 0
 
     @property
     def epochs(self) -> int:
@@ -302,7 +290,7 @@ class FineTuning:
         queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
         had = None
         if self.model.repeats is not None and negatives is None:
-            had = self._had(starts, ends), self.model.repeats()
+            had = had_before(self.model, self.items, starts, ends), self.model.repeats()
         loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives, had)
         stepped = self.learner.add(loss)
         place.loss += float(loss.detach()) * len(batch)
@@ -313,15 +301,9 @@ class FineTuning:
     def _with_live(self, table: Tensor, labels: Tensor) -> Tensor:
         """The table with the rows of a batch's labels encoded by the model as it is now, with a gradient."""
         codes = labels.unique()
-        each = np.arange(len(codes) + 1)
-        live = encode(self.model, self.catalogue, codes.cpu().numpy(), each[:-1], each[1:], dtype=self.dtype)
+        each, known = np.arange(len(codes) + 1), codes.cpu().numpy()
+        live = encode(self.model, self.catalogue, known, each[:-1], each[1:], dtype=self.dtype, as_items=True)
         return table.index_copy(0, codes, live)
-
-    def _had(self, starts: np.ndarray, ends: np.ndarray) -> Earlier:
-        """What the histories hold of what the model reads."""
-        parts = newest_events(self.items, starts, ends, self.model.shape.items)
-        rows, codes, back = (torch.from_numpy(part).to(self.model.device) for part in parts)
-        return Earlier(questions=rows, codes=codes, back=back)
 
     def _validate(self, entry: dict[str, Any]) -> None:
         metrics = self.validate(self.model, self.table)

@@ -18,7 +18,7 @@ from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.models.recformer import Recformer, best_dtype, encode_histories, item_table
-from recsys.models.recformer_weights import ENCODER, declaration, identity, remembering, whitened
+from recsys.models.recformer_weights import ENCODER, declaration, extended, identity, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training
@@ -114,7 +114,8 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
     if catalogue.empty == catalogue.size:
         raise InputError('No item of the catalogue has any text; model.kind = "recformer" has nothing to read.')
     begun = with_projection(begun, catalogue, settings.recformer)
-    model = ready(remembering(begun.model, settings.model.repeats), settings.recformer)
+    wanted = extended(begun.model, repeats=settings.model.repeats, follows=settings.recformer.follows)
+    model = ready(wanted, settings.recformer)
     return replace(begun, model=model), catalogue
 
 

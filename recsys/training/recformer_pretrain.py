@@ -188,7 +188,7 @@ def contrastive_accuracy(
         users = rng.permutation(corpus.askable)[:pairs]
         starts, ends = draw_pairs(corpus, users, rng)
         histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype, exact=True)
-        items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, exact=True)
+        items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, exact=True, as_items=True)
         codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
         right = 0
         for first in range(0, len(users), batch):
@@ -361,7 +361,7 @@ def _losses(
 ) -> list[Tensor]:
     """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
     histories = encode(begun.model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
-    items = encode(begun.model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype)
+    items = encode(begun.model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, as_items=True)
     codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(begun.model.device)
     losses = [contrastive_loss(histories, items, codes, temperature)]
     if settings.mask_weight:

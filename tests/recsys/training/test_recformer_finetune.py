@@ -15,11 +15,12 @@ import torch
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.models.recformer import Recformer, encode, item_table
-from recsys.models.recformer_weights import remembering
+from recsys.models.recformer_weights import extended
 from recsys.models.repeats import Earlier
 from recsys.training import recformer_finetune
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.recformer_finetune import FineTuning, Targets, Validate, softmax_loss
+from recsys.training.recformer_finetune import FineTuning, Targets, Validate
+from recsys.training.recformer_loss import softmax_loss
 from recsys.training.recformer_start import start
 
 SETTINGS = RecformerSettings(
@@ -120,7 +121,7 @@ def test_what_was_had_counts_by_steps_back_in_the_loss() -> None:
 @pytest.mark.parametrize(("times", "sign"), [(1, -1), (2, 1)])
 def test_numbers_tell_whether_people_come_back(times: int, sign: int, shops: ModuleType) -> None:
     training = Training(shops, second_stage_epochs=0)
-    training.model = remembering(training.model, True)
+    training.model = extended(training.model, repeats=True, follows=False)
     training.items, training.offsets = np.repeat(training.items, times), training.offsets * times  # each item so often
     better = itertools.count()
     training.run(validate=lambda model, table: {PRIMARY: float(next(better))})
