@@ -10,7 +10,8 @@ sparse scores would look twice as good by that rule. "unseen" is NDCG@10 with th
 among them being a miss, for comparison with everything else here. `--only` chooses rows, `--seeds` repeats those that
 train, `--warehouse` keeps tables and text vectors for the next call, `--zero-shot` names a bundle or a pre-trained
 folder for the rows that start from other shops. `--part low-resource` trains on 1 to 100% of the users, by text and by
-ids.
+ids; `--plot` draws the curves, `--mlflow` logs them, drawn and as metrics by per cent of users, to a tracking URI such
+as sqlite:///mlruns/mlflow.db.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import common
 import numpy as np
 
+from recsys import tracking
 from recsys.bundle import Bundle, read_bundle
 from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
@@ -209,9 +211,11 @@ def low_resource(shop: Shop, given: Any) -> dict[str, Any]:
     for label, configuration in (("text", SEQUENCE), ("ids", "scientific-ids")):
         curves[label] = []
         for share in shares:
-            # as many steps for few users as for many would take: epochs grow, patience ends them
-            epochs = 1 if given.quick else shop.settings(configuration).train.epochs
-            overrides = [MODEL_ALONE, f"train.users={share}", f"train.epochs={epochs}"]
+            # few users get as many steps as many and are validated as often, so epochs grow; patience ends them
+            train = shop.settings(configuration).train
+            epochs = 1 if given.quick else round(train.epochs / share)
+            every = round(train.evaluate_every / share)
+            overrides = [MODEL_ALONE, f"train.users={share}", f"train.epochs={epochs}", f"train.evaluate_every={every}"]
             runs = [
                 shop.run(configuration, [*overrides, f"seed={s}"], f"{label} {share:.0%}") for s in range(given.seeds)
             ]
@@ -221,8 +225,8 @@ def low_resource(shop: Shop, given: Any) -> dict[str, Any]:
     return {"curves": curves, "untrained": untrained}
 
 
-def plot(figures: dict[str, Any], path: Path) -> None:
-    """The curves as a picture."""
+def picture(figures: dict[str, Any]) -> Any:
+    """The curves as a matplotlib figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 4.0), layout="constrained")
@@ -236,7 +240,19 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("test NDCG@10")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    return figure
+
+
+def track(figures: dict[str, Any], settings: Settings) -> None:
+    """The curves as an MLflow run: the picture, and each curve as a metric whose step is per cent of the users."""
+    store = tracking.open_store(settings)
+    with tracking.step_run(store, "low-resource") as run_id:
+        tracking.log_figure(store, run_id, "low-resource.png", picture(figures))
+        tracking.log_metrics(store, run_id, {"untrained/test_ndcg_at_10": figures["untrained"]["ndcg"]})
+        for label, points in figures["curves"].items():
+            for point in points:
+                found = {f"{label}/test_ndcg_at_10": mean(run["ndcg"] for run in point["runs"])}
+                tracking.log_metrics(store, run_id, found, step=round(100 * point["share"]))
 
 
 def both(runs: list[dict[str, float]], name: str) -> str:
@@ -278,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--warehouse", help="a folder for tables and vectors, kept; a temporary one otherwise")
     parser.add_argument("--zero-shot", help="a bundle or pre-trained folder that rows start from")
     parser.add_argument("--plot", type=Path, help="low-resource: a picture of the curves")
+    parser.add_argument("--mlflow", metavar="URI", help="low-resource: log the curves there")
     given = parser.parse_args(arguments)
     unknown = sorted(set(given.only or ()) - set(ROWS))
     if unknown:
@@ -288,8 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="recsys-scientific-") as folder:
         shop = Shop(given.data, given.warehouse or folder)
         figures = low_resource(shop, given) if given.part == "low-resource" else figures_of(shop, given)
+        if given.mlflow is not None and "curves" in figures:
+            track(figures, shop.settings(SEQUENCE, [f"tracking.uri={given.mlflow}"]))
     if given.plot is not None and "curves" in figures:
-        plot(figures, given.plot)
+        picture(figures).savefig(given.plot, dpi=150)
     common.answer(given, figures, show)
 
 
