@@ -211,11 +211,10 @@ def low_resource(shop: Shop, given: Any) -> dict[str, Any]:
     for label, configuration in (("text", SEQUENCE), ("ids", "scientific-ids")):
         curves[label] = []
         for share in shares:
-            # few users get as many steps as many and are validated as often, so epochs grow; patience ends them
-            train = shop.settings(configuration).train
-            epochs = 1 if given.quick else round(train.epochs / share)
-            every = round(train.evaluate_every / share)
-            overrides = [MODEL_ALONE, f"train.users={share}", f"train.epochs={epochs}", f"train.evaluate_every={every}"]
+            # epochs of few users are short, so there are more of them; validation ends them, with patience
+            epochs = shop.settings(configuration).train.epochs * min(10, round(1 / share))
+            overrides = [MODEL_ALONE, f"train.users={share}", f"train.epochs={1 if given.quick else epochs}"]
+            overrides.append("train.patience=10")
             runs = [
                 shop.run(configuration, [*overrides, f"seed={s}"], f"{label} {share:.0%}") for s in range(given.seeds)
             ]
