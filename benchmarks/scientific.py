@@ -60,6 +60,15 @@ MODEL_ALONE = "blend.kind=never"
 # as configs/sequence-pretrain.toml has them
 ALIGNED = ("text.aligned=true", "model.dimensions=384", "model.temperature=0.1")
 LONGER = "train.warm_epochs=60"  # of a few steps each; patience ends them
+# as the paper has it: everything learns from the first step on, against items that stand still
+AT_ONCE = (
+    "recformer.probe_epochs=0",
+    "recformer.follows=false",
+    "recformer.live_items=false",
+    "recformer.second_stage_epochs=2",
+    "train.epochs=6",
+    "train.learning_rate=0.0001",
+)
 TEXT, SEQUENCE, RECFORMER = "scientific-text", "scientific-sequence", "scientific-recformer"
 ROWS: dict[str, Row] = {
     "popularity": Row(None, trained=False),
@@ -75,6 +84,7 @@ ROWS: dict[str, Row] = {
     "sequence, pre-trained": Row(SEQUENCE, ALIGNED, starts="train.warm_start"),
     "Recformer, untrained": Row(RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False),
     "Recformer": Row(RECFORMER, (MODEL_ALONE,)),
+    "Recformer, two stages at once": Row(RECFORMER, (MODEL_ALONE, *AT_ONCE)),
     "Recformer, no second stage": Row(RECFORMER, (MODEL_ALONE, "recformer.second_stage_epochs=0")),
     "Recformer, no position or type embeddings": Row(RECFORMER, (MODEL_ALONE, "recformer.embeddings=false")),
     "Recformer, zero-shot": Row(
