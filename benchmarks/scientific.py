@@ -94,7 +94,11 @@ ROWS: dict[str, Row] = {
     "text, blended": Row(TEXT, ("blend.counts=true",), trained=False),
     "best": Row("scientific"),
 }
-DEFAULT = tuple(name for name, row in ROWS.items() if row.starts is None and not name.startswith("Recformer, no"))
+DEFAULT = tuple(
+    name
+    for name, row in ROWS.items()
+    if row.starts is None and not name.startswith(("Recformer, no", "Recformer, two"))
+)
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 QUICK = ("train.epochs=1", "train.users=0.05", "recformer.second_stage_epochs=0", "recformer.validation_users=200")
 
