@@ -68,7 +68,7 @@ def fit_recformer(
         begun_id = identity(model, begun.tokenizer)[:16]
         checkpoints = Checkpoints(checkpoints.folder / begun_id, seconds=checkpoints.seconds)
     outcome: Training | None = None
-    if settings.recformer.fine_tune and settings.train.epochs:
+    if settings.recformer.fine_tune and (settings.recformer.probe_epochs or settings.train.epochs):
         tuning = FineTuning(
             model=model,
             catalogue=catalogue,
