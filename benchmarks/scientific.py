@@ -249,6 +249,8 @@ def picture(figures: dict[str, Any]) -> Any:
         axes.plot(shares, [mean(run["ndcg"] for run in point["runs"]) for point in points], marker="o", label=label)
     axes.axhline(figures["untrained"]["ndcg"], linestyle="--", color="#8c8c8c", label="text, untrained")
     axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(shares, labels=[f"{share:g}" for share in shares])
     axes.set_xlabel("training users, %")
     axes.set_ylabel("test NDCG@10")
     axes.set_ylim(bottom=0)
