@@ -27,17 +27,19 @@ def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: 
     Parameters
     ----------
     history
-        An entry an epoch, from epoch 1; `metric` may be missing in epochs that were not validated.
+        An entry an epoch, its number under "epoch"; `metric` may be missing in epochs that were not validated, `loss`
+        in epoch 0, which is the model before any training.
     loss, metric
         Their keys in the entries.
     best_epoch
-        The epoch whose weights were kept, from 1; 0 for none.
+        The epoch whose weights were kept.
     """
     figure, (left, right) = _figure(width=9.0, columns=2)
-    epochs = range(1, len(history) + 1)
-    left.plot(epochs, [entry[loss] for entry in history], color=MODEL_COLOUR, linewidth=1.8)
+    learnt = [(entry["epoch"], entry[loss]) for entry in history if loss in entry]
+    few = "o" if len(learnt) == 1 else ""  # a line of one point is none
+    left.plot([e for e, _ in learnt], [value for _, value in learnt], few + "-", color=MODEL_COLOUR, linewidth=1.8)
     left.set_title("loss, training", loc="left", color=INK)
-    measured = [(epoch, entry[metric]) for epoch, entry in zip(epochs, history, strict=True) if metric in entry]
+    measured = [(entry["epoch"], entry[metric]) for entry in history if metric in entry]
     right.plot(
         [epoch for epoch, _ in measured],
         [value for _, value in measured],
@@ -57,7 +59,7 @@ def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: 
     right.set_ylim(bottom=0)
     for place in (left, right):
         place.set_xlabel("epoch")
-        place.set_xlim(0, len(history) + 1)
+        place.set_xlim(-0.5 if history and history[0]["epoch"] == 0 else 0, len(history) + 1)
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -27,10 +27,10 @@ def legend(figure: Figure) -> list[str]:
 
 def test_training_marks_the_kept_epoch_and_skips_what_was_not_measured() -> None:
     history = [
-        {"loss": 3.0},
-        {"loss": 2.0, "val/ndcg_at_10": 0.1},
-        {"loss": 1.5},
-        {"loss": 1.4, "val/ndcg_at_10": 0.08},
+        {"epoch": 1, "loss": 3.0},
+        {"epoch": 2, "loss": 2.0, "val/ndcg_at_10": 0.1},
+        {"epoch": 3, "loss": 1.5},
+        {"epoch": 4, "loss": 1.4, "val/ndcg_at_10": 0.08},
     ]
     figure = plot_training(history, loss="loss", metric="val/ndcg_at_10", best_epoch=2)
     loss, validation = figure.axes
@@ -39,6 +39,13 @@ def test_training_marks_the_kept_epoch_and_skips_what_was_not_measured() -> None
     assert list(validation.lines[1].get_xdata()) == [2]
     assert validation.get_title(loc="left") == "NDCG@10, validation; kept: 0.1000, epoch 2"
     assert drawn(figure).startswith(b"\x89PNG")
+
+
+def test_an_epoch_before_any_training_has_no_loss() -> None:
+    history = [{"epoch": 0, "val/ndcg_at_10": 0.1}, {"epoch": 1, "loss": 2.0, "val/ndcg_at_10": 0.2}]
+    loss, validation = plot_training(history, loss="loss", metric="val/ndcg_at_10", best_epoch=1).axes
+    assert (list(loss.lines[0].get_xdata()), list(loss.lines[0].get_ydata())) == ([1], [2.0])
+    assert list(validation.lines[0].get_xdata()) == [0, 1]
 
 
 def test_training_without_any_epoch() -> None:
