@@ -30,7 +30,7 @@ def softmax_loss(
     queries
         [B, E] unit vectors.
     table
-        [V + 1, E] unit vectors, constant but for live items.
+        [V + 1, E] unit vectors; constant in fine-tuning but for live items, learnt in the probe.
     labels
         int64 [B] codes.
     allowed

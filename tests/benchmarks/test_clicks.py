@@ -89,6 +89,12 @@ def test_the_published_draw_is_xxhash_of_column_and_value_for_every_seed(clicks:
     assert one[0, 0] == xxhash.xxh32_intdigest(f"user_id:{text}".encode()) % own
 
 
+def test_the_published_draw_gives_both_genders_rows_of_their_own(clicks: Any) -> None:
+    hashes = torch.from_numpy(hash_values(["F", "M"]))
+    texts = dict(zip(hashes.tolist(), ["F", "M"], strict=True))
+    assert sorted(clicks("published_draw").published_rows(hashes, "gender", texts, 2).flatten().tolist()) == [0, 1]
+
+
 @pytest.mark.parametrize("lookups", [1, 2])
 def test_multiplexed_rows_are_those_of_the_layer(clicks: Any, lookups: int) -> None:
     data = clicks("data")
