@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from features.device import best_device
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.models.bert4rec import Bert4Rec
@@ -40,10 +41,17 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def settled() -> None:
+    """Return when the accelerator has done what it was asked for: it works behind the program's back."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def machine() -> dict[str, Any]:
     """What figures depend on besides the code."""
     return {
         "cpu": _cpu(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(LOAD, 1),
@@ -56,7 +64,8 @@ def machine() -> dict[str, Any]:
 def machine_line(of: dict[str, Any]) -> str:
     """`machine()` for readers."""
     cores = f"{of['cores']} cores, {of['threads']} threads, load {of['load_before']} before"
-    return f"{of['cpu']}, {cores}, torch {of['torch']}, Python {of['python']}, {of['date']}"
+    accelerator = f"{of['accelerator']}, " if of["accelerator"] else ""
+    return f"{accelerator}{of['cpu']}, {cores}, torch {of['torch']}, Python {of['python']}, {of['date']}"
 
 
 def say(text: str) -> None:
@@ -90,16 +99,14 @@ def histories(file: Path, users: int | None = None) -> Sequences:
 
     Items are numbered anew, from 1 to their count.
     """
-    frame = pl.read_csv(file, separator=" ", has_header=False, new_columns=["user", "item"])
-    frame = frame.with_columns(pl.col("user").rle_id().alias("place"))
-    if users is not None:
-        frame = frame.filter(pl.col("place") < users)
-    lengths = frame["place"].rle().struct.field("len").to_numpy()
+    rows = np.loadtxt(file, dtype=np.int64, ndmin=2)
+    starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))  # of each user's run of lines
+    offsets = np.append(starts, len(rows))[: None if users is None else users + 1]
     return renumbered(
         Sequences(
-            users=frame["user"].unique(maintain_order=True),
-            items=frame["item"].to_numpy().astype(np.int32),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            users=pl.Series(rows[offsets[:-1], 0]),
+            items=rows[: offsets[-1], 1].astype(np.int32),
+            offsets=offsets,
         )
     )
 
@@ -131,7 +138,7 @@ def id_model(items: int, settings: ModelSettings) -> Bert4Rec:
 def epoch_seconds(model: Bert4Rec, sequences: Sequences, settings: TrainSettings, max_length: int) -> list[float]:
     """Seconds of each epoch of a training without validation."""
     training = train(
-        model,
+        model.to(best_device()),
         sequences.items,
         sequences.offsets,
         settings.model_copy(update={"evaluate_every": settings.epochs}),

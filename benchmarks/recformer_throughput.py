@@ -26,6 +26,7 @@ import polars as pl
 import torch
 from training_throughput import bf16_rate
 
+from features.device import best_device
 from features.tokens import ItemTokens, tokenise
 from recsys.columns import TITLE
 from recsys.config import RecformerSettings, load_settings
@@ -37,6 +38,7 @@ from recsys.training.recformer_steps import Learner
 
 ATTRIBUTES = (TITLE, "brand", "category")
 WINDOW, BATCH = 64, 32
+WARM_UP = 1 if best_device().type == "cpu" else 3  # steps; on an accelerator allocations and choices of kernels
 STEPS, QUICK_STEPS, QUICK_ITEMS, QUICK_BATCH = 20, 2, 200, 8
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "scientific-recformer.toml"
 
@@ -62,26 +64,29 @@ class Steps:
         self.tokens, self.items = tokens, items
         targets = Targets.of(tokens, items, offsets)
         rng = np.random.default_rng(0)
-        chosen = [rng.choice(len(targets.users), batch, replace=False) for _ in range(steps + 1)]
+        chosen = [rng.choice(len(targets.users), batch, replace=False) for _ in range(steps + WARM_UP)]
         self.batches = [(offsets[targets.users[users]], targets.draw(users, rng)) for users in chosen]
         self.epoch = len(targets.users) / batch  # steps
 
     def lengths(self, limits: Any) -> np.ndarray:
         """Tokens of every timed history."""
-        parts = [token_lengths(self.tokens, self.items, *batch, limits) for batch in self.batches[1:]]
+        parts = [token_lengths(self.tokens, self.items, *batch, limits) for batch in self.batches[WARM_UP:]]
         return np.concatenate(parts)
 
     def seconds(self, modules: torch.nn.Module, width: int, queries: Callable[..., torch.Tensor]) -> float:
-        """Of all steps but the first."""
+        """Of all steps but those of the warm-up."""
         learner = Learner(modules, steps=99, learning_rate=1e-5, weight_decay=0.0, warmup_share=0.0, clip_norm=1.0)
-        table = torch.nn.functional.normalize(torch.randn(self.tokens.size + 1, width), dim=1)
-        allowed = torch.ones(self.tokens.size + 1, dtype=torch.bool)
+        device = best_device()
+        table = torch.nn.functional.normalize(torch.randn(self.tokens.size + 1, width, device=device), dim=1)
+        allowed = torch.ones(self.tokens.size + 1, dtype=torch.bool, device=device)
         modules.train()
         for number, (starts, ends) in enumerate(self.batches):
-            if number == 1:
+            if number == WARM_UP:
+                common.settled()
                 began = time.perf_counter()
-            labels = torch.from_numpy(self.items[ends].astype(np.int64))
+            labels = torch.from_numpy(self.items[ends].astype(np.int64)).to(device)
             learner.add(softmax_loss(queries(starts, ends), table, labels, allowed, 0.05))
+        common.settled()
         return time.perf_counter() - began
 
 
@@ -112,15 +117,16 @@ def longformer(shape: Shape, dropout: float, steps: Steps) -> float:
     )
     network = LongformerModel(config, add_pooling_layer=False)
     network.embeddings.word_embeddings.requires_grad_(False)
-    native = best_dtype() == torch.bfloat16
+    native, device = best_dtype() == torch.bfloat16, best_device()
+    network.to(device)
 
     def queries(starts: np.ndarray, ends: np.ndarray) -> torch.Tensor:
         given = read(steps.tokens, steps.items, starts, ends, shape.limits)
-        tokens = torch.from_numpy(given.tokens)
-        mask = (torch.arange(tokens.shape[1]) < torch.from_numpy(given.lengths)[:, None]).long()
+        tokens = torch.from_numpy(given.tokens).to(device)
+        mask = torch.from_numpy(np.arange(tokens.shape[1]) < given.lengths[:, None]).long().to(device)
         first = torch.zeros_like(mask)
         first[:, 0] = 1
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=native):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=native):
             states = network(tokens, attention_mask=mask, global_attention_mask=first).last_hidden_state
         return torch.nn.functional.normalize(states[:, 0].float(), dim=1)
 

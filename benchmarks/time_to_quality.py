@@ -6,6 +6,9 @@ Trains configs/ml-1m.toml as it stands, and with ids as its only channel, in a w
 before the log is read and runs through text encoding, training and every validation. Where training ends is the value
 of the weights that it hands back, the best validated ones. The schedule of the learning rate spans all epochs of the
 configuration, so fewer epochs give another curve, not the beginning of this one.
+
+`--alone` trains on the histories as they stand in the log, by ids, with no tables around them: the clock then starts
+with training, on an accelerator if there is one, and model FLOPs are set beside the rate of a plain bf16 product.
 """
 
 from __future__ import annotations
@@ -14,17 +17,96 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import common
+import numpy as np
+import torch
+from training_throughput import bf16_rate
 
-from recsys.config import load_settings
+from features.device import best_device
+from features.precision import activation_dtype
+from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
+from recsys.data.sequences import Sequences
+from recsys.data.splits import leave_one_out
+from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.represent import represent
-from recsys.training.fit import PRIMARY, fit
+from recsys.training.fit import PRIMARY, fit, validation_metrics
+from recsys.training.loop import train
+from recsys.training.objectives import objective_at
 
 CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}
 SHARE = 0.98  # of the final value
+
+
+def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, Any]:
+    """The curve of a training by ids on a log of lines "user item"; minutes of training and validation."""
+    histories = common.histories(log)
+    split = leave_one_out(histories)
+    given = [*CHANNELS["ids only"], "model.id_dropout=0", f"train.evaluate_every={every}", *overrides]
+    settings = load_settings(common.ROOT / "configs" / f"{name}.toml", given)
+    model = common.id_model(int(histories.items.max()), settings.model).to(best_device())
+    curve: list[dict[str, float]] = []
+
+    def validate(model: Bert4Rec) -> dict[str, float]:
+        vectors, allowed = model.item_vectors()
+        device = best_device()
+        table = torch.from_numpy(vectors[:, :-1]).to(device, activation_dtype(settings.train.precision, device))
+
+        def queries(of: Sequences) -> np.ndarray:
+            return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length)
+
+        return validation_metrics(queries, vectors, allowed, split.validation, settings)
+
+    def on_epoch(entry: dict[str, float]) -> None:
+        told(curve, entry, began)
+
+    began = time.perf_counter()
+    training = train(
+        model,
+        split.train.items,
+        split.train.offsets,
+        settings.train,
+        seed=settings.seed,
+        max_length=settings.model.max_length,
+        validate=validate,
+        primary=PRIMARY,
+        on_epoch=on_epoch,
+    )
+    total = (time.perf_counter() - began) / 60
+    speeds = [entry["tokens_per_second"] for entry in training.history]
+    lengths = np.minimum(split.train.lengths, settings.model.max_length)
+    seconds = [entry["seconds"] for entry in training.history]
+    work = model_flops(settings, lengths, model.tower.id_rows.shape[0], training.epochs)
+    return summary(curve) | {
+        "epochs": training.epochs,
+        "total_minutes": total,
+        "tokens_per_second": median(speeds),
+        "share_of_bf16": work / sum(seconds) / bf16_rate(),
+    }
+
+
+def told(curve: list[dict[str, float]], entry: dict[str, float], began: float) -> None:
+    """Add a validated epoch to the curve."""
+    if PRIMARY in entry:
+        minutes = (time.perf_counter() - began) / 60
+        curve.append({"epoch": int(entry["epoch"]), "minutes": minutes, "ndcg_at_10": entry[PRIMARY]})
+        common.say(f"epoch {int(entry['epoch'])}, {minutes:.1f} minutes, NDCG@10 {entry[PRIMARY]:.4f}")
+
+
+def model_flops(settings: Settings, lengths: np.ndarray, items: int, epochs: int) -> float:
+    """Of all epochs: products of the blocks and logits where there is a label, forward and backward."""
+    D, tokens, total = settings.model.dimensions, lengths.sum(), 0.0
+    for epoch in range(1, epochs + 1):
+        if objective_at(epoch, settings.train, settings.model.objective) == "cloze":
+            labels, pairs = settings.train.mask_probability * tokens, (lengths**2).sum()
+        else:
+            labels, pairs = tokens - len(lengths), (lengths * (lengths + 1) / 2).sum()
+        block = tokens * (4 + 2 * settings.model.feed_forward_multiple) * D**2 + 2 * pairs * D
+        total += 3 * 2 * (settings.model.blocks * block + labels * D * items)
+    return float(total)
 
 
 def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, Any]:
@@ -33,10 +115,7 @@ def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, An
     curve: list[dict[str, float]] = []
 
     def on_epoch(entry: dict[str, float]) -> None:
-        if PRIMARY in entry:
-            minutes = (time.perf_counter() - began) / 60
-            curve.append({"epoch": int(entry["epoch"]), "minutes": minutes, "ndcg_at_10": entry[PRIMARY]})
-            common.say(f"epoch {int(entry['epoch'])}, {minutes:.1f} minutes, NDCG@10 {entry[PRIMARY]:.4f}")
+        told(curve, entry, began)
 
     with tempfile.TemporaryDirectory(prefix="recsys-time-") as folder:
         config = common.ROOT / "configs" / f"{name}.toml"
@@ -71,6 +150,11 @@ def show(figures: dict[str, Any]) -> None:
             "epochs": of["epochs"],
             "minutes in all": f"{of['total_minutes']:.1f}",
         }
+        | (
+            {"tokens/s": f"{of['tokens_per_second']:,.0f}", "share of bf16 rate": f"{of['share_of_bf16']:.1%}"}
+            if "share_of_bf16" in of
+            else {}
+        )
         for name, of in figures["channels"].items()
     ]
     print(common.table(rows))
@@ -80,6 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="epochs between validations")
     parser.add_argument("--only", choices=CHANNELS, help="one choice of channels instead of both")
+    parser.add_argument("--alone", action="store_true", help="training alone, by ids, on the log as it stands")
     parser.add_argument("--config", default="ml-1m", help="another configuration of configs/, its data in DATA/CONFIG")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for recsys run")
     given: argparse.Namespace = parser.parse_args(arguments)
@@ -88,6 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.quick:  # without the minute that encoding the text takes
         name, names, overrides = "ml-latest-small", ["ids only"], ["train.epochs=8", *overrides]
     found = {}
+    if given.alone:
+        names, found["ids only"] = [], alone(name, given.data / name / f"{name}.txt", overrides, given.every)
     for channels in names:
         common.say(f"{name}, {channels}")
         found[channels] = run(name, given.data, [*CHANNELS[channels], *overrides], given.every)

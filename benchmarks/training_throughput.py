@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from features.device import best_device
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
@@ -73,13 +74,16 @@ def flops(lengths: np.ndarray, items: int, objective: str) -> float:
     return float(3 * 2 * (MODEL.blocks * block + labels * D * items))
 
 
-def bf16_rate(size: int = 1536, seconds: float = 1.0) -> float:
-    """FLOPs a second of a plain bf16 product on this machine: the best of about a second's tries."""
-    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+def bf16_rate(seconds: float = 1.0) -> float:
+    """FLOPs a second of a plain bf16 product, on the accelerator if there is one: the best of a second's tries."""
+    size = 8192 if torch.cuda.is_available() else 1536
+    a, b = (torch.randn(size, size, device=best_device()).bfloat16() for _ in range(2))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
+        common.settled()
         began = time.perf_counter()
         torch.matmul(a, b)
+        common.settled()
         best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
 

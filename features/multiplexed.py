@@ -76,6 +76,10 @@ class FeatureBatch:
     def __len__(self) -> int:
         return len(self.values)
 
+    def to(self, device: torch.device) -> FeatureBatch:
+        """The same on a device."""
+        return FeatureBatch(values=self.values.to(device), bags=self.bags.to(device), offsets=self.offsets.to(device))
+
     def without_padding(self) -> FeatureBatch:
         """The same bags, padding left out."""
         real = self.bags != PADDING

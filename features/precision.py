@@ -11,7 +11,11 @@ def native_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def activation_dtype(precision: str) -> torch.dtype:
-    """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto")."""
-    bf16 = native_bf16() if precision == "auto" else precision == "bf16"
+def activation_dtype(precision: str, device: torch.device | None = None) -> torch.dtype:
+    """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto").
+
+    It is on accelerators; `device` None: the processor.
+    """
+    native = native_bf16() if device is None or device.type == "cpu" else True
+    bf16 = native if precision == "auto" else precision == "bf16"
     return torch.bfloat16 if bf16 else torch.float32

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import torch
 
+from features.device import best_device
 from features.model_source import OFFLINE_MODEL, EncoderError, explain, find_model, hub_answers, quiet
 from features.packed import PackedBert
 from features.precision import native_bf16
@@ -132,7 +133,7 @@ def load_encoder(
     source = find_model(model)
     from sentence_transformers import SentenceTransformer  # seconds, which who encodes nothing is spared
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device().type
     try:
         with quiet():
             network = SentenceTransformer(

@@ -361,13 +361,17 @@ class RecformerSettings(_Section):
     apart: float | None = Field(default=None, ge=0)  # attention between items begins lower by this; learned
     pooling: Literal["first", "items"] = "first"  # the vector: the first token's state, or a weighted sum of the items'
     whitened: int | None = Field(default=None, ge=8)  # dimensions of a projection that begins as whitening; None: none
+    # a projection that the model brings along is whitened anew by what this catalogue holds, in the axes it has learnt;
+    # needs `whitened`
+    aligned: bool = False
     embeddings: bool = True  # of item positions and token types; False to see what they are worth
     dropout: Dropout = 0.1
     vocabulary: int = Field(default=8192, ge=300)  # from nothing: tokens of its tokenizer
     dimensions: int = Field(default=128, ge=8)  # from nothing: width; the feed-forward's is four times that
     heads: int = Field(default=4, ge=1)  # from nothing
     temperature: float = Field(default=0.05, gt=0)  # cosines are divided by it
-    # in stage one the items that a batch asks for learn with the histories; published: their table stands still
+    # in stage one the items that a batch asks for learn with the histories, by pre-training's contrast among them;
+    # published: items are what the last epoch's end made of them, and learn from nothing
     live_items: bool = False
     # a history's vector gets two learned linear maps, zero at first, of itself and of its newest item's: what follows
     # is not what is alike; needs pooling = "items"
@@ -391,6 +395,8 @@ class RecformerSettings(_Section):
             raise ValueError(f"apart = {self.apart} needs attention over the whole history; leave window out")
         if self.follows and self.pooling != "items":
             raise ValueError(f'follows = true needs pooling = "items", not {self.pooling!r}')
+        if self.aligned and self.whitened is None:
+            raise ValueError("aligned = true whitens the projection that `whitened` gives; set it, too")
         if self.probe_epochs and self.pooling != "items":
             raise ValueError(f'probe_epochs = {self.probe_epochs} needs pooling = "items", not {self.pooling!r}')
         return self

@@ -95,7 +95,7 @@ class Bert4Rec(nn.Module):
         trained = self.tower.trained
         allowed = torch.ones_like(trained) if self.tower.has_content else trained.clone()
         allowed[0] = False
-        return vectors.numpy(), allowed.numpy()
+        return vectors.cpu().numpy(), allowed.cpu().numpy()
 
 
 class SequenceEncoder(nn.Module):
@@ -214,7 +214,7 @@ def encode_queries(
     max_length: int,
     side: Side | None = None,
 ) -> np.ndarray:
-    """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; in the arithmetic of the table.
+    """Query vectors float32 [U, D + 1], last dimension 1 for the output bias; where the table is, in its arithmetic.
 
     `side` holds the side features of these histories; without it a model that reads some takes them as missing.
 
@@ -222,7 +222,7 @@ def encode_queries(
     beyond rounding of the last bit.
     """
     encoder.eval()
-    masked = not encoder.transformer.causal
+    device, masked = table.device, not encoder.transformer.causal
     users = np.arange(len(offsets) - 1)
     numbers = np.arange(1, len(items) + 1)
     if side is None and encoder.side is not None:
@@ -234,14 +234,17 @@ def encode_queries(
         tokens = inference_input(items, offsets, chunk, max_length, masked)
         known = None
         if side is not None and encoder.side is not None:
-            known = side.batch(tokens, inference_input(numbers, offsets, chunk, max_length, masked), chunk)
-        newest = torch.full((len(chunk), 1), tokens.shape[1] - 1)
-        vectors: np.ndarray = encoder.queries(torch.from_numpy(tokens), table, newest, side=known)[:, 0].float().numpy()
+            known = side.batch(tokens, inference_input(numbers, offsets, chunk, max_length, masked), chunk).to(device)
+        newest = torch.full((len(chunk), 1), tokens.shape[1] - 1, device=device)
+        found = encoder.queries(torch.from_numpy(tokens).to(device), table, newest, side=known)[:, 0]
+        vectors: np.ndarray = found.float().cpu().numpy()
         return vectors
 
     queries = np.ones((len(users), table.shape[1] + 1), dtype=np.float32)
     chunks = _chunks(lengths)
-    for chunk, vectors in zip(chunks, side_by_side(encoded, chunks), strict=True):
+    # an accelerator takes one thing after the other from whichever thread
+    parts = side_by_side(encoded, chunks) if device.type == "cpu" else map(encoded, chunks)
+    for chunk, vectors in zip(chunks, parts, strict=True):
         queries[chunk, :-1] = vectors
     return queries
 

@@ -20,7 +20,7 @@ Shapes: B histories, L tokens, D width of the encoder, E of the vectors, H heads
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from features.device import best_device
 from features.precision import activation_dtype
 from features.tokens import TOKEN_TYPES, ItemTokens
 from recsys.models.layers import Dropout, LayerNorm, Linear
@@ -40,7 +41,35 @@ from recsys.models.window import window_attention
 RECENCY: Final = 0.7  # weight of a step back at first, as of the untrained text recommender
 # scalars are learnt as multiples of this: at a language model's rate they would stay where they are
 QUICK: Final = 50.0
-GROUP_TOKENS: Final = {"cpu": 2048, "cuda": 65_536}  # read at once; on CPU what the caches hold
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How histories are put together to be encoded at once.
+
+    Attributes
+    ----------
+    tokens
+        At most, padding included.
+    filled
+        The shortest history as a share of the longest, at least.
+    multiple
+        The width is one of this.
+    exact
+        Whether histories of one length alone can be asked for: without padding a vector hardly depends on its company.
+    """
+
+    tokens: int
+    filled: float
+    multiple: int
+    exact: bool
+
+
+# on a CPU what the caches hold and little padding; an accelerator wants few, large products of few different shapes
+PACKING: Final = {
+    "cpu": Packing(tokens=2048, filled=0.75, multiple=1, exact=True),
+    "cuda": Packing(tokens=65_536, filled=0.2, multiple=32, exact=False),
+}
 
 Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -166,7 +195,9 @@ class Recformer(nn.Module):
         if int(given.lengths.min(initial=width)) < width:
             keep = torch.arange(width, device=self.device) < self._on_device(given.lengths)[:, None]
         if self.shape.apart is not None:
-            apart = (items[:, :, None] != items[:, None, :]) & (items[:, None, :] > 0)  # [B, L, L]
+            others = (items[:, :, None] != items[:, None, :]) & (items[:, None, :] > 0)
+            others[:, 0] = False  # the first token sees all alike
+            apart = others[:, None].to(dtype)  # [B, 1, L, L]
         for number, block in enumerate(self.blocks, 1):
             last = first_only and number == len(self.blocks)
             if self.recompute and torch.is_grad_enabled():
@@ -237,26 +268,21 @@ class Block(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None, apart: Tensor | None = None, first_only: bool = False) -> Tensor:
         """[B, L, D] to [B, L, D], or to [B, 1, D] where only the first token's state is wanted.
 
-        `keep` is bool [B, L], False at padding; `apart` bool [B, L, L], True between tokens of two items.
+        `keep` is bool [B, L], False at padding; `apart` [B, 1, L, L], 1 between tokens of two items and 0 elsewhere.
         """
         attended = None if self.global_qkv is None else self._first(x, keep, self.global_qkv)
         if not first_only:
             q, k, v = self._split(self.qkv(x), 3)
-            others = window_attention(q, k, v, keep, self.reach, self._lowered(apart, x.dtype))
+            lowered = None  # [B, H, L, L], what is added to the scores
+            if apart is not None and self.apart is not None:
+                lowered = (self.apart * QUICK).to(x.dtype)[:, None, None] * apart
+            others = window_attention(q, k, v, keep, self.reach, lowered)
             attended = others if attended is None else torch.cat([attended, others[:, :, 1:]], dim=2)
         elif attended is None:
             attended = self._first(x, keep, self.qkv)
         x = x[:, : attended.shape[2]]
         x = self.norm(x + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
         return self.norm_out(x + self.dropout(self.down(functional.gelu(self.up(x)))))
-
-    def _lowered(self, apart: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """[B, H, L, L], what is added to the attention's scores; the first token sees all alike."""
-        if apart is None or self.apart is None:
-            return None
-        others = apart.clone()
-        others[:, 0] = False
-        return (self.apart * QUICK).to(dtype)[:, None, None] * others[:, None].to(dtype)
 
     def _first(self, x: Tensor, keep: Tensor | None, qkv: Linear) -> Tensor:
         """[B, H, 1, d]: what the first token, which sees all, attends to."""
@@ -310,18 +336,32 @@ def encode(
     dtype
         What the network computes in.
     exact
-        Read only histories of one length together: without padding, so that a vector hardly depends on its company.
+        Read only histories of one length together, where that is not far slower (`Packing.exact`).
     as_items
         The histories are of one item each, and its vector is what is wanted.
     """
-    limits = model.shape.limits
-    lengths = token_lengths(catalogue, codes, starts, ends, limits)
     parts, rows = [torch.zeros(0, model.shape.width, device=model.device)], [np.zeros(0, dtype=np.int64)]
-    for group in groups(lengths, GROUP_TOKENS.get(model.device.type, GROUP_TOKENS["cpu"]), exact=exact):
-        parts.append(model(read(catalogue, codes, starts[group], ends[group], limits), dtype, as_items=as_items))
+    for group, given in read_groups(model, catalogue, codes, starts, ends, exact=exact):
+        parts.append(model(given, dtype, as_items=as_items))
         rows.append(group)
     back = np.argsort(np.concatenate(rows))
     return torch.cat(parts)[torch.from_numpy(back).to(model.device)]
+
+
+def read_groups(
+    model: Recformer, catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray, *, exact: bool
+) -> Iterator[tuple[np.ndarray, Input]]:
+    """Histories in groups that the model encodes at once where it is; arguments as of `encode`.
+
+    Yields
+    ------
+    rows, given
+        int64, which of the B histories, and these as they are read.
+    """
+    limits, packing = model.shape.limits, PACKING.get(model.device.type, PACKING["cpu"])
+    lengths = token_lengths(catalogue, codes, starts, ends, limits)
+    for group in groups(lengths, packing.tokens, 1.0 if exact and packing.exact else packing.filled):
+        yield group, read(catalogue, codes, starts[group], ends[group], limits, packing.multiple)
 
 
 def encode_histories(
@@ -367,8 +407,7 @@ def item_table(model: Recformer, catalogue: ItemTokens, *, dtype: torch.dtype | 
 
 def best_dtype(precision: str = "auto") -> torch.dtype:
     """As asked for ("bf16", "fp32"), or bf16 where an accelerator or this processor multiplies it natively ("auto")."""
-    accelerated = precision == "auto" and torch.cuda.is_available()
-    return torch.bfloat16 if accelerated else activation_dtype(precision)
+    return activation_dtype(precision, best_device())
 
 
 def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Queries:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
 from features.tokens import FILL, FIRST, ItemTokens, spans
-
-_LEAST_FILLED: Final = 0.75  # the shortest history of a group, as a share of the longest: the rest is padding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +69,21 @@ def token_lengths(
     catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray, limits: Limits
 ) -> np.ndarray:
     """int64 [B] tokens that each history takes, the first one included; arguments as of `read`."""
-    before = np.concatenate([[0], np.cumsum(catalogue.lengths[codes])])
-    return np.minimum(1 + before[ends] - before[np.maximum(starts, ends - limits.items)], limits.tokens)
+    count = np.minimum(ends - starts, limits.items)  # items read; a batch has few of all users' events
+    per_item = catalogue.lengths[codes[spans(ends - count, count)]]
+    before = np.concatenate([[0], np.cumsum(per_item)])
+    last = np.cumsum(count)
+    return np.minimum(1 + before[last] - before[last - count], limits.tokens)
 
 
-def read(catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray, limits: Limits) -> Input:
+def read(
+    catalogue: ItemTokens,
+    codes: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    limits: Limits,
+    multiple: int = 1,
+) -> Input:
     """The input of B histories.
 
     Parameters
@@ -86,6 +94,8 @@ def read(catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.
         int [N] item codes of all users, oldest first.
     starts, ends
         int64 [B] slices of `codes`; an empty one is a history of the first token alone.
+    multiple
+        L is the longest history's tokens, rounded up to a multiple of this.
     """
     count = np.minimum(ends - starts, limits.items)  # items read
     rank = spans(np.zeros_like(count), count)  # 0: the newest, of all items of all histories
@@ -97,7 +107,7 @@ def read(catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.
     kept = np.clip(limits.tokens - begin, 0, whole)
     owner = np.repeat(np.arange(len(count)), count)
     lengths = 1 + np.bincount(owner, weights=kept, minlength=len(count)).astype(np.int64)
-    width = int(lengths.max(initial=1))
+    width = multiple * -(-int(lengths.max(initial=1)) // multiple)
     tokens = np.full((len(count), width), limits.padding, dtype=np.int64)
     types = np.full((len(count), width), FILL, dtype=np.int64)
     places = np.zeros((len(count), width), dtype=np.int64)
@@ -112,7 +122,7 @@ def read(catalogue: ItemTokens, codes: np.ndarray, starts: np.ndarray, ends: np.
     return Input(tokens=tokens, types=types, places=places, items=items, lengths=lengths)
 
 
-def groups(lengths: np.ndarray, budget: int, *, exact: bool) -> Iterator[np.ndarray]:
+def groups(lengths: np.ndarray, budget: int, filled: float) -> Iterator[np.ndarray]:
     """Rows to encode together, the longest first: what does not fit into memory fails at once.
 
     Parameters
@@ -121,8 +131,9 @@ def groups(lengths: np.ndarray, budget: int, *, exact: bool) -> Iterator[np.ndar
         int64 [B] tokens of each history.
     budget
         Tokens of a group at most, padding included (one history is always taken).
-    exact
-        Only histories of one length together, so that nothing is padded and no mask is needed.
+    filled
+        The shortest history of a group, at least, as a share of its longest; the rest is padding. 1: only histories of
+        one length together, so that nothing is padded and no mask is needed.
 
     Yields
     ------
@@ -134,7 +145,7 @@ def groups(lengths: np.ndarray, budget: int, *, exact: bool) -> Iterator[np.ndar
     while start < len(order):
         longest = int(lengths[order[start]])
         stop = min(start + max(1, budget // longest), len(order))
-        shortest = longest if exact else int(_LEAST_FILLED * longest)
+        shortest = int(filled * longest)
         stop = start + int(np.searchsorted(-lengths[order[start:stop]], -shortest, side="right"))
         yield order[start:stop]
         start = stop

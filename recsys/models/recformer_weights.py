@@ -141,6 +141,28 @@ def whitened(model: Recformer, whitening: Whitening) -> Recformer:
     return other
 
 
+def unprojected(model: Recformer) -> Recformer:
+    """The model as it was before its projection, without the maps of what follows, which come after it."""
+    other = Recformer(replace(model.shape, projection=None, follows=False), dropout=model.dropout.threshold / 256)
+    known = model.state_dict()
+    other.load_state_dict({name: known[name] for name in other.state_dict()})
+    return other.to(model.device)
+
+
+def aligned(model: Recformer, whitening: Whitening) -> Recformer:
+    """The model with its projection followed by a whitening of what it gives, fitted with `aligned`; one linear map.
+
+    What the axes of the vectors mean is kept, and so is what has been learnt in them.
+    """
+    known = dict(model.state_dict())
+    matrix, mean = (torch.from_numpy(part).to(model.device) for part in (whitening.matrix, whitening.mean))
+    known["projection.weight"] = matrix.T @ known["projection.weight"]
+    known["projection.bias"] = (known["projection.bias"] - mean) @ matrix
+    other = Recformer(model.shape, dropout=model.dropout.threshold / 256)
+    other.load_state_dict(known)
+    return other
+
+
 def extended(model: Recformer, *, repeats: bool, follows: bool) -> Recformer:
     """The model with `repeats` and `follows` of `Shape`, or without them; what is new begins at zero."""
     shape = replace(model.shape, repeats=repeats, follows=follows)

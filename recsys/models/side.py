@@ -60,6 +60,13 @@ class SideBatch:
     users: FeatureBatch | None
     context: Tensor | None
 
+    def to(self, device: torch.device) -> SideBatch:
+        """The same on a device."""
+        return SideBatch(
+            users=None if self.users is None else self.users.to(device),
+            context=None if self.context is None else self.context.to(device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from features.device import best_device
 from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
@@ -311,22 +312,23 @@ def train_model(
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
 ) -> Training:
-    """Training with validation on the held-out items, full ranking."""
+    """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
     held_out = dataset.split.validation
+    device = best_device()
     side = encoders.side(held_out.histories)
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         vectors, allowed = model.item_vectors()
-        table = torch.from_numpy(vectors[:, :-1]).to(activation_dtype(settings.train.precision))
+        table = torch.from_numpy(vectors[:, :-1]).to(device, activation_dtype(settings.train.precision, device))
 
         def queries(of: Sequences) -> np.ndarray:
             return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length, side)
 
-        repeats = None if model.encoder.repeats is None else model.encoder.repeats().detach().numpy()
+        repeats = None if model.encoder.repeats is None else model.encoder.repeats().detach().cpu().numpy()
         return validation_metrics(queries, vectors, allowed, held_out, settings, repeats)
 
-    return train(
-        model,
+    training = train(
+        model.to(device),
         dataset.split.train.items,
         dataset.split.train.offsets,
         settings.train,
@@ -340,6 +342,8 @@ def train_model(
         on_resume=on_resume,
         side=encoders.side(dataset.split.train),
     )
+    model.cpu()  # whatever follows needs no accelerator
+    return training
 
 
 def validation_metrics(

@@ -77,7 +77,7 @@ def train(
     Parameters
     ----------
     model
-        Changed in place; ends with the best weights.
+        Changed in place, where it is; ends with the best weights.
     items, offsets
         int32 [N] and int64 [U + 1], the training histories.
     seed
@@ -168,7 +168,8 @@ def train(
                 on_epoch(entry)
             place = replace(place, epoch=place.epoch + 1, step=0, loss=0.0, labels=0, tokens=0, seconds=0.0)
     model.load_state_dict(best)
-    return Training(weights=best, best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
+    weights = {name: value.cpu() for name, value in best.items()}
+    return Training(weights=weights, best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

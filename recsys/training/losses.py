@@ -26,6 +26,7 @@ from recsys.models.side import SideBatch
 from recsys.training.objectives import Task
 
 SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
+ON_ACCELERATORS = 64_000_000  # the same there: fewer and larger products
 ROWS_AT_LEAST = 64  # of one chunk, so that products stay products of matrices for a catalogue of millions
 
 
@@ -47,14 +48,20 @@ def task_loss(
     side
         What is known at the task's positions besides the items, for a model that reads it.
     """
-    dtype = activation_dtype(settings.precision)
-    wanted = None if task.wanted is None else torch.from_numpy(task.wanted)
-    labels = torch.from_numpy(task.labels)
+    device = model.output_bias.device
+    dtype = activation_dtype(settings.precision, device)
+
+    def moved(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    side = None if side is None else side.to(device)
+    wanted = None if task.wanted is None else moved(task.wanted)
+    labels = moved(task.labels)
     asked = labels > 0
-    weights = None if task.weights is None else torch.from_numpy(task.weights)[asked]  # [P]
+    weights = None if task.weights is None else moved(task.weights)[asked]  # [P]
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
-        tokens = torch.from_numpy(task.tokens)
+        tokens = moved(task.tokens)
         queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)[asked]  # [P, D]
         bias = model.item_bias()
         if not settings.cold_negatives:
@@ -62,16 +69,16 @@ def task_loss(
         repeats = model.encoder.repeats
         had = None if repeats is None else (earlier_events(tokens, asked), repeats())
         return full_cross_entropy(queries, table, bias, labels[asked], weights, had)
-    negatives = draw_negatives(task, settings.negatives, model.tower.firsts.numpy(), rng)  # [B, N]
+    negatives = draw_negatives(task, settings.negatives, model.tower.firsts.cpu().numpy(), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
     codes, place = np.unique(np.concatenate([[MASK, PADDING], *map(np.ravel, parts)]), return_inverse=True)
     place -= 1  # MASK is -1 again, and PADDING 0
     tokens, targets, sampled = (
-        torch.from_numpy(rows.reshape(part.shape))
+        moved(rows.reshape(part.shape))
         for rows, part in zip(np.split(place[2:], np.cumsum([p.size for p in parts])[:-1]), parts, strict=True)
     )
-    known = torch.from_numpy(codes[1:])
+    known = moved(codes[1:])
     table = model.item_table(known).to(dtype)
     bias = model.output_bias[known].to(dtype)
     queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
@@ -157,7 +164,8 @@ class _FullCrossEntropy(torch.autograd.Function):
         earlier: Earlier | None,
         repeats: Tensor | None,
     ) -> Tensor:
-        rows = max(ROWS_AT_LEAST, SCORES_AT_ONCE // len(table))
+        entries = SCORES_AT_ONCE if table.device.type == "cpu" else ON_ACCELERATORS
+        rows = max(ROWS_AT_LEAST, entries // len(table))
         added = bias.to(queries.dtype)
         by_query = torch.empty_like(queries)
         by_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)

@@ -77,7 +77,7 @@ def pretrain_recformer(
     """
     began = time.perf_counter()
     folder = _pretrained_folder(settings.warehouse)
-    begun, corpora, counts = _read(settings, versions)
+    begun, corpora, counts = read_corpora(settings, versions)
     learnt = merged([c for name, c in corpora.items() if not settings.catalogues[name].held_out])
     begun = with_projection(begun, learnt.tokens, settings.recformer)
     resumed: int | None = None
@@ -130,7 +130,7 @@ def pretrain_recformer(
     )
 
 
-def _read(
+def read_corpora(
     settings: PretrainSettings, versions: Mapping[str, TableVersions]
 ) -> tuple[Start, dict[str, Corpus], dict[str, dict[str, Any]]]:
     """The model to train, and each catalogue as a corpus with its counts."""

@@ -5,10 +5,11 @@ code. The loss is a softmax over cosines with a constant item table, which never
 table is encoded anew at the start of every epoch; stage two starts from the best weights of stage one and keeps their
 table for good. Departures: stage two has a learning-rate schedule of its own (the public code's one schedule leaves it
 next to none); an example has at least one item of history, for an empty one teaches nothing about text; negatives that
-are drawn never repeat the label. `recformer.live_items`, which is not the paper's, encodes the items that a batch of
-stage one asks for in its step, so that they learn, too: of two items that follow each other, histories alone would
-learn to be where the other one was, and find it gone in the next epoch's table. An epoch is then validated with a table
-of its end.
+are drawn never repeat the label. `recformer.live_items`, which is not the paper's, also encodes the items that a batch
+of stage one asks for in its step and adds pre-training's contrast among them, so that items learn, too: of two that
+follow each other, histories alone would learn to be where the other one was, and find it gone in the next epoch's
+table. Live vectors do not compete with the table's, from which their freshness would tell them apart. An epoch is then
+validated with a table of its end.
 
 Shapes: B histories of a batch, V items, E width of the vectors, N events of all users.
 """
@@ -32,7 +33,7 @@ from recsys.models.recformer import Recformer, best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training
-from recsys.training.recformer_loss import had_before, softmax_loss
+from recsys.training.recformer_loss import contrastive_loss, had_before, softmax_loss
 from recsys.training.recformer_probe import probe
 from recsys.training.recformer_steps import Learner
 
@@ -285,25 +286,19 @@ class FineTuning:
         negatives = None
         if self.train.loss == "sampled":
             negatives = torch.from_numpy(rng.integers(1, len(table), self.train.negatives)).to(device)
-        if self.settings.live_items and place.stage == 1:
-            table = self._with_live(table, labels)
         queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
         had = None
         if self.model.repeats is not None and negatives is None:
             had = had_before(self.model, self.items, starts, ends), self.model.repeats()
         loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives, had)
+        if self.settings.live_items and place.stage == 1:
+            live = encode(self.model, self.catalogue, self.items, ends, ends + 1, dtype=self.dtype, as_items=True)
+            loss = loss + contrastive_loss(queries, live, labels, self.settings.temperature)
         stepped = self.learner.add(loss)
         place.loss += float(loss.detach()) * len(batch)
         place.examples += len(batch)
         place.tokens += int(token_lengths(self.catalogue, self.items, starts, ends, self.model.shape.limits).sum())
         return stepped
-
-    def _with_live(self, table: Tensor, labels: Tensor) -> Tensor:
-        """The table with the rows of a batch's labels encoded by the model as it is now, with a gradient."""
-        codes = labels.unique()
-        each, known = np.arange(len(codes) + 1), codes.cpu().numpy()
-        live = encode(self.model, self.catalogue, known, each[:-1], each[1:], dtype=self.dtype, as_items=True)
-        return table.index_copy(0, codes, live)
 
     def _validate(self, entry: dict[str, Any]) -> None:
         metrics = self.validate(self.model, self.table)

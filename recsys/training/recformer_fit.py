@@ -18,7 +18,7 @@ from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.models.recformer import Recformer, best_dtype, encode_histories, item_table
-from recsys.models.recformer_weights import ENCODER, declaration, extended, identity, whitened
+from recsys.models.recformer_weights import ENCODER, aligned, declaration, extended, identity, unprojected, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training
@@ -120,11 +120,22 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
 
 
 def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSettings) -> Start:
-    """With a projection that begins as the whitening of the catalogue's vectors, where the settings want one."""
-    if settings.whitened is None or begun.model.shape.projection is not None:
+    """With a projection that begins as the whitening of the catalogue's vectors, where the settings want one.
+
+    A projection that has been learnt stays, or is aligned with the catalogue.
+    """
+    if settings.whitened is None:
         return begun
-    fitted = Whitening.fit(item_table(begun.model, catalogue), settings.whitened)
-    return replace(begun, model=ready(whitened(begun.model, fitted), settings))
+    if begun.model.shape.projection is None:
+        fitted = Whitening.fit(item_table(begun.model, catalogue), settings.whitened)
+        return replace(begun, model=ready(whitened(begun.model, fitted), settings))
+    if not settings.aligned:
+        return begun
+    states = item_table(ready(unprojected(begun.model), settings), catalogue)
+    weight, bias = (getattr(begun.model.projection, part).detach().cpu().numpy() for part in ("weight", "bias"))
+    vectors = (states @ weight.T + bias) * (states != 0).any(axis=1, keepdims=True)
+    fitted = Whitening.fit(vectors, vectors.shape[1], aligned=True)
+    return replace(begun, model=ready(aligned(begun.model, fitted), settings))
 
 
 def some_users(held_out: HeldOut, count: int | None, seed: int) -> HeldOut:

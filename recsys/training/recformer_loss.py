@@ -1,6 +1,6 @@
-"""The softmax over an item table that a Recformer's histories learn from.
+"""What a Recformer's histories learn from: a softmax over an item table, or over the items of a batch.
 
-Shapes: B histories, V items, E width of the vectors, K items that are read of a history.
+Shapes: B histories, G of all processes, V items, E width of the vectors, K items that are read of a history.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recsys.models.recformer import Recformer
 from recsys.models.repeats import Earlier, newest_events
+from recsys.training.recformer_steps import gather, processes
 
 
 def softmax_loss(
@@ -30,7 +31,7 @@ def softmax_loss(
     queries
         [B, E] unit vectors.
     table
-        [V + 1, E] unit vectors; constant in fine-tuning but for live items, learnt in the probe.
+        [V + 1, E] unit vectors; constant in fine-tuning, learnt in the probe.
     labels
         int64 [B] codes.
     allowed
@@ -53,6 +54,25 @@ def softmax_loss(
     out = ~allowed[negatives] | (negatives == labels[:, None])  # [B, n]
     scores = scores.masked_fill(functional.pad(out, (1, 0)), -torch.inf)
     return functional.cross_entropy(scores, torch.zeros_like(labels))
+
+
+def contrastive_loss(histories: Tensor, items: Tensor, codes: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of cosines of each history with the items of all pairs, a float32 scalar.
+
+    Parameters
+    ----------
+    histories, items
+        [B, E] unit vectors of this process; row i of one belongs to row i of the other.
+    codes
+        int64 [B], which items they are: another pair's same item is no negative.
+    """
+    rank, _ = processes()
+    every_item, every_code = gather(items), gather(codes)  # [G, E], [G]
+    own = torch.arange(len(codes), device=codes.device) + rank * len(codes)
+    same = codes[:, None] == every_code[None, :]
+    same[torch.arange(len(codes), device=codes.device), own] = False
+    scores = histories @ every_item.T / temperature
+    return functional.cross_entropy(scores.masked_fill(same, -torch.inf), own)
 
 
 def had_before(model: Recformer, items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Earlier:

@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
-from recsys.models.recformer import GROUP_TOKENS, Recformer, best_dtype, encode
-from recsys.models.recformer_input import Input, groups, read, token_lengths
+from recsys.models.recformer import Recformer, best_dtype, encode, read_groups
+from recsys.models.recformer_input import Input, token_lengths
 from recsys.pretrain_settings import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.recformer_loss import contrastive_loss
 from recsys.training.recformer_start import Start
-from recsys.training.recformer_steps import Learner, from_first, gather, processes
+from recsys.training.recformer_steps import Learner, from_first, processes
 
 OnLook = Callable[[dict[str, Any]], None]  # of an entry of the history
 ACCURACY = "val/contrastive_accuracy"
@@ -104,25 +105,6 @@ def draw_pairs(corpus: Corpus, users: np.ndarray, rng: np.random.Generator) -> t
     return starts, starts + earliest + np.floor(rng.random(len(users)) * (lengths - earliest)).astype(np.int64)
 
 
-def contrastive_loss(histories: Tensor, items: Tensor, codes: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of cosines of each history with the items of all pairs, a float32 scalar.
-
-    Parameters
-    ----------
-    histories, items
-        [B, E] unit vectors of this process; row i of one belongs to row i of the other.
-    codes
-        int64 [B], which items they are: another pair's same item is no negative.
-    """
-    rank, _ = processes()
-    every_item, every_code = gather(items), gather(codes)  # [G, E], [G]
-    own = torch.arange(len(codes), device=codes.device) + rank * len(codes)
-    same = codes[:, None] == every_code[None, :]
-    same[torch.arange(len(codes), device=codes.device), own] = False
-    scores = histories @ every_item.T / temperature
-    return functional.cross_entropy(scores.masked_fill(same, -torch.inf), own)
-
-
 def hide_words(
     given: Input, tokenizer: ItemTokenizer, rng: np.random.Generator, probability: float
 ) -> tuple[Input, np.ndarray]:
@@ -158,11 +140,9 @@ def masked_loss(
     dtype: torch.dtype,
 ) -> Tensor:
     """Mean cross-entropy of the hidden tokens of histories, a float32 scalar."""
-    model, limits, device = begun.model, begun.model.shape.limits, begun.model.device
-    lengths = token_lengths(corpus.tokens, corpus.items, starts, ends, limits)
+    model, device = begun.model, begun.model.device
     total, count = torch.zeros((), device=device), 0
-    for group in groups(lengths, GROUP_TOKENS.get(device.type, GROUP_TOKENS["cpu"]), exact=False):
-        given = read(corpus.tokens, corpus.items, starts[group], ends[group], limits)
+    for _, given in read_groups(model, corpus.tokens, corpus.items, starts, ends, exact=False):
         changed, places = hide_words(given, begun.tokenizer, rng, probability)
         states = model.states(changed, dtype=dtype).flatten(0, 1)[torch.from_numpy(places).to(device)]  # [P, D]
         labels = torch.from_numpy(given.tokens.ravel()[places]).to(device)

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from features.tokens import ItemTokens
-from recsys.models.recformer import GROUP_TOKENS, Recformer
-from recsys.models.recformer_input import groups, read, token_lengths
+from recsys.models.recformer import Recformer, read_groups
 from recsys.training.recformer_loss import had_before, softmax_loss
 from recsys.training.recformer_steps import Learner
 
@@ -103,11 +102,9 @@ def item_states(model: Recformer, catalogue: ItemTokens, dtype: torch.dtype) -> 
     training = model.training
     model.eval()
     codes = np.arange(catalogue.size + 1)
-    limits = model.shape.limits
     states = torch.zeros(len(codes), model.shape.dimensions, device=model.device)
-    lengths = token_lengths(catalogue, codes, codes, codes + 1, limits)
-    for group in groups(lengths, GROUP_TOKENS.get(model.device.type, GROUP_TOKENS["cpu"]), exact=True):
-        means, _ = model.item_means(read(catalogue, codes, group, group + 1, limits), dtype)
+    for group, given in read_groups(model, catalogue, codes, codes, codes + 1, exact=True):
+        means, _ = model.item_means(given, dtype)
         states[torch.from_numpy(group).to(model.device)] = means[:, 0]
     model.train(training)
     return states

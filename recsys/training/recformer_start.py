@@ -12,6 +12,7 @@ from typing import Any, Final
 import polars as pl
 import torch
 
+from features.device import best_device
 from features.tokens import ItemTokenizer, every_text, train_tokenizer
 from recsys.bundle import read_bundle
 from recsys.config import RecformerSettings
@@ -77,7 +78,7 @@ def ready(model: Recformer, settings: RecformerSettings) -> Recformer:
     # a new token embedding says nothing yet: frozen it would stay noise
     model.words.requires_grad_(settings.train_words or settings.init is None)
     model.recompute = settings.recompute
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(best_device())
 
 
 def publish(parent: Path, name: str, folder: Path) -> None:

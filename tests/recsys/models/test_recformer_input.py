@@ -78,12 +78,12 @@ def test_lengths_are_known_before_anything_is_read() -> None:
 
 def test_every_history_is_in_one_group_of_like_length_within_the_budget() -> None:
     lengths = np.random.default_rng(0).integers(1, 50, 200)
-    for exact in (False, True):
-        parts = list(groups(lengths, 120, exact=exact))
+    for filled in (0.25, 0.75, 1.0):
+        parts = list(groups(lengths, 120, filled))
         assert sorted(np.concatenate(parts)) == list(range(200))
         for part in parts:
             longest, shortest = lengths[part].max(), lengths[part].min()
             assert len(part) == 1 or len(part) * longest <= 120
-            assert shortest == longest if exact else shortest >= int(0.75 * longest)
-    assert [part.tolist() for part in groups(np.array([500]), 120, exact=False)] == [[0]]  # one always goes
-    assert list(groups(np.zeros(0, dtype=np.int64), 120, exact=True)) == []
+            assert shortest >= int(filled * longest)
+    assert [part.tolist() for part in groups(np.array([500]), 120, 0.75)] == [[0]]  # one always goes
+    assert list(groups(np.zeros(0, dtype=np.int64), 120, 1.0)) == []

@@ -18,10 +18,10 @@ from recsys.models.recformer_input import Input
 from recsys.models.recformer_weights import identity
 from recsys.pretrain_settings import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.recformer_loss import contrastive_loss
 from recsys.training.recformer_pretrain import (
     ACCURACY,
     Corpus,
-    contrastive_loss,
     draw_pairs,
     draw_users,
     hide_words,
