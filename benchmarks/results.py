@@ -6,7 +6,9 @@ DATA holds the folders ml-1m, ml-latest-small and amazon-beauty. Each configurat
 folder of its own, one after the other; all of them take hours on 2 cores. Several seeds give mean ± standard deviation;
 the interval is the 95% bootstrap interval over users of the first seed. `--shuffle-ties` puts the rows of a log with
 times (ml-latest-small; the others have none) into random order first, so that events of one moment stand in another
-order: what then is lost was owed to the order of the file. `--quick` runs the smallest for two epochs.
+order: what then is lost was owed to the order of the file. `--keep FILE` adds each run to a file as it ends and takes
+from it what an earlier call ran with the same settings, so hours can be had in parts; after a change of the program,
+begin another file. `--quick` runs the smallest for two epochs.
 """
 
 from __future__ import annotations
@@ -65,6 +67,17 @@ def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, 
     return summary
 
 
+def kept_runs(file: Path | None) -> dict[str, Any]:
+    """What earlier calls added to the file, by `label`."""
+    lines = file.read_text().splitlines() if file is not None and file.is_file() else []
+    return {entry["run"]: entry["figures"] for entry in map(json.loads, lines)}
+
+
+def label(name: str, seed: int, overrides: list[str], shuffled: bool) -> str:
+    """What a run is known by."""
+    return " ".join([name, f"seed={seed}", *overrides, *(["shuffled ties"] if shuffled else [])])
+
+
 def cells(runs: list[dict[str, Any]]) -> dict[str, str]:
     """HR@10 / NDCG@10 of what is served and of each baseline, over the seeds."""
     found: dict[str, list[dict[str, float]]] = {}
@@ -98,13 +111,14 @@ def show(figures: dict[str, Any]) -> None:
     print(common.table(rows))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="some configurations instead of all")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--shuffle-ties", action="store_true", help="random order among events of equal time")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add runs to this file; take those that are there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for recsys run")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     names = given.only or list(TIMED if given.shuffle_ties else CONFIGURATIONS)
     if given.shuffle_ties and (without := [name for name in names if name not in TIMED]):
         sys.exit(f"the log of {without[0]} has no times; --shuffle-ties is for {', '.join(TIMED)}")
@@ -113,8 +127,13 @@ def main() -> None:
         names, overrides = ["ml-latest-small"], ["train.epochs=2", "train.evaluate_every=1", *given.set]
 
     figures: dict[str, list[dict[str, Any]]] = {}
+    known = kept_runs(given.keep)
     for name in names:
         for seed in range(given.seeds):
+            run_label = label(name, seed, overrides, given.shuffle_ties)
+            if run_label in known:
+                figures.setdefault(name, []).append(known[run_label])
+                continue
             with tempfile.TemporaryDirectory(prefix="recsys-results-") as folder:
                 data = given.data.resolve() / CONFIGURATIONS[name]
                 if given.shuffle_ties:
@@ -122,6 +141,9 @@ def main() -> None:
                 summary = run(name, data, Path(folder), [*overrides, f"seed={seed}"])
             kept = {key: summary[key] for key in ("served", "metrics", "baselines", "intervals", "seconds")}
             figures.setdefault(name, []).append(kept)
+            if given.keep is not None:
+                with given.keep.open("a") as file:
+                    file.write(json.dumps({"run": run_label, "figures": kept}) + "\n")
             common.say(f"{name}, seed {seed}: {cells([kept])}, {kept['seconds']['total'] / 60:.1f} minutes")
     common.answer(given, {"set": given.set, "shuffled_ties": given.shuffle_ties, "configurations": figures}, show)
 

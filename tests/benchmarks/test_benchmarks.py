@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from recsys.config import ModelSettings
+from features.tokens import tokenise
+from recsys.config import ModelSettings, RecformerSettings
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.vocabulary import Vocabulary
+from recsys.models.recformer import item_table
+from recsys.training.recformer_start import start
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")
@@ -207,6 +211,55 @@ def test_zero_training_measures_every_form_and_keeps_its_vectors(
     module.main(call)
     captured = capsys.readouterr()
     assert "0 sentences encoded, 12 known" in captured.err and json.loads(captured.out)["data"] == found
+
+
+def test_runs_that_were_kept_are_not_run_again(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = script("results")
+    asked: list[str] = []
+
+    def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
+        asked.append(overrides[-1])
+        metrics = {"test/hr_at_10": 0.2 + len(asked) / 10, "test/ndcg_at_10": 0.1}
+        interval = {"test/ndcg_at_10": {"low": 0.0, "high": 1.0}}
+        return {"served": "model", "metrics": metrics, "baselines": {}, "intervals": interval, "seconds": {"total": 60}}
+
+    monkeypatch.setattr(results, "run", run)
+    call = ["--data", str(tmp_path), "--only", "ml-1m", "--keep", str(tmp_path / "kept.jsonl"), "--json"]
+    results.main([*call, "--seeds", "1"])
+    results.main([*call, "--seeds", "2"])
+    results.main([*call, "--seeds", "1", "--set", "train.epochs=2"])
+    assert asked == ["seed=0", "seed=1", "seed=0"]
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(answer["configurations"]["ml-1m"]) for answer in answers] == [1, 2, 1]
+    assert results.cells(answers[1]["configurations"]["ml-1m"])["model"] == "0.3500 ± 0.0707 / 0.1000"
+
+
+def test_what_a_recformer_trains_on_crosses_in_one_file(script: Any, tmp_path: Path) -> None:
+    packed = script("shops.packed")
+    frame = pl.DataFrame({"title": ["red lamp", "blue drill", "green lamp", ""]})
+    begun = start(RecformerSettings(dimensions=16, heads=2, layers=1, vocabulary=300, max_tokens=20), [frame], 0)
+    tokens = tokenise(frame, ["title"], begun.tokenizer)
+    items, offsets = np.array([1, 2, 4, 3, 1], dtype=np.int32), np.array([0, 3, 5])
+    histories = Sequences(users=pl.Series(range(2)), items=items, offsets=offsets)
+    held_out = packed.HeldOut(histories=histories, targets=np.array([3, 2], dtype=np.int32))
+    before = packed.Packed(
+        begun=begun,
+        corpora={"a": packed.Corpus.of(tokens, items, offsets)},
+        held_out=("a",),
+        catalogue=tokens,
+        train=histories,
+        validation=held_out,
+        test=held_out,
+    )
+    packed.write(before, tmp_path / "packed.npz")
+    after = packed.read(tmp_path / "packed.npz")
+    assert after.held_out == ("a",) and after.begun.tokenizer.digest == begun.tokenizer.digest
+    assert after.train.items.tolist() == items.tolist() and after.test.targets.tolist() == [3, 2]
+    assert after.corpora["a"].items.tolist() == [1, 2, 3, 1] and after.corpora["a"].offsets.tolist() == [0, 2, 4]
+    tables = [item_table(of.begun.model, of.catalogue, dtype=torch.float32) for of in (before, after)]
+    np.testing.assert_allclose(*tables, atol=0.01)  # weights cross in float16
 
 
 def test_raw_vectors_are_cut_and_normalised(script: Any) -> None:

@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from features.tokens import ItemTokenizer, ItemTokens, join, tokenise, train_tokenizer
-from recsys.models.recformer import Recformer, Shape, encode, encode_histories, item_table, load_encoder
+from recsys.models.recformer import (
+    PACKING,
+    Recformer,
+    Shape,
+    encode,
+    encode_histories,
+    item_table,
+    load_encoder,
+    read_groups,
+)
 from recsys.models.recformer_input import read
 
 WORDS = ("red", "blue", "green", "lamp", "shade", "drill", "brush", "valve", "cable", "spoon", "chair", "tent", "boot")
@@ -71,6 +80,23 @@ def test_padding_and_company_change_nothing(changes: dict[str, Any]) -> None:
     wide = read(CATALOGUE, codes, offsets[:-1], offsets[1:], model.shape.limits)  # all padded to the longest
     torch.testing.assert_close(model(wide).detach(), padded, rtol=1e-4, atol=1e-5)
     assert padded[:4].norm(dim=1).allclose(torch.ones(4))
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_the_groups_of_an_accelerator_give_the_same_vectors(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(**changes)
+    codes, offsets = flat([1, 2, 3, 4], [5], [6, 7], [8, 9, 10], [])
+    here = encode_histories(model, CATALOGUE, codes, offsets, dtype=torch.float32)
+    monkeypatch.setitem(PACKING, "cpu", PACKING["cuda"])
+    widths = [
+        given.tokens.shape[1]
+        for _, given in read_groups(model, CATALOGUE, codes, offsets[:-1], offsets[1:], exact=True)
+    ]
+    assert all(width % PACKING["cuda"].multiple == 0 for width in widths) and len(widths) < 5
+    there = encode_histories(model, CATALOGUE, codes, offsets, dtype=torch.float32)
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)

@@ -76,6 +76,16 @@ def test_lengths_are_known_before_anything_is_read() -> None:
         assert (token_lengths(CATALOGUE, *arguments, limits) == read(CATALOGUE, *arguments, limits).lengths).all()
 
 
+def test_a_width_can_be_a_multiple_that_padding_fills() -> None:
+    arguments = ask([1, 2, 3], [1])
+    plain, wide = read(CATALOGUE, *arguments, LIMITS), read(CATALOGUE, *arguments, LIMITS, multiple=16)
+    width = plain.tokens.shape[1]
+    assert wide.tokens.shape[1] == 16 > width
+    for name in ("tokens", "types", "places", "items"):
+        assert (getattr(wide, name)[:, :width] == getattr(plain, name)).all()
+    assert (wide.tokens[:, width:] == LIMITS.padding).all() and (wide.lengths == plain.lengths).all()
+
+
 def test_every_history_is_in_one_group_of_like_length_within_the_budget() -> None:
     lengths = np.random.default_rng(0).integers(1, 50, 200)
     for filled in (0.25, 0.75, 1.0):

@@ -15,13 +15,14 @@ import torch
 from features.tokens import ItemTokenizer, tokenise
 from recsys import catalogue_tokens
 from recsys.bundle import Bundle, read_bundle
-from recsys.config import ModelSettings, Settings, parse_settings
+from recsys.config import ModelSettings, RecformerSettings, Settings, parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
-from recsys.models.recformer import encode_histories
-from recsys.models.recformer_weights import rebuild, save
+from recsys.models.recformer import Recformer, encode_histories, item_table
+from recsys.models.recformer_weights import rebuild, save, unprojected
 from recsys.training.fit import PRIMARY, FitReport, fit, validation_metrics
+from recsys.training.recformer_fit import with_projection
 from recsys.training.recformer_start import publish, start
 
 
@@ -150,6 +151,35 @@ def test_a_projection_begins_as_whitening(data: Path) -> None:
     vectors = bundle.vectors[bundle.allowed]
     assert np.abs(vectors.mean(axis=0)).max() < 0.1
     assert report.history == []
+
+
+def test_a_learnt_projection_is_aligned_with_the_catalogue_it_serves(shops: ModuleType) -> None:
+    wanted = RecformerSettings(
+        dimensions=32, heads=2, layers=1, vocabulary=500, max_items=4, max_tokens=40, pooling="items", whitened=8
+    )
+    begun = start(wanted, [shops.shop(0).frame], 0)
+    here, there = (shops.shop(number).corpus(begun.tokenizer).tokens for number in (0, 1))
+    learnt = with_projection(begun, here, wanted)
+
+    def projected(model: Recformer) -> np.ndarray:
+        states = item_table(unprojected(model), there, dtype=torch.float32)[1:]
+        weight, bias = (getattr(model.projection, part).detach().numpy() for part in ("weight", "bias"))
+        return states @ weight.T + bias
+
+    assert with_projection(learnt, there, wanted) is learnt
+    aligned = wanted.model_copy(update={"aligned": True})
+    once = with_projection(learnt, there, aligned)
+    before, after = projected(learnt.model), projected(once.model)
+    assert np.abs(after.mean(axis=0)).max() < 0.05 < np.abs(before.mean(axis=0)).max()
+    covariance = np.cov(after.T, bias=True)
+    assert np.trace(covariance) == pytest.approx(8, rel=0.01)
+    spread = covariance.diagonal()  # shrinkage leaves weak directions a little behind
+    assert spread.max() < 1.5 * spread.min()
+    assert np.abs(covariance - np.diag(spread)).max() < 0.25 * spread.min()
+    # each axis still means what it meant
+    assert all(np.corrcoef(before[:, axis], after[:, axis])[0, 1] > 0.5 for axis in range(8))
+    twice = with_projection(once, there, aligned)
+    assert np.corrcoef(projected(twice.model).ravel(), after.ravel())[0, 1] > 0.99
 
 
 def test_another_kind_of_bundle_cannot_be_read(data: Path) -> None:
