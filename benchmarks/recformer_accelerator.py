@@ -35,7 +35,8 @@ from training_throughput import bf16_rate
 
 from recsys.config import Settings, load_settings
 from recsys.data.splits import HeldOut
-from recsys.models.recformer import Recformer, encode_histories, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import encode_histories, item_table
 from recsys.models.recformer_weights import extended, load, resized, save
 from recsys.models.repeats import with_repeats
 from recsys.pretrain_settings import load_pretrain_settings

@@ -30,7 +30,8 @@ from features.device import best_device
 from features.tokens import ItemTokens, tokenise
 from recsys.columns import TITLE
 from recsys.config import RecformerSettings, load_settings
-from recsys.models.recformer import Recformer, Shape, best_dtype, encode, item_table
+from recsys.models.recformer import Recformer, Shape
+from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import read, token_lengths
 from recsys.training.recformer_finetune import Targets, softmax_loss
 from recsys.training.recformer_start import ready, start

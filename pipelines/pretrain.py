@@ -25,7 +25,7 @@ from recsys.represent import represent
 
 def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, Any]:
     """Pre-train on the tables; losses and the held-out catalogues' accuracy go to MLflow as they come."""
-    from recsys.training.pretrain import pretrain_recformer
+    from recsys.training.pretrain_recformer import pretrain_recformer
     from recsys.training.pretrain_sequence import pretrain_sequence
 
     looking = watch()

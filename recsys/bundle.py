@@ -214,9 +214,10 @@ def query_encoder(
 
         return text.load_encoder(settings.model, weights, vectors)
     if settings.model.kind == "recformer":
-        from recsys.models import recformer
+        from recsys.models import recformer_encode
 
-        return recformer.load_encoder(features, weights, recformer.best_dtype(settings.train.precision))
+        dtype = recformer_encode.best_dtype(settings.train.precision)
+        return recformer_encode.load_encoder(features, weights, dtype)
     from recsys.models import bert4rec
 
     side = Encoders.from_dict(features).side_features()

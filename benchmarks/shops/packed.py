@@ -26,7 +26,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.models.recformer import MaskedHead, Recformer, Shape
 from recsys.pretrain_settings import load_pretrain_settings
-from recsys.training.pretrain import read_corpora
+from recsys.training.pretrain_recformer import read_corpora
 from recsys.training.recformer_pretrain import Corpus
 from recsys.training.recformer_start import Start
 

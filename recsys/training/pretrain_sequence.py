@@ -39,7 +39,7 @@ from recsys.represent import text_vectors
 from recsys.training.checkpoint import checkpoints_of
 from recsys.training.fit import PRIMARY, build_model, describe, validation_metrics
 from recsys.training.loop import OnEpoch, train
-from recsys.training.pretrain import PretrainReport
+from recsys.training.pretrain_report import PretrainReport
 from recsys.training.recformer_fit import some_users
 
 VALIDATED = 2000  # users of each catalogue that validation asks

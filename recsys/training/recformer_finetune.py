@@ -29,7 +29,8 @@ from torch import Tensor
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
-from recsys.models.recformer import Recformer, best_dtype, encode, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.loop import OnEpoch, OnResume, Training

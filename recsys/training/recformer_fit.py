@@ -17,7 +17,8 @@ from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
-from recsys.models.recformer import Recformer, best_dtype, encode_histories, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import best_dtype, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, aligned, declaration, extended, identity, unprojected, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.fitted import Fitted

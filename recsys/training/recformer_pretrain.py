@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
-from recsys.models.recformer import Recformer, best_dtype, encode, read_groups
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import best_dtype, encode, read_groups
 from recsys.models.recformer_input import Input, token_lengths
 from recsys.pretrain_settings import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints

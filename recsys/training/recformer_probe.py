@@ -12,6 +12,7 @@ Shapes: V items, D width of the states, E of the vectors, B questions of a batch
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from features.tokens import ItemTokens
-from recsys.models.recformer import Recformer, read_groups
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import read_groups
 from recsys.training.recformer_loss import had_before, softmax_loss
 from recsys.training.recformer_steps import Learner
 
@@ -59,6 +61,11 @@ def probe(
     -------
     float
         The mean loss of the last epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite.
     """
     states = item_states(model, catalogue, dtype)
     allowed = torch.from_numpy(catalogue.lengths > 0).to(model.device)
@@ -91,6 +98,10 @@ def probe(
             one = softmax_loss(queries, table, labels, allowed, temperature, had=had)
             learner.add(one)
             loss += float(one.detach()) * len(chosen) / len(order)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                "the probe's loss stopped being a number; set train.precision = 'fp32' or recformer.probe_epochs = 0"
+            )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learnt[name])
     return loss

@@ -22,7 +22,7 @@ from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.vocabulary import Vocabulary
-from recsys.models.recformer import item_table
+from recsys.models.recformer_encode import item_table
 from recsys.training.recformer_start import start
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

@@ -11,16 +11,8 @@ import pytest
 import torch
 
 from features.tokens import ItemTokenizer, ItemTokens, join, tokenise, train_tokenizer
-from recsys.models.recformer import (
-    PACKING,
-    Recformer,
-    Shape,
-    encode,
-    encode_histories,
-    item_table,
-    load_encoder,
-    read_groups,
-)
+from recsys.models.recformer import Recformer, Shape
+from recsys.models.recformer_encode import PACKING, encode, encode_histories, item_table, load_encoder, read_groups
 from recsys.models.recformer_input import read
 
 WORDS = ("red", "blue", "green", "lamp", "shade", "drill", "brush", "valve", "cable", "spoon", "chair", "tent", "boot")

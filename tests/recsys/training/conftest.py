@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from features.tokens import ItemTokenizer, ItemTokens, tokenise
-from recsys.models.recformer import Recformer, encode_histories, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import encode_histories, item_table
 from recsys.training.recformer_pretrain import Corpus
 
 NOUNS = [

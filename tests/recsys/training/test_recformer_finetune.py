@@ -14,7 +14,8 @@ import torch
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
-from recsys.models.recformer import Recformer, encode, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import encode, item_table
 from recsys.models.recformer_weights import extended
 from recsys.models.repeats import Earlier
 from recsys.training import recformer_finetune

@@ -19,7 +19,8 @@ from recsys.config import ModelSettings, RecformerSettings, Settings, parse_sett
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
-from recsys.models.recformer import Recformer, encode_histories, item_table
+from recsys.models.recformer import Recformer
+from recsys.models.recformer_encode import encode_histories, item_table
 from recsys.models.recformer_weights import rebuild, save, unprojected
 from recsys.training.fit import PRIMARY, FitReport, fit, validation_metrics
 from recsys.training.recformer_fit import with_projection

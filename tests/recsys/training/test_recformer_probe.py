@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recsys.config import RecformerSettings
-from recsys.models.recformer import Recformer, Shape, encode, item_table
+from recsys.models.recformer import Recformer, Shape
+from recsys.models.recformer_encode import encode, item_table
 from recsys.models.recformer_weights import extended
 from recsys.training.recformer_finetune import Targets
 from recsys.training.recformer_probe import PROBED, item_states, probe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,11 @@ from recsys.errors import InputError
 from recsys.models.recformer_weights import identity, save
 from recsys.pretrain_settings import PretrainSettings
 from recsys.training.checkpoint import checkpoints_of
+from recsys.training.pretrain_report import PretrainReport
 from recsys.training.recformer_fit import with_projection
 from recsys.training.recformer_pretrain import Corpus, OnLook, merged, pretrain
 from recsys.training.recformer_start import PRETRAINED, Start, publish, start
 from recsys.training.recformer_steps import processes
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainReport:
-    """What pre-training did, of a Recformer or of a sequence model; JSON-friendly.
-
-    Attributes
-    ----------
-    folder
-        The pre-trained Recformer, a value for `recformer.init`, or the sequence model's bundle, one for
-        `train.warm_start`.
-    steps, best_step
-        Of a Recformer's optimizer; epochs of a sequence model.
-    catalogues
-        Of each: users, items, events, whether it is held out; for a Recformer tokens, values cut, items without text.
-    history
-        A Recformer's has an entry each time the held-out catalogues were looked at, a sequence model's one an epoch.
-    resumed
-        Steps that a killed training had done, of a sequence model in the epoch that it was in; None: it was not killed.
-    """
-
-    folder: str
-    identity: str
-    steps: int
-    best_step: int
-    parameters: int
-    seconds: float
-    catalogues: dict[str, dict[str, Any]] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    resumed: int | None = None
 
 
 def pretrain_recformer(
