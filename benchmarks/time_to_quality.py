@@ -23,11 +23,11 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from training_throughput import bf16_rate
+from training_throughput import bf16_rate, flops
 
 from features.device import best_device
 from features.precision import activation_dtype
-from recsys.config import Settings, load_settings
+from recsys.config import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
@@ -47,7 +47,8 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
     split = leave_one_out(histories)
     given = [*CHANNELS["ids only"], "model.id_dropout=0", f"train.evaluate_every={every}", *overrides]
     settings = load_settings(common.ROOT / "configs" / f"{name}.toml", given)
-    model = common.id_model(int(histories.items.max()), settings.model).to(best_device())
+    items = int(histories.items.max())
+    model = common.id_model(items, settings.model).to(best_device())
     curve: list[dict[str, float]] = []
 
     def validate(model: Bert4Rec) -> dict[str, float]:
@@ -79,7 +80,11 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
     speeds = [entry["tokens_per_second"] for entry in training.history]
     lengths = np.minimum(split.train.lengths, settings.model.max_length)
     seconds = [entry["seconds"] for entry in training.history]
-    work = model_flops(settings, lengths, model.tower.id_rows.shape[0], training.epochs)
+    asked = [objective_at(epoch, settings.train, settings.model.objective) for epoch in range(1, training.epochs + 1)]
+    work = sum(
+        flops(settings.model.model_copy(update={"objective": one}), lengths, items, settings.train.mask_probability)
+        for one in asked
+    )
     return summary(curve) | {
         "epochs": training.epochs,
         "total_minutes": total,
@@ -94,19 +99,6 @@ def told(curve: list[dict[str, float]], entry: dict[str, float], began: float) -
         minutes = (time.perf_counter() - began) / 60
         curve.append({"epoch": int(entry["epoch"]), "minutes": minutes, "ndcg_at_10": entry[PRIMARY]})
         common.say(f"epoch {int(entry['epoch'])}, {minutes:.1f} minutes, NDCG@10 {entry[PRIMARY]:.4f}")
-
-
-def model_flops(settings: Settings, lengths: np.ndarray, items: int, epochs: int) -> float:
-    """Of all epochs: products of the blocks and logits where there is a label, forward and backward."""
-    D, tokens, total = settings.model.dimensions, lengths.sum(), 0.0
-    for epoch in range(1, epochs + 1):
-        if objective_at(epoch, settings.train, settings.model.objective) == "cloze":
-            labels, pairs = settings.train.mask_probability * tokens, (lengths**2).sum()
-        else:
-            labels, pairs = tokens - len(lengths), (lengths * (lengths + 1) / 2).sum()
-        block = tokens * (4 + 2 * settings.model.feed_forward_multiple) * D**2 + 2 * pairs * D
-        total += 3 * 2 * (settings.model.blocks * block + labels * D * items)
-    return float(total)
 
 
 def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, Any]:

@@ -60,18 +60,22 @@ def training_part(file: Path, users: int | None) -> Sequences:
     return common.renumbered(common.newest(kept, MODEL.max_length))
 
 
-def flops(lengths: np.ndarray, items: int, objective: str) -> float:
-    """Model FLOPs of one epoch: 2 a multiply-add, the backward pass twice the forward one."""
-    D = MODEL.dimensions
+def flops(model: ModelSettings, lengths: np.ndarray, items: int, masked: float = MASKED) -> float:
+    """Model FLOPs of one epoch of its objective: 2 a multiply-add, the backward pass twice the forward one."""
+    D = model.dimensions
     tokens = lengths.sum()
-    if objective == "cloze":
-        labels, pairs = MASKED * tokens, (lengths**2).sum()
+    if model.objective == "cloze":
+        labels, pairs = masked * tokens, (lengths**2).sum()
     else:
         labels, pairs = tokens - len(lengths), (lengths * (lengths + 1) / 2).sum()
-    block = (
-        tokens * (4 + 2 * WIDENING[objective]) * D**2 + 2 * pairs * D
-    )  # projections and feed-forward; scores and mixing
-    return float(3 * 2 * (MODEL.blocks * block + labels * D * items))
+    # projections and feed-forward; scores and mixing
+    block = tokens * (4 + 2 * model.feed_forward_multiple) * D**2 + 2 * pairs * D
+    return float(3 * 2 * (model.blocks * block + labels * D * items))
+
+
+def shaped(objective: str) -> ModelSettings:
+    """The architecture of an objective."""
+    return MODEL.model_copy(update={"objective": objective, "feed_forward_multiple": WIDENING[objective]})
 
 
 def bf16_rate(seconds: float = 1.0) -> float:
@@ -90,7 +94,7 @@ def bf16_rate(seconds: float = 1.0) -> float:
 
 def ours(histories: Sequences, objective: str, epochs: int) -> list[float]:
     """Seconds of each timed epoch."""
-    settings = MODEL.model_copy(update={"objective": objective, "feed_forward_multiple": WIDENING[objective]})
+    settings = shaped(objective)
     train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, mask_last_share=0.0)
     model = common.id_model(int(histories.items.max()), settings)
     return common.epoch_seconds(model, histories, train, settings.max_length)[1:]
@@ -144,7 +148,7 @@ def measure(histories: Sequences, epochs: int, steps: int) -> dict[str, Any]:
     figures |= {"models": models, "ratios": {}}
 
     def add(side: str, name: str, objective: str, seconds: list[float]) -> None:
-        needed = flops(histories.lengths, items, objective)
+        needed = flops(shaped(objective), histories.lengths, items)
         models.append(
             {
                 "side": side,

@@ -85,8 +85,8 @@ def test_model_flops_of_a_case_worked_by_hand(script: Any) -> None:
     wide, narrow = 5 * 12 * D * D, 5 * 6 * D * D  # 4 projections, a feed-forward of 4 D or D, for each of five tokens
     cloze = 6 * (blocks * (wide + 2 * (4 + 9) * D) + masked * 5 * D * items)
     causal = 6 * (blocks * (narrow + 2 * (3 + 6) * D) + 3 * D * items)
-    assert throughput.flops(lengths, items, "cloze") == pytest.approx(cloze)
-    assert throughput.flops(lengths, items, "next-item") == pytest.approx(causal)
+    assert throughput.flops(throughput.shaped("cloze"), lengths, items) == pytest.approx(cloze)
+    assert throughput.flops(throughput.shaped("next-item"), lengths, items) == pytest.approx(causal)
 
 
 @pytest.mark.parametrize(
