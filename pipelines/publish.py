@@ -6,7 +6,8 @@ from typing import Any
 
 from pipelines.steps import compute_task
 from recsys import registry, tracking
-from recsys.bundle import publish_bundle, read_bundle
+from recsys.bundle import read_bundle
+from recsys.bundle_store import publish_bundle
 from recsys.config import Settings
 from recsys.evaluation import plots
 from recsys.retrieval.sample import candidate_sample

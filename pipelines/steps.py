@@ -14,7 +14,7 @@ from prefect.tasks import exponential_backoff
 
 from pipelines.watch import watch
 from recsys import tracking
-from recsys.bundle import latest_bundle
+from recsys.bundle_store import latest_bundle
 from recsys.columns import CANDIDATES
 from recsys.config import RunSettings, Settings
 from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path

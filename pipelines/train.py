@@ -18,7 +18,7 @@ from pipelines.steps import (
 )
 from pipelines.watch import watch
 from recsys import runs, tracking
-from recsys.bundle import publish_bundle
+from recsys.bundle_store import publish_bundle
 from recsys.config import Settings, load_settings
 from recsys.data.warehouse import TableVersions
 from recsys.training.fit import fit

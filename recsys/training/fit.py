@@ -15,7 +15,8 @@ from features.device import best_device
 from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
-from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle, write_bundle
+from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle
+from recsys.bundle_store import write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
 from recsys.config import ModelSettings, Settings
 from recsys.data.prepare import Dataset, prepare

@@ -21,7 +21,8 @@ import torch
 from torch.nn import functional
 
 from features.multiplexed import hash_values
-from recsys.bundle import publish_bundle, read_bundle, write_bundle
+from recsys.bundle import read_bundle
+from recsys.bundle_store import publish_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE
 from recsys.config import Settings, TextSettings
 from recsys.data.prepare import Dataset, prepare

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from features.multiplexed import HASHING, hash_values, lookup_rows
-from recsys.bundle import Bundle, latest_bundle, read_bundle
+from recsys.bundle import Bundle, read_bundle
+from recsys.bundle_store import latest_bundle
 from recsys.config import ModelSettings, Settings
 from recsys.errors import InputError
 from recsys.models.bert4rec import NO_SIDE, TABLE, Bert4Rec

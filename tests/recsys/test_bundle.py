@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from recsys import bundle as bundle_module
-from recsys.bundle import Bundle, latest_bundle, publish_bundle, read_bundle, write_bundle
+from recsys.bundle import Bundle, read_bundle
+from recsys.bundle_store import latest_bundle, publish_bundle, write_bundle
 from recsys.config import Settings, parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
@@ -337,9 +338,9 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
 def test_a_kill_before_the_rename_leaves_no_bundle_and_is_cleaned_up(tmp_path: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2]);"
-        "from recsys import bundle; from test_bundle import parts;"
-        "bundle._move_into_place = lambda *_: os._exit(9);"
-        "bundle.write_bundle(sys.argv[1], **parts())"
+        "from recsys import bundle_store; from test_bundle import parts;"
+        "bundle_store._move_into_place = lambda *_: os._exit(9);"
+        "bundle_store.write_bundle(sys.argv[1], **parts())"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],

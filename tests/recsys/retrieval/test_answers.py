@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle import Bundle, read_bundle, write_bundle
+from recsys.bundle import Bundle, read_bundle
+from recsys.bundle_store import write_bundle
 from recsys.config import parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError

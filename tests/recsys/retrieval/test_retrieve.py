@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle import read_bundle, write_bundle
+from recsys.bundle import read_bundle
+from recsys.bundle_store import write_bundle
 from recsys.config import Settings, parse_settings
 from recsys.data.prepare import prepare
 from recsys.data.vocabulary import Vocabulary

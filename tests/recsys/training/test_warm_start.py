@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from features.multiplexed import lookup_rows
-from recsys.bundle import Bundle, publish_bundle, read_bundle
+from recsys.bundle import Bundle, read_bundle
+from recsys.bundle_store import publish_bundle
 from recsys.config import Settings, parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
@@ -109,11 +110,16 @@ def matched(previous: Bundle, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]
     return old[old > 0], new[old > 0]
 
 
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal but for the last digit, which on some processors depends on a row's place in its product."""
+    return np.allclose(one, other, rtol=0, atol=1e-6)
+
+
 def test_the_same_catalogue_keeps_every_vector(yesterday: Bundle, tmp_path: Path) -> None:
     model, _, dataset, started = today(tmp_path, range(30), yesterday)
     old, new = matched(yesterday, dataset)
     assert len(new) == 30 and (old != new).any()  # the codes are others, the ids decide
-    assert np.array_equal(model.item_vectors()[0][new], yesterday.vectors[old])
+    assert same(model.item_vectors()[0][new], yesterday.vectors[old])
     weights = yesterday.weights()
     for name, tensor in model.state_dict().items():
         if name.startswith("encoder."):
@@ -131,7 +137,7 @@ def test_a_grown_catalogue_keeps_the_vectors_of_what_is_known(
     old, new = matched(yesterday, dataset)
     seen = features.trained.numpy()[new]  # an id that today's training part lacks is not looked up
     assert seen.sum() > 15
-    assert np.array_equal(model.item_vectors()[0][new[seen]], yesterday.vectors[old[seen]])
+    assert same(model.item_vectors()[0][new[seen]], yesterday.vectors[old[seen]])
     known = len(set(items) & set(range(30)))
     assert started.items == Counts(copied=known, new=len(items) - known, dropped=30 - known)
     assert model.tower.table is not None
