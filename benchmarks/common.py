@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.device import best_device
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.models.bert4rec import Bert4Rec
@@ -138,7 +137,7 @@ def id_model(items: int, settings: ModelSettings) -> Bert4Rec:
 def epoch_seconds(model: Bert4Rec, sequences: Sequences, settings: TrainSettings, max_length: int) -> list[float]:
     """Seconds of each epoch of a training without validation."""
     training = train(
-        model.to(best_device()),
+        model,
         sequences.items,
         sequences.offsets,
         settings.model_copy(update={"evaluate_every": settings.epochs}),

@@ -9,14 +9,15 @@ pre-trained one. Before that: tokens a second of fine-tuning in the published fo
 recformer_throughput.py), and of this one.
 
 `--pack FILE` reads the data folders and writes what the rest needs as one file; `--packed FILE` goes on from there, on
-a machine that needs torch, transformers and pydantic alone. `--init FOLDER` takes an earlier pre-training instead of a
-new one, `--keep FOLDER` keeps the new one. `--jobs` trainings run side by side: one leaves most of an accelerator idle.
+a machine that has no data. `--init FOLDER` takes an earlier pre-training instead of a new one, `--keep FOLDER` keeps
+the new one. `--jobs` trainings run side by side: one leaves most of an accelerator idle.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -56,6 +57,7 @@ PRETRAINING = (
 )
 TUNING = (
     "recformer.aligned=true",
+    "recformer.attribute_tokens=32",
     "recformer.validation_users=none",
     "train.batch_size=128",
     "train.evaluate_every=2",
@@ -63,7 +65,7 @@ TUNING = (
 )
 AS_IT_IS = ("recformer.fine_tune=false",)
 # everything learns from the first step on, against items that stand still: the language model and what is new to it
-PUBLISHED = (
+AT_ONCE = (
     "recformer.probe_epochs=0",
     "recformer.follows=false",
     "recformer.live_items=false",
@@ -91,9 +93,9 @@ ROWS: dict[str, Row] = {
     "the probe, then everything, items still": Row(False, (*ON, "recformer.live_items=false")),
     "the probe alone, pre-trained": Row(True),
     "the probe, then everything, pre-trained": Row(True, ON),
-    "as published, without pre-training": Row(False, PUBLISHED),
-    "as published, pre-trained": Row(True, PUBLISHED),
-    "as published, no position or type embeddings": Row(False, (*PUBLISHED, "recformer.embeddings=false")),
+    "everything at once": Row(False, AT_ONCE),
+    "everything at once, pre-trained": Row(True, AT_ONCE),
+    "everything at once, no position or type embeddings": Row(False, (*AT_ONCE, "recformer.embeddings=false")),
 }
 COLUMNS = ("validation", "ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")
 QUICK_PRETRAINING = ("recformer.layers=1", "train.steps=2", "train.batch_size=8", "train.evaluate_pairs=16")
@@ -249,7 +251,9 @@ def table_of(given: argparse.Namespace, packed_file: Path, init: Path | None) ->
     chosen = given.only or (["untrained", "the probe, then everything, pre-trained"] if given.quick else list(ROWS))
     jobs = []
     # a fresh process each: an accelerator's state does not survive a fork
-    with ProcessPoolExecutor(given.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // given.jobs)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.jobs, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         for name in chosen:
             row = ROWS[name]
             for seed in range(1 if row.overrides == AS_IT_IS else given.seeds):
@@ -325,5 +329,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(min(4, torch.get_num_threads()))
     main()

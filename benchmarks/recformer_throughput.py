@@ -10,7 +10,7 @@ the published form stands the one of configs/scientific-recformer.toml, with its
 item table that stage one encodes anew. A token is one of a history's text, never padding.
 
 Model FLOPs are the matrix products that the task needs, forward and backward, with real tokens and the pairs of tokens
-that attention sees. The bf16 rate is what this processor reaches on a plain bf16 product.
+that attention sees. The bf16 rate is what a plain bf16 product reaches here.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def show(found: dict[str, Any]) -> None:
     names = list(dict.fromkeys(key for row in found["forms"] for key in row))
     rows = [{key: row.get(key, "") for key in names} for row in found["forms"]]
     print(common.table([{k: f"{v:,.2f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]))
-    print(f"{found['blocks']} blocks of MiniLM; the processor's bf16 rate: {found['bf16_gflops']:,.0f} GFLOP/s")
+    print(f"{found['blocks']} blocks of MiniLM; the bf16 rate: {found['bf16_gflops']:,.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -69,13 +70,17 @@ def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, 
 
 def kept_runs(file: Path | None) -> dict[str, Any]:
     """What earlier calls added to the file, by `label`."""
-    lines = file.read_text().splitlines() if file is not None and file.is_file() else []
-    return {entry["run"]: entry["figures"] for entry in map(json.loads, lines)}
+    found: dict[str, Any] = {}
+    for line in file.read_text().splitlines() if file is not None and file.is_file() else ():
+        with suppress(ValueError):  # half a line, of a call that was killed
+            entry = json.loads(line)
+            found[entry["run"]] = entry["figures"]
+    return found
 
 
-def label(name: str, seed: int, overrides: list[str], shuffled: bool) -> str:
+def label(name: str, data: Path, seed: int, overrides: list[str], shuffled: bool) -> str:
     """What a run is known by."""
-    return " ".join([name, f"seed={seed}", *overrides, *(["shuffled ties"] if shuffled else [])])
+    return " ".join([name, str(data), f"seed={seed}", *overrides, *(["shuffled ties"] if shuffled else [])])
 
 
 def cells(runs: list[dict[str, Any]]) -> dict[str, str]:
@@ -130,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     known = kept_runs(given.keep)
     for name in names:
         for seed in range(given.seeds):
-            run_label = label(name, seed, overrides, given.shuffle_ties)
+            run_label = label(name, given.data.resolve(), seed, overrides, given.shuffle_ties)
             if run_label in known:
                 figures.setdefault(name, []).append(known[run_label])
                 continue
@@ -143,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
             figures.setdefault(name, []).append(kept)
             if given.keep is not None:
                 with given.keep.open("a") as file:
-                    file.write(json.dumps({"run": run_label, "figures": kept}) + "\n")
+                    file.write("\n" + json.dumps({"run": run_label, "figures": kept}))
             common.say(f"{name}, seed {seed}: {cells([kept])}, {kept['seconds']['total'] / 60:.1f} minutes")
     common.answer(given, {"set": given.set, "shuffled_ties": given.shuffle_ties, "configurations": figures}, show)
 

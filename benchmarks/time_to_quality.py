@@ -14,6 +14,7 @@ with training, on an accelerator if there is one, and model FLOPs are set beside
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,12 +28,13 @@ from training_throughput import bf16_rate, flops
 
 from features.device import best_device
 from features.precision import activation_dtype
-from recsys.config import load_settings
+from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.represent import represent
+from recsys.training.batches import windows
 from recsys.training.fit import PRIMARY, fit, validation_metrics
 from recsys.training.loop import train
 from recsys.training.objectives import objective_at
@@ -45,8 +47,8 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
     """The curve of a training by ids on a log of lines "user item"; minutes of training and validation."""
     histories = common.histories(log)
     split = leave_one_out(histories)
-    given = [*CHANNELS["ids only"], "model.id_dropout=0", f"train.evaluate_every={every}", *overrides]
-    settings = load_settings(common.ROOT / "configs" / f"{name}.toml", given)
+    settings = load_settings(common.ROOT / "configs" / f"{name}.toml", [*CHANNELS["ids only"], *overrides])
+    settings = looked_at(settings, every)
     items = int(histories.items.max())
     model = common.id_model(items, settings.model).to(best_device())
     curve: list[dict[str, float]] = []
@@ -78,19 +80,26 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
     )
     total = (time.perf_counter() - began) / 60
     speeds = [entry["tokens_per_second"] for entry in training.history]
-    lengths = np.minimum(split.train.lengths, settings.model.max_length)
+    starts, ends = windows(split.train.offsets, settings.model.max_length)
     seconds = [entry["seconds"] for entry in training.history]
-    asked = [objective_at(epoch, settings.train, settings.model.objective) for epoch in range(1, training.epochs + 1)]
-    work = sum(
-        flops(settings.model.model_copy(update={"objective": one}), lengths, items, settings.train.mask_probability)
-        for one in asked
-    )
+    work = 0.0
+    for epoch in range(1, training.epochs + 1):
+        objective = objective_at(epoch, settings.train, settings.model.objective)
+        asked = settings.model.model_copy(update={"objective": objective})
+        work += flops(asked, ends - starts, items, settings.train.mask_probability)
     return summary(curve) | {
         "epochs": training.epochs,
         "total_minutes": total,
         "tokens_per_second": median(speeds),
         "share_of_bf16": work / sum(seconds) / bf16_rate(),
     }
+
+
+def looked_at(settings: Settings, every: int) -> Settings:
+    """Validated every so many epochs, with as many epochs of patience as configured."""
+    patience = -(-settings.train.patience * settings.train.evaluate_every // every)
+    train = settings.train.model_copy(update={"evaluate_every": every, "patience": patience})
+    return settings.model_copy(update={"train": train})
 
 
 def told(curve: list[dict[str, float]], entry: dict[str, float], began: float) -> None:
@@ -113,10 +122,7 @@ def run(name: str, data: Path, overrides: list[str], every: int) -> dict[str, An
         config = common.ROOT / "configs" / f"{name}.toml"
         places = [f"data_root={data.resolve() / name}", f"warehouse={Path(folder) / 'warehouse'}"]
         settings = load_settings(config, [*places, *overrides])
-        # as many epochs of patience as configured, however often validation looks
-        patience = -(-settings.train.patience * settings.train.evaluate_every // every)
-        train = settings.train.model_copy(update={"evaluate_every": every, "patience": patience})
-        settings = settings.model_copy(update={"train": train})
+        settings = looked_at(settings, every)
         versions = ingest(settings).versions
         if settings.model.text:
             represent(settings, versions)
@@ -166,6 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
         name, names, overrides = "ml-latest-small", ["ids only"], ["train.epochs=8", *overrides]
     found = {}
     if given.alone:
+        if name != "ml-1m":
+            sys.exit(f"--alone reads a log of lines 'user item', which {name} is not; leave --quick or --config out")
         names, found["ids only"] = [], alone(name, given.data / name / f"{name}.txt", overrides, given.every)
     for channels in names:
         common.say(f"{name}, {channels}")

@@ -9,13 +9,15 @@ precision that it comes with. A token is an event of a history, never padding. A
 its last step, building batches and masks included, preparing the data excluded; the first epoch is the warm-up, the
 figure is the median of the others.
 
+Where torch sees an accelerator, ours trains there and the peers, which are set up for a processor, are left out.
+
 The feed-forward is 4 D wide for cloze and D for next item, as RecTools' BERT4Rec and SASRec have it. What differs,
 because it is how each is built: RecTools drops out inside attention, computes in fp32 and scores every position.
 RecBole makes a row of every beginning of a history; it is timed by the step, tokens of exactly those rows, and its
 SASRec asks one question a row where the others ask one a token.
 
 Model FLOPs are the matrix products that the task needs, forward and backward, with real tokens only and logits where
-there is a label. The bf16 rate is what this processor reaches on a plain bf16 product.
+there is a label. The bf16 rate is what a plain bf16 product reaches there.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def ours(histories: Sequences, objective: str, epochs: int) -> list[float]:
     """Seconds of each timed epoch."""
     settings = shaped(objective)
     train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, mask_last_share=0.0)
-    model = common.id_model(int(histories.items.max()), settings)
+    model = common.id_model(int(histories.items.max()), settings).to(best_device())
     return common.epoch_seconds(model, histories, train, settings.max_length)[1:]
 
 
@@ -165,12 +167,12 @@ def measure(histories: Sequences, epochs: int, steps: int) -> dict[str, Any]:
         common.say(f"{objective}: ours, {epochs + 1} epochs")
         add("ours", objective, objective, ours(histories, objective, epochs))
         common.say(f"{objective}: RecTools' {peer}, {epochs + 1} epochs")
-        answer = rectools(histories, objective, epochs)
+        answer = rectools(histories, objective, epochs) if best_device().type == "cpu" else None
         if answer:
             figures["rectools"] = answer["rectools"]
             add("RecTools", peer, objective, answer["seconds"])
         common.say(f"{objective}: RecBole's {RECBOLE_OF[objective]}, {steps} steps")
-        answer = recbole(histories, objective, steps)
+        answer = recbole(histories, objective, steps) if best_device().type == "cpu" else None
         if answer:
             figures["recbole"] = answer["recbole"]
             speed = median(n / seconds for n, seconds in zip(answer["tokens"], answer["seconds"], strict=True))

@@ -14,8 +14,11 @@ def native_bf16() -> bool:
 def activation_dtype(precision: str, device: torch.device | None = None) -> torch.dtype:
     """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto").
 
-    It is on accelerators; `device` None: the processor.
+    `device` None: the processor.
     """
-    native = native_bf16() if device is None or device.type == "cpu" else True
+    if device is None or device.type == "cpu":
+        native = native_bf16()
+    else:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     bf16 = native if precision == "auto" else precision == "bf16"
     return torch.bfloat16 if bf16 else torch.float32

@@ -196,7 +196,7 @@ class Bundle:
 def query_encoder(
     settings: Settings, features: Mapping[str, Any], weights: Mapping[str, torch.Tensor], vectors: np.ndarray
 ) -> Queries:
-    """What a bundle of these parts makes query vectors with; see `write_bundle`."""
+    """What a bundle of these parts makes query vectors with; see `bundle_store.write_bundle`."""
     if settings.model.kind == "text":
         from recsys.models import text
 
@@ -204,8 +204,7 @@ def query_encoder(
     if settings.model.kind == "recformer":
         from recsys.models import recformer_encode
 
-        dtype = recformer_encode.best_dtype(settings.train.precision)
-        return recformer_encode.load_encoder(features, weights, dtype)
+        return recformer_encode.load_encoder(features, weights, activation_dtype(settings.train.precision))
     from recsys.models import bert4rec
 
     side = Encoders.from_dict(features).side_features()

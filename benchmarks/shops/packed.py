@@ -1,8 +1,7 @@
-"""All that recformer_accelerator.py trains and measures on, as arrays: it crosses to a machine with an accelerator.
+"""All that recformer_accelerator.py trains and measures on, in one file: it crosses to a machine with an accelerator.
 
-Reading logs takes the whole project; training takes torch. So the tables are read where they are, and one file goes to
-the machine that trains: tokens and histories of the shops, Scientific's split, and the language model in float16, token
-embeddings that no catalogue uses left out.
+Tokens and histories of the shops, Scientific's split, and the language model in float16; no data set and no hub is
+needed there.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 import common
 import numpy as np
+import polars as pl
 import torch
 
 from features.tokens import ItemTokenizer, ItemTokens
@@ -31,7 +31,6 @@ from recsys.training.recformer_pretrain import Corpus
 from recsys.training.recformer_start import Start
 
 PRETRAIN, NIGHT = "recformer-pretrain", "scientific-recformer"  # in configs/
-WORDS = "words.weight"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +61,7 @@ def gather(data: Path, warehouse: str, overrides: Sequence[str]) -> Packed:
     tables = ingest(night).versions
     dataset = prepare(night, tables)
     frame = item_attributes(night, tables, dataset.vocabulary)
-    tokens = shops.recformer.attribute_tokens
+    tokens = shops.recformer.attribute_tokens  # as pre-training reads them
     return Packed(
         begun=begun,
         corpora=corpora,
@@ -86,12 +85,8 @@ def write(packed: Packed, path: Path) -> None:
     for name in ("validation", "test"):
         arrays[f"{name}/targets"] = getattr(packed, name).targets
     tokenizer, model = packed.begun.tokenizer, packed.begun.model
-    catalogues = [packed.catalogue, *(corpus.tokens for corpus in packed.corpora.values())]
-    special = np.array([tokenizer.first, tokenizer.padding, tokenizer.mask])
-    used = np.unique(np.concatenate([special, *(tokens.tokens for tokens in catalogues)]))
     weights = {name: value.detach().cpu().half().numpy() for name, value in model.state_dict().items()}
-    weights[WORDS] = weights[WORDS][used]
-    arrays |= _named("weights", weights) | {"used": used}
+    arrays |= _named("weights", weights)
     about = {"shape": asdict(model.shape), "tokenizer": tokenizer.to_tree(), "held_out": packed.held_out}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     with path.open("wb") as file:
@@ -107,15 +102,14 @@ def read(path: Path) -> Packed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the head for masked words, which MiniLM does not bring
         model, head = Recformer(shape), MaskedHead(shape)
-    weights = {name: torch.from_numpy(value.astype(np.float32)) for name, value in _under("weights", arrays).items()}
-    words = torch.zeros(shape.words, shape.dimensions)
-    words[torch.from_numpy(arrays["used"]).long()] = weights[WORDS]
-    model.load_state_dict(weights | {WORDS: words})
+    weights = _under("weights", arrays)
+    model.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()})
     names = sorted({name.split("/")[1] for name in arrays if name.startswith("corpora/")})
 
     def histories(name: str) -> Sequences:
         of = _under(name, arrays)
-        return Sequences(users=np.arange(len(of["offsets"]) - 1), items=of["items"], offsets=of["offsets"])  # type: ignore[arg-type]
+        users = pl.Series(np.arange(len(of["offsets"]) - 1))
+        return Sequences(users=users, items=of["items"], offsets=of["offsets"])
 
     return Packed(
         begun=Start(model=model, head=head, tokenizer=ItemTokenizer.from_tree(about["tokenizer"]), about={}),

@@ -99,7 +99,8 @@ def read_groups(
     """
     limits, packing = model.shape.limits, PACKING.get(model.device.type, PACKING["cpu"])
     lengths = token_lengths(catalogue, codes, starts, ends, limits)
-    for group in groups(lengths, packing.tokens, 1.0 if exact and packing.exact else packing.filled):
+    widths = packing.multiple * -(-lengths // packing.multiple)
+    for group in groups(widths, packing.tokens, 1.0 if exact and packing.exact else packing.filled):
         yield group, read(catalogue, codes, starts[group], ends[group], limits, packing.multiple)
 
 

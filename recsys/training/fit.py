@@ -77,7 +77,7 @@ def fit(
     ----------
     settings, versions
         What the result depends on, and all of it but for the bundle that a warm start begins with: equal values give
-        an equal bundle on one machine.
+        an equal bundle on one machine, without an accelerator.
     on_epoch
         Called after every epoch with its metrics; after a resume first with those of the epochs before.
     say

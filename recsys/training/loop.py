@@ -29,9 +29,8 @@ OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
-    """Outcome of a training: the best weights and how they were reached."""
+    """Outcome of a training: how the best weights, which the model ends with, were reached."""
 
-    weights: dict[str, Tensor]
     best_epoch: int
     epochs: int
     history: list[dict[str, float]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
@@ -81,7 +80,7 @@ def train(
     items, offsets
         int32 [N] and int64 [U + 1], the training histories.
     seed
-        Fixes order, masks, id dropout and dropout: the same seed and thread count repeat the same weights.
+        Fixes order, masks, id dropout and dropout: on a CPU the same seed and thread count repeat the same weights.
     max_length
         Longest window.
     validate
@@ -168,8 +167,7 @@ def train(
                 on_epoch(entry)
             place = replace(place, epoch=place.epoch + 1, step=0, loss=0.0, labels=0, tokens=0, seconds=0.0)
     model.load_state_dict(best)
-    weights = {name: value.cpu() for name, value in best.items()}
-    return Training(weights=weights, best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
+    return Training(best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

@@ -95,6 +95,11 @@ def task_loss(
     return losses.mean() if weights is None else losses @ weights / weights.sum()
 
 
+def scores_at_once(device: torch.device) -> int:
+    """Entries of one chunk of scores there."""
+    return SCORES_AT_ONCE if device.type == "cpu" else ON_ACCELERATORS
+
+
 def draw_negatives(task: Task, count: int, firsts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """int64 [B, N]: for each history a set of its catalogue's items, uniform over those not in its window.
 
@@ -164,8 +169,7 @@ class _FullCrossEntropy(torch.autograd.Function):
         earlier: Earlier | None,
         repeats: Tensor | None,
     ) -> Tensor:
-        entries = SCORES_AT_ONCE if table.device.type == "cpu" else ON_ACCELERATORS
-        rows = max(ROWS_AT_LEAST, entries // len(table))
+        rows = max(ROWS_AT_LEAST, scores_at_once(table.device) // len(table))
         added = bias.to(queries.dtype)
         by_query = torch.empty_like(queries)
         by_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)

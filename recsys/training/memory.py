@@ -15,13 +15,14 @@ from typing import Final
 
 import torch
 
+from features.device import best_device
 from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.side import SideFeatures
-from recsys.training.losses import ROWS_AT_LEAST, SCORES_AT_ONCE
+from recsys.training.losses import ROWS_AT_LEAST, scores_at_once
 
 GIB: Final = 2**30
 PROGRAM: Final = 200 * 2**20  # bytes: code that the first step loads
@@ -104,8 +105,8 @@ class Memory:
 
 
 def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
-    """The peak of a training on the CPU, in bytes by what takes them."""
-    number = activation_dtype(train.precision).itemsize  # bytes of an activation
+    """The peak of a training in bytes by what takes them; calibrated on a CPU."""
+    number = activation_dtype(train.precision, best_device()).itemsize  # bytes of an activation
     D, H, V = model.dimensions, model.heads, sizes.items
     L = min(sizes.length, model.max_length)
     B = min(train.batch_size, sizes.windows)
@@ -122,7 +123,7 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     if model.distance_bias:
         attention += square * blocks
     if train.loss == "full":
-        scores = OF_SCORES * number * max(SCORES_AT_ONCE, ROWS_AT_LEAST * V)
+        scores = OF_SCORES * number * max(scores_at_once(best_device()), ROWS_AT_LEAST * V)
         scores = min(scores, OF_SCORES * number * B * Q * V)
     else:
         scores = B * Q * train.negatives * (2 * number + 6) + 2 * B * train.negatives * D * number
@@ -187,7 +188,12 @@ def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free:
     )
 
 
-def free_memory(root: Path = Path("/")) -> int | None:
+def free_memory() -> int | None:
+    """Bytes that a training can still take: of the accelerator if there is one, else as `free_on_processor`."""
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_on_processor()
+
+
+def free_on_processor(root: Path = Path("/")) -> int | None:
     """Bytes that this process can still take: the machine's, or its container's where that allows less.
 
     None where nothing says so, as on systems other than Linux.

@@ -50,6 +50,7 @@ def pretrain_recformer(
     folder = _pretrained_folder(settings.warehouse)
     begun, corpora, counts = read_corpora(settings, versions)
     learnt = merged([c for name, c in corpora.items() if not settings.catalogues[name].held_out])
+    origin = identity(begun.model, begun.tokenizer)  # before a whitening, whose last bits may differ on an accelerator
     begun = with_projection(begun, learnt.tokens, settings.recformer)
     resumed: int | None = None
 
@@ -59,7 +60,7 @@ def pretrain_recformer(
         say(f"Pre-training resumed after step {step}.")
 
     tables = {name: asdict(version) for name, version in versions.items()}
-    parts = [settings.digest(), sorted(tables.items()), identity(begun.model, begun.tokenizer), processes()[1]]
+    parts = [settings.digest(), sorted(tables.items()), origin, processes()[1]]
     checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.train.checkpoint_minutes)
     outcome = pretrain(
         begun,

@@ -171,7 +171,7 @@ class FineTuning:
                 self._next_stage()
         self.model.load_state_dict(self.best)
         place = self.place
-        training = Training(weights=self.best, best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
+        training = Training(best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
         return training, self.best_table
 
     def _begin(self) -> None:

@@ -53,7 +53,7 @@ def fit_recformer(
     InputError
         `recformer.init` cannot be read, or no item has any text.
     """
-    begun, catalogue = start_on(settings, versions, dataset)
+    begun, catalogue, origin = start_on(settings, versions, dataset)
     model = begun.model
     held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
     allowed, dtype = catalogue.lengths > 0, best_dtype(settings.train.precision)
@@ -66,8 +66,7 @@ def fit_recformer(
         return metrics(queries, table, allowed, held_out, settings, repeats)
 
     if checkpoints is not None:  # weights that training starts from are part of what decides its result
-        begun_id = identity(model, begun.tokenizer)[:16]
-        checkpoints = Checkpoints(checkpoints.folder / begun_id, seconds=checkpoints.seconds)
+        checkpoints = Checkpoints(checkpoints.folder / origin[:16], seconds=checkpoints.seconds)
     outcome: Training | None = None
     if settings.recformer.fine_tune and (settings.recformer.probe_epochs or settings.train.epochs):
         tuning = FineTuning(
@@ -98,8 +97,10 @@ def fit_recformer(
     return Fitted(weights=weights, declared=declared, vectors=table, allowed=allowed, outcome=outcome)
 
 
-def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens]:
-    """The model to train and the tokens of the data set's catalogue.
+def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens, str]:
+    """The model to train, the tokens of the data set's catalogue, and the identity of what the model was made of.
+
+    That identity is the same in every process; a whitening that an accelerator fitted may differ in its last bits.
 
     Raises
     ------
@@ -114,10 +115,11 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
     )
     if catalogue.empty == catalogue.size:
         raise InputError('No item of the catalogue has any text; model.kind = "recformer" has nothing to read.')
+    origin = identity(begun.model, begun.tokenizer)
     begun = with_projection(begun, catalogue, settings.recformer)
     wanted = extended(begun.model, repeats=settings.model.repeats, follows=settings.recformer.follows)
     model = ready(wanted, settings.recformer)
-    return replace(begun, model=model), catalogue
+    return replace(begun, model=model), catalogue, origin
 
 
 def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSettings) -> Start:
@@ -132,7 +134,7 @@ def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSett
         return replace(begun, model=ready(whitened(begun.model, fitted), settings))
     if not settings.aligned:
         return begun
-    states = item_table(ready(unprojected(begun.model), settings), catalogue)
+    states = item_table(unprojected(begun.model), catalogue)
     weight, bias = (getattr(begun.model.projection, part).detach().cpu().numpy() for part in ("weight", "bias"))
     vectors = (states @ weight.T + bias) * (states != 0).any(axis=1, keepdims=True)
     fitted = Whitening.fit(vectors, vectors.shape[1], aligned=True)

@@ -228,12 +228,28 @@ def test_runs_that_were_kept_are_not_run_again(
     monkeypatch.setattr(results, "run", run)
     call = ["--data", str(tmp_path), "--only", "ml-1m", "--keep", str(tmp_path / "kept.jsonl"), "--json"]
     results.main([*call, "--seeds", "1"])
+    with (tmp_path / "kept.jsonl").open("a") as file:
+        file.write('\n{"run": "half a li')  # killed while it wrote
     results.main([*call, "--seeds", "2"])
     results.main([*call, "--seeds", "1", "--set", "train.epochs=2"])
     assert asked == ["seed=0", "seed=1", "seed=0"]
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(answer["configurations"]["ml-1m"]) for answer in answers] == [1, 2, 1]
     assert results.cells(answers[1]["configurations"]["ml-1m"])["model"] == "0.3500 ± 0.0707 / 0.1000"
+
+
+def test_a_training_alone_is_timed_with_its_share_of_the_machine(
+    script: Any, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("time_to_quality")
+    small = ["--set", "train.epochs=3", "--set", "model.dimensions=16", "--set", "train.learning_rate=0.01"]
+    call = ["--data", str(data), "--alone", "--every", "1", *small]
+    module.main([*call, "--json"])
+    found = json.loads(capsys.readouterr().out)["channels"]["ids only"]
+    assert found["epochs"] == 3 and found["tokens_per_second"] > 0 and 0 < found["share_of_bf16"] < 1
+    assert found["final"] == max(place["ndcg_at_10"] for place in found["curve"])
+    with pytest.raises(SystemExit, match="which amazon-beauty is not; leave --quick or --config out"):
+        module.main([*call, "--config", "amazon-beauty"])
 
 
 def test_what_a_recformer_trains_on_crosses_in_one_file(script: Any, tmp_path: Path) -> None:

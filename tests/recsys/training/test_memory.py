@@ -19,7 +19,7 @@ from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.training.fit import table_rows
 from recsys.training.loop import train
-from recsys.training.memory import GIB, Sizes, check_memory, free_memory, predict
+from recsys.training.memory import GIB, Sizes, check_memory, free_on_processor, predict
 
 WITHIN = 1.5  # factor between prediction and measurement, either way
 SMALL = Sizes(items=3000, rows=6000, attributes=0, text=0, windows=10_000, length=200)
@@ -167,19 +167,19 @@ def test_free_memory_is_the_container_s_where_that_is_less(tmp_path: Path) -> No
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
 
-    assert free_memory(tmp_path) is None
+    assert free_on_processor(tmp_path) is None
     write("proc/meminfo", "MemTotal:  9 kB\nMemAvailable:    4000 kB\n")
-    assert free_memory(tmp_path) == 4_096_000
+    assert free_on_processor(tmp_path) == 4_096_000
     write("sys/fs/cgroup/memory.max", "max\n")
     write("sys/fs/cgroup/memory.current", "100000\n")
-    assert free_memory(tmp_path) == 4_096_000
+    assert free_on_processor(tmp_path) == 4_096_000
     write("sys/fs/cgroup/memory.max", "1000000\n")
-    assert free_memory(tmp_path) == 900_000
+    assert free_on_processor(tmp_path) == 900_000
     write("sys/fs/cgroup/memory.stat", "anon 60000\ninactive_file 40000\n")
-    assert free_memory(tmp_path) == 940_000
+    assert free_on_processor(tmp_path) == 940_000
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "700000\n")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "800000\n")
-    assert free_memory(tmp_path) == 0
+    assert free_on_processor(tmp_path) == 0
 
 
 if __name__ == "__main__":
