@@ -88,9 +88,12 @@ ROWS: dict[str, Row] = {
     "Recformer, no second stage": Row(RECFORMER, (MODEL_ALONE, "recformer.second_stage_epochs=0")),
     "Recformer, no position or type embeddings": Row(RECFORMER, (MODEL_ALONE, "recformer.embeddings=false")),
     "Recformer, zero-shot": Row(
-        RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False, starts="recformer.init"
+        RECFORMER,
+        (MODEL_ALONE, "recformer.fine_tune=false", "recformer.aligned=true"),
+        trained=False,
+        starts="recformer.init",
     ),
-    "Recformer, pre-trained": Row(RECFORMER, (MODEL_ALONE,), starts="recformer.init"),
+    "Recformer, pre-trained": Row(RECFORMER, (MODEL_ALONE, "recformer.aligned=true"), starts="recformer.init"),
     "text, blended": Row(TEXT, ("blend.counts=true",), trained=False),
     "best": Row("scientific"),
 }
