@@ -84,6 +84,7 @@ ROWS: dict[str, Row] = {
     "sequence, pre-trained": Row(SEQUENCE, ALIGNED, starts="train.warm_start"),
     "Recformer, untrained": Row(RECFORMER, (MODEL_ALONE, "recformer.fine_tune=false"), trained=False),
     "Recformer": Row(RECFORMER, (MODEL_ALONE,)),
+    "Recformer, blended": Row(RECFORMER),
     "Recformer, two stages at once": Row(RECFORMER, (MODEL_ALONE, *AT_ONCE)),
     "Recformer, no second stage": Row(RECFORMER, (MODEL_ALONE, "recformer.second_stage_epochs=0")),
     "Recformer, no position or type embeddings": Row(RECFORMER, (MODEL_ALONE, "recformer.embeddings=false")),
@@ -100,7 +101,7 @@ ROWS: dict[str, Row] = {
 DEFAULT = tuple(
     name
     for name, row in ROWS.items()
-    if row.starts is None and not name.startswith(("Recformer, no", "Recformer, two"))
+    if row.starts is None and not name.startswith(("Recformer, no", "Recformer, two", "Recformer, bl"))
 )
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 QUICK = ("train.epochs=1", "train.users=0.05", "recformer.second_stage_epochs=0", "recformer.validation_users=200")

@@ -323,7 +323,7 @@ class TrainSettings(_Section):
     mask_probability: float = Field(default=0.2, gt=0, lt=1)  # cloze: share of positions hidden
     mask_last_share: Share = 0.1  # cloze: share of histories cut after a random event, which alone is hidden
     last_weight: float = Field(default=1.0, gt=0)  # cloze: how much the label of such a history counts
-    next_item_share: Share = 0.0  # cloze: share of the epochs, the first, that ask for the next item instead
+    next_item_share: Share = 0.0  # cloze: share of the epochs, the first, that ask for the next item; warm: half of it
     average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops

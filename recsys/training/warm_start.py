@@ -224,10 +224,12 @@ def start_from(
 def after_warm_start(settings: Settings) -> Settings:
     """The settings of a training that does not begin with nothing: fewer epochs, the rate's whole schedule in them.
 
-    The rate itself stays: a lower one keeps the weights from going where the new events want them.
+    Half the share of them asks for next items: weights that answer clozes already are soon back at what they knew. The
+    rate itself stays: a lower one keeps the weights from going where the new events want them.
     """
     epochs = settings.train.warm_epochs or -(-settings.train.epochs // 3)
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
+    changed = {"epochs": epochs, "next_item_share": settings.train.next_item_share / 2}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=changed)})
 
 
 def _codes(wanted: np.ndarray, hashes: np.ndarray) -> np.ndarray:

@@ -218,8 +218,9 @@ def test_a_warm_night_begins_where_the_last_one_ended(yesterday: Bundle, tmp_pat
 
 @pytest.mark.parametrize(("epochs", "asked", "planned"), [(70, None, 24), (1, None, 1), (70, 5, 5)])
 def test_a_warm_training_is_shorter(tmp_path: Path, epochs: int, asked: int | None, planned: int) -> None:
-    settings = settings_of(tmp_path, train={"epochs": epochs, "warm_epochs": asked})
+    settings = settings_of(tmp_path, train={"epochs": epochs, "warm_epochs": asked, "next_item_share": 0.5})
     assert after_warm_start(settings).train.epochs == planned
+    assert after_warm_start(settings).train.next_item_share == settings.train.next_item_share / 2
 
 
 def test_previous_is_the_newest_bundle_of_the_name(yesterday: Bundle, tmp_path: Path) -> None:
