@@ -4,7 +4,8 @@
 
 A row is `recsys run configs/NAME.toml` with the overrides that the row prints: validation chooses the epoch, test is
 read once. Short trainings (12 epochs), so that the whole table takes hours and not days; what needs more epochs to pay
-is at a disadvantage here. `--only` chooses rows, `--seeds` repeats each, `--base` takes another configuration.
+is at a disadvantage here. `--only` chooses rows, `--seeds` repeats each, `--base` takes another configuration, `--keep`
+lets the rows be had in parts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -158,8 +161,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="rows by name")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add runs to this file; take those that are there")
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every row")
     given = parser.parse_args()
+    kept = common.Kept(given.keep)
     unknown = set(given.only or ()) - set(ROWS)
     if unknown:
         sys.exit(f"there is no row {sorted(unknown)[0]!r}; rows: {', '.join(ROWS)}")
@@ -179,7 +184,8 @@ def main() -> None:
             runs = []
             for seed in range(given.seeds):
                 settings = load_settings(config, [*common_overrides, *ROWS[name], f"seed={seed}"])
-                runs.append(measure(settings, dataset, name))
+                label = " ".join([base, str(given.data.resolve()), *plain, *ROWS[name], f"seed={seed}"])
+                runs.append(kept.figures(label, partial(measure, settings, dataset, name)))
                 common.say(f"{name}: {runs[-1]}")
             figures["rows"][name] = {"overrides": list(ROWS[name]), "runs": runs}
     common.answer(given, figures, show)

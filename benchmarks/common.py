@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,31 @@ def answer(given: argparse.Namespace, figures: dict[str, Any], show: Callable[[d
         return
     print(machine_line(of))
     show(figures)
+
+
+class Kept:
+    """Figures of long runs in a file of JSON lines, so that hours can be had in parts; without a file nothing is kept.
+
+    After a change of the program, begin another file.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.known: dict[str, Any] = {}
+        for line in file.read_text().splitlines() if file is not None and file.is_file() else ():
+            with suppress(ValueError):  # half a line, of a call that was killed
+                entry = json.loads(line)
+                self.known[entry["run"]] = entry["figures"]
+
+    def figures(self, run: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Those of the run of this name: an earlier call's, or what `measure` gives, which is added."""
+        if run not in self.known:
+            self.known[run] = measure()
+            if self.file is not None:
+                with self.file.open("a") as file:
+                    file.write("\n" + json.dumps({"run": run, "figures": self.known[run]}))
+        found: dict[str, Any] = self.known[run]
+        return found
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -66,16 +65,6 @@ def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, 
     if done.returncode:
         sys.exit(f"{name}: {summary['error']}")
     return summary
-
-
-def kept_runs(file: Path | None) -> dict[str, Any]:
-    """What earlier calls added to the file, by `label`."""
-    found: dict[str, Any] = {}
-    for line in file.read_text().splitlines() if file is not None and file.is_file() else ():
-        with suppress(ValueError):  # half a line, of a call that was killed
-            entry = json.loads(line)
-            found[entry["run"]] = entry["figures"]
-    return found
 
 
 def label(name: str, data: Path, seed: int, overrides: list[str], shuffled: bool) -> str:
@@ -132,24 +121,21 @@ def main(arguments: list[str] | None = None) -> None:
         names, overrides = ["ml-latest-small"], ["train.epochs=2", "train.evaluate_every=1", *given.set]
 
     figures: dict[str, list[dict[str, Any]]] = {}
-    known = kept_runs(given.keep)
+    kept = common.Kept(given.keep)
     for name in names:
         for seed in range(given.seeds):
-            run_label = label(name, given.data.resolve(), seed, overrides, given.shuffle_ties)
-            if run_label in known:
-                figures.setdefault(name, []).append(known[run_label])
-                continue
-            with tempfile.TemporaryDirectory(prefix="recsys-results-") as folder:
-                data = given.data.resolve() / CONFIGURATIONS[name]
-                if given.shuffle_ties:
-                    data = with_shuffled_ties(data, TIMED[name], Path(folder), seed)
-                summary = run(name, data, Path(folder), [*overrides, f"seed={seed}"])
-            kept = {key: summary[key] for key in ("served", "metrics", "baselines", "intervals", "seconds")}
-            figures.setdefault(name, []).append(kept)
-            if given.keep is not None:
-                with given.keep.open("a") as file:
-                    file.write("\n" + json.dumps({"run": run_label, "figures": kept}))
-            common.say(f"{name}, seed {seed}: {cells([kept])}, {kept['seconds']['total'] / 60:.1f} minutes")
+
+            def measure(name: str = name, seed: int = seed) -> dict[str, Any]:
+                with tempfile.TemporaryDirectory(prefix="recsys-results-") as folder:
+                    data = given.data.resolve() / CONFIGURATIONS[name]
+                    if given.shuffle_ties:
+                        data = with_shuffled_ties(data, TIMED[name], Path(folder), seed)
+                    summary = run(name, data, Path(folder), [*overrides, f"seed={seed}"])
+                return {key: summary[key] for key in ("served", "metrics", "baselines", "intervals", "seconds")}
+
+            found = kept.figures(label(name, given.data.resolve(), seed, overrides, given.shuffle_ties), measure)
+            figures.setdefault(name, []).append(found)
+            common.say(f"{name}, seed {seed}: {cells([found])}, {found['seconds']['total'] / 60:.1f} minutes")
     common.answer(given, {"set": given.set, "shuffled_ties": given.shuffle_ties, "configurations": figures}, show)
 
 
