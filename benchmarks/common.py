@@ -124,14 +124,16 @@ def histories(file: Path, users: int | None = None) -> Sequences:
 
     Items are numbered anew, from 1 to their count.
     """
-    rows = np.loadtxt(file, dtype=np.int64, ndmin=2)
-    starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))  # of each user's run of lines
-    offsets = np.append(starts, len(rows))[: None if users is None else users + 1]
+    frame = pl.read_csv(file, separator=" ", has_header=False, new_columns=["user", "item"])
+    frame = frame.with_columns(pl.col("user").rle_id().alias("place"))
+    if users is not None:
+        frame = frame.filter(pl.col("place") < users)
+    lengths = frame["place"].rle().struct.field("len").to_numpy()
     return renumbered(
         Sequences(
-            users=pl.Series(rows[offsets[:-1], 0]),
-            items=rows[: offsets[-1], 1].astype(np.int32),
-            offsets=offsets,
+            users=frame["user"].unique(maintain_order=True),
+            items=frame["item"].to_numpy().astype(np.int32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         )
     )
 

@@ -37,13 +37,12 @@ from training_throughput import bf16_rate
 from recsys.config import Settings, load_settings
 from recsys.data.splits import HeldOut
 from recsys.models.recformer import Recformer
-from recsys.models.recformer_encode import encode_histories, item_table
-from recsys.models.recformer_weights import extended, load, resized, save
+from recsys.models.recformer_encode import encode_histories
+from recsys.models.recformer_weights import load, resized, save
 from recsys.models.repeats import with_repeats
 from recsys.pretrain_settings import load_pretrain_settings
 from recsys.training.fit import PRIMARY, validation_metrics
-from recsys.training.recformer_finetune import FineTuning
-from recsys.training.recformer_fit import with_projection
+from recsys.training.recformer_fit import fine_tune, on_catalogue, repeats_of, with_projection
 from recsys.training.recformer_pretrain import ACCURACY, merged, pretrain
 from recsys.training.recformer_start import Start, ready
 
@@ -160,8 +159,7 @@ def prepared(packed: Packed, init: Path | None, settings: Settings) -> Recformer
         begun = Start(model=model, head=head, tokenizer=tokenizer, about={})
     wanted = settings.recformer
     sized = resized(begun.model, items=wanted.max_items, tokens=wanted.max_tokens)
-    begun = with_projection(replace(begun, model=ready(sized, wanted)), packed.catalogue, wanted)
-    return ready(extended(begun.model, repeats=settings.model.repeats, follows=wanted.follows), wanted)
+    return on_catalogue(replace(begun, model=ready(sized, wanted)), packed.catalogue, settings).model
 
 
 def run(packed_file: str, init: str | None, overrides: tuple[str, ...], label: str) -> dict[str, Any]:
@@ -170,51 +168,29 @@ def run(packed_file: str, init: str | None, overrides: tuple[str, ...], label: s
     began = time.perf_counter()
     model = prepared(packed, None if init is None else Path(init), settings)
     catalogue, train, held_out = packed.catalogue, packed.train, packed.test
-    allowed = catalogue.lengths > 0
-
-    def repeats(model: Recformer) -> np.ndarray | None:
-        return None if model.repeats is None else model.repeats().detach().cpu().numpy()
-
-    def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
-        def queries(of: Any) -> np.ndarray:
-            return encode_histories(model, catalogue, of.items, of.offsets)
-
-        return validation_metrics(queries, table, allowed, packed.validation, settings, repeats(model))
 
     def on_epoch(entry: dict[str, float]) -> None:
         shown = {name: round(entry[name], 4) for name in ("loss", PRIMARY) if name in entry}
         common.say(f"  {label}, {time.perf_counter() - began:.0f} s, epoch {entry['epoch']}: {shown}")
 
+    training, table = fine_tune(
+        model, catalogue, train, packed.validation, settings, validation_metrics, PRIMARY, on_epoch
+    )
     found: dict[str, Any] = {}
-    if settings.recformer.fine_tune:
-        tuning = FineTuning(
-            model=model,
-            catalogue=catalogue,
-            items=train.items,
-            offsets=train.offsets,
-            train=settings.train,
-            settings=settings.recformer,
-            seed=settings.seed,
-            validate=validate,
-            primary=PRIMARY,
-        )
-        training, table = tuning.run(on_epoch)
+    if training is not None:
         found["validations"] = [
             [entry["epoch"], entry["stage"], entry[PRIMARY]] for entry in training.history if PRIMARY in entry
         ]
         found |= {"validation": max(of[2] for of in found["validations"]), "best_epoch": training.best_epoch}
-    else:
-        table = item_table(model, catalogue)
-        found["validation"] = validate(model, table)[PRIMARY]
     vectors = encode_histories(model, catalogue, held_out.histories.items, held_out.histories.offsets)
 
     def scores(start: int, stop: int) -> np.ndarray:
         block: np.ndarray = vectors[start:stop] @ table.T
         return block
 
-    bonus = with_repeats(scores, held_out.histories.items, held_out.histories.offsets, repeats(model))
+    bonus = with_repeats(scores, held_out.histories.items, held_out.histories.offsets, repeats_of(model))
     cold = np.bincount(train.items, minlength=catalogue.size + 1)[held_out.targets] == 0
-    found |= measure(bonus, allowed, held_out, cold)
+    found |= measure(bonus, catalogue.lengths > 0, held_out, cold)
     return found | {"seconds": time.perf_counter() - began}
 
 

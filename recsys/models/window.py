@@ -2,8 +2,8 @@
 
 Source: Beltagy et al., "Longformer: The Long-Document Transformer" (2020, arXiv 2004.05150), section 3.1. A token sees
 those at most `reach` places away and the first one; the first one sees all. Nothing is approximated: the blocks only
-spare the products that the mask would hide. An accelerator makes those products sooner than it lays out blocks, so
-there the mask serves for histories of this project's length.
+spare the products that the mask would hide. Laying them out is what takes an accelerator's time, so there the mask
+serves for histories of this project's length.
 
 Shapes: B sequences, H heads, L tokens, d width of a head, n blocks of `reach` tokens.
 """

@@ -56,33 +56,20 @@ def fit_recformer(
     begun, catalogue, origin = start_on(settings, versions, dataset)
     model = begun.model
     held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
-    allowed, dtype = catalogue.lengths > 0, best_dtype(settings.train.precision)
-
-    def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
-        def queries(of: Sequences) -> np.ndarray:
-            return encode_histories(model, catalogue, of.items, of.offsets, dtype=dtype)
-
-        repeats = None if model.repeats is None else model.repeats().detach().cpu().numpy()
-        return metrics(queries, table, allowed, held_out, settings, repeats)
-
     if checkpoints is not None:  # weights that training starts from are part of what decides its result
         checkpoints = Checkpoints(checkpoints.folder / origin[:16], seconds=checkpoints.seconds)
-    outcome: Training | None = None
-    if settings.recformer.fine_tune and (settings.recformer.probe_epochs or settings.train.epochs):
-        tuning = FineTuning(
-            model=model,
-            catalogue=catalogue,
-            items=dataset.split.train.items,
-            offsets=dataset.split.train.offsets,
-            train=settings.train,
-            settings=settings.recformer,
-            seed=settings.seed,
-            validate=validate,
-            primary=primary,
-        )
-        outcome, table = tuning.run(on_epoch, checkpoints, on_resume)
-    else:
-        table = item_table(model, catalogue, dtype=dtype)
+    outcome, table = fine_tune(
+        model,
+        catalogue,
+        dataset.split.train,
+        held_out,
+        settings,
+        metrics,
+        primary,
+        on_epoch,
+        checkpoints,
+        on_resume,
+    )
     assert settings.items is not None
     declared = declaration(model, begun.tokenizer) | {
         "attributes": list(settings.items.text),
@@ -94,7 +81,62 @@ def fit_recformer(
     weights = {f"{ENCODER}{name}": value for name, value in model.state_dict().items()}
     for name in ("tokens", "types", "offsets"):
         weights[f"catalogue.{name}"] = torch.from_numpy(getattr(catalogue, name))
-    return Fitted(weights=weights, declared=declared, vectors=table, allowed=allowed, outcome=outcome)
+    return Fitted(weights=weights, declared=declared, vectors=table, allowed=catalogue.lengths > 0, outcome=outcome)
+
+
+def fine_tune(
+    model: Recformer,
+    catalogue: ItemTokens,
+    train: Sequences,
+    held_out: HeldOut,
+    settings: Settings,
+    metrics: Metrics,
+    primary: str,
+    on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: OnResume | None = None,
+) -> tuple[Training | None, np.ndarray]:
+    """Fine-tune a model as the settings ask for, or take it as it is; the other arguments are as of `fit_recformer`.
+
+    Parameters
+    ----------
+    model
+        Changed in place; ends with the best weights.
+    train, held_out
+        What is learnt from, and what validation asks.
+
+    Returns
+    -------
+    training, table
+        None where nothing was trained; the item table float32 [V + 1, E] that the weights go with.
+    """
+    dtype = best_dtype(settings.train.precision)
+    if not settings.recformer.fine_tune or not (settings.recformer.probe_epochs or settings.train.epochs):
+        return None, item_table(model, catalogue, dtype=dtype)
+
+    def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
+        def queries(of: Sequences) -> np.ndarray:
+            return encode_histories(model, catalogue, of.items, of.offsets, dtype=dtype)
+
+        return metrics(queries, table, catalogue.lengths > 0, held_out, settings, repeats_of(model))
+
+    tuning = FineTuning(
+        model=model,
+        catalogue=catalogue,
+        items=train.items,
+        offsets=train.offsets,
+        train=settings.train,
+        settings=settings.recformer,
+        seed=settings.seed,
+        validate=validate,
+        primary=primary,
+    )
+    return tuning.run(on_epoch, checkpoints, on_resume)
+
+
+def repeats_of(model: Recformer) -> np.ndarray | None:
+    """The model's numbers by steps back for what was had, float32 [K]; None: it has none."""
+    return None if model.repeats is None else model.repeats().detach().cpu().numpy()
 
 
 def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens, str]:
@@ -115,11 +157,14 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
     )
     if catalogue.empty == catalogue.size:
         raise InputError('No item of the catalogue has any text; model.kind = "recformer" has nothing to read.')
-    origin = identity(begun.model, begun.tokenizer)
+    return on_catalogue(begun, catalogue, settings), catalogue, identity(begun.model, begun.tokenizer)
+
+
+def on_catalogue(begun: Start, catalogue: ItemTokens, settings: Settings) -> Start:
+    """With the projection, the maps and the numbers that the settings ask for on this catalogue."""
     begun = with_projection(begun, catalogue, settings.recformer)
     wanted = extended(begun.model, repeats=settings.model.repeats, follows=settings.recformer.follows)
-    model = ready(wanted, settings.recformer)
-    return replace(begun, model=model), catalogue, origin
+    return replace(begun, model=ready(wanted, settings.recformer))
 
 
 def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSettings) -> Start:
