@@ -396,7 +396,7 @@ class RecformerSettings(_Section):
         if self.follows and self.pooling != "items":
             raise ValueError(f'follows = true needs pooling = "items", not {self.pooling!r}')
         if self.aligned and self.whitened is None:
-            raise ValueError("aligned = true whitens the projection that `whitened` gives; set it, too")
+            raise ValueError("aligned = true needs whitened, the width of the projection; set it, or leave aligned out")
         if self.probe_epochs and self.pooling != "items":
             raise ValueError(f'probe_epochs = {self.probe_epochs} needs pooling = "items", not {self.pooling!r}')
         return self

@@ -183,6 +183,11 @@ def test_a_learnt_projection_is_aligned_with_the_catalogue_it_serves(shops: Modu
     assert np.corrcoef(projected(twice.model).ravel(), after.ravel())[0, 1] > 0.99
 
 
+def test_aligned_without_a_projection_says_what_to_set() -> None:
+    with pytest.raises(ValueError, match="aligned = true needs whitened, the width of the projection; set it"):
+        RecformerSettings(aligned=True)
+
+
 def test_another_kind_of_bundle_cannot_be_read(data: Path) -> None:
     tree = settings(data).model_dump() | {"model": {"dimensions": 16, "text": False, "max_length": 10}}
     tree["train"] = {"epochs": 1, "batch_size": 64}
