@@ -1,7 +1,8 @@
-"""Item-to-item evidence, counted and not trained: who followed whom, who came along, what is called alike, what sells.
+"""Item-to-item evidence without training: who followed whom, who came along, what is called alike, what sells.
 
 Every table answers "how much does this item speak for that one"; a history asks with the weights of its events. The
-sums are the neighbour sources of the blend (models/blend.py). Everything is counted on the training part alone.
+sums are the neighbour sources of the blend (models/blend.py). Everything comes from the training part alone: counts,
+and two regressions with a closed form (models/linear.py).
 
 Shapes: V items (tables by code have V + 1 rows, row 0 is no item), N events, U users, D width, W words.
 """
@@ -16,12 +17,15 @@ import numpy as np
 from scipy import sparse
 
 from recsys.models.baselines import DECAY, popularity, recency_weights, transitions
+from recsys.models.linear import autoencoder, successors
 
 SMOOTHING: Final = 2.0  # followers that nobody saw, added to every row: two sightings are no certainty
 TOGETHER: Final = 50  # newest events of a history that belong together
-KEPT: Final = 500  # largest entries of a row of a table that are kept
+KEPT: Final = 500  # entries of a row of a table that are kept, those furthest from 0
+OF_LINEAR: Final = 1.0  # penalty of the regression of a history on itself; thrice or a third are nearly the same, as
+OF_LINEAR_NEXT: Final = 30.0  # that of the regression of the next item on the past
 
-_SPARSE: Final = ("followed", "next", "together", "words")
+_SPARSE: Final = ("followed", "next", "together", "linear", "linear_next", "words")
 _DENSE: Final = ("popular", "recent", "text")
 
 
@@ -37,6 +41,10 @@ class Neighbours:
         The same for the very next event.
     together
         [V + 1, V + 1] cosine of two items' sets of users, in whatever order they came.
+    linear
+        [V + 1, V + 1] weights of `linear.autoencoder`: what else is in a history, all its items weighed.
+    linear_next
+        [V + 1, V + 1] weights of `linear.successors`: what comes next, all of the past weighed.
     popular
         float32 [V + 1] training interactions.
     recent
@@ -51,6 +59,8 @@ class Neighbours:
     followed: sparse.csr_array
     next: sparse.csr_array
     together: sparse.csr_array
+    linear: sparse.csr_array
+    linear_next: sparse.csr_array
     popular: np.ndarray
     recent: np.ndarray
     text: np.ndarray | None = None
@@ -71,6 +81,8 @@ class Neighbours:
             followed=largest(transitions(items, offsets, size, smoothing=SMOOTHING), KEPT),
             next=largest(transitions(items, offsets, size, reach=1, smoothing=SMOOTHING), KEPT),
             together=largest(company(items, offsets, size), KEPT),
+            linear=autoencoder(items, offsets, size, penalty=OF_LINEAR, kept=KEPT),
+            linear_next=successors(items, offsets, size, penalty=OF_LINEAR_NEXT, kept=KEPT),
             popular=popularity(items, size),
             recent=recent_popularity(items, offsets, size),
             text=text,
@@ -91,7 +103,13 @@ class Neighbours:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        """The inverse of `to_tensors`; other tensors are ignored."""
+        """The inverse of `to_tensors`; other tensors are ignored.
+
+        Raises
+        ------
+        ValueError
+            A table is not there, as in what an earlier version wrote.
+        """
         dense = {name: tensors[name] for name in _DENSE if name in tensors}
         tables = {
             name: sparse.csr_array(
@@ -101,6 +119,9 @@ class Neighbours:
             for name in _SPARSE
             if f"{name}.rows" in tensors
         }
+        lacking = set(_SPARSE) - set(tables) - {"words"}
+        if lacking:
+            raise ValueError(f"the neighbour sources lack {', '.join(sorted(lacking))}")
         return cls(**dense, **tables)
 
 

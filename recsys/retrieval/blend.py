@@ -19,13 +19,16 @@ from scipy import sparse
 
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
-from recsys.models.baselines import DECAY, LAST
+from recsys.models.baselines import DECAY, LAST, recency_weights
 from recsys.models.blend import Blend
+from recsys.models.linear import FADING, PAST, WHOLE
 from recsys.models.neighbours import TOGETHER, Neighbours, mean_weights
 from recsys.retrieval.candidates import top_k, top_k_with_repeats
 from recsys.retrieval.index import ItemIndex
 
-SOURCES: Final = ("vector", "transitions", "together", "text", "popularity")  # who proposes; bits of `Proposals.by`
+# who proposes; bits of `Proposals.by`
+SOURCES: Final = ("vector", "transitions", "together", "linear", "text", "popularity")
+ROOTED: Final = ("followed", "next", "together", "linear", "linear_next")  # features that are square roots
 CONTEXT: Final = ("sightings", "length")  # of the newest item, of the history
 REFERENCE: Final = 10  # of the model's best unseen items, to which its scores are compared; the least `n` there is
 BLOCK_FLOATS: Final = 4_000_000  # of a block's scores against the whole catalogue
@@ -95,12 +98,13 @@ def feature_names(neighbours: Neighbours) -> tuple[str, ...]:
     - "model": the model's score minus the logarithm of the summed exponentials of its ten best for this user.
     - "followed", "next", "together": square roots of shares and cosines. They lie between the shares, which trust one
       sighting too much, and logarithms, which trust the lack of any too much.
+    - "linear", "linear_next": square roots of what the regressions say, signs kept.
     - "popular", "recent": logarithms of counts.
     - "new": the item has no count at all. Counts then say nothing, and the products with "new" leave it to the others.
     - "seen": the item is in the history.
     - "text", "words": similarities.
     """
-    names = ("model", "followed", "next", "together", "popular", "recent", "new", "seen")
+    names = ("model", *ROOTED, "popular", "recent", "new", "seen")
     return names if neighbours.text is None else (*names, "text", "words")
 
 
@@ -133,6 +137,8 @@ def propose(
     newest = mean_weights(histories.items, histories.offsets, stride - 1, last=LAST, decay=DECAY)
     last = mean_weights(histories.items, histories.offsets, stride - 1, last=1, decay=1.0)
     every = mean_weights(histories.items, histories.offsets, stride - 1, last=TOGETHER, decay=1.0)
+    whole = recency_weights(histories.items, histories.offsets, stride - 1, last=WHOLE, decay=1.0)
+    fading = recency_weights(histories.items, histories.offsets, stride - 1, last=PAST, decay=FADING)
     hidden = seen if exclude_seen else seen[:0]
 
     found, logits = top_k(items, queries, histories, k=min(n, len(items.codes)), exclude_seen=exclude_seen)
@@ -141,11 +147,14 @@ def propose(
         "followed": (newest @ neighbours.followed).toarray(),
         "next": (last @ neighbours.next).toarray(),
         "together": (every @ neighbours.together).toarray(),
+        "linear": (whole @ neighbours.linear).toarray(),
+        "linear_next": (fading @ neighbours.linear_next).toarray(),
     }
     proposed = {
         "vector": np.sort(place[0] * stride + found[place]),
         "transitions": _best_keys(scores["followed"], hidden, n),
         "together": _best_keys(scores["together"], hidden, n),
+        "linear": _best_keys(scores["linear"], hidden, n),
         "popularity": _most_popular(neighbours.recent, hidden, len(histories), n),
     }
     if neighbours.text is not None:
@@ -159,7 +168,7 @@ def propose(
     rows, codes = keys // stride, keys % stride
     features = [
         _logits(items, queries, logits, rows, codes) - _log_sum(logits[:, :REFERENCE])[rows],
-        *(np.sqrt(scores[name][rows, codes]) for name in ("followed", "next", "together")),
+        *(_signed_root(scores[name][rows, codes]) for name in ROOTED),
         np.log1p(neighbours.popular[codes]),
         np.log1p(neighbours.recent[codes]),
         neighbours.popular[codes] == 0,
@@ -252,7 +261,7 @@ def blend_scores(
 
 
 def source_names() -> np.ndarray:
-    """What each value of `Proposals.by` is called: str [32], for example "vector+transitions"."""
+    """What each value of `Proposals.by` is called: str [64], for example "vector+transitions"."""
     return np.array(
         ["+".join(name for bit, name in enumerate(SOURCES) if value >> bit & 1) for value in range(1 << len(SOURCES))]
     )
@@ -279,6 +288,11 @@ def _best_keys(scores: np.ndarray, hidden: np.ndarray, n: int) -> np.ndarray:
     best, codes = torch.from_numpy(masked).topk(min(n, width), dim=1, sorted=False)
     row, place = np.nonzero(best.numpy() > 0)
     return np.sort(row * width + codes.numpy()[row, place])
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    """The square root of each value's distance from 0, with its sign."""
+    return np.sign(values) * np.sqrt(np.abs(values))
 
 
 def _most_popular(recent: np.ndarray, hidden: np.ndarray, users: int, n: int) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_tables_survive_the_file(with_text: bool) -> None:
     words = sparse.csr_array(np.eye(4, 5, dtype=np.float32)) if with_text else None
     counted = Neighbours.count(ITEMS, OFFSETS, 3, text=text, words=words)
     again = Neighbours.from_tensors(counted.to_tensors() | {"blend.mean": np.zeros(1)})
-    for name in ("followed", "next", "together"):
+    for name in ("followed", "next", "together", "linear", "linear_next"):
         assert (getattr(again, name) != getattr(counted, name)).nnz == 0
     np.testing.assert_array_equal(again.popular, [0, 2, 3, 2])
     np.testing.assert_array_equal(again.recent, counted.recent)

@@ -89,6 +89,14 @@ def mean(histories: Sequences, last: int, decay: float) -> np.ndarray:
     return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
 
 
+def whole(histories: Sequences, decay: float = 1.0) -> np.ndarray:
+    return recency_weights(histories.items, histories.offsets, V, last=50, decay=decay).toarray()
+
+
+def signed_root(values: np.ndarray) -> np.ndarray:
+    return np.where(values < 0, -np.sqrt(np.abs(values)), np.sqrt(np.abs(values)))
+
+
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_each_source_proposes_its_best_unseen_items(
     items: ItemIndex, queries: np.ndarray, neighbours: Neighbours, histories: Sequences, exclude_seen: bool
@@ -101,6 +109,7 @@ def test_each_source_proposes_its_best_unseen_items(
         "vector": np.where(np.isin(np.arange(V + 1), items.codes), queries @ items.vectors.T, -np.inf),
         "transitions": newest @ neighbours.followed.toarray(),
         "together": every @ neighbours.together.toarray(),
+        "linear": whole(histories) @ neighbours.linear.toarray(),
         "text": newest @ neighbours.text @ neighbours.text.T,
         "popularity": np.tile(neighbours.recent, (U, 1)),
     }
@@ -133,6 +142,8 @@ def test_features_are_what_the_sources_say(
         "followed": np.sqrt((newest @ neighbours.followed.toarray())[rows, codes]),
         "next": np.sqrt((last @ neighbours.next.toarray())[rows, codes]),
         "together": np.sqrt((every @ neighbours.together.toarray())[rows, codes]),
+        "linear": signed_root((whole(histories) @ neighbours.linear.toarray())[rows, codes]),
+        "linear_next": signed_root((whole(histories, 0.95) @ neighbours.linear_next.toarray())[rows, codes]),
         "popular": np.log1p(neighbours.popular)[codes],
         "recent": np.log1p(neighbours.recent)[codes],
         "new": (neighbours.popular == 0)[codes],

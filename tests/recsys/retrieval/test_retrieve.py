@@ -158,7 +158,8 @@ def test_a_bundle_with_a_blend_serves_it_and_names_the_sources(
             code = dataset.vocabulary.encode(pl.Series([first["item_id"]]))[0]
             np.testing.assert_allclose(scores[user, code], scores[user].max(), rtol=1e-5)
             np.testing.assert_allclose(first["score"], np.sqrt(scores[user].max()), rtol=1e-5)
-    assert set(table["source"].str.split("+").explode()) == {"vector", "transitions", "together", "popularity"}
+    sources = {"vector", "transitions", "together", "linear", "popularity"}
+    assert set(table["source"].str.split("+").explode()) == sources
 
 
 def test_one_commit_a_run_and_the_old_version_stays(world: tuple[Settings, TableVersions, Path]) -> None:
