@@ -65,6 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "dropout 0.3": ("model.dropout=0.3",),
     "2 heads": ("model.heads=2",),
     "width 128": ("model.dimensions=128",),
+    "width 256": ("model.dimensions=256",),
     "4 blocks": ("model.blocks=4",),
     "batches of 128": ("train.batch_size=128",),
     "batches of 32": ("train.batch_size=32",),

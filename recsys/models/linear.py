@@ -75,28 +75,28 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     Parameters as `autoencoder`, but for `penalty`: sightings, added to the diagonal.
     """
     chosen, place = _taking_part(items, size)
-    lengths = np.diff(offsets).astype(np.int64)
-    users = _affordable(lengths * PAST)
-    codes, starts = _histories(items, offsets, users)
-    codes = place[codes]
-    end = np.repeat(starts[1:], np.diff(starts))  # of each event's history
-    here = np.arange(len(codes))
+    costs = np.diff(offsets).astype(np.int64) * PAST
+    users = _affordable(costs)
     stride, square = len(chosen) + 1, FADING**2
     alone, pairs, follow = np.zeros(stride), np.zeros(stride**2), np.zeros(stride**2)
-    for distance in range(PAST + 1):
-        earlier = here[: len(here) - distance]
-        later = earlier + distance
-        both = later < end[earlier]
-        earlier, later = earlier[both], later[both]
-        # pasts that hold both: of the events after the later one, as long as the earlier one is in sight
-        pasts = np.minimum(end[earlier] - 1, earlier + PAST) - later
-        shared = FADING**distance * (1 - square**pasts) / (1 - square)
-        if distance == 0:
-            np.add.at(alone, codes[earlier], shared)
-            continue
-        keys = codes[earlier] * stride + codes[later]
-        np.add.at(pairs, keys, shared)
-        np.add.at(follow, keys, FADING ** (distance - 1))
+    for part in _parts(costs[users]):
+        own, starts = _histories(items, offsets, users[part])
+        codes, here = place[own], np.arange(len(own))
+        end = np.repeat(starts[1:], np.diff(starts))  # of each event's history
+        for distance in range(PAST + 1):
+            earlier = here[: len(here) - distance]
+            later = earlier + distance
+            both = later < end[earlier]
+            earlier, later = earlier[both], later[both]
+            # pasts that hold both: of the events after the later one, as long as the earlier one is in sight
+            pasts = np.minimum(end[earlier] - 1, earlier + PAST) - later
+            shared = FADING**distance * (1 - square**pasts) / (1 - square)
+            if distance == 0:
+                np.add.at(alone, codes[earlier], shared)
+                continue
+            keys = codes[earlier] * stride + codes[later]
+            np.add.at(pairs, keys, shared)
+            np.add.at(follow, keys, FADING ** (distance - 1))
     upper = pairs.reshape(stride, stride)[1:, 1:]
     gram = upper + upper.T
     gram[np.diag_indices_from(gram)] += alone[1:] + penalty
