@@ -21,6 +21,7 @@ import torch
 
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
+from recsys.errors import RecsysError, first_line
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training.fit import table_rows
@@ -39,6 +40,17 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer rows, under a minute on 2 cores: does it run?")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
     return parser
+
+
+def run(main: Callable[[], None]) -> None:
+    """A script from the shell: what it misses is said in one sentence."""
+    try:
+        main()
+    except RecsysError as error:
+        sys.exit(str(error))
+    except FileNotFoundError as error:
+        missing = f"{error.filename} is not there" if error.filename else first_line(error)  # polars names it in words
+        sys.exit(f"{missing}; the script's head says what --data holds.")
 
 
 def settled() -> None:

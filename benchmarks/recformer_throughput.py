@@ -185,6 +185,10 @@ def show(found: dict[str, Any]) -> None:
     print(f"{found['blocks']} blocks of MiniLM; the bf16 rate: {found['bf16_gflops']:,.0f} GFLOP/s")
 
 
+def main() -> None:
+    given = common.options(__doc__).parse_args()
+    common.answer(given, figures(given.data / "recformer-scientific", given.quick), show)
+
+
 if __name__ == "__main__":
-    arguments = common.options(__doc__).parse_args()
-    common.answer(arguments, figures(arguments.data / "recformer-scientific", arguments.quick), show)
+    common.run(main)

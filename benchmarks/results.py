@@ -28,6 +28,7 @@ import common
 
 CONFIGURATIONS = {  # and the folders of their data
     "ml-1m": "ml-1m",
+    "ml-1m-attributes": "ml-1m",
     "ml-1m-ids": "ml-1m",
     "ml-1m-next-item": "ml-1m",
     "ml-latest-small": "ml-latest-small",
@@ -140,4 +141,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

@@ -56,6 +56,14 @@ def test_every_script_is_listed_and_says_what_it_takes(path: Path) -> None:
         assert option in source or "options(__doc__)" in source  # those of common.py
 
 
+def test_data_that_are_not_there_are_named_in_one_sentence(tmp_path: Path) -> None:
+    for script, missing in (("warm_start", "ml-1m.txt"), ("text_throughput", "items.jsonl")):
+        command = [sys.executable, str(FOLDER / f"{script}.py"), "--data", str(tmp_path / "nowhere"), "--quick"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr and missing in done.stderr.splitlines()[-1]
+
+
 def test_histories_keep_their_order_and_number_items_anew(script: Any, tmp_path: Path) -> None:
     common: ModuleType = script("common")
     file = tmp_path / "log.txt"
