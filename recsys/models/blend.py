@@ -15,7 +15,7 @@ K = F + F (F + 1) / 2 + C F weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -99,6 +99,7 @@ def fit_weights(
     chosen: np.ndarray,
     names: tuple[Sequence[str], Sequence[str]],
     *,
+    without: Collection[tuple[str, str]] = (),
     penalty: float = PENALTY,
 ) -> Blend:
     """The weights under which the items that came next were most likely.
@@ -113,6 +114,8 @@ def fit_weights(
         int64 [U]: which of the user's own pairs came next, from 0.
     names
         Of the F features and the C context values.
+    without
+        Pairs of features whose product gets no weight.
     """
     F, C = features.shape[1], context.shape[1]
     both = np.concatenate([features, context], axis=1, dtype=np.float64)
@@ -128,11 +131,13 @@ def fit_weights(
         given=np.zeros((C, F)),
     )
     z, c = empty._standardised(features, context)
-    upper = np.triu_indices(F)
-    design = np.concatenate([z, z[:, upper[0]] * z[:, upper[1]], *(c[:, [k]] * z for k in range(C))], axis=1)  # [P, K]
+    left_out = {frozenset(pair) for pair in without}
+    weighed = [[frozenset((a, b)) not in left_out for b in names[0]] for a in names[0]]
+    one, other = np.nonzero(np.triu(weighed))
+    design = np.concatenate([z, z[:, one] * z[:, other], *(c[:, [k]] * z for k in range(C))], axis=1)  # [P, K]
     weights = _newton(design, offsets, chosen, penalty)
     pairs = np.zeros((F, F))
-    pairs[upper] = weights[F : F + len(upper[0])]
+    pairs[one, other] = weights[F : F + len(one)]
     return Blend(
         features=empty.features,
         context=empty.context,
@@ -140,7 +145,7 @@ def fit_weights(
         scale=scale,
         alone=weights[:F],
         pairs=pairs,
-        given=weights[F + len(upper[0]) :].reshape(C, F),
+        given=weights[F + len(one) :].reshape(C, F),
     )
 
 

@@ -48,6 +48,14 @@ def test_a_product_learns_when_to_trust_which() -> None:
     assert np.diff(blend.scores(given, high)) < -1 and np.diff(blend.scores(given, low)) > 1
 
 
+def test_a_product_that_is_left_out_gets_no_weight_and_the_others_keep_their_places() -> None:
+    features, context, offsets, chosen = choices(4000, 20, lambda x, c: 0.5 * x[..., 1] ** 2 + 0.3 * c * x[..., 1])
+    blend = fit_weights(features, context, offsets, chosen, NAMES, without=[("b", "a")], penalty=1.0)
+    assert blend.pairs[0, 1] == 0
+    np.testing.assert_allclose(blend.pairs[1, 1], 0.5, atol=0.06)
+    np.testing.assert_allclose(blend.given, [[0, 0.3]], atol=0.06)
+
+
 def test_gradient_is_zero_at_the_answer() -> None:
     """The penalised likelihood is flat there, checked by finite differences of an independent formula."""
     rng = np.random.default_rng(1)
