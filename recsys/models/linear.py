@@ -25,7 +25,7 @@ from scipy import sparse
 
 from recsys.models.baselines import popularity, recency_weights
 
-MOST: Final = 6_000  # items that take part: each table is M x M in float64 while it is made
+MOST: Final = 6_000  # items that take part: about five tables of M x M in float64, 1.5 GB, while weights are made
 WHOLE: Final = 5_000  # newest events of a history that `autoencoder` reads; more are no person's
 PAST: Final = 50  # newest events that `successors` asks
 FADING: Final = 0.95  # weight of an event of the past against the next newer one
@@ -116,7 +116,7 @@ def _taking_part(items: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affordable(costs: np.ndarray) -> np.ndarray:
-    """Users, ascending, drawn without their costs, int64 [U], exceeding `PAIRS` together; all of them if that is so."""
+    """Users, ascending, int64: all of them, or as many, drawn at random, as cost no more than `PAIRS` together."""
     if costs.sum() <= PAIRS:
         return np.arange(len(costs))
     drawn = np.random.default_rng(SEED).permutation(len(costs))
