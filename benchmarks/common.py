@@ -42,7 +42,7 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run(main: Callable[[], None]) -> None:
+def from_shell(main: Callable[[], None]) -> None:
     """A script from the shell: what it misses is said in one sentence."""
     try:
         main()

@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from clicks.data import FEATURES, WIDTH, Job
 from clicks.model import fit
-from common import answer, options, say, table
+from common import answer, from_shell, options, say, table
 
 BUDGETS = (1.0, 0.5, 0.1)
 FEW_SEEDS = 2  # of the controls and of the second data set
@@ -260,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from_shell(main)

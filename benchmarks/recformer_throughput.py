@@ -191,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.from_shell(main)

@@ -151,4 +151,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.from_shell(main)

@@ -10,7 +10,7 @@ analysis of qualitative choice behavior", 1974. A random part of the candidates 
 best answer, the same on every machine but for rounding.
 
 Shapes: P pairs of user and candidate (those of one user side by side), U users, F features, C context values,
-K = F + F (F + 1) / 2 + C F weights.
+K = F + F (F + 1) / 2 + C F weights, less those of the products that are left out.
 """
 
 from __future__ import annotations

@@ -22,8 +22,10 @@ from recsys.models.linear import autoencoder, successors
 SMOOTHING: Final = 2.0  # followers that nobody saw, added to every row: two sightings are no certainty
 TOGETHER: Final = 50  # newest events of a history that belong together
 KEPT: Final = 500  # entries of a row of a table that are kept, those furthest from 0
-OF_LINEAR: Final = 1.0  # penalty of the regression of a history on itself; thrice or a third are nearly the same, as
-OF_LINEAR_NEXT: Final = 30.0  # that of the regression of the next item on the past
+# of `linear.autoencoder`, in mean histories of an item, and of `linear.successors`, in sightings; thrice or a third of
+# either changes little
+LINEAR_PENALTY: Final = 1.0
+LINEAR_NEXT_PENALTY: Final = 30.0
 
 _SPARSE: Final = ("followed", "next", "together", "linear", "linear_next", "words")
 _DENSE: Final = ("popular", "recent", "text")
@@ -81,8 +83,8 @@ class Neighbours:
             followed=largest(transitions(items, offsets, size, smoothing=SMOOTHING), KEPT),
             next=largest(transitions(items, offsets, size, reach=1, smoothing=SMOOTHING), KEPT),
             together=largest(company(items, offsets, size), KEPT),
-            linear=autoencoder(items, offsets, size, penalty=OF_LINEAR, kept=KEPT),
-            linear_next=successors(items, offsets, size, penalty=OF_LINEAR_NEXT, kept=KEPT),
+            linear=autoencoder(items, offsets, size, penalty=LINEAR_PENALTY, kept=KEPT),
+            linear_next=successors(items, offsets, size, penalty=LINEAR_NEXT_PENALTY, kept=KEPT),
             popular=popularity(items, size),
             recent=recent_popularity(items, offsets, size),
             text=text,

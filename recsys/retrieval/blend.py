@@ -30,7 +30,7 @@ from recsys.retrieval.index import ItemIndex
 SOURCES: Final = ("vector", "transitions", "together", "linear", "text", "popularity")
 ROOTED: Final = ("followed", "next", "together", "linear", "linear_next")  # features that are square roots
 # pairs of features without a product: the regressions say 0 of every new item, so it would move all new items together
-SILENT: Final = (("new", "linear"), ("new", "linear_next"))
+UNPAIRED: Final = (("new", "linear"), ("new", "linear_next"))
 CONTEXT: Final = ("sightings", "length")  # of the newest item, of the history
 REFERENCE: Final = 10  # of the model's best unseen items, to which its scores are compared; the least `n` there is
 BLOCK_FLOATS: Final = 4_000_000  # of a block's scores against the whole catalogue

@@ -24,7 +24,7 @@ from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import MISS
 from recsys.models.blend import Blend, fit_weights
 from recsys.models.neighbours import Neighbours
-from recsys.retrieval.blend import BLOCK_FLOATS, CONTEXT, SILENT, Blended, feature_names, propose
+from recsys.retrieval.blend import BLOCK_FLOATS, CONTEXT, UNPAIRED, Blended, feature_names, propose
 from recsys.retrieval.index import ItemIndex, build_index
 
 USERS: Final = 10_000  # validation users that are measured
@@ -222,5 +222,5 @@ def _fit(measured: _Measured, users: np.ndarray, names: tuple[str, ...], seed: i
         np.concatenate([[0], np.cumsum([len(own) for own in kept])]).astype(np.int64),
         np.array(chosen),
         (names, CONTEXT),
-        without=SILENT,
+        without=UNPAIRED,
     )

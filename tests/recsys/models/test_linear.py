@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from recsys.models import linear
 from recsys.models.linear import autoencoder, successors
 
 V = 12
+Made = Callable[..., sparse.csr_array]
 
 
 @pytest.fixture
@@ -82,33 +85,33 @@ def test_they_tell_what_pairs_cannot() -> None:
 
 @pytest.mark.parametrize("made", [autoencoder, successors])
 def test_rare_items_stay_out_and_the_furthest_weights_stay(
-    made: object, histories: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    made: Made, histories: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = made(*histories, V, penalty=2.0, kept=V).toarray()  # type: ignore[operator]
-    cut = made(*histories, V, penalty=2.0, kept=3).toarray()  # type: ignore[operator]
+    whole = made(*histories, V, penalty=2.0, kept=V).toarray()
+    cut = made(*histories, V, penalty=2.0, kept=3).toarray()
     for own, all_of_it in zip(cut, whole, strict=True):
         assert set(np.abs(own[own != 0])) == set(np.sort(np.abs(all_of_it[all_of_it != 0]))[::-1][:3])
     monkeypatch.setattr(linear, "MOST", 4)
     best = np.argsort(-np.bincount(histories[0], minlength=V + 1)[1:], kind="stable")[:4] + 1
-    few = made(*histories, V, penalty=2.0, kept=V).toarray()  # type: ignore[operator]
+    few = made(*histories, V, penalty=2.0, kept=V).toarray()
     assert set(np.flatnonzero(few.any(axis=1))) <= set(best) and few.any()
 
 
 @pytest.mark.parametrize("made", [autoencoder, successors])
 def test_no_log_takes_longer_than_what_was_granted(
-    made: object, histories: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    made: Made, histories: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With room for a tenth, the result is that of the users that were drawn; in parts, it is the same."""
-    whole = made(*histories, V, penalty=2.0, kept=V)  # type: ignore[operator]
+    whole = made(*histories, V, penalty=2.0, kept=V)
     monkeypatch.setattr(linear, "AT_ONCE", 50)
-    assert abs(made(*histories, V, penalty=2.0, kept=V) - whole).max() < 1e-6  # type: ignore[operator]
+    assert abs(made(*histories, V, penalty=2.0, kept=V) - whole).max() < 1e-6
     monkeypatch.setattr(linear, "PAIRS", 300)
-    part = made(*histories, V, penalty=2.0, kept=V)  # type: ignore[operator]
+    part = made(*histories, V, penalty=2.0, kept=V)
     assert part.nnz and abs(part - whole).max() > 1e-3
 
 
 @pytest.mark.parametrize("made", [autoencoder, successors])
-def test_nothing_is_said_without_events(made: object) -> None:
-    assert made(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), V, penalty=1.0, kept=5).nnz == 0  # type: ignore[operator]
-    lone = made(np.array([3, 3], dtype=np.int32), np.array([0, 1, 2]), V, penalty=1.0, kept=5)  # type: ignore[operator]
+def test_nothing_is_said_without_events(made: Made) -> None:
+    assert made(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), V, penalty=1.0, kept=5).nnz == 0
+    lone = made(np.array([3, 3], dtype=np.int32), np.array([0, 1, 2]), V, penalty=1.0, kept=5)
     assert lone.nnz == 0 and lone.shape == (V + 1, V + 1)
