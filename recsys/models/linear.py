@@ -25,12 +25,15 @@ from scipy import sparse
 
 from recsys.models.baselines import popularity, recency_weights
 
-MOST: Final = 6_000  # items that take part: about five tables of M x M in float64, 1.5 GB, while weights are made
+MOST: Final = (
+    6_000  # items that take part: four to six tables of M x M in float64, 1.2 to 1.8 GB, while weights are made
+)
 WHOLE: Final = 5_000  # newest events of a history that `autoencoder` reads; more are no person's
 PAST: Final = 50  # newest events that `successors` asks
 FADING: Final = 0.95  # weight of an event of the past against the next newer one
 PAIRS: Final = 2_000_000_000  # of events that are summed
 AT_ONCE: Final = 20_000_000  # of them together, so that memory stays small
+ROWS: Final = 500  # of a table that are looked through together
 SEED: Final = 0
 
 
@@ -60,8 +63,8 @@ def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: f
         gram += (had.T @ had).toarray()[1:, 1:]
     if len(chosen):
         gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(chosen)
-    inverse = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False)
-    weights = -inverse / np.diag(inverse)
+    weights = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False)
+    weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
     return _by_code(weights, chosen, size, kept)
 
@@ -99,6 +102,7 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
             np.add.at(follow, keys, FADING ** (distance - 1))
     upper = pairs.reshape(stride, stride)[1:, 1:]
     gram = upper + upper.T
+    del pairs, upper
     gram[np.diag_indices_from(gram)] += alone[1:] + penalty
     wanted = follow.reshape(stride, stride)[1:, 1:]
     weights = scipy.linalg.solve(gram, wanted, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False)
@@ -138,10 +142,12 @@ def _histories(items: np.ndarray, offsets: np.ndarray, users: np.ndarray) -> tup
 
 def _by_code(weights: np.ndarray, chosen: np.ndarray, size: int, kept: int) -> sparse.csr_array:
     """[M, M] as float32 [V + 1, V + 1]: of each row the `kept` weights that are furthest from 0."""
-    rows = np.arange(len(chosen))[:, None]
     kept = min(kept, len(chosen))
-    columns = np.sort(np.argpartition(-np.abs(weights), kept - 1, axis=1)[:, :kept]) if kept else rows[:, :0]
-    values = weights[rows, columns].astype(np.float32)
+    columns = np.zeros((len(chosen), kept), dtype=np.int64)
+    for start in range(0, len(chosen) if kept else 0, ROWS):
+        furthest_first = -np.abs(weights[start : start + ROWS])
+        columns[start : start + ROWS] = np.sort(np.argpartition(furthest_first, kept - 1, axis=1)[:, :kept])
+    values = np.take_along_axis(weights, columns, axis=1).astype(np.float32)
     lengths = np.zeros(size + 2, dtype=np.int64)
     lengths[chosen + 1] = kept
     table = sparse.csr_array((values.ravel(), chosen[columns].ravel(), np.cumsum(lengths)), shape=(size + 1, size + 1))

@@ -271,7 +271,7 @@ def _check_memory(
     settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset, side: SideFeatures
 ) -> Memory:
     starts, ends = windows(dataset.split.train.offsets, settings.model.max_length)
-    sizes = Sizes.of(features, rows, windows=len(starts), length=int((ends - starts).max(initial=0)), side=side)
+    sizes = Sizes.of(features, rows, ends - starts, side)
     return check_memory(settings.model, settings.train, sizes, free_memory())
 
 

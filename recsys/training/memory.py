@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from features.device import best_device
@@ -38,6 +39,7 @@ OF_GATE: Final = 6
 OF_SIDE: Final = 4  # [B, L, look-ups x width of the table]: rows, twice over, and their gradient
 OF_ATTENTION: Final = 2  # [B, H, L, L] besides the one that each block keeps
 OF_SCORES: Final = 3  # of a chunk of the full softmax
+OF_HOLES: Final = 2.0  # activations of batches of many lengths: a block rarely fits where another one was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class Sizes:
         Width of the text vectors; 0 without text.
     windows, length
         Training windows, and the events of the longest.
+    mixed
+        Windows differ in length.
     lookups
         Of all attributes of items together; None: as many of each as `model.attribute_lookups`.
     side_lookups
@@ -68,21 +72,21 @@ class Sizes:
     text: int
     windows: int
     length: int
+    mixed: bool = False
     lookups: int | None = None
     side_lookups: int = 0
 
     @classmethod
-    def of(
-        cls, features: ItemFeatures, rows: int, windows: int, length: int, side: SideFeatures | None = None
-    ) -> Sizes:
-        """Sizes of a catalogue, of histories and of what is known besides."""
+    def of(cls, features: ItemFeatures, rows: int, lengths: np.ndarray, side: SideFeatures | None = None) -> Sizes:
+        """Sizes of a catalogue, of training windows by their lengths [W] and of what is known besides."""
         return cls(
             items=features.size - 1,
             rows=rows,
             attributes=len(features.attributes),
             text=0 if features.text is None else features.text.shape[1],
-            windows=windows,
-            length=length,
+            windows=len(lengths),
+            length=int(lengths.max(initial=0)),
+            mixed=len(np.unique(lengths)) > 1,
             lookups=sum(attribute.feature.lookups for attribute in features.attributes.values()),
             side_lookups=0 if side is None else side.lookups,
         )
@@ -95,6 +99,7 @@ class Memory:
     weights: int  # with gradients, optimizer and copies
     catalogue: int  # item vectors and what they are made of
     encoder: int  # activations of a batch
+    holes: int  # of the heap between them
     scores: int  # of a chunk, or against the negatives
     program: int = PROGRAM
 
@@ -110,7 +115,8 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     D, H, V = model.dimensions, model.heads, sizes.items
     L = min(sizes.length, model.max_length)
     B = min(train.batch_size, sizes.windows)
-    Q = L if model.objective == "next-item" else max(1, round(L * train.mask_probability))
+    every = model.objective == "next-item" or train.next_item_share > 0  # event asks in the costliest epochs
+    Q = L if every else max(1, round(L * train.mask_probability))
     blocks = max(1, model.blocks)  # none is taken for one: too much rather than too little
     channels = int(model.ids) + sizes.attributes + bool(sizes.text)
 
@@ -127,6 +133,8 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
         scores = min(scores, OF_SCORES * number * B * Q * V)
     else:
         scores = B * Q * train.negatives * (2 * number + 6) + 2 * B * train.negatives * D * number
+    encoder = number * (D * states + attention)
+    encoder += 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups)
     return Memory(
         weights=4 * copies * _weights(model, sizes),
         catalogue=4
@@ -136,7 +144,8 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
             V * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2),
         )
         + 8 * V * model.id_lookups * model.ids,
-        encoder=number * (D * states + attention) + 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups),
+        encoder=encoder,
+        holes=round(OF_HOLES * encoder) if sizes.mixed and best_device().type == "cpu" else 0,
         scores=scores,
     )
 

@@ -34,9 +34,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "next item": {"items": 3000, "batch": 256, "length": 200, "model": {"objective": "next-item"}},
     "many negatives": {"items": 3000, "batch": 256, "length": 100, "train": {"loss": "sampled", "negatives": 2000}},
     "averaged": {"items": 300_000, "batch": 16, "length": 20, "train": {"loss": "sampled", "average_decay": 0.9}},
+    "many lengths": {"items": 3000, "batch": 64, "length": 200, "batches": 120, "model": {"dimensions": 128}},
     "a million items": {"items": 1_000_000, "batch": 64, "length": 50},
 }
-QUICK = ("wide batch", "large catalogue", "attributes and text")
+QUICK = ("wide batch", "large catalogue", "attributes and text", "many lengths")
 
 
 def resident(key: str) -> int:
@@ -46,14 +47,15 @@ def resident(key: str) -> int:
 
 
 def measure(
-    items: int, batch: int, length: int, values: int = 0, text: int = 0, **settings: dict[str, Any]
+    items: int, batch: int, length: int, values: int = 0, text: int = 0, batches: int = 3, **settings: dict[str, Any]
 ) -> tuple[int, int]:
-    """Predicted and measured peak of three steps and a validation."""
+    """Predicted and measured peak of three steps, or of more whose histories differ in length, and a validation."""
     torch.set_num_threads(1)
     model_settings = ModelSettings(max_length=length, **settings.get("model", {}))
     train_settings = TrainSettings(epochs=1, batch_size=batch, evaluate_every=1, **settings.get("train", {}))
     rng = np.random.default_rng(0)
-    codes = rng.integers(1, items + 1, 3 * batch * length).astype(np.int32)
+    lengths = np.full(batches * batch, length) if batches == 3 else rng.integers(2, length + 1, batches * batch)
+    codes = rng.integers(1, items + 1, lengths.sum()).astype(np.int32)
     attributes = {}
     if values:
         hashes = rng.integers(0, 2**62, values)[rng.integers(0, values, items)]
@@ -74,14 +76,14 @@ def measure(
     train(
         model,
         codes,
-        np.arange(3 * batch + 1) * length,
+        np.concatenate([[0], lengths.cumsum()]),
         train_settings,
         seed=0,
         max_length=length,
         validate=lambda model: {"norm": float(np.abs(model.item_vectors()[0]).sum())},
         primary="norm",
     )
-    sizes = Sizes.of(features, rows, windows=3 * batch, length=length)
+    sizes = Sizes.of(features, rows, lengths)
     return predict(model_settings, train_settings, sizes).peak, resident("VmHWM") - before
 
 
