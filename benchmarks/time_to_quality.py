@@ -22,20 +22,15 @@ from statistics import median
 from typing import Any
 
 import common
-import numpy as np
-import torch
 from training_throughput import bf16_rate, flops
 
 from features.device import best_device
-from features.precision import activation_dtype
 from recsys.config import Settings, load_settings
 from recsys.data.ingest import ingest
-from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
-from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.represent import represent
 from recsys.training.batches import windows
-from recsys.training.fit import PRIMARY, fit, validation_metrics
+from recsys.training.fit import PRIMARY, fit, validation
 from recsys.training.loop import train
 from recsys.training.objectives import objective_at
 
@@ -53,16 +48,6 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
     model = common.id_model(items, settings.model).to(best_device())
     curve: list[dict[str, float]] = []
 
-    def validate(model: Bert4Rec) -> dict[str, float]:
-        vectors, allowed = model.item_vectors()
-        device = best_device()
-        table = torch.from_numpy(vectors[:, :-1]).to(device, activation_dtype(settings.train.precision, device))
-
-        def queries(of: Sequences) -> np.ndarray:
-            return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length)
-
-        return validation_metrics(queries, vectors, allowed, split.validation, settings)
-
     def on_epoch(entry: dict[str, float]) -> None:
         told(curve, entry, began)
 
@@ -74,7 +59,7 @@ def alone(name: str, log: Path, overrides: list[str], every: int) -> dict[str, A
         settings.train,
         seed=settings.seed,
         max_length=settings.model.max_length,
-        validate=validate,
+        validate=validation(settings, split.validation),
         primary=PRIMARY,
         on_epoch=on_epoch,
     )

@@ -30,7 +30,7 @@ from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.repeats import with_repeats
-from recsys.models.side import SideFeatures
+from recsys.models.side import Side, SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
 from recsys.training.batches import windows
@@ -315,8 +315,30 @@ def train_model(
 ) -> Training:
     """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
     held_out = dataset.split.validation
+    training = train(
+        model.to(best_device()),
+        dataset.split.train.items,
+        dataset.split.train.offsets,
+        settings.train,
+        seed=settings.seed,
+        # a window of one more event asks as many next items as the encoder has positions
+        max_length=settings.model.max_length + (settings.model.objective == "next-item"),
+        validate=validation(settings, held_out, encoders.side(held_out.histories)),
+        primary=PRIMARY,
+        on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        on_resume=on_resume,
+        side=encoders.side(dataset.split.train),
+    )
+    model.cpu()  # whatever follows needs no accelerator
+    return training
+
+
+def validation(
+    settings: Settings, held_out: HeldOut, side: Side | None = None
+) -> Callable[[Bert4Rec], dict[str, float]]:
+    """`validation_metrics` of a model in training, where it is; `side` as `encode_queries` takes it."""
     device = best_device()
-    side = encoders.side(held_out.histories)
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         vectors, allowed = model.item_vectors()
@@ -328,23 +350,7 @@ def train_model(
         repeats = None if model.encoder.repeats is None else model.encoder.repeats().detach().cpu().numpy()
         return validation_metrics(queries, vectors, allowed, held_out, settings, repeats)
 
-    training = train(
-        model.to(device),
-        dataset.split.train.items,
-        dataset.split.train.offsets,
-        settings.train,
-        seed=settings.seed,
-        # a window of one more event asks as many next items as the encoder has positions
-        max_length=settings.model.max_length + (settings.model.objective == "next-item"),
-        validate=validate,
-        primary=PRIMARY,
-        on_epoch=on_epoch,
-        checkpoints=checkpoints,
-        on_resume=on_resume,
-        side=encoders.side(dataset.split.train),
-    )
-    model.cpu()  # whatever follows needs no accelerator
-    return training
+    return validate
 
 
 def validation_metrics(
