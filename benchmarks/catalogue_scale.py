@@ -32,6 +32,7 @@ SIZES, BATCHES = (10_000, 100_000, 1_000_000), (64, 256)
 LOSSES = ("full", "sampled")
 LENGTH = 50
 MASKED = 0.2
+PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # cloze and no more
 MIB = 2**20
 STATE_COPIES = 5  # float32 copies of the weights: themselves, gradients, two moments, the best so far
 
@@ -56,8 +57,8 @@ def peak_memory() -> int:
 def train_steps(items: int, batch: int, loss: str, steps: int) -> dict[str, Any]:
     """Seconds of a step and peak memory; the first epoch is the warm-up."""
     idle = peak_memory()
-    train = TrainSettings(epochs=3, batch_size=batch, loss=loss, mask_probability=MASKED, mask_last_share=0.0)  # type: ignore[arg-type]
-    model = common.id_model(items, ModelSettings(max_length=LENGTH))
+    train = TrainSettings(epochs=3, batch_size=batch, loss=loss, mask_probability=MASKED, **PLAIN)  # type: ignore[arg-type]
+    model = common.id_model(items, ModelSettings(max_length=LENGTH, dimensions=64, heads=2, head=True))
     seconds = common.epoch_seconds(model, generated(items, batch * steps), train, LENGTH)[1:]
     state = STATE_COPIES * sum(4 * parameter.numel() for parameter in model.parameters())
     return {

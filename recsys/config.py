@@ -245,9 +245,9 @@ class ModelSettings(_Section):
     """The item tower and the sequence encoder."""
 
     kind: Literal["bert4rec", "text", "recformer"] = "bert4rec"
-    dimensions: int = Field(default=64, ge=8)  # width of item vectors and of the encoder
+    dimensions: int = Field(default=128, ge=8)  # width of item vectors and of the encoder
     blocks: int = Field(default=2, ge=0)  # of attention; 0, with recency_mean: the history's mean and maps of it alone
-    heads: int = Field(default=2, ge=1)
+    heads: int = Field(default=1, ge=1)
     max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
     dropout: Dropout = 0.1
     # what the encoder is trained to do, which fixes how it reads: fill hidden items in, or tell what comes next
@@ -258,7 +258,7 @@ class ModelSettings(_Section):
     feed_forward: Literal["gelu", "swiglu"] = "gelu"
     feed_forward_multiple: int = Field(default=4, ge=1)  # its width, in widths of the encoder
     gated: bool = False  # a sigmoid gate on each branch (LiGR)
-    head: bool = True  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
+    head: bool = False  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
     temperature: float | None = Field(default=None, gt=0)  # None: dot products; else cosine similarity over this
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the attributes that [items] declares
@@ -311,20 +311,20 @@ class ModelSettings(_Section):
 class TrainSettings(_Section):
     """Training of the sequence encoder."""
 
-    epochs: int = Field(default=100, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
+    epochs: int = Field(default=40, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
     users: float = Field(
         default=1.0, gt=0, le=1
     )  # share of the training users, drawn by the seed, that model and blend know
     batch_size: int = Field(default=64, ge=1)  # (histories) small logs need many small steps: 16 for hundreds of users
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: Share = 0.05  # of all steps; then cosine decay to a tenth of the rate
     clip_norm: float = Field(default=1.0, gt=0)  # of the global gradient
-    mask_probability: float = Field(default=0.2, gt=0, lt=1)  # cloze: share of positions hidden
+    mask_probability: float = Field(default=0.3, gt=0, lt=1)  # cloze: share of positions hidden
     mask_last_share: Share = 0.1  # cloze: share of histories cut after a random event, which alone is hidden
     last_weight: float = Field(default=1.0, gt=0)  # cloze: how much the label of such a history counts
-    next_item_share: Share = 0.0  # cloze: share of the epochs, the first, that ask for the next item; warm: half of it
-    average_decay: float = Field(default=0.0, ge=0, lt=1)  # of the weights' moving average; 0: none
+    next_item_share: Share = 0.5  # cloze: share of the epochs, the first, that ask for the next item; warm: half of it
+    average_decay: float = Field(default=0.99, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them

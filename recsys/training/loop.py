@@ -214,7 +214,7 @@ class _Learner:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
-        self.average.update()
+        self.average.update(self.schedule.last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and all that the next step depends on; the tensors are not copies."""
@@ -257,15 +257,21 @@ def _rate(steps: int, warmup_share: float) -> Callable[[int], float]:
 
 
 class _Average:
-    """Moving average of the weights; with decay 0 the weights themselves."""
+    """Moving average of the weights; with decay 0 the weights themselves.
+
+    At first it reaches back about a tenth of the steps, so that a short training does not end near the weights that it
+    began with.
+    """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
         self.shadow = [p.detach().clone() for p in model.parameters()] if decay else []
 
-    def update(self) -> None:
+    def update(self, step: int) -> None:
+        """Take in the weights after a step, counted from 1."""
         if self.shadow:
-            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.model.parameters()], 1 - self.decay)
+            decay = min(self.decay, step / (step + 9))
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.model.parameters()], 1 - decay)
 
     def applied(self) -> _Swap:
         return _Swap(list(self.model.parameters()), self.shadow)

@@ -29,7 +29,7 @@ def write(folder: Path, text: str) -> Path:
         ),
         ('name = "n"', "interactions is missing"),
         (VALID + "[train]\nepochs = -1", "train.epochs = -1"),
-        (VALID + "[model]\nheads = 7", "dimensions = 64 must be divisible by heads = 7"),
+        (VALID + "[model]\nheads = 7", "dimensions = 128 must be divisible by heads = 7"),
         (VALID + '[model]\nkind = "text"', "needs items.text"),
         (VALID + "[split]\ntest_from = 2020-01-01T00:00:00", "no time zone"),
         ("name = ", "is not valid TOML"),

@@ -62,7 +62,7 @@ def settings(folder: Path, **model: Any) -> Settings:
             "interactions": {"source": "log.csv"},
             "items": {"source": "items.jsonl", "text": ["title"], "categorical": {"kind": {}}},
             "model": {"dimensions": 16, "max_length": 10, "text": False} | model,
-            "train": {"epochs": 4, "batch_size": 16, "evaluate_every": 2, "learning_rate": 0.01},
+            "train": {"epochs": 4, "batch_size": 16, "evaluate_every": 2, "learning_rate": 0.01, "next_item_share": 0},
             "blend": {"kind": "never"},
         }
     )

@@ -9,6 +9,7 @@ from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
+from recsys.training import loop
 from recsys.training.loop import Training, train
 
 ITEMS, USERS = 40, 300
@@ -105,7 +106,7 @@ def test_the_best_validation_wins_and_patience_ends_it() -> None:
     outcome = train(
         model,
         *cycles(),
-        TrainSettings(epochs=50, evaluate_every=1, patience=2),
+        TrainSettings(epochs=50, evaluate_every=1, patience=2, next_item_share=0.0, average_decay=0.0),
         seed=0,
         max_length=10,
         validate=validate,
@@ -118,13 +119,27 @@ def test_the_best_validation_wins_and_patience_ends_it() -> None:
 def test_the_average_of_the_weights_is_what_is_validated_and_kept() -> None:
     averaged, _ = run(epochs=1, average_decay=0.999)
     start = new_model()
-    plain, _ = run(epochs=1)
+    plain, _ = run(epochs=1, average_decay=0.0)
 
     def distance(a: Bert4Rec, b: Bert4Rec) -> float:
         return sum(float((x - y).detach().norm()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
-    # ten steps at a decay of .999 stay near the start
-    assert distance(averaged, start) < 0.1 * distance(plain, start)
+    # after ten steps the average has left the start, and is not where the weights are
+    assert distance(averaged, start) > 0.1 * distance(plain, start)
+    assert distance(averaged, plain) > 0.01 * distance(plain, start)
+
+
+def test_the_average_reaches_back_a_tenth_of_the_steps_at_first_and_its_decay_later() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average, expected = loop._Average(model, 0.5), 0.0
+    for step in range(1, 31):
+        torch.nn.init.constant_(model.weight, float(step))
+        average.update(step)
+        kept = min(0.5, step / (step + 9))
+        expected = kept * expected + (1 - kept) * step
+        assert float(average.shadow[0]) == pytest.approx(expected, rel=1e-5)
+    assert model.weight.detach().item() == 30.0
 
 
 def test_a_diverging_loss_says_what_to_change() -> None:

@@ -51,8 +51,11 @@ def measure(
 ) -> tuple[int, int]:
     """Predicted and measured peak of three steps, or of more whose histories differ in length, and a validation."""
     torch.set_num_threads(1)
-    model_settings = ModelSettings(max_length=length, **settings.get("model", {}))
-    train_settings = TrainSettings(epochs=1, batch_size=batch, evaluate_every=1, **settings.get("train", {}))
+    model_settings = ModelSettings(**{"max_length": length, "dimensions": 64} | settings.get("model", {}))
+    train_settings = TrainSettings(
+        **{"epochs": 1, "batch_size": batch, "evaluate_every": 1, "average_decay": 0.0, "next_item_share": 0.0}
+        | settings.get("train", {})
+    )
     rng = np.random.default_rng(0)
     lengths = np.full(batches * batch, length) if batches == 3 else rng.integers(2, length + 1, batches * batch)
     codes = rng.integers(1, items + 1, lengths.sum()).astype(np.int32)
@@ -119,8 +122,9 @@ def test_what_makes_a_training_larger() -> None:
         "precision": ("bf16", "fp32"),
         "average_decay": (0.0, 0.9),
         "mask_probability": (0.2, 0.5),
+        "next_item_share": (0.0, 0.5),  # every event asks, then
     }.items():
-        peaks = [peak(**{name: value}) for value in values]
+        peaks = [peak(**{"next_item_share": 0.0, name: value}) for value in values]
         assert sorted(set(peaks)) == peaks, name
 
 
@@ -149,7 +153,7 @@ def test_what_does_not_fit_says_what_to_change() -> None:
     assert "lower train.batch_size = 4096" in told and "model.max_length = 200" in told
     assert "sampled" not in told and "\n" not in told
     million = Sizes(items=10**6, rows=2 * 10**6, attributes=3, text=256, windows=10**6, length=20)
-    told = refused(million, 2, {}, {"batch_size": 16})
+    told = refused(million, 2, {"dimensions": 64}, {"batch_size": 16})
     assert 'set train.loss = "sampled"' in told and "lower model.dimensions = 64" in told
     assert "batch_size" not in told
     told = refused(SMALL, 0.01, {"dimensions": 8, "max_length": 2, "heads": 1}, {"batch_size": 1})
