@@ -58,7 +58,9 @@ def train_steps(items: int, batch: int, loss: str, steps: int) -> dict[str, Any]
     """Seconds of a step and peak memory; the first epoch is the warm-up."""
     idle = peak_memory()
     train = TrainSettings(epochs=3, batch_size=batch, loss=loss, mask_probability=MASKED, **PLAIN)  # type: ignore[arg-type]
-    model = common.id_model(items, ModelSettings(max_length=LENGTH, dimensions=64, heads=2, head=True))
+    model = common.id_model(
+        items, ModelSettings(max_length=LENGTH, dimensions=64, heads=2, head=True, temperature=None)
+    )
     seconds = common.epoch_seconds(model, generated(items, batch * steps), train, LENGTH)[1:]
     state = STATE_COPIES * sum(4 * parameter.numel() for parameter in model.parameters())
     return {

@@ -37,7 +37,7 @@ from recsys.models.bert4rec import encode_queries
 from recsys.retrieval.candidates import top_k
 from recsys.retrieval.index import build_index
 
-MODEL = ModelSettings(dimensions=64, blocks=2, heads=2, max_length=200, rotary=False, head=False)
+MODEL = ModelSettings(dimensions=64, blocks=2, heads=2, max_length=200, rotary=False, temperature=None)
 PEERS = {"BERT4RecModel": "cloze", "SASRecModel": "next-item"}
 WIDENING = {"cloze": 4, "next-item": 1}  # of the feed-forward, in multiples of D, as those two have it
 QUICK_USERS = 500

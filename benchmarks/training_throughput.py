@@ -50,6 +50,7 @@ MODEL = ModelSettings(
     dropout=0.2,  # RecTools' default
     rotary=False,  # RecTools has learned positions, counted from the end, and no head
     head=False,
+    temperature=None,
 )
 PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # as theirs
 BATCH = 128

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +30,15 @@ RESERVED = ("item_id", "user_id", "title", "sentence")  # columns of prepared ta
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_takes_away(cls, given: Any) -> Any:
+        """TOML has no word for nothing: "none" is it, for what may be None."""
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {name: None if value == "none" and name in optional else value for name, value in given.items()}
 
 
 class SourceSettings(_Section):
@@ -259,7 +268,7 @@ class ModelSettings(_Section):
     feed_forward_multiple: int = Field(default=4, ge=1)  # its width, in widths of the encoder
     gated: bool = False  # a sigmoid gate on each branch (LiGR)
     head: bool = False  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
-    temperature: float | None = Field(default=None, gt=0)  # None: dot products; else cosine similarity over this
+    temperature: float | None = Field(default=0.07, gt=0)  # scores are cosines over this; None: dot products
     ids: bool = True  # channel: the item's id
     attributes: bool = True  # channel: the attributes that [items] declares
     text: bool = True  # channel: the text vector, where the catalogue has text

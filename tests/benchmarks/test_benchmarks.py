@@ -293,7 +293,7 @@ def test_raw_vectors_are_cut_and_normalised(script: Any) -> None:
 
 def test_a_table_without_collisions_gives_each_item_a_row(script: Any) -> None:
     module, common = script("multiplexing_retrieval"), script("common")
-    settings = ModelSettings(id_lookups=1, table_rows=40, dimensions=16)
+    settings = ModelSettings(id_lookups=1, table_rows=40, dimensions=16, temperature=None)
     model = common.id_model(40, settings)
     assert len(model.tower.id_rows[1:].unique()) < 40  # hashes collide
     module.rows_of_their_own(model)

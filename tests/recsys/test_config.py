@@ -56,6 +56,16 @@ def test_every_kind_of_blend_can_be_named_on_the_command_line(tmp_path: Path, ki
     assert load_settings(path, [f"blend.kind={kind}"]).blend.kind == kind
 
 
+def test_none_takes_away_what_may_be_nothing(tmp_path: Path) -> None:
+    """In the file, where TOML has no word for it, as on the command line; a setting that cannot be nothing refuses."""
+    path = write(tmp_path, VALID + '[model]\ntemperature = "none"\n[text]\ndimensions = "none"\n')
+    settings = load_settings(path)
+    assert settings.model.temperature is None and settings.text.dimensions is None
+    assert load_settings(write(tmp_path, VALID), ["model.temperature=none"]).model.temperature is None
+    with pytest.raises(InputError, match=r"model\.dimensions = 'none'"):
+        load_settings(write(tmp_path, VALID + '[model]\ndimensions = "none"\n'))
+
+
 def test_overrides_are_read_as_toml_and_checked_like_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, VALID)
     changed = load_settings(

@@ -116,7 +116,9 @@ def test_a_history_is_read_from_its_newest_ten_and_not_from_its_future() -> None
     assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-2)
 
 
-@pytest.mark.parametrize("lacking", [{"objective": "cloze", "temperature": 0.1}, {"objective": "next-item"}])
+@pytest.mark.parametrize(
+    "lacking", [{"objective": "cloze", "temperature": 0.1}, {"objective": "next-item", "temperature": "none"}]
+)
 def test_a_mean_needs_next_items_and_cosines(lacking: dict[str, object]) -> None:
     tree = {"name": "x", "interactions": {"source": "log.csv"}, "model": {"recency_mean": True, **lacking}}
     with pytest.raises(InputError, match="recency_mean = true needs"):

@@ -66,7 +66,7 @@ def loss_of(built: Bert4Rec, task: Task, settings: TrainSettings = EXACT) -> flo
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_label_of_every_position_moves_the_loss(objective: str, loss: str) -> None:
     """The first and the last one, too; next-item training has nothing to ask before the first event."""
-    built, rng = model(objective), np.random.default_rng(0)
+    built, rng = model(objective, temperature=None), np.random.default_rng(0)
     settings = EXACT.model_copy(update={"loss": loss, "negatives": 5})
     history = np.arange(1, 8)
     moved = set()

@@ -55,7 +55,7 @@ def write_day(folder: Path, items: range, seed: int = 0) -> None:
 
 
 def settings_of(folder: Path, warehouse: Path | None = None, **more: Any) -> Settings:
-    model = {"dimensions": 16, "max_length": 10, "blocks": 1, **more.pop("model", {})}
+    model = {"dimensions": 16, "max_length": 10, "blocks": 1, "temperature": None, **more.pop("model", {})}
     train = {"epochs": 3, "batch_size": 16, "evaluate_every": 1, "learning_rate": 0.01, "next_item_share": 0}
     train |= more.pop("train", {})
     return parse_settings(
