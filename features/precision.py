@@ -1,4 +1,4 @@
-"""Whether bf16 pays: it does where the processor multiplies it natively."""
+"""Whether bf16 pays: it does where the processor multiplies it natively. And how many of its kernels are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import torch
 
 # oneDNN keeps a kernel for each shape that it has multiplied, 1,024 of them, and histories have hundreds of lengths:
-# what is kept lies between the blocks of later batches, and the heap grows by a GiB. Read at the first product.
+# what is kept lies between the blocks of later batches, and the heap grows by a GiB. Read at the first product,
+# after which it is too late.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 

@@ -1,7 +1,7 @@
 """One frozen settings tree, read from TOML. An unknown key is an error that names the nearest valid one.
 
 Every path in a configuration is relative to the working directory; data sources are relative to `data_root`.
-Each key carries a comment in the form `(unit or range) meaning`.
+Each key carries a comment in the form `(unit or range) meaning`. What a comment calls None is written "none".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Section(BaseModel):
         if not isinstance(given, dict):
             return given
         optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
-        return {name: None if value == "none" and name in optional else value for name, value in given.items()}
+        return {name: None if name in optional and value == "none" else value for name, value in given.items()}
 
 
 class SourceSettings(_Section):
@@ -511,7 +511,7 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         The configuration file.
     overrides
         `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string, and
-        `none` takes an optional setting or section away (`items=none`).
+        `none` takes an optional setting or section away (`items=none`), as "none" does in the file.
 
     Raises
     ------

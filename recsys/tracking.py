@@ -266,15 +266,14 @@ def log_settings(store: Store, run_id: str, settings: RunSettings) -> None:
     for start in range(0, len(params), _PARAMS_A_BATCH):
         store.client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
     log_text(store, run_id, "config.json", masked(json.dumps(tree, indent=2, ensure_ascii=False)))
-    log_text(store, run_id, "config.toml", masked(tomlkit.dumps(_without_none(tree))))
+    log_text(store, run_id, "config.toml", masked(tomlkit.dumps(_with_none_said(tree))))
 
 
-def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no null; a key that is absent means the same."""
+def _with_none_said(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """None as "none", as a configuration has it: TOML has no word for it, and an absent key means the default."""
     return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
+        key: _with_none_said(value) if isinstance(value, Mapping) else "none" if value is None else value
         for key, value in tree.items()
-        if value is not None
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from recsys.data.guess_log import LogGuess, guess_log
 from recsys.data.guess_toml import configuration
 from recsys.data.sniff import Sample, take_sample
 from recsys.errors import InputError
+
+FEW_USERS: Final = 1_000  # below this a log is small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +123,16 @@ def _tree(
         "repeats": "keep",
     }
     tree["split"] = {"strategy": "leave-one-out"}
+    # a small log learns from many small steps, and not more with a wide model
+    few = sample.complete and len(lengths) < FEW_USERS
     tree["model"] = {
         "kind": model.kind,
-        "dimensions": model.dimensions,
+        "dimensions": model.dimensions // 2 if few else model.dimensions,
         "max_length": next((length for length in (20, 50, 100) if length >= long), 200),
     }
     tree["train"] = {
         "epochs": train.epochs,
-        "batch_size": train.batch_size,
+        "batch_size": train.batch_size // 4 if few else train.batch_size,
         "learning_rate": train.learning_rate,
     }
     tree["retrieve"] = {"k": retrieve.k, "exclude_seen": retrieve.exclude_seen}

@@ -16,7 +16,7 @@ _TITLES: Final = {
     "filter": "Which interactions count.",
     "split": "What is held out for validation and test.",
     "model": "The item tower and the sequence encoder.",
-    "train": "Cloze training.",
+    "train": "Training: first to tell what comes next, then to fill in what is hidden (cloze).",
     "retrieve": "The candidate table.",
     "export": "The copy of the candidate table for downstream services.",
     "tracking": "MLflow.",

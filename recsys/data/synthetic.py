@@ -211,8 +211,8 @@ def demo_settings(folder: str | Path = "demo") -> Settings:
                 "categorical": {"brand": {}, "category": {}},
             },
             "filter": {"min_user_interactions": 5, "repeats": "first"},
-            "model": {"max_length": 50},
-            # a small log learns from many small steps
+            # a small log needs no wide model, and learns from many small steps
+            "model": {"dimensions": 64, "max_length": 50},
             "train": {
                 "epochs": 16,
                 "batch_size": 32,

@@ -25,9 +25,8 @@ from scipy import sparse
 
 from recsys.models.baselines import popularity, recency_weights
 
-MOST: Final = (
-    6_000  # items that take part: four to six tables of M x M in float64, 1.2 to 1.8 GB, while weights are made
-)
+# items that take part: four to six tables of M x M in float64, 1.2 to 1.8 GB, while weights are made
+MOST: Final = 6_000
 WHOLE: Final = 5_000  # newest events of a history that `autoencoder` reads; more are no person's
 PAST: Final = 50  # newest events that `successors` asks
 FADING: Final = 0.95  # weight of an event of the past against the next newer one

@@ -337,7 +337,7 @@ def train_model(
 def validation(
     settings: Settings, held_out: HeldOut, side: Side | None = None
 ) -> Callable[[Bert4Rec], dict[str, float]]:
-    """`validation_metrics` of a model in training, where it is; `side` as `encode_queries` takes it."""
+    """`validation_metrics` of a model on its device, between epochs; `side` as `encode_queries` takes it."""
     device = best_device()
 
     def validate(model: Bert4Rec) -> dict[str, float]:

@@ -115,8 +115,8 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     D, H, V = model.dimensions, model.heads, sizes.items
     L = min(sizes.length, model.max_length)
     B = min(train.batch_size, sizes.windows)
-    every = model.objective == "next-item" or train.next_item_share > 0  # event asks in the costliest epochs
-    Q = L if every else max(1, round(L * train.mask_probability))
+    asks_everywhere = model.objective == "next-item" or train.next_item_share > 0  # in the epochs that cost most
+    Q = L if asks_everywhere else max(1, round(L * train.mask_probability))
     blocks = max(1, model.blocks)  # none is taken for one: too much rather than too little
     channels = int(model.ids) + sizes.attributes + bool(sizes.text)
 

@@ -61,6 +61,7 @@ def test_none_takes_away_what_may_be_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, VALID + '[model]\ntemperature = "none"\n[text]\ndimensions = "none"\n')
     settings = load_settings(path)
     assert settings.model.temperature is None and settings.text.dimensions is None
+    assert load_settings(write(tmp_path, 'items = "none"\n' + VALID)).items is None
     assert load_settings(write(tmp_path, VALID), ["model.temperature=none"]).model.temperature is None
     with pytest.raises(InputError, match=r"model\.dimensions = 'none'"):
         load_settings(write(tmp_path, VALID + '[model]\ndimensions = "none"\n'))

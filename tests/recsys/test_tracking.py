@@ -173,7 +173,12 @@ def test_settings_become_parameters_and_files_without_secrets(store: tracking.St
 def test_the_logged_toml_is_the_configuration(store: tracking.Store, tmp_path: Path) -> None:
     from recsys.config import load_settings
 
-    settings = settings_at("sqlite:///mlruns/mlflow.db", items={"source": "i.csv", "text": ["title"]})
+    settings = settings_at(
+        "sqlite:///mlruns/mlflow.db",
+        items={"source": "i.csv", "text": ["title"]},
+        model={"temperature": None},
+        text={"dimensions": None},
+    )
     run_id = tracking.start_run(store, "settings")
     tracking.log_settings(store, run_id, settings)
     path = store.client.download_artifacts(run_id, "config.toml", str(tmp_path))

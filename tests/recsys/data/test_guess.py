@@ -363,6 +363,19 @@ def test_history_lengths_set_filter_and_length(tmp_path: Path, length: int, expe
     assert (told.filter.min_user_interactions, told.model.max_length) == expected
 
 
+@pytest.mark.parametrize(("users", "expected"), [(300, (64, 16)), (3000, (128, 64))])
+def test_a_small_log_gets_a_narrow_model_and_small_steps(tmp_path: Path, users: int, expected: tuple[int, int]) -> None:
+    path = _write(
+        tmp_path / "log.csv",
+        {
+            "userId": [str(user) for user in range(users) for _ in range(6)],
+            "itemId": [str(item) for _ in range(users) for item in range(6)],
+        },
+    )
+    told, _ = _guessed(tmp_path, path)
+    assert (told.model.dimensions, told.train.batch_size) == expected
+
+
 def test_a_header_with_an_empty_or_a_double_name_is_a_header(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(",user_id,item_id\n" + "".join(f"{row},{row % 7},{row % 5}\n" for row in range(30)))

@@ -45,7 +45,9 @@ def test_logits_are_the_product_of_the_two_vectors() -> None:
     assert logits[0, 0] == -torch.inf
 
 
-@pytest.mark.parametrize("changes", [{"objective": "next-item"}, {"temperature": 0.1}, {"head": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"objective": "next-item"}, {"temperature": None}, {"head": True}, {"heads": 2}], ids=str
+)
 def test_variants_serve_what_they_train(changes: dict[str, object]) -> None:
     built = model(**changes)
     tokens = torch.tensor([[3, 5, 7]] if changes.get("objective") else [[3, 5, 7, MASK]])

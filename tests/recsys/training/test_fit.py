@@ -10,7 +10,7 @@ import torch
 
 from features.declaration import Feature
 from recsys.bundle import read_bundle
-from recsys.config import ModelSettings, Settings, parse_settings
+from recsys.config import ModelSettings, Settings, TrainSettings, parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
@@ -89,6 +89,17 @@ def test_a_fit_gives_a_bundle_that_needs_no_data(data: Path) -> None:
     query = bundle.queries(codes, np.array([0, 2]))
     assert query.shape == (1, bundle.vectors.shape[1])
     assert bundle.allowed[bundle.vocabulary.encode_text(["i31"])].all()  # its attribute places it
+
+
+def test_the_first_half_asks_for_next_items_and_is_not_validated(data: Path) -> None:
+    configured = settings(data)
+    train = configured.train.model_copy(
+        update={"next_item_share": TrainSettings().next_item_share, "evaluate_every": 1}
+    )
+    configured = configured.model_copy(update={"train": train})
+    report = fit(configured, ingest(configured).versions)
+    assert ["val/ndcg_at_10" in entry for entry in report.history] == [False, False, True, True]
+    assert report.best_epoch > 2
 
 
 def test_the_same_value_gives_the_same_bundle(data: Path) -> None:

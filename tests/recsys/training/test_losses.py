@@ -16,13 +16,20 @@ from recsys.training.objectives import Task, make_task
 ITEMS = 30
 
 
-def model(objective: str = "cloze") -> Bert4Rec:
+def model(objective: str = "cloze", temperature: float | None = 0.07) -> Bert4Rec:
     torch.manual_seed(0)
     features = ItemFeatures(
         id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=torch.ones(ITEMS + 1, dtype=torch.bool)
     )
-    settings = {"dimensions": 16, "max_length": 8, "dropout": 0, "id_dropout": 0, "objective": objective}
-    built = Bert4Rec(features, ModelSettings(**settings), table_rows=128)  # type: ignore[arg-type]
+    settings = ModelSettings(
+        dimensions=16,
+        max_length=8,
+        dropout=0,
+        id_dropout=0,
+        objective=objective,  # type: ignore[arg-type]
+        temperature=temperature,
+    )
+    built = Bert4Rec(features, settings, table_rows=128)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -71,9 +78,10 @@ def test_weights_weigh_the_loss_and_its_gradients() -> None:
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [None, 0.07])
 @pytest.mark.parametrize("objective", ["cloze", "next-item"])
-def test_the_mean_is_over_labels(objective: str) -> None:
-    built = model(objective)
+def test_the_mean_is_over_labels(objective: str, temperature: float | None) -> None:
+    built = model(objective, temperature=temperature)
     task = make_task(batch(), np.random.default_rng(0), TrainSettings(), objective)
     scores = built(torch.from_numpy(task.tokens), None if task.wanted is None else torch.from_numpy(task.wanted))
     labels = torch.from_numpy(task.labels)
@@ -82,12 +90,13 @@ def test_the_mean_is_over_labels(objective: str) -> None:
     assert torch.allclose(loss, expected, atol=1e-5)
 
 
-def test_bf16_loss_and_gradient_are_near_those_of_fp32() -> None:
+@pytest.mark.parametrize("temperature", [None, 0.07])
+def test_bf16_loss_and_gradient_are_near_those_of_fp32(temperature: float | None) -> None:
     task = make_task(batch(), np.random.default_rng(0), TrainSettings(), "cloze")
     gradients = []
     values = []
     for precision in ("bf16", "fp32"):
-        built = model()
+        built = model(temperature=temperature)
         loss = task_loss(built, task, TrainSettings(precision=precision), np.random.default_rng(0))  # type: ignore[arg-type]
         loss.backward()
         values.append(float(loss.detach()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "next item": {"items": 3000, "batch": 256, "length": 200, "model": {"objective": "next-item"}},
     "many negatives": {"items": 3000, "batch": 256, "length": 100, "train": {"loss": "sampled", "negatives": 2000}},
     "averaged": {"items": 300_000, "batch": 16, "length": 20, "train": {"loss": "sampled", "average_decay": 0.9}},
-    "many lengths": {"items": 3000, "batch": 64, "length": 200, "batches": 120, "model": {"dimensions": 128}},
+    "many lengths": {"items": 3000, "batch": 64, "length": 200, "mixed": True, "model": {"dimensions": 128}},
+    "many lengths, wide batch": {"items": 3000, "batch": 256, "length": 200, "mixed": True},
     "a million items": {"items": 1_000_000, "batch": 64, "length": 50},
 }
 QUICK = ("wide batch", "large catalogue", "attributes and text", "many lengths")
@@ -47,9 +49,9 @@ def resident(key: str) -> int:
 
 
 def measure(
-    items: int, batch: int, length: int, values: int = 0, text: int = 0, batches: int = 3, **settings: dict[str, Any]
+    items: int, batch: int, length: int, values: int = 0, text: int = 0, mixed: bool = False, **settings: dict[str, Any]
 ) -> tuple[int, int]:
-    """Predicted and measured peak of three steps, or of more whose histories differ in length, and a validation."""
+    """Predicted and measured peak of three steps, or of many whose histories differ in length, and a validation."""
     torch.set_num_threads(1)
     model_settings = ModelSettings(**{"max_length": length, "dimensions": 64} | settings.get("model", {}))
     train_settings = TrainSettings(
@@ -57,7 +59,7 @@ def measure(
         | settings.get("train", {})
     )
     rng = np.random.default_rng(0)
-    lengths = np.full(batches * batch, length) if batches == 3 else rng.integers(2, length + 1, batches * batch)
+    lengths = rng.integers(2, length + 1, 120 * batch) if mixed else np.full(3 * batch, length)
     codes = rng.integers(1, items + 1, lengths.sum()).astype(np.int32)
     attributes = {}
     if values:
@@ -126,6 +128,10 @@ def test_what_makes_a_training_larger() -> None:
     }.items():
         peaks = [peak(**{"next_item_share": 0.0, name: value}) for value in values]
         assert sorted(set(peaks)) == peaks, name
+
+
+def test_histories_of_many_lengths_take_more() -> None:
+    assert peak(replace(SMALL, mixed=True)) > peak(SMALL)
 
 
 def test_the_batch_and_the_catalogue_do_not_multiply() -> None:
