@@ -13,10 +13,6 @@ What a plain product of the network's size reaches in fp32 and in bf16 bounds ho
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")  # oneDNN's own default, for all sides alike
-
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
