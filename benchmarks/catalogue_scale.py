@@ -32,7 +32,6 @@ SIZES, BATCHES = (10_000, 100_000, 1_000_000), (64, 256)
 LOSSES = ("full", "sampled")
 LENGTH = 50
 MASKED = 0.2
-PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # cloze and no more
 MIB = 2**20
 STATE_COPIES = 5  # float32 copies of the weights: themselves, gradients, two moments, the best so far
 
@@ -57,7 +56,7 @@ def peak_memory() -> int:
 def train_steps(items: int, batch: int, loss: str, steps: int) -> dict[str, Any]:
     """Seconds of a step and peak memory; the first epoch is the warm-up."""
     idle = peak_memory()
-    train = TrainSettings(epochs=3, batch_size=batch, loss=loss, mask_probability=MASKED, **PLAIN)  # type: ignore[arg-type]
+    train = TrainSettings(epochs=3, batch_size=batch, loss=loss, mask_probability=MASKED, **common.PLAIN)  # type: ignore[arg-type]
     model = common.id_model(
         items, ModelSettings(max_length=LENGTH, dimensions=64, heads=2, head=True, temperature=None)
     )

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from features.precision import KERNELS
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError, first_line
@@ -28,7 +29,7 @@ from recsys.training.fit import table_rows
 from recsys.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # which features/precision.py sets for this process
+PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # the objective, no more
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"  # of `make peers`; NumPy 1.26 lives there, not here
 LOAD = os.getloadavg()[0]  # before any work of ours: above about half a core, other programs blur the figures
 NO_PEERS = "The peers are not installed, so only our figures are here; `make peers` installs them."
@@ -214,7 +215,7 @@ def ask_peer(script: str, job: dict[str, Any], **arrays: np.ndarray) -> dict[str
             text=True,
             check=False,
             cwd=folder,  # the peers write beside themselves
-            env={name: value for name, value in os.environ.items() if name != KERNELS},  # theirs are their own affair
+            env={name: value for name, value in os.environ.items() if name != KERNELS},  # which is ours
         )
     if done.returncode:
         sys.exit(f"{script}.py did not finish (exit status {done.returncode}); its messages stand above.")

@@ -52,7 +52,6 @@ MODEL = ModelSettings(
     head=False,
     temperature=None,
 )
-PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # as theirs
 BATCH = 128
 QUICK_USERS, QUICK_EPOCHS, QUICK_STEPS = 64, 2, 2
 
@@ -99,7 +98,7 @@ def bf16_rate(seconds: float = 1.0) -> float:
 def ours(histories: Sequences, objective: str, epochs: int) -> list[float]:
     """Seconds of each timed epoch."""
     settings = shaped(objective)
-    train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, **PLAIN)
+    train = TrainSettings(epochs=epochs + 1, batch_size=BATCH, mask_probability=MASKED, **common.PLAIN)
     model = common.id_model(int(histories.items.max()), settings).to(best_device())
     return common.epoch_seconds(model, histories, train, settings.max_length)[1:]
 

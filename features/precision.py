@@ -9,7 +9,8 @@ import torch
 # oneDNN keeps a kernel for each shape that it has multiplied, 1,024 of them, and histories have hundreds of lengths:
 # what is kept lies between the blocks of later batches, and the heap grows by a GiB. Read at the first product,
 # after which it is too late.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+os.environ.setdefault(KERNELS, "64")
 
 
 def native_bf16() -> bool:
