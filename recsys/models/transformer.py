@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.device import fused_attention
 from recsys.config import ModelSettings
 from recsys.models.layers import Dropout, LayerNorm, Linear
 
@@ -86,7 +87,7 @@ class Block(nn.Module):
         q, k, v = self._by_head(q), self._by_head(k), self._by_head(v)  # [B, H, Q or L, E]
         q = q * (D // self.heads) ** -0.5
         if read.device.type != "cpu":
-            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+            mixed = fused_attention(q, k, v, bias, scale=1.0)
         else:
             scores = q @ k.transpose(-1, -2)
             if bias is not None:
@@ -188,7 +189,9 @@ class Transformer(nn.Module):
     def _unread(self, present: Tensor, causal: bool) -> Tensor | None:
         """bool, broadcastable to [B, 1, L, L]: True where a query must not read a key; None: everything is read."""
         length = present.shape[1]
-        padding = None if bool(present.all()) else ~present[:, None, None, :]
+        # an accelerator would have to be waited for, and masks cost it little
+        full = present.device.type == "cpu" and bool(present.all())
+        padding = None if full else ~present[:, None, None, :]
         if not causal:
             return padding
         later = torch.ones(length, length, dtype=torch.bool, device=present.device).triu(1)

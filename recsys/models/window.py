@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from features.device import fused_attention
+
 MASKED_ON_ACCELERATORS: Final = 2048  # tokens up to which a mask of all pairs is small there
 
 
@@ -54,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     Written out where a CPU is to differentiate it: torch's fused one takes longer there, most of all in bfloat16.
     """
     if q.device.type != "cpu" or not torch.is_grad_enabled():
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return fused_attention(q, k, v, mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask

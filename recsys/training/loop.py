@@ -123,6 +123,7 @@ def train(
             model.train()
             objective = objective_at(place.epoch, settings, model.objective)
             order = batches(numbers, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
+            total = torch.tensor(place.loss, dtype=torch.float64, device=model.output_bias.device)
             for batch in islice(order, place.step, None):
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
@@ -132,12 +133,13 @@ def train(
                 loss = task_loss(model, task, settings, rng, known)
                 learner.step(loss)
                 asked = int(np.count_nonzero(task.labels))
-                place.loss += float(loss.detach()) * asked
+                total += loss.detach().double() * asked
                 place.labels += asked
                 place.tokens += int(np.count_nonzero(task.tokens))
                 if checkpoints and checkpoints.due():
-                    place.seconds = time.perf_counter() - began
+                    place.loss, place.seconds = float(total), time.perf_counter() - began
                     checkpoints.save({"learner": learner.state_dict(), "place": asdict(place), "best": best})
+            place.loss = float(total)  # not before: an accelerator would have to be waited for at every step
             if not math.isfinite(place.loss):
                 raise FloatingPointError(
                     f"the loss stopped being a number in epoch {place.epoch}; lower train.learning_rate = "

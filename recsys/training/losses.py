@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from features.device import sent
 from features.precision import activation_dtype
 from recsys.columns import PADDING
 from recsys.config import TrainSettings
@@ -52,23 +53,25 @@ def task_loss(
     dtype = activation_dtype(settings.precision, device)
 
     def moved(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
+        return sent(torch.from_numpy(array), device)
 
     side = None if side is None else side.to(device)
     wanted = None if task.wanted is None else moved(task.wanted)
-    labels = moved(task.labels)
-    asked = labels > 0
-    weights = None if task.weights is None else moved(task.weights)[asked]  # [P]
+    # counted here and not on the device, whose answer would have to be waited for
+    asked = np.flatnonzero(task.labels)
+    questions = moved(asked)  # [P], places in [B, Q] laid flat
+    weights = None if task.weights is None else moved(task.weights.ravel()[asked])  # [P]
     if settings.loss == "full":
         table = model.item_table().to(dtype)  # [V + 1, D]
         tokens = moved(task.tokens)
-        queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)[asked]  # [P, D]
+        states = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
+        queries = states.flatten(0, 1).index_select(0, questions)  # [P, D]
         bias = model.item_bias()
         if not settings.cold_negatives:
             bias = bias.masked_fill(~model.tower.trained, -torch.inf)
         repeats = model.encoder.repeats
-        had = None if repeats is None else (earlier_events(tokens, asked), repeats())
-        return full_cross_entropy(queries, table, bias, labels[asked], weights, had)
+        had = None if repeats is None else (earlier_events(tokens, moved(task.labels > 0)), repeats())
+        return full_cross_entropy(queries, table, bias, moved(task.labels.ravel()[asked]), weights, had)
     negatives = draw_negatives(task, settings.negatives, model.tower.firsts.cpu().numpy(), rng)  # [B, N]
     # only the vectors of items that occur: a step costs the same for any catalogue
     parts = (task.tokens, task.labels, negatives)
@@ -88,10 +91,11 @@ def task_loss(
     if not settings.cold_negatives:
         cold = ~model.tower.trained[known][sampled]  # [B, N]; all of a history's may be, so not minus infinity
         scores = scores.masked_fill(cold[:, None], torch.finfo(scores.dtype).min)
+    positive, scores = positive.flatten()[questions], scores.flatten(0, 1)[questions]  # [P], [P, N]
     if settings.loss == "sampled":
-        losses = sampled_cross_entropy(positive[asked], scores[asked])
+        losses = sampled_cross_entropy(positive, scores)
     else:
-        losses = gbce(positive[asked], scores[asked], len(model.output_bias) - 1, settings.calibration)
+        losses = gbce(positive, scores, len(model.output_bias) - 1, settings.calibration)
     return losses.mean() if weights is None else losses @ weights / weights.sum()
 
 
@@ -149,9 +153,11 @@ def full_cross_entropy(
     had
         The events before each question, and float32 [L] that are added to their items' scores by steps back.
     """
-    share = torch.full((len(labels),), 1 / len(labels)) if weights is None else weights / weights.sum()
+    if weights is None:
+        weights = torch.ones_like(labels, dtype=torch.float32)
+    share = weights / weights.sum()
     earlier, repeats = (None, None) if had is None else had
-    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share.to(queries.device), earlier, repeats)
+    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share, earlier, repeats)
     return loss
 
 
