@@ -24,7 +24,8 @@ import torch
 
 from features.precision import activation_dtype
 from recsys.columns import PADDING
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy

@@ -31,7 +31,8 @@ import common
 import numpy as np
 import torch
 
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.models.bert4rec import Bert4Rec

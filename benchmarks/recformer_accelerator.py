@@ -34,7 +34,8 @@ from scientific import both, measure
 from shops.packed import NIGHT, PRETRAIN, Packed, gather, read, write
 from training_throughput import bf16_rate
 
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.splits import HeldOut
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import encode_histories

@@ -30,7 +30,8 @@ import numpy as np
 
 from recsys import tracking
 from recsys.bundle import Bundle, read_bundle
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut

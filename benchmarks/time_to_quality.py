@@ -25,7 +25,8 @@ import common
 from training_throughput import bf16_rate, flops
 
 from features.device import best_device
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.splits import leave_one_out
 from recsys.represent import represent

@@ -19,7 +19,8 @@ from typing import Any
 import common
 import polars as pl
 
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.warehouse import TableVersions

@@ -22,7 +22,7 @@ import numpy as np
 
 from features.whitening import Whitening
 from recsys.columns import SENTENCE
-from recsys.config import load_settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut

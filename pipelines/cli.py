@@ -94,7 +94,7 @@ def run(
 
     Example: [bold]recsys run recsys.toml --set train.epochs=5[/]
     """
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     settings = load_settings(config, overrides or ())
     summary = _night(settings, config, overrides or [], prefect)
@@ -110,7 +110,7 @@ def _step(
     **options: Any,
 ) -> None:
     """Run one step on the newest tables and show some of its report."""
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     settings = load_settings(config, overrides or ())
     from pipelines.launch import run_step
@@ -163,7 +163,7 @@ def represent(
     """
     if preview:
         from pipelines.represent import represent_preview, show_preview
-        from recsys.config import load_settings
+        from recsys.config_file import load_settings
 
         report = represent_preview(load_settings(config, overrides or ()), shown or 5)
         _answer(ctx, report, lambda console: show_preview(console, report))
@@ -325,7 +325,7 @@ def features(
 
     Example: [bold]recsys features recsys.toml --memory 2[/]
     """
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     settings = load_settings(config, overrides or ())
     from pipelines.features import features as report_on
@@ -349,7 +349,7 @@ def ui(
     Example: [bold]recsys ui --port 5001[/]
     """
     from recsys import telemetry
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     telemetry.off()
     address = uri or (load_settings(config).tracking.uri if config else DEFAULT_STORE)
@@ -373,7 +373,7 @@ def demo(
     Example: [bold]recsys demo --folder demo[/]
     """
     from pipelines.demo import write_demo
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     show = Show()
     with show.step("generate"):

@@ -18,7 +18,8 @@ from pipelines.steps import (
 )
 from pipelines.watch import watch
 from recsys import tracking
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.warehouse import TableVersions
 from recsys.evaluation import evaluate as evaluation
 

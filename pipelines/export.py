@@ -8,7 +8,8 @@ from prefect import flow
 
 from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
 from recsys import tracking
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.retrieval.export import Candidates, check
 from recsys.retrieval.export import export as copy_candidates
 

@@ -10,7 +10,8 @@ from prefect import flow
 from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions
 from pipelines.watch import watch
 from recsys import runs, tracking
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data import ingest as data
 
 COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates")

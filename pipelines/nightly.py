@@ -28,7 +28,8 @@ from pipelines.train import train_task
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.addresses import masked
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.retrieval.export import check
 
 

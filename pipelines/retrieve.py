@@ -20,7 +20,8 @@ from pipelines.steps import (
 )
 from pipelines.watch import watch
 from recsys import runs, tracking
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.warehouse import TableVersions
 from recsys.retrieval import retrieve as retrieval
 

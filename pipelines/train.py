@@ -19,7 +19,8 @@ from pipelines.steps import (
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.bundle_store import publish_bundle
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.warehouse import TableVersions
 from recsys.training.fit import fit
 

@@ -37,7 +37,8 @@ from safetensors import SafetensorError
 from features.hashing import HASHING
 from features.precision import activation_dtype
 from recsys.columns import ITEM_ID, PADDING
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError

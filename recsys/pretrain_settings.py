@@ -19,9 +19,8 @@ from recsys.config import (
     Share,
     TextSettings,
     TrainSettings,
-    parse_tree,
-    read_tree,
 )
+from recsys.config_file import parse_tree, read_tree
 
 
 class _Section(BaseModel):

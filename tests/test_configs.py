@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import RunSettings, load_settings
+from recsys.config import RunSettings
+from recsys.config_file import load_settings
 from recsys.data.fetch import DATA_SETS
 from recsys.pretrain_settings import load_pretrain_settings
 

@@ -19,7 +19,7 @@ import torch
 
 from features.tokens import ItemTokenizer, ItemTokens
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
-from recsys.config import load_settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences

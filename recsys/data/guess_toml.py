@@ -8,7 +8,7 @@ from typing import Any, Final
 import tomlkit
 from tomlkit.items import Table
 
-from recsys.config import parse_settings
+from recsys.config_file import parse_settings
 
 _TITLES: Final = {
     "interactions": "The interaction log.",

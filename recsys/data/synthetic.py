@@ -20,7 +20,8 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.synthetic_words import FIRST_NAMES, LAST_NAMES, Leaf, brand_names, leaves
 
 START: Final = datetime(2023, 1, 1, tzinfo=UTC)

@@ -24,7 +24,8 @@ from prefect.testing.utilities import prefect_test_harness
 from pipelines import cli, nightly, steps
 from pipelines import train as training
 from recsys import tracking
-from recsys.config import Settings, load_settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings, parse_settings
 from recsys.data.synthetic import generate
 from recsys.data.warehouse import scan
 from recsys.errors import InputError
@@ -243,7 +244,7 @@ import sys, time
 import torch
 torch.set_num_threads(1)  # as in conftest.py: other thread counts round differently
 from pipelines import evaluate, nightly
-from recsys.config import load_settings
+from recsys.config_file import load_settings
 def wait(*_):
     print("evaluating", flush=True)
     time.sleep(120)
@@ -277,7 +278,7 @@ import sys, time
 import torch
 torch.set_num_threads(1)
 from pipelines import nightly
-from recsys.config import load_settings
+from recsys.config_file import load_settings
 from recsys.training import checkpoint
 class Eager(checkpoint.Checkpoints):
     saves = 0

@@ -21,7 +21,8 @@ import torch
 from recsys import bundle as bundle_module
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_store import latest_bundle, publish_bundle, write_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.manifest import (

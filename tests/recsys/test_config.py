@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import Settings, load_settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings, parse_settings
 from recsys.errors import InputError
 
 VALID = 'name = "n"\n[interactions]\nsource = "a"\n'

@@ -13,7 +13,8 @@ import torch
 
 from features.hashing import hash_values
 from recsys.bundle import Bundle, read_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.warehouse import TableVersions

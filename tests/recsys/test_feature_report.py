@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipelines import cli
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.feature_encoders import fit_encoders

@@ -17,7 +17,8 @@ from transformers import BertConfig, BertModel
 import recsys.represent as module
 from features.text import Encoded, Encoder, encode
 from recsys.columns import ITEM_ID, ITEM_VECTORS, ITEMS
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.warehouse import TableVersions, append, latest_version, overwrite, scan
 from recsys.errors import InputError
 from recsys.preview import preview

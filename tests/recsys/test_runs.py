@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recsys import runs
-from recsys.config import parse_settings
+from recsys.config_file import parse_settings
 from recsys.errors import InputError, RecsysError
 
 SETTINGS = {"name": "shop", "interactions": {"source": "log.csv"}}

@@ -12,7 +12,8 @@ from mlflow.entities import ViewType
 
 from recsys import tracking
 from recsys.columns import metric_name
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.errors import InputError, RecsysError
 
 
@@ -171,7 +172,7 @@ def test_settings_become_parameters_and_files_without_secrets(store: tracking.St
 
 
 def test_the_logged_toml_is_the_configuration(store: tracking.Store, tmp_path: Path) -> None:
-    from recsys.config import load_settings
+    from recsys.config_file import load_settings
 
     settings = settings_at(
         "sqlite:///mlruns/mlflow.db",

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.config import Settings, load_settings
+from recsys.config import Settings
+from recsys.config_file import load_settings
 from recsys.data.guess import Findings, guess, write_configuration
 from recsys.data.ingest import ingest
 from recsys.data.sniff import take_sample

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.warehouse import scan

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import FilterSettings, Settings, parse_settings
+from recsys.config import FilterSettings, Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, filter_interactions, k_core, prepare
 from recsys.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import load_settings
+from recsys.config_file import load_settings
 from recsys.data import synthetic
 from recsys.data.synthetic import END, NEW_FROM, START, Generated, demo_settings, generate
 from recsys.data.synthetic_words import brand_names, leaves

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from recsys.bundle import read_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out

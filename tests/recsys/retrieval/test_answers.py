@@ -12,7 +12,7 @@ import torch
 
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_store import write_bundle
-from recsys.config import parse_settings
+from recsys.config_file import parse_settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder

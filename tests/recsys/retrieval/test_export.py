@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.stream import overwrite_streamed
 from recsys.data.warehouse import SCHEMAS, append, table_path
 from recsys.errors import InputError, RecsysError

@@ -13,7 +13,8 @@ import torch
 
 from recsys.bundle import read_bundle
 from recsys.bundle_store import write_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.prepare import prepare
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version

@@ -10,7 +10,8 @@ import torch
 
 from features.declaration import Feature
 from recsys.bundle import read_bundle
-from recsys.config import ModelSettings, Settings, TrainSettings, parse_settings
+from recsys.config import ModelSettings, Settings, TrainSettings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError

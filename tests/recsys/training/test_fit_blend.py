@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.errors import InputError

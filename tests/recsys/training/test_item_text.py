@@ -12,7 +12,7 @@ import pytest
 
 from features.whitening import Whitening
 from recsys.columns import SENTENCE
-from recsys.config import parse_settings
+from recsys.config_file import parse_settings
 from recsys.errors import InputError
 from recsys.training import fit
 

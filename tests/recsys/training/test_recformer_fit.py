@@ -15,7 +15,8 @@ import torch
 from features.tokens import ItemTokenizer, tokenise
 from recsys import catalogue_tokens
 from recsys.bundle import Bundle, read_bundle
-from recsys.config import ModelSettings, RecformerSettings, Settings, parse_settings
+from recsys.config import ModelSettings, RecformerSettings, Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError

@@ -16,7 +16,8 @@ import torch
 from features.multiplexed import lookup_rows
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_store import publish_bundle
-from recsys.config import Settings, parse_settings
+from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
