@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
 	@touch $(STAMP)
 
-demo: setup  ## the whole pipeline on generated data, in about three minutes
+demo: setup  ## the whole pipeline on generated data, in about two minutes
 	$(BIN)/recsys demo
 
 test: setup check  ## install, check and test: what CI runs

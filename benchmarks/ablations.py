@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add runs to this file; take those that are there")
-    parser.add_argument("--set", nargs="*", default=[], help="overrides for every row")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="overrides for every row")
     given = parser.parse_args()
     kept = common.Kept(given.keep)
     unknown = set(given.only or ()) - set(ROWS)

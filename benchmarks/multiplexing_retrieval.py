@@ -20,6 +20,7 @@ too (configs/ml-1m-attributes.toml). DATA holds a folder of the base's name.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -161,7 +162,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="*", help="rows by name")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--set", nargs="*", default=[], help="overrides for every row")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], help="overrides for every row")
     return parser
 
 
@@ -208,6 +209,9 @@ def main(arguments: list[str] | None = None) -> None:
         dataset = prepared(load, reads_text, QUICK_USERS if given.quick else None)
         settings, items = load(), dataset.vocabulary.size
         parts = {"a": list(channels(settings)), "b": list(budgets(settings, items)), "c": list(cold(settings))}
+        unknown = set(given.only or ()) - {row.name for part in given.part for row in parts[part]}
+        if unknown:
+            sys.exit(f"there is no row {sorted(unknown)[0]!r} in part {' or '.join(given.part)}")
         fewer = without_some(dataset, COLD_SHARE)
         lacking = ~fewer.trained_items()[fewer.split.test.targets] & (fewer.split.test.targets > 0)
         figures: dict[str, Any] = {"configuration": name, "epochs": epochs, "items": items, "parts": {}}
@@ -216,7 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
             rows = [row for row in parts[part] if not given.only or row.name in given.only]
             if given.quick:  # the first rows that need no text
                 rows = [row for row in rows if "model.text=true" not in row.overrides][:3]
-            figures["parts"][part] = measured(rows, fewer if part == "c" else dataset, load, seeds)
+            if rows:
+                figures["parts"][part] = measured(rows, fewer if part == "c" else dataset, load, seeds)
     common.answer(given, figures, show)
 
 

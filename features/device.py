@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,7 +17,7 @@ def best_device() -> torch.device:
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """Values of the processor on a device; an accelerator's own queue does not stand still for it."""
-    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)
+    return values if device.type == "cpu" else values.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
@@ -23,5 +25,6 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale:
 
     Batches have hundreds of shapes, and cuDNN plans each for 50 ms where the attention takes one.
     """
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+    others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(others) if q.is_cuda else nullcontext():
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

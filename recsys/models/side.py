@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from features.declaration import Feature
+from features.device import sent
 from features.hashing import PADDING as NO_VALUE
 from features.hashing import hash_values
 from features.multiplexed import FeatureBatch, MultiplexedFeatures, by_feature
@@ -64,7 +65,7 @@ class SideBatch:
         """The same on a device."""
         return SideBatch(
             users=None if self.users is None else self.users.to(device),
-            context=None if self.context is None else self.context.to(device),
+            context=None if self.context is None else sent(self.context, device),
         )
 
 

@@ -86,7 +86,7 @@ class Block(nn.Module):
             k = rotate(k, rotation)
         q, k, v = self._by_head(q), self._by_head(k), self._by_head(v)  # [B, H, Q or L, E]
         q = q * (D // self.heads) ** -0.5
-        if read.device.type != "cpu":
+        if on_accelerator(read):
             mixed = fused_attention(q, k, v, bias, scale=1.0)
         else:
             scores = q @ k.transpose(-1, -2)
@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         """bool, broadcastable to [B, 1, L, L]: True where a query must not read a key; None: everything is read."""
         length = present.shape[1]
         # an accelerator would have to be waited for, and masks cost it little
-        full = present.device.type == "cpu" and bool(present.all())
+        full = not on_accelerator(present) and bool(present.all())
         padding = None if full else ~present[:, None, None, :]
         if not causal:
             return padding
@@ -211,6 +211,11 @@ class Transformer(nn.Module):
             return None
         bias = torch.zeros(unread.shape, dtype=dtype, device=unread.device).masked_fill_(unread, -torch.inf)
         return bias.expand(-1, -1, length, -1)
+
+
+def on_accelerator(x: Tensor) -> bool:
+    """Whether what suits a processor does not suit the device of x."""
+    return x.device.type != "cpu"
 
 
 def pick(x: Tensor, wanted: Tensor) -> Tensor:

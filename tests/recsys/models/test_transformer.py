@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import recsys.models.transformer
 from recsys.config import ModelSettings
 from recsys.models.layers import Dropout
 from recsys.models.transformer import Transformer, pick, rotate, rotations
@@ -41,6 +42,19 @@ def test_padding_on_the_left_changes_nothing(encoder: Transformer) -> None:
         torch.cat([torch.randn(2, 4, 16), x], 1), torch.cat([torch.zeros(2, 4, dtype=torch.bool), present], 1)
     )
     assert torch.allclose(plain, padded[:, 4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padding", [0, 3])
+def test_what_an_accelerator_computes_is_the_same(
+    encoder: Transformer, causal: bool, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, wanted = torch.randn(2, 7, 16), torch.tensor([[6, 3], [5, 6]])
+    present = torch.ones(2, 7, dtype=torch.bool)
+    present[0, :padding] = False
+    expected = encoder(x, present, wanted, causal)
+    monkeypatch.setattr(recsys.models.transformer, "on_accelerator", lambda x: True)
+    torch.testing.assert_close(encoder(x, present, wanted, causal), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_every_position_reads_every_other_in_both_directions(encoder: Transformer) -> None:
