@@ -115,7 +115,7 @@ def test_the_identity_knows_weights_and_settings(tmp_path: Path, encoder: Encode
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("nobody/nothing", r"nobody/nothing is neither a local folder .* pip install \"recsys\[offline\]\""),
+        ("nobody/nothing", r"nobody/nothing is neither a local folder .* which the extra `offline` brings"),
         ("./nowhere", r"no folder \./nowhere .* check its name"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_without_the_offline_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_source.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EncoderError, match=r"or install it with pip install \"recsys\[offline\]\""):
+    with pytest.raises(EncoderError, match=r"or install this project with its extra `offline`"):
         load_encoder()
 
 
