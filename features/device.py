@@ -16,14 +16,26 @@ def best_device() -> torch.device:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Values of the processor on a device; an accelerator's own queue does not stand still for it."""
+    """Values of the processor on a device, of the same shape; nobody waits for the copy to an accelerator."""
     return values if device.type == "cpu" else values.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    """torch's attention, [B, H, Q, E], without the kernel that is built anew for each shape.
+    """torch's attention without cuDNN's kernel, which is planned anew for each of the hundreds of shapes of batches.
 
-    Batches have hundreds of shapes, and cuDNN plans each for 50 ms where the attention takes one.
+    Parameters
+    ----------
+    q, k, v
+        [B, H, Q, E], [B, H, L, E] and [B, H, L, E].
+    mask
+        Broadcastable to [B, H, Q, L]: bool, True where seen, or added to the scores; None: everything is seen.
+    scale
+        Of the scores; None: E ** -0.5.
+
+    Returns
+    -------
+    Tensor
+        [B, H, Q, E].
     """
     others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     with sdpa_kernel(others) if q.is_cuda else nullcontext():

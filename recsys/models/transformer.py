@@ -214,7 +214,7 @@ class Transformer(nn.Module):
 
 
 def on_accelerator(x: Tensor) -> bool:
-    """Whether what suits a processor does not suit the device of x."""
+    """Whether x is on another device than the processor."""
     return x.device.type != "cpu"
 
 
