@@ -15,9 +15,14 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether it is another than the processor."""
+    return device.type != "cpu"
+
+
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """Values of the processor on a device, of the same shape; nobody waits for the copy to an accelerator."""
-    return values if device.type == "cpu" else values.contiguous().pin_memory().to(device, non_blocking=True)
+    return values.contiguous().pin_memory().to(device, non_blocking=True) if is_accelerator(device) else values
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:

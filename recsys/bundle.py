@@ -20,7 +20,7 @@ library parses it. Parts of different bundles refuse to work together.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +59,7 @@ from recsys.manifest import (
     label,
     read_manifest,
 )
+from recsys.models.queries import Queries
 from recsys.models.repeats import STEP
 from recsys.retrieval.blend import Blended
 from recsys.retrieval.index import METRIC, ItemIndex, read_index
@@ -66,8 +67,6 @@ from recsys.retrieval.index import METRIC, ItemIndex, read_index
 REPEATS: Final = "encoder.repeats.weight"  # among the weights
 # columns of an item vector that are its output bias, the last ones
 BIAS_DIMS: Final = {"bert4rec": 1, "text": 0, "recformer": 0}
-
-Queries = Callable[..., np.ndarray]  # (items, offsets), and for bert4rec (items, offsets, side)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,19 +11,21 @@ Shapes: B users, L positions, D width, V items, N events of all users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.device import is_accelerator
 from features.tables import MultiplexedTable, Table
 from features.threads import side_by_side
 from recsys.columns import PADDING
 from recsys.config import ModelSettings
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
+from recsys.models.queries import Queries
 from recsys.models.recency import RecencyQuery
 from recsys.models.repeats import Repeats
 from recsys.models.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
@@ -32,8 +34,6 @@ from recsys.models.transformer import Transformer
 TABLE = "tower.table.weight"  # among a model's weights: the multiplexed table
 NO_SIDE = SideFeatures()
 TOKENS_A_CHUNK = 8_192  # positions that a thread encodes at once in inference; half or twice as many are no faster
-
-Queries = Callable[..., np.ndarray]  # (items, offsets, side or nothing)
 
 
 class Bert4Rec(nn.Module):
@@ -243,7 +243,7 @@ def encode_queries(
     queries = np.ones((len(users), table.shape[1] + 1), dtype=np.float32)
     chunks = _chunks(lengths)
     # an accelerator takes one thing after the other from whichever thread
-    parts = side_by_side(encoded, chunks) if device.type == "cpu" else map(encoded, chunks)
+    parts = map(encoded, chunks) if is_accelerator(device) else side_by_side(encoded, chunks)
     for chunk, vectors in zip(chunks, parts, strict=True):
         queries[chunk, :-1] = vectors
     return queries

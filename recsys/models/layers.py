@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.device import is_accelerator
+
 
 class Linear(nn.Linear):
     """x W^T + b in the precision of x; weights of variance 1 / inputs, biases zero.
@@ -51,7 +53,7 @@ class Dropout(nn.Module):
         """Same shape; the input itself outside training."""
         if not self.training or self.threshold == 0:
             return x
-        if x.device.type != "cpu":
+        if is_accelerator(x.device):
             return functional.dropout(x, self.threshold / 256)
         return x * dropout_mask(x, self.threshold)
 

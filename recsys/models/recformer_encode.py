@@ -5,7 +5,7 @@ Shapes: B histories, L tokens, E width of the vectors, V items, N codes of all u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,10 +16,9 @@ from torch import Tensor
 from features.device import best_device
 from features.precision import activation_dtype
 from features.tokens import ItemTokens
+from recsys.models.queries import Queries
 from recsys.models.recformer import Recformer, Shape
 from recsys.models.recformer_input import Input, groups, read, token_lengths
-
-Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ D after whitening.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,8 +18,7 @@ from torch import Tensor
 from features.whitening import Whitening
 from recsys.config import ModelSettings
 from recsys.models.baselines import recency_weights
-
-Queries = Callable[[np.ndarray, np.ndarray], np.ndarray]
+from recsys.models.queries import Queries
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

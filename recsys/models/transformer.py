@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.device import fused_attention
+from features.device import fused_attention, is_accelerator
 from recsys.config import ModelSettings
 from recsys.models.layers import Dropout, LayerNorm, Linear
 
@@ -86,7 +86,7 @@ class Block(nn.Module):
             k = rotate(k, rotation)
         q, k, v = self._by_head(q), self._by_head(k), self._by_head(v)  # [B, H, Q or L, E]
         q = q * (D // self.heads) ** -0.5
-        if on_accelerator(read):
+        if is_accelerator(read.device):
             mixed = fused_attention(q, k, v, bias, scale=1.0)
         else:
             scores = q @ k.transpose(-1, -2)
@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         """bool, broadcastable to [B, 1, L, L]: True where a query must not read a key; None: everything is read."""
         length = present.shape[1]
         # an accelerator would have to be waited for, and masks cost it little
-        full = not on_accelerator(present) and bool(present.all())
+        full = not is_accelerator(present.device) and bool(present.all())
         padding = None if full else ~present[:, None, None, :]
         if not causal:
             return padding
@@ -211,11 +211,6 @@ class Transformer(nn.Module):
             return None
         bias = torch.zeros(unread.shape, dtype=dtype, device=unread.device).masked_fill_(unread, -torch.inf)
         return bias.expand(-1, -1, length, -1)
-
-
-def on_accelerator(x: Tensor) -> bool:
-    """Whether x is on another device than the processor."""
-    return x.device.type != "cpu"
 
 
 def pick(x: Tensor, wanted: Tensor) -> Tensor:

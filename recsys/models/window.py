@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.device import fused_attention
+from features.device import fused_attention, is_accelerator
 
 MASKED_ON_ACCELERATORS: Final = 2048  # tokens up to which a mask of all pairs is small there
 
@@ -43,7 +43,7 @@ def window_attention(
         return attend(q, k, v, bias if columns is None else bias.masked_fill(~columns, -torch.inf))
     if reach is None or reach + 1 >= L:
         return attend(q, k, v, columns)
-    if 3 * reach + 1 >= L or (q.device.type != "cpu" and L <= MASKED_ON_ACCELERATORS):  # blocks would be no faster
+    if 3 * reach + 1 >= L or (is_accelerator(q.device) and L <= MASKED_ON_ACCELERATORS):  # blocks would be no faster
         mask = window_mask(L, reach, device=q.device)
         return attend(q, k, v, mask if columns is None else mask & columns)
     first = attend(q[:, :, :1], k, v, columns)
@@ -55,7 +55,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
     Written out where a CPU is to differentiate it: torch's fused one takes longer there, most of all in bfloat16.
     """
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
+    if is_accelerator(q.device) or not torch.is_grad_enabled():
         return fused_attention(q, k, v, mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.device import sent
+from features.device import is_accelerator, sent
 from features.precision import activation_dtype
 from recsys.columns import PADDING
 from recsys.config import TrainSettings
@@ -101,7 +101,7 @@ def task_loss(
 
 def scores_at_once(device: torch.device) -> int:
     """Entries of one chunk of scores there."""
-    return SCORES_AT_ONCE if device.type == "cpu" else ON_ACCELERATORS
+    return ON_ACCELERATORS if is_accelerator(device) else SCORES_AT_ONCE
 
 
 def draw_negatives(task: Task, count: int, firsts: np.ndarray, rng: np.random.Generator) -> np.ndarray:

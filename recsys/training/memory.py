@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from features.device import best_device
+from features.device import best_device, is_accelerator
 from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
@@ -145,7 +145,7 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
         )
         + 8 * V * model.id_lookups * model.ids,
         encoder=encoder,
-        holes=round(OF_HOLES * encoder) if sizes.mixed and best_device().type == "cpu" else 0,
+        holes=round(OF_HOLES * encoder) if sizes.mixed and not is_accelerator(best_device()) else 0,
         scores=scores,
     )
 

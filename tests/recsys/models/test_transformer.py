@@ -53,7 +53,7 @@ def test_what_an_accelerator_computes_is_the_same(
     present = torch.ones(2, 7, dtype=torch.bool)
     present[0, :padding] = False
     expected = encoder(x, present, wanted, causal)
-    monkeypatch.setattr(recsys.models.transformer, "on_accelerator", lambda x: True)
+    monkeypatch.setattr(recsys.models.transformer, "is_accelerator", lambda device: True)
     torch.testing.assert_close(encoder(x, present, wanted, causal), expected, atol=1e-5, rtol=1e-5)
 
 
