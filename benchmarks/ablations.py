@@ -173,7 +173,7 @@ def main() -> None:
     kept = common.Kept(given.keep)
     unknown = set(given.only or ()) - set(ROWS)
     if unknown:
-        sys.exit(f"there is no row {sorted(unknown)[0]!r}; rows: {', '.join(ROWS)}")
+        sys.exit(f"there is no row {sorted(unknown)[0]!r}; rows: {'; '.join(ROWS)}")
     base = "ml-latest-small" if given.quick else given.base
     epochs = 1 if given.quick else given.epochs
     chosen = given.only or (list(ROWS)[:2] if given.quick else list(ROWS))

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.only or ()) - set(ROWS)):
-        sys.exit(f"there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
+        sys.exit(f"there is no row {unknown[0]!r}; rows: {'; '.join(ROWS)}")
     overrides = (*PRETRAINING, *(QUICK_PRETRAINING if given.quick else ()))
     with tempfile.TemporaryDirectory(prefix="recsys-recformer-") as folder:
         file = given.packed or given.pack or Path(folder) / "packed.npz"

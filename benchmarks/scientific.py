@@ -317,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     unknown = sorted(set(given.only or ()) - set(ROWS))
     if unknown:
-        sys.exit(f"there is no row {unknown[0]!r}; rows: {', '.join(ROWS)}")
+        sys.exit(f"there is no row {unknown[0]!r}; rows: {'; '.join(ROWS)}")
     lacking = [name for name in given.only or () if ROWS[name].starts is not None and given.zero_shot is None]
     if lacking:
         sys.exit(f"the row {lacking[0]!r} starts from a pre-trained model; name it with --zero-shot")
