@@ -5,9 +5,11 @@ Nothing heavy is imported here: `recsys --help` must not wait for torch. How a c
 
 from __future__ import annotations
 
+import platform
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,7 @@ from rich.markup import escape
 from pipelines.console import Output, Show, facts, show_examples, show_metrics, show_night
 from pipelines.outcome import outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
+from recsys import __version__
 from recsys.addresses import masked
 
 if TYPE_CHECKING:
@@ -25,9 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="recsys",
-    help="Interaction logs and an item catalogue in, a table of next items for every user out, every night.",
     epilog="Start with `recsys demo`, or with `recsys init LOG --items FILE` and `recsys run recsys.toml`.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,6 +50,25 @@ WithPrefect = Annotated[
     bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run; its start takes 10 s.")
 ]
 TopK = Annotated[int, typer.Option("-k", "--top", min=1, help="How many items.")]
+
+
+def _version(asked: bool) -> None:
+    """Print the versions that a bug report needs, and end."""
+    if asked:
+        numbers = {name: version(name) for name in ("torch", "polars", "faiss-cpu", "mlflow", "prefect")}
+        shown = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        print(f"recsys {__version__} (Python {platform.python_version()}, {shown})")  # noqa: T201 - an answer
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Interaction logs and an item catalogue in, a table of next items for every user out, every night."""
+
 
 STEPS = "Steps of a run, one at a time"
 ANSWERS = "Answers from a bundle alone"

@@ -32,6 +32,8 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
             output.error("Interrupted; the same command goes on where it was.")
             return INTERRUPTED
         except SystemExit as stop:  # SIGTERM, see `main`
+            if stop.code in (None, 0):  # a shell's completion ends so
+                return 0
             output.error("Stopped from outside; the same command goes on where it was.")
             return stop.code if isinstance(stop.code, int) else 1
         except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`

@@ -6,7 +6,9 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from pipelines import cli
 from pipelines.outcome import commands
 from pipelines.ui import program, ui_command
+from recsys import __version__
 from recsys.errors import InputError, RecsysError
 
 CONFIG = """
@@ -30,12 +33,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "recsys.toml"
 
 
-def recsys(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def recsys(
+    *arguments: str, cwd: Path, module: str = "pipelines.cli", more: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent), **more},
         capture_output=True,
         text=True,
         timeout=120,
@@ -76,6 +81,25 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert result.exit_code == 0
     assert f"Example: recsys {command}" in result.stdout
     assert "--json" in result.stdout and "--debug" in result.stdout
+
+
+def test_the_version_names_what_a_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["--version"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"recsys {__version__} (Python 3.")
+    assert all(f"{name} " in shown for name in ("torch", "polars", "faiss-cpu", "mlflow", "prefect"))
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    done = recsys("--version", cwd=tmp_path, module="recsys")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"recsys {__version__}")
+
+
+def test_a_shell_completes_commands(tmp_path: Path) -> None:
+    asked = {"_RECSYS_COMPLETE": "complete_bash", "COMP_WORDS": "recsys in", "COMP_CWORD": "1"}
+    done = recsys(cwd=tmp_path, more=asked)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["init", "ingest"], "")
 
 
 def test_the_bare_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
