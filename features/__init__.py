@@ -1,4 +1,4 @@
-"""What a row becomes before a model sees it: sentences, text vectors, multiplexed look-ups.
+"""Model inputs of a row: sentences, text vectors, multiplexed look-ups.
 
-Imports nothing of `recsys`.
+The package imports nothing from `recsys`.
 """

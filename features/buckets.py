@@ -1,4 +1,4 @@
-"""Numbers to buckets with about equally many training values each."""
+"""Quantile buckets: numbers to buckets that hold about equally many training values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Self
 
 import numpy as np
 
-NULL: Final = -1  # bucket of a null and of what is not a number
+NULL: Final = -1  # bucket of null and NaN
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +24,7 @@ class QuantileBuckets:
 
     @property
     def count(self) -> int:
-        """K, buckets for numbers; nulls have one of their own besides."""
+        """K, the number of buckets for numbers. Nulls have a bucket of their own."""
         return len(self.edges) + 1
 
     @classmethod
@@ -36,7 +36,8 @@ class QuantileBuckets:
         values
             Numbers [N] of training rows only: held-out rows must not move the edges. NaN is a null.
         buckets
-            How many are wanted; values that repeat often leave fewer. So many distinct values or fewer get one each.
+            Number of buckets wanted. Values that repeat often leave fewer. If there are no more distinct
+            values than this, each gets one.
         feature
             Its name, for errors.
 
@@ -54,7 +55,7 @@ class QuantileBuckets:
         distinct = np.unique(numbers)
         if len(distinct) <= buckets:
             return cls(edges=distinct[1:])
-        # quantiles that are values themselves: an edge interpolated between infinities would be no number
+        # use values as edges: interpolation between infinities gives NaN
         edges = np.unique(np.quantile(numbers, np.arange(1, buckets) / buckets, method="higher"))
         return cls(edges=edges[edges > distinct[0]])  # nothing lies below the lowest value
 

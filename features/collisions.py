@@ -1,8 +1,8 @@
-"""What features do to each other in a multiplexed table: collisions, unseen values, overlap of projections.
+"""Diagnostics of a multiplexed table: collisions, unseen values, overlap of projections.
 
-Two values of one feature that meet in the same look-up cannot be told apart there (an intra-feature collision). What
-two features, or two look-ups of one feature, have in common (an inter-feature collision) the first layer can undo: it
-has weights of its own for each and learns to look at the shared rows from different directions.
+An intra-feature collision: two values of one feature share a row of one look-up, and this look-up cannot distinguish
+them. An inter-feature collision: two features, or two look-ups of one feature, share a row. The first layer can undo
+the second kind: it has separate weights for each feature and learns to project the shared rows in different directions.
 
 Source: arXiv 2305.12102, sections 3 and 4.2.
 
@@ -26,20 +26,20 @@ BYTES = 4  # of a trained weight
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What one feature takes of a table, counted and as chance would have it.
+    """Rows and collisions of one feature: counted, and expected from uniform hashing.
 
     Attributes
     ----------
     values
         V.
     rows
-        Distinct rows that its V * C look-ups read.
+        Distinct rows read by its V * C look-ups.
     intra
-        Look-ups that meet another value of the feature in the same look-up.
+        Look-ups whose row another value of the feature reads in the same look-up.
     inter
-        Look-ups that meet another feature, or another look-up of the same feature.
+        Look-ups whose row another feature, or another look-up of the same feature, reads.
     confused
-        Values that share all their rows with another value, so that nothing tells the two apart.
+        Values that share all their rows with another value, so the two are indistinguishable.
     """
 
     feature: str
@@ -64,7 +64,7 @@ class TableUse:
     rows
         M.
     used
-        Rows that anything looks up.
+        Rows that at least one look-up reads.
     """
 
     rows: int
@@ -73,17 +73,17 @@ class TableUse:
 
     @property
     def used_share(self) -> float:
-        """Share of the rows that anything looks up."""
+        """Share of the rows that at least one look-up reads."""
         return self.used / self.rows
 
 
 def table_use(values: Mapping[str, Tensor], lookups: Mapping[str, int], rows: int) -> TableUse:
-    """Count the collisions of features in a table.
+    """Count the rows and collisions of features in a table.
 
     Parameters
     ----------
     values
-        int64 hashes of each feature, repeated ones count once and padding not at all.
+        int64 hashes of each feature. Repeated hashes count once, padding does not count.
     lookups
         C of each feature.
     rows
@@ -92,7 +92,7 @@ def table_use(values: Mapping[str, Tensor], lookups: Mapping[str, int], rows: in
     distinct = {name: hashes[hashes != PADDING].unique() for name, hashes in values.items()}
     looked_up = {name: lookup_rows(hashes, name, lookups[name], rows) for name, hashes in distinct.items()}  # [V, C]
     columns = [column for of in looked_up.values() for column in of.unbind(1)]
-    readers = torch.zeros(rows, dtype=torch.int64)  # features and look-ups that read a row
+    readers = torch.zeros(rows, dtype=torch.int64)  # number of look-ups that read each row
     for column in columns:
         readers[column.unique()] += 1
     pairs = sum(len(column) for column in columns)
@@ -118,12 +118,12 @@ def table_use(values: Mapping[str, Tensor], lookups: Mapping[str, int], rows: in
 
 
 def expected_confused(values: int, lookups: int, rows: int) -> float:
-    """How many of V values chance lets share all their C rows with another value."""
+    """Return the expected number of V values that share all their C rows with another value."""
     return values * _hit(float(rows) ** lookups, values - 1)
 
 
 def _hit(places: float, throws: int) -> float:
-    """Chance that at least one of some throws hits one given place; exact also where it is tiny."""
+    """Return the probability that at least one throw hits a given place, accurate for tiny values too."""
     if throws <= 0:
         return 0.0
     if places <= 1:
@@ -132,7 +132,7 @@ def _hit(places: float, throws: int) -> float:
 
 
 def _repeated(rows: Tensor) -> int:
-    """Of [V, C] how many occur more than once."""
+    """Count the rows of [V, C] that occur more than once."""
     if not rows.numel():
         return 0
     _, counts = rows.unique(dim=0, return_counts=True)
@@ -150,7 +150,7 @@ class Suggestion:
     lookups
         C of each feature.
     confused_expected
-        Values of each feature that chance leaves without any row of their own.
+        Expected values of each feature without any row of their own.
     """
 
     rows: int
@@ -160,24 +160,24 @@ class Suggestion:
 
     @property
     def bytes(self) -> int:
-        """Of the table's weights."""
+        """Size of the table's weights in bytes."""
         return self.rows * self.width * BYTES
 
 
 def suggest(values: Mapping[str, int], memory: int, dimensions: int, ids: Iterable[str] = ()) -> Suggestion:
-    """The fewest look-ups that leave less than one value confused, in as many rows as the memory allows.
+    """Suggest the fewest look-ups that leave less than one value confused, in as many rows as fit into memory.
 
     Parameters
     ----------
     values
         V of each feature.
     memory
-        (bytes) of the table's weights.
+        Size of the table's weights in bytes.
     dimensions
-        (floats) of an id's vector, its look-ups together; what the look-ups of an id share out among them. Each of k
-        look-ups reads rows of width `dimensions / k`, so k times as many rows fit.
+        Width of an id's vector, in floats. Its k look-ups read rows of width `dimensions / k`, so k times as many rows
+        fit.
     ids
-        Features that are also an output: they get at least two look-ups, and their number decides the rows' width.
+        Features that are also an output. They get at least two look-ups, and their look-ups decide the rows' width.
 
     Raises
     ------
@@ -209,14 +209,14 @@ def suggest(values: Mapping[str, int], memory: int, dimensions: int, ids: Iterab
 
 
 def _fewest(values: int, rows: int, options: list[int]) -> int:
-    """The fewest look-ups that leave less than one value confused, else the most."""
+    """Return the fewest look-ups that leave less than one value confused; if none does, the most."""
     return next((c for c in options if expected_confused(values, c, rows) < 1), options[-1])
 
 
 def unseen_lookups(features: Iterable[Feature], training: FeatureBatch, batch: FeatureBatch) -> dict[str, int]:
-    """How many look-ups of each feature are of values that the training rows do not have.
+    """Count, for each feature, the look-ups of values that the training rows lack.
 
-    Such a value still has rows: those that its hash gives it.
+    Such a value still has rows, given by its hash.
     """
     counts = {}
     value, bag = 0, 0
@@ -232,23 +232,23 @@ def unseen_lookups(features: Iterable[Feature], training: FeatureBatch, batch: F
 
 
 def unseen(known: Tensor, asked: Tensor) -> int:
-    """How many of some hashes, padding aside, are not among the known ones."""
+    """Count the hashes that are neither padding nor known."""
     return int((~torch.isin(asked, known.unique()) & (asked != PADDING)).sum())
 
 
 def _bag(batch: FeatureBatch, place: int) -> Tensor:
-    """All values of the multi-valued feature `place`."""
+    """Return all values of the multi-valued feature number `place`."""
     start, stop = batch.offsets[place * len(batch)], batch.offsets[(place + 1) * len(batch)]
     return batch.bags[int(start) : int(stop)]
 
 
 def projections(weight: Tensor, columns: Mapping[str, slice]) -> dict[str, Tensor]:
-    """A first layer's weight [K, W] by feature, [K, width of the feature] each."""
+    """Split a first layer's weight [K, W] by feature, into [K, width of the feature] each."""
     return {name: weight.detach()[:, place] for name, place in columns.items()}
 
 
 def overlap(left: Tensor, right: Tensor) -> float:
-    """How much two projections of one space look in the same directions: ||A B^T|| / (||A|| ||B||), Frobenius norms.
+    """Measure how far two projections share directions: ||A B^T|| / (||A|| ||B||), in Frobenius norms.
 
     Parameters
     ----------
@@ -265,6 +265,6 @@ def overlap(left: Tensor, right: Tensor) -> float:
 
 
 def angle(left: Tensor, right: Tensor) -> float:
-    """The angle between two vectors in degrees, 0 to 90: a direction and its opposite count as one."""
+    """Return the angle between two vectors in degrees, 0 to 90; opposite directions count as equal."""
     cosine = torch.dot(left, right) / (left.norm() * right.norm())
     return float(torch.rad2deg(torch.acos(cosine.abs().clamp(max=1.0))))

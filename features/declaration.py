@@ -1,4 +1,4 @@
-"""Declarations of features: a name, a kind and a number of look-ups; nothing else is configured per feature."""
+"""Declarations of features: a name, a kind, and the number of look-ups."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Feature:
     Attributes
     ----------
     name
-        The column's name; it salts the look-ups, so a renamed feature has other rows.
+        The column's name. It salts the hash, so a renamed feature reads other rows.
     lookups
-        1 to 8 rows of the table a value, concatenated.
+        Rows of the table that a value reads and concatenates, 1 to 8.
     kind
         "single": one value a row of data. "multi": a list of values, pooled. "numeric": a number, which becomes one of
         `buckets` quantile buckets. "crossed": the combination of the values of the features named in `of`.
     pooling
-        Of a multi-valued feature. "attention" weighs values by a learned query; it starts as the mean.
+        Pooling of a multi-valued feature. "attention" weighs values by a learned query and starts as the mean.
     buckets
-        Of a numeric feature, 2 to 10,000.
+        Buckets of a numeric feature, 2 to 10,000.
     of
-        Of a crossed feature: two or more single-valued or numeric features.
+        Parts of a crossed feature: two or more single-valued or numeric features.
 
     Raises
     ------
@@ -66,12 +66,12 @@ class Feature:
 
 
 def check_features(features: Iterable[Feature]) -> tuple[Feature, ...]:
-    """The features as a tuple, when they make sense together.
+    """Check that features fit together, and return them as a tuple.
 
     Raises
     ------
     ValueError
-        There is none, a name occurs twice, or a crossed feature names one that is unknown or has lists of values.
+        No feature is declared, a name occurs twice, or a crossed feature names an unknown or multi-valued one.
     """
     known = tuple(features)
     if not known:
@@ -94,13 +94,13 @@ def check_features(features: Iterable[Feature]) -> tuple[Feature, ...]:
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
-    """The half sentence that tells of an unknown feature and of the nearest one that exists."""
+    """Return the part of an error message that names an unknown feature and its nearest match."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return f"the unknown feature {name!r}; " + (f"did you mean {near[0]!r}?" if near else "there is none at all")
 
 
 def describe(features: Iterable[Feature]) -> list[dict[str, Any]]:
-    """The declaration as plain values, as a bundle keeps it: of each feature only what its kind uses."""
+    """Return the declaration as plain values for a bundle; each feature has only the fields of its kind."""
     described = []
     for feature in features:
         entry: dict[str, Any] = {"name": feature.name, "kind": feature.kind, "lookups": feature.lookups}
@@ -115,12 +115,12 @@ def describe(features: Iterable[Feature]) -> list[dict[str, Any]]:
 
 
 def declared(entries: Iterable[Mapping[str, Any]]) -> tuple[Feature, ...]:
-    """The inverse of `describe`.
+    """Read the output of `describe`.
 
     Raises
     ------
     ValueError
-        An entry has fields that no feature has, or values out of range.
+        An entry has an unknown field, no name, or a value out of range.
     """
     fields = {field.name for field in dataclasses.fields(Feature)}
     features = []
@@ -133,12 +133,12 @@ def declared(entries: Iterable[Mapping[str, Any]]) -> tuple[Feature, ...]:
 
 
 def require_same(bundled: Iterable[Feature], current: Iterable[Feature]) -> None:
-    """Refuse data whose features are not those that a bundle was trained with.
+    """Refuse data whose features differ from those of a bundle.
 
     Raises
     ------
     ValueError
-        Names the first feature that differs, both declarations, and what to do.
+        The features differ; the message names the first difference, both declarations, and what to do.
     """
     theirs, ours = ({entry["name"]: entry for entry in describe(part)} for part in (bundled, current))
     for name in [*theirs, *(name for name in ours if name not in theirs)]:

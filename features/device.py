@@ -1,4 +1,4 @@
-"""Where networks compute: on the accelerator if there is one, which is never waited for without need."""
+"""Device helpers: choose the accelerator if there is one, and avoid needless synchronisation with it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def best_device() -> torch.device:
-    """The accelerator that torch sees, or the processor."""
+    """Return the accelerator that torch finds, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether it is another than the processor."""
+    """Return True for any device but the CPU."""
     return device.type != "cpu"
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Values of the processor on a device, of the same shape; nobody waits for the copy to an accelerator."""
+    """Copy a CPU tensor to a device, asynchronously for an accelerator."""
     return values.contiguous().pin_memory().to(device, non_blocking=True) if is_accelerator(device) else values
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    """torch's attention without cuDNN's kernel, which is planned anew for each of the hundreds of shapes of batches.
+    """Compute torch's attention without the cuDNN kernel, which would plan again for each batch shape.
 
     Parameters
     ----------
     q, k, v
         [B, H, Q, E], [B, H, L, E] and [B, H, L, E].
     mask
-        Broadcastable to [B, H, Q, L]: bool, True where seen, or added to the scores; None: everything is seen.
+        Broadcastable to [B, H, Q, L]. Bool: True where attention is allowed. Float: added to the scores. None: no mask.
     scale
-        Of the scores; None: E ** -0.5.
+        Factor of the scores. None: E ** -0.5.
 
     Returns
     -------

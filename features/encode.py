@@ -1,6 +1,6 @@
-"""Columns of a frame to the hashed features that a multiplexed table looks up.
+"""Feature encoding: columns of a frame to the hashes that a multiplexed table looks up.
 
-The only state is the edges of numeric buckets, fitted on training rows; values have no vocabulary.
+The only state is the edges of numeric buckets, fitted on training rows. There is no vocabulary.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from features.multiplexed import FeatureBatch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureEncoder:
-    """A declaration with what was fitted for it.
+    """A declaration with its fitted buckets.
 
     Attributes
     ----------
     features
-        In the order of their declaration.
+        Features in the order of declaration.
     buckets
-        Of each numeric feature.
+        Buckets of each numeric feature.
     """
 
     features: tuple[Feature, ...]
@@ -42,9 +42,9 @@ class FeatureEncoder:
         Parameters
         ----------
         features
-            Each but the crossed ones is a column of `training`.
+            Features to fit. Each is a column of `training`, except the crossed ones.
         training
-            The rows that a model is trained on, and no others: held-out rows must not move the buckets.
+            Training rows only: held-out rows must not move the buckets.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class FeatureEncoder:
         )
 
     def encode(self, frame: pl.DataFrame) -> FeatureBatch:
-        """Hash a frame's columns; missing values and empty lists become the missing value.
+        """Hash a frame's columns. Nulls and empty lists become the missing value.
 
         Raises
         ------
@@ -98,13 +98,13 @@ class FeatureEncoder:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Declaration and edges as plain values, for a bundle."""
+        """Return declaration and edges as plain values, for a bundle."""
         edges = {name: bucket.edges.tolist() for name, bucket in self.buckets.items()}
         return {"features": describe(self.features), "edges": edges}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Read the output of `to_dict`.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class FeatureEncoder:
 
 
 def hash_column(values: pl.Series) -> Tensor:
-    """int64 [N] hashes of a column of single values; only distinct ones are hashed."""
+    """Return int64 [N] hashes of a column of single values. Each distinct value is hashed once."""
     texts = values.cast(pl.String)
     distinct = texts.unique()
     hashed = pl.DataFrame({"value": distinct, "hash": hash_values(distinct.to_list())})
@@ -132,7 +132,7 @@ def hash_column(values: pl.Series) -> Tensor:
 
 
 def hash_lists(values: pl.Series) -> tuple[Tensor, Tensor]:
-    """(hashes int64 [T], offsets int64 [N + 1]) of a column of lists; where there is no value, the missing one."""
+    """Return (hashes int64 [T], offsets int64 [N + 1]) of a column of lists. An empty list holds the missing value."""
     lists = values.cast(pl.List(pl.String))
     lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1))])
@@ -141,17 +141,17 @@ def hash_lists(values: pl.Series) -> tuple[Tensor, Tensor]:
 
 
 def _of_buckets(buckets: QuantileBuckets, values: pl.Series) -> Tensor:
-    hashes = hash_values([*range(buckets.count), None])  # nulls are last, where -1 points
+    hashes = hash_values([*range(buckets.count), None])  # nulls are last, at index -1
     return torch.from_numpy(hashes[buckets.apply(_numbers(values))])
 
 
 def _numbers(values: pl.Series) -> np.ndarray:
-    """float64 [N], NaN where null."""
+    """Return float64 [N], NaN where null."""
     return values.cast(pl.Float64).to_numpy()
 
 
 def _check_column(feature: Feature, frame: pl.DataFrame) -> None:
-    """Whether a feature's column is there and of its kind."""
+    """Raise unless a feature's column exists and has a suitable type."""
     if feature.kind == "crossed":
         return
     if feature.name not in frame.columns:

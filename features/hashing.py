@@ -1,8 +1,8 @@
-"""Values to rows of a table: 64 bits once, at ingest, then salted mixing on the device.
+"""Hashing of values to rows of a table: 64 bits once, at ingest, then salted mixing on the device.
 
 Every value becomes the first eight bytes of BLAKE2b over its text, on every machine and in every version. A look-up
-mixes those bits with a salt of (feature, look-up) and takes the row modulo the table's size. No vocabulary is kept: a
-value never seen has rows, too.
+mixes those bits with a salt of (feature, look-up) and takes the row modulo the table's size. There is no vocabulary, so
+an unseen value has rows too.
 
 Source: "Unified Embedding: Battle-Tested Feature Representations for Web-Scale ML Systems", 2023, arXiv 2305.12102,
 section 4. The mixing is the finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
@@ -21,16 +21,16 @@ from torch import Tensor
 
 from features.declaration import MAX_LOOKUPS
 
-MISSING: Final = "\x00missing"  # an absent value is a value of its own
+MISSING: Final = "\x00missing"  # absent values share a hash of their own
 HASHING: Final = "BLAKE2b-64 of the value's text, splitmix64 of it and the salt, modulo rows"  # as a bundle declares it
-PADDING: Final = 0  # the hash of no value at all: its vector is zero and never learns
+PADDING: Final = 0  # the hash of padding: its vector is zero and never learns
 _POSITIVE: Final = 0x7FFF_FFFF_FFFF_FFFF
 
 
 def hash_values(values: Iterable[str | int | None]) -> np.ndarray:
-    """int64 [N]: each value's 64 bits, the first eight bytes of BLAKE2b over its UTF-8 text, little endian.
+    """Return int64 [N]: the first eight bytes of BLAKE2b over each value's UTF-8 text, little endian.
 
-    Hash distinct values and gather; the function is a loop over Python objects. None hashes as the missing value.
+    The function loops over Python objects, so hash distinct values and gather. None hashes as the missing value.
     No value hashes to `PADDING`.
     """
     digests = b"".join(
@@ -42,28 +42,28 @@ def hash_values(values: Iterable[str | int | None]) -> np.ndarray:
 
 
 def cross_hashes(parts: Sequence[Tensor]) -> Tensor:
-    """Hashes of the combinations of several features' values; the order of the parts counts.
+    """Hash combinations of several features' values. The order of the parts counts.
 
     Parameters
     ----------
     parts
-        int64 tensors of one shape; a combination with a padding part is padding.
+        int64 tensors of one shape. A combination with a padding part is padding.
     """
     crossed = torch.zeros_like(parts[0])
     for part in parts:
-        crossed = mix(crossed * 3 + part)  # the factor tells (a, b) from (b, a)
+        crossed = mix(crossed * 3 + part)  # the factor makes (a, b) differ from (b, a)
     crossed.masked_fill_(crossed == PADDING, 1)
     padding = torch.stack([part == PADDING for part in parts]).any(0)
     return crossed.masked_fill_(padding, PADDING)
 
 
 def salts(feature: str, lookups: int) -> Tensor:
-    """int64 [C]: what distinguishes the look-ups of a feature from each other and from other features'.
+    """Return int64 [C]: a different salt for each look-up of each feature.
 
     Raises
     ------
     ValueError
-        `lookups` is not 1 to 8; names the feature.
+        `lookups` is not 1 to 8; the message names the feature.
     """
     if not 1 <= lookups <= MAX_LOOKUPS:
         raise ValueError(f"feature {feature!r} asks for {lookups} look-ups; allowed are 1 to {MAX_LOOKUPS}")
@@ -71,21 +71,21 @@ def salts(feature: str, lookups: int) -> Tensor:
 
 
 def salted_rows(hashes: Tensor, salts: Tensor, rows: int) -> Tensor:
-    """Rows of hashes under salts of the same shape, or one that broadcasts: 0..rows - 1, and `rows` for padding."""
+    """Return the rows of hashes under broadcastable salts: 0..rows - 1, and `rows` for padding."""
     mixed = mix(hashes ^ salts).bitwise_and_(_POSITIVE).fmod_(rows)
     padding = hashes == PADDING
     return torch.where(padding, rows, mixed) if padding.any() else mixed
 
 
 def lookup_rows(hashes: Tensor, feature: str, lookups: int, rows: int) -> Tensor:
-    """Rows that values of a feature occupy in a table.
+    """Return the rows that values of a feature read in a table.
 
     Parameters
     ----------
     hashes
         int64 [...], from `hash_values`.
     feature
-        The feature's name; with the look-up's number it salts the hash.
+        The feature's name. It salts the hash, together with the look-up's number.
     lookups
         C, 1 to 8.
     rows
@@ -99,7 +99,7 @@ def lookup_rows(hashes: Tensor, feature: str, lookups: int, rows: int) -> Tensor
     Raises
     ------
     ValueError
-        `lookups` or `rows` out of range; names the feature.
+        `lookups` or `rows` is out of range; the message names the feature.
     """
     salt = salts(feature, lookups)
     if rows < 1:
@@ -108,12 +108,12 @@ def lookup_rows(hashes: Tensor, feature: str, lookups: int, rows: int) -> Tensor
 
 
 def mix(bits: Tensor) -> Tensor:
-    """The finaliser of splitmix64 on int64 [...]: every output bit depends on every input bit."""
+    """Apply the finaliser of splitmix64 to int64 [...]: every output bit depends on every input bit."""
     bits = (bits ^ _shift_right(bits, 30)).mul_(-0x40A7_B892_E31B_1A47)
     bits = bits.bitwise_xor_(_shift_right(bits, 27)).mul_(-0x6B2F_B644_ECCE_EE15)
     return bits.bitwise_xor_(_shift_right(bits, 31))
 
 
 def _shift_right(bits: Tensor, places: int) -> Tensor:
-    """Logical shift of int64: torch's own keeps the sign."""
+    """Shift int64 logically; torch's own shift keeps the sign."""
     return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)

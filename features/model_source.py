@@ -1,4 +1,4 @@
-"""Where a language model comes from: a folder, the offline package, or the hub's cache and the hub."""
+"""Sources of language models: a folder, the offline package, the hub's cache, the hub."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _OFFLINE_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4
 
 
 class EncoderError(ValueError):
-    """The text encoder cannot be loaded; one sentence that says what to do."""
+    """Error for a text encoder that cannot be loaded; its message says what to do."""
 
 
 def find_model(model: str) -> str:
-    """The folder or hub id to load; the offline package's folder for the model that it carries."""
+    """Return the folder or hub id to load. The offline package's model gives that package's folder."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return str(folder)
@@ -54,7 +54,7 @@ def _check_offline_weights(path: Path) -> None:
 
 
 def hub_answers() -> bool:
-    """False where there is surely no network: then the cache decides at once, not after a minute."""
+    """Return False if the hub certainly cannot be reached, so that the cache is used without a minute's wait."""
     if urllib.request.getproxies():
         return True
     hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -66,7 +66,7 @@ def hub_answers() -> bool:
 
 
 def explain(model: str, source: str, error: Exception) -> str:
-    """One sentence on why a text encoder was not to be had, and what to do."""
+    """Return one sentence that says why a text encoder could not be loaded, and what to do."""
     cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".rstrip(".: ")
     if Path(source).is_dir():
         return f"The folder {source} is not a sentence-transformers model with safetensors weights ({cause})."
@@ -82,7 +82,7 @@ def explain(model: str, source: str, error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of the libraries' own while a model loads."""
+    """Hide the libraries' own progress bars while a model loads."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()

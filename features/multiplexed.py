@@ -1,11 +1,12 @@
-"""Feature multiplexing: one embedding table under all categorical features.
+"""Feature multiplexing: one embedding table for all categorical features.
 
 Every value is hashed to 64 bits once (features/hashing.py); a look-up mixes those bits with a salt of (feature,
-look-up) and reads one row of the table. A feature's vector is the concatenation of its look-ups, so its width is their
-number times the table's; nothing else is configured per feature. Two values of one feature that meet in a row cannot be
-told apart there, so a feature that is also an output (item ids) needs two look-ups or more. Two features that meet can:
-each has weights of its own in the first layer, which learn to look in other directions. There is no vocabulary: a
-value never seen has rows, too.
+look-up) and reads one row of the table. A feature's vector concatenates its look-ups, so its width is their number
+times the table's width.
+
+Two values of one feature that share a row are indistinguishable there. A feature that is also an output (item ids)
+therefore needs two look-ups or more. Two features that share a row stay distinguishable: each has its own weights in
+the first layer, which learn different directions. There is no vocabulary, so an unseen value has rows too.
 
 Source: "Unified Embedding: Battle-Tested Feature Representations for Web-Scale ML Systems", 2023, arXiv 2305.12102.
 
@@ -60,11 +61,10 @@ class FeatureBatch:
     ----------
     values
         int64 [..., S]: a column for each single-valued, numeric and crossed feature, in the order of their
-        declaration; `PADDING` where there is no value at all. More dimensions than two (events of histories) are
-        possible without multi-valued features.
+        declaration; `PADDING` stands for no value. Without multi-valued features, more than two dimensions (events of
+        histories) are allowed.
     bags
-        int64 [T]: the values of the multi-valued features, one feature after the other. Padding among them does not
-        count.
+        int64 [T]: the values of the multi-valued features, one feature after the other. Padding does not count.
     offsets
         int64 [P * N + 1]: multi-valued feature `p` of row `n` has `bags[offsets[i]:offsets[i + 1]]`, i = p * N + n.
     """
@@ -77,11 +77,11 @@ class FeatureBatch:
         return len(self.values)
 
     def to(self, device: torch.device) -> FeatureBatch:
-        """The same on a device."""
+        """Copy the batch to a device."""
         return FeatureBatch(values=self.values.to(device), bags=self.bags.to(device), offsets=self.offsets.to(device))
 
     def without_padding(self) -> FeatureBatch:
-        """The same bags, padding left out."""
+        """Return the batch with padding removed from its bags."""
         real = self.bags != PADDING
         if bool(real.all()):
             return self
@@ -89,7 +89,7 @@ class FeatureBatch:
         return FeatureBatch(values=self.values, bags=self.bags[real], offsets=before[self.offsets])
 
     def take(self, rows: Tensor) -> FeatureBatch:
-        """The batch of some rows of data, int64 [B], in their order."""
+        """Return the batch of the given rows of data, int64 [B], in their order."""
         several = (len(self.offsets) - 1) // max(1, len(self))  # P
         if not several:
             return FeatureBatch(values=self.values[rows], bags=self.bags, offsets=self.offsets)
@@ -103,13 +103,13 @@ class FeatureBatch:
 
 
 def by_feature(features: Iterable[Feature], batch: FeatureBatch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Values of each feature of a batch of N rows, in the order of the declaration.
+    """Split a batch of N rows by feature, in the order of declaration.
 
     Returns
     -------
     dict
-        Hashes int64 [T] and offsets int64 [N + 1]: row `n` has `hashes[offsets[n]:offsets[n + 1]]`, of a feature that
-        is not multi-valued one.
+        Hashes int64 [T] and offsets int64 [N + 1]: row `n` has `hashes[offsets[n]:offsets[n + 1]]`. A feature that is
+        not multi-valued has one hash a row.
     """
     found, value, bag = {}, 0, 0
     one_each = torch.arange(len(batch) + 1)
@@ -125,28 +125,28 @@ def by_feature(features: Iterable[Feature], batch: FeatureBatch) -> dict[str, tu
 
 
 class MultiplexedFeatures(nn.Module):
-    """Vectors of all features of a batch from one table, with one gather and one embedding bag.
+    """Look up all features of a batch in one table, with one gather and one embedding bag.
 
     Parameters
     ----------
     features
-        Their declaration; the output holds them in this order.
+        Declared features; the output holds them in this order.
     table
-        Where they look up. Several modules may share one.
+        The table to read. Several modules may share one.
     owned
-        Whether the table's weights are among this module's. False: another module of the model has them.
+        True: the table's weights are among this module's. False: another module of the model owns them.
 
     Attributes
     ----------
     columns
-        For each feature its slice of the output's last dimension.
+        Slice of the output's last dimension for each feature.
     width
         W, the output's width.
 
     Raises
     ------
     ValueError
-        The features do not make sense together; names one.
+        The features do not fit together; the message names one.
     """
 
     value_salts: Tensor
@@ -159,7 +159,7 @@ class MultiplexedFeatures(nn.Module):
         self.features = check_features(features)
         if owned:
             self.table = table
-        else:  # past nn.Module, which would register the weights once more
+        else:  # bypass nn.Module, which would register the weights again
             object.__setattr__(self, "table", table)
         single = [feature for feature in self.features if feature.kind != "multi"]
         self.bag_features = tuple(feature for feature in self.features if feature.kind == "multi")
@@ -188,7 +188,7 @@ class MultiplexedFeatures(nn.Module):
         self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, batch: FeatureBatch) -> Tensor:
-        """[..., W], a row for each row of data.
+        """Return [..., W], one vector for each row of data.
 
         Raises
         ------
@@ -259,13 +259,13 @@ class MultiplexedFeatures(nn.Module):
         return torch.cat([pieces[feature.name] for feature in self.features], dim=1)
 
     def _split(self, looked_up: Tensor, features: Iterable[Feature]) -> dict[str, Tensor]:
-        """Slices of [N, look-ups * d] by feature."""
+        """Split [N, look-ups * d] by feature."""
         widths = {feature.name: feature.lookups * self.table.width for feature in features}
         return dict(zip(widths, looked_up.split(list(widths.values()), dim=1), strict=True))
 
 
 def attend(vectors: Tensor, offsets: Tensor, query: Tensor) -> Tensor:
-    """Attention over bags: each value weighs by the softmax of its product with a query.
+    """Pool bags by attention: a value's weight is the softmax of its product with a query.
 
     Parameters
     ----------
@@ -290,5 +290,5 @@ def attend(vectors: Tensor, offsets: Tensor, query: Tensor) -> Tensor:
 
 
 def _all_salts(features: Iterable[Feature]) -> Tensor:
-    """Salts of all look-ups of several features, int64 [L]."""
+    """Return the salts of all look-ups of several features, int64 [L]."""
     return torch.cat([torch.zeros(0, dtype=torch.int64), *(salts(f.name, f.lookups) for f in features)])

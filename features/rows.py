@@ -1,10 +1,10 @@
-"""Reading, writing and adding up rows of a matrix, as a large embedding table needs it.
+"""Row operations for large embedding tables: read, write and sum rows of a matrix.
 
-On CPU torch's own indexing walks over the rows once a column, or adds them one by one. NumPy, told that a row is one
-value, copies each in one piece; sums come from one sort and one embedding bag a row. Both are several times faster and
-cost nothing for rows that are not asked for. Other devices use torch's.
+On a CPU, torch's indexing walks over the rows once a column, or adds them one by one. NumPy copies each row in one
+piece when it treats a row as one value. Sums take one sort and one embedding bag. Both are several times faster, and
+rows that are not requested cost nothing. Other devices use torch's operations.
 
-Shapes: M rows of width d, n wanted rows, U distinct ones among them.
+Shapes: M rows of width d, n requested rows, U distinct ones among them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn import functional
 
 
 def read_rows(matrix: Tensor, rows: Tensor) -> Tensor:
-    """`matrix[rows]` without a gradient: [M, d] and int [n] in 0..M-1, which is not checked, to [n, d]."""
+    """Return `matrix[rows]` [n, d] without a gradient, for int [n] in 0..M-1. The range is not checked."""
     if not _plain(matrix):
         return matrix.detach().index_select(0, rows)
     taken = matrix.new_empty(len(rows), matrix.shape[1])
-    # checking every row, NumPy would copy through a buffer
+    # mode wrap: with range checks NumPy copies through a buffer
     _as_values(matrix).take(rows.numpy(), out=_as_values(taken), mode="wrap")
     return taken
 
 
 def write_rows(matrix: Tensor, rows: Tensor, values: Tensor) -> None:
-    """`matrix[rows] = values` for distinct rows: int64 [U] and [U, d]."""
+    """Assign `matrix[rows] = values` for distinct rows int64 [U] and values [U, d]."""
     if _plain(matrix) and _plain(values):
         _as_values(matrix).put(rows.numpy(), _as_values(values))
     else:
@@ -36,7 +36,7 @@ def write_rows(matrix: Tensor, rows: Tensor, values: Tensor) -> None:
 
 
 def sum_by_row(rows: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Distinct rows, ascending, and the sum of the values of each.
+    """Return the distinct rows, ascending, and the sum of each row's values.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def sum_by_row(rows: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor
 
 
 class SparseRead(torch.autograd.Function):
-    """`read_rows` whose gradient is a sparse tensor of the rows that were read, duplicates not yet added up."""
+    """`read_rows` with a sparse gradient over the rows that were read; duplicates are not summed."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, rows: Tensor) -> Tensor:
@@ -81,6 +81,6 @@ def _plain(matrix: Tensor) -> bool:
 
 
 def _as_values(matrix: Tensor) -> np.ndarray:
-    """A matrix as one NumPy value a row, [M], on the same memory."""
+    """View a matrix as one NumPy value a row, [M], on the same memory."""
     row = np.dtype((np.void, matrix.element_size() * matrix.shape[1]))
     return matrix.detach().view(torch.uint8).numpy().view(row).reshape(-1)

@@ -1,7 +1,7 @@
-"""Adagrad with one number of state a row, for tables too large to be touched whole in every step.
+"""Row-wise Adagrad, for tables too large to update whole in every step.
 
-Source: "row-wise AdaGrad" of DLRM (Naumov et al., 2019, arXiv 1906.00091) and FBGEMM: the running sum is of the mean
-square of a row's gradient, so a table's state is 1 / d of its weights.
+Source: "row-wise AdaGrad" of DLRM (Naumov et al., 2019, arXiv 1906.00091) and FBGEMM. The running sum adds the mean
+square of a row's gradient, so the state is 1 / d of a table's weights.
 
 Shapes: M rows of width d, U distinct rows of a batch.
 """
@@ -21,7 +21,7 @@ from features.rows import read_rows, sum_by_row, write_rows
 class RowWiseAdagrad(Optimizer):
     """Row-wise Adagrad for matrices with sparse or dense gradients; both give the same weights.
 
-    A row that the batch does not look up costs nothing and does not change.
+    A row that the batch does not read costs nothing and does not change.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class RowWiseAdagrad(Optimizer):
     eps
         Added to the root of the running sum.
     weight_decay
-        L2 on the rows that have a gradient, added to it before the sum.
+        L2 penalty on rows that have a gradient, added to the gradient before the sum.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RowWiseAdagrad(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; the gradients stay as they are."""
+        """Update the weights once. The gradients are unchanged."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,7 +64,7 @@ class RowWiseAdagrad(Optimizer):
 
 
 def _update(weight: Tensor, sums: Tensor, rows: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-    """Change the rows [U] of a weight by their gradient [U, d], which may be overwritten."""
+    """Update the rows [U] of a weight by their gradient [U, d], which may be overwritten."""
     values = read_rows(weight, rows)
     if group["weight_decay"]:
         gradient = gradient.add_(values, alpha=group["weight_decay"])

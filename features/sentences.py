@@ -1,7 +1,7 @@
-"""Item attributes to the sentence a language model reads: `title: OPI Nail Lacquer category: Makeup, Nails`.
+"""Sentences of items for a language model, from their attributes: `title: OPI Nail Lacquer category: Makeup, Nails`.
 
-The key-value form is Recformer's (Li et al., "Text Is All You Need", 2023, section 2.2). Everything is a
-polars expression; Python touches only the distinct HTML entities that occur.
+The key-value form is Recformer's (Li et al., "Text Is All You Need", 2023, section 2.2). All work is
+polars expressions; Python handles only the distinct HTML entities that occur.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 
 import polars as pl
 
-# One value ends here. A character that no catalogue contains and that `\s` does not match, so that lists are
-# flattened first and cleaned as one string afterwards.
+# Separator of values: a character that no catalogue contains and that `\s` does not match. Lists are flattened first
+# and cleaned as one string afterwards.
 _END: Final = "\x1f"
 _ENTITY: Final = r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
 _ENTITY_ROUNDS: Final = 2  # scraped catalogues are often escaped twice: &amp;quot;
@@ -35,21 +35,21 @@ _WORD: Final = (
     rf"\s*(?:[{_DENSE}]|[\w--[{_DENSE}\u{{200D}}]]+|\p{{Regional_Indicator}}{{2}}"
     r"|\S(?:[\p{M}\p{Emoji_Modifier}]|\u{200D}\S)*)"
 )
-_WHOLE: Final = 2.0**53  # beyond it a float no longer counts in ones
+_WHOLE: Final = 2.0**53  # beyond it floats skip integers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribute:
-    """What the sentences take of one attribute.
+    """Text of one attribute, and the part beyond its budget.
 
     Attributes
     ----------
     name
         The column.
     kept
-        String, a row an item; null where it says nothing.
+        String, one row an item; null for no text.
     dropped
-        String: what was beyond the budget; null where nothing was.
+        String: text beyond the budget; null for none.
     """
 
     name: str
@@ -60,11 +60,10 @@ class Attribute:
 def sentences(
     frame: pl.DataFrame, attributes: Sequence[str], *, names: bool = True, words: int | None = None
 ) -> pl.Series:
-    """One sentence an item from its attributes, in the given order.
+    """Write one sentence an item from its attributes, in the given order.
 
     Nested lists and structs are flattened, HTML entities decoded, tags removed, whitespace collapsed; numbers
-    are written without a trailing `.0`. Missing and blank values leave no trace, nor do
-    their attributes' names.
+    are written without a trailing `.0`. Missing and blank values are left out, together with their attributes' names.
 
     Parameters
     ----------
@@ -73,15 +72,15 @@ def sentences(
     attributes
         Columns of `frame`: strings, numbers, booleans, dates, lists or structs of them.
     names
-        Write each attribute's name before its value, as Recformer reads it. False: the values alone.
+        True: each attribute's name before its value, as Recformer reads it. False: values only.
     words
-        Of one attribute at most, its name not counted: a character of a script without blanks (Chinese, Thai) and a
-        sign are words too. None: all.
+        Most words of one attribute, without its name. A character of a script without blanks (Chinese, Thai) and a
+        sign are words too. None: no limit.
 
     Returns
     -------
     Series
-        String, as long as `frame`, named `sentence`; the empty string where an item has nothing to say.
+        String, as long as `frame`, named `sentence`; the empty string for an item without text.
 
     Raises
     ------
@@ -100,7 +99,7 @@ def sentences(
 
 
 def cleaned(frame: pl.DataFrame, attributes: Sequence[str], words: int | None = None) -> list[Attribute]:
-    """Each attribute's plain text, and what the budget leaves out; see `sentences`."""
+    """Return each attribute's plain text and the part beyond the budget; see `sentences`."""
     missing = [name for name in attributes if name not in frame.columns]
     if missing:
         raise ValueError(f"there is no attribute {missing[0]!r}; the columns are {', '.join(frame.columns)}")
@@ -111,7 +110,7 @@ def cleaned(frame: pl.DataFrame, attributes: Sequence[str], words: int | None = 
 
 
 def joined(attributes: Sequence[Attribute], items: int, *, names: bool = True) -> pl.Series:
-    """The sentences of so many items from their attributes' texts; see `sentences`."""
+    """Join attributes' texts into the sentences of `items` items; see `sentences`."""
     if not attributes:
         return pl.Series("sentence", [""] * items, dtype=pl.String)
     parts = pl.DataFrame([attribute.kept.alias(str(place)) for place, attribute in enumerate(attributes)])
@@ -123,7 +122,7 @@ def joined(attributes: Sequence[Attribute], items: int, *, names: bool = True) -
 
 
 def shortened(attributes: Sequence[Attribute]) -> int:
-    """Items of which an attribute was cut."""
+    """Count the items that lost text of an attribute."""
     if not attributes:
         return 0
     cut = pl.DataFrame([attribute.dropped.alias(str(place)) for place, attribute in enumerate(attributes)])
@@ -147,7 +146,7 @@ def _cut(name: str, values: pl.Series, words: int | None) -> Attribute:
 
 
 def _render(value: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
-    """A value of any type as String, a nested one's leaves separated by `_END`; null if there is none."""
+    """Render a value of any type as String, leaves of a nested one separated by `_END`; null for none."""
     if isinstance(dtype, pl.List):
         leaves = value.list.eval(_render(pl.element(), _inner(dtype), name))
         return leaves.list.drop_nulls().list.join(_END)
@@ -172,7 +171,7 @@ def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
 
 
 def _clean(values: pl.Series) -> pl.Series:
-    """Plain text with single spaces, leaves joined by ", "; null where nothing is left."""
+    """Return plain text with single spaces, leaves joined by ", "; null where nothing is left."""
     for _ in range(_ENTITY_ROUNDS):
         values = _decode_entities(values)
     text = (
@@ -190,7 +189,7 @@ def _clean(values: pl.Series) -> pl.Series:
 
 
 def _decode_entities(values: pl.Series) -> pl.Series:
-    """`&amp;` to `&` and the like, once; what HTML does not know stays."""
+    """Decode HTML entities once (`&amp;` to `&`); unknown entities stay."""
     rows = values.filter(values.str.contains("&", literal=True).fill_null(False))
     entities = rows.str.extract_all(_ENTITY).explode().drop_nulls().unique().sort().to_list()
     if not entities:

@@ -1,4 +1,4 @@
-"""A trained table in half or a quarter of the bytes, for serving.
+"""Compressed tables for serving: a trained table in half or a quarter of the bytes.
 
 Shapes: M rows, d width of a row.
 """
@@ -17,17 +17,17 @@ _LEVELS: Final = 127  # of int8 on either side of zero
 
 
 class ServingTable(Table):
-    """Rows in bf16, or in int8 with one scale a row; looked up as float32 [..., d].
+    """Table in bf16, or in int8 with one scale a row. Look-ups give float32 [..., d].
 
-    Of a weight `w` in a row whose largest weight is `m`, bf16 differs by at most |w| / 256 and int8 by at most
-    |m| / 254 (half a step), rounding of the last float32 bit aside.
+    For a weight `w` in a row whose largest weight is `m`, the error is at most |w| / 256 in bf16 and |m| / 254 (half a
+    step) in int8, up to rounding of the last float32 bit.
 
     Attributes
     ----------
     codes
         bf16 or int8 [M, d].
     scales
-        float32 [M] of int8; empty for bf16.
+        float32 [M] for int8; empty for bf16.
     """
 
     codes: Tensor
@@ -46,7 +46,7 @@ class ServingTable(Table):
         Raises
         ------
         ValueError
-            `storage` is neither "bf16" nor "int8", or the table holds what is no number.
+            `storage` is neither "bf16" nor "int8", or a weight is not finite.
         """
         weight = table.weight.float()
         if not bool(weight.isfinite().all()):
@@ -61,7 +61,7 @@ class ServingTable(Table):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.codes.nbytes + self.scales.nbytes
 
     def _gather(self, rows: Tensor) -> Tensor:

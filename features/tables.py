@@ -1,4 +1,4 @@
-"""Tables of rows that every feature looks up: in one piece, in shards, or compressed for serving.
+"""Embedding tables that all features share: in one piece, in shards, or compressed for serving.
 
 Shapes: N values or bags, T values of all bags, C look-ups, M rows, d width of a row.
 """
@@ -18,7 +18,7 @@ Reduction = Literal["mean", "sum"]
 
 
 class Table(nn.Module):
-    """M rows of width d, and a zero row behind them, number M, for padding.
+    """Table of M rows of width d. Row M stands for padding and gives zeros.
 
     Attributes
     ----------
@@ -36,14 +36,14 @@ class Table(nn.Module):
 
     @abstractmethod
     def _gather(self, rows: Tensor) -> Tensor:
-        """[n] rows below M to [n, d]."""
+        """Return [n, d] for [n] rows below M."""
 
     def _reduce(self, rows: Tensor, offsets: Tensor, reduction: Reduction, weights: Tensor | None) -> Tensor:
-        """[T] rows below M in bags to [bags, d]."""
+        """Pool [T] rows below M in bags to [bags, d]."""
         return reduce_bags(self._gather(rows), offsets, reduction, weights)
 
     def _has_padding(self, rows: Tensor) -> bool:
-        """Whether row M is among them; refuses rows that do not exist."""
+        """Return True if row M occurs; raise IndexError for rows beyond it."""
         if not rows.numel():
             return False
         lowest, highest = (int(bound) for bound in rows.aminmax())
@@ -52,7 +52,7 @@ class Table(nn.Module):
         return highest == self.rows
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows: int [...] in 0..M to [..., d]. Padding, M, gives zeros and gets no gradient."""
+        """Return [..., d] for rows int [...] in 0..M. Padding (M) gives zeros and gets no gradient."""
         flat = rows.flatten()
         if not self._has_padding(flat):
             return self._gather(flat).view(*rows.shape, self.width)
@@ -63,7 +63,7 @@ class Table(nn.Module):
     def reduce(
         self, rows: Tensor, offsets: Tensor, reduction: Reduction = "mean", weights: Tensor | None = None
     ) -> Tensor:
-        """Mean or sum over bags of rows.
+        """Return the mean or the sum over bags of rows.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Table(nn.Module):
         reduction
             "mean" or "sum".
         weights
-            float32 [T], with "sum" alone: what each row is multiplied by.
+            float32 [T], only with "sum": factor of each row.
 
         Returns
         -------
@@ -89,11 +89,11 @@ class Table(nn.Module):
         return self._reduce(rows, offsets, reduction, weights)
 
     def single(self, rows: Tensor) -> Tensor:
-        """Vectors of single values: int [..., C] rows to [..., C * d]."""
+        """Concatenate the look-ups of single values: int [..., C] rows to [..., C * d]."""
         return self.gather(rows).flatten(-2)
 
     def pooled(self, rows: Tensor, offsets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Mean or sum over each bag of values: int [T, C] rows and offsets int64 [N + 1] to [N, C * d]."""
+        """Pool each bag of values: int [T, C] rows and offsets int64 [N + 1] to [N, C * d]."""
         lookups = rows.shape[1]
         starts = len(rows) * torch.arange(lookups, device=offsets.device)[:, None] + offsets[None, :-1]  # [C, N]
         ends = offsets.new_full((1,), rows.numel())
@@ -102,20 +102,20 @@ class Table(nn.Module):
 
 
 class MultiplexedTable(Table):
-    """One trained matrix.
+    """Table in one trained matrix.
 
     Parameters
     ----------
     rows
-        M. Independent of any feature's number of values.
+        M. It does not depend on any feature's number of values.
     width
         d, the width of one look-up.
     spread
-        None: rows start as N(0, 0.02), as towers of transformers want them. A number: uniform between plus and minus
-        it; 0.05 suits click prediction. Replications of the paper report that wide starts cost accuracy.
+        None: rows start as N(0, 0.02), as transformers do. A number: rows start uniform between minus and plus it; 0.05
+        suits click prediction. Replications of the paper report that wide starts cost accuracy.
     sparse
-        Gradients hold the rows of the batch alone, for `RowWiseAdagrad` (or torch's sparse optimizers): the cost of a
-        step does not depend on M. Dense gradients suit small tables under an optimizer of the whole model.
+        True: gradients hold only the rows of the batch, for `RowWiseAdagrad` or torch's sparse optimizers, so the
+        cost of a step does not depend on M. False suits small tables under an optimizer of the whole model.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ class MultiplexedTable(Table):
 
     def _reduce(self, rows: Tensor, offsets: Tensor, reduction: Reduction, weights: Tensor | None) -> Tensor:
         if weights is not None and weights.requires_grad:
-            return super()._reduce(rows, offsets, reduction, weights)  # torch has no such gradient for a sparse table
+            return super()._reduce(rows, offsets, reduction, weights)  # torch lacks this gradient for a sparse table
         return functional.embedding_bag(
             rows,
             self.weight,
@@ -153,12 +153,12 @@ class MultiplexedTable(Table):
 
 
 class ShardedTable(Table):
-    """Several tables that look like one: shard `s` holds the rows `s * ceil(M / S)` and on.
+    """Several tables behind one interface. Shard `s` starts at row `s * ceil(M / S)`.
 
     Parameters
     ----------
     shards
-        S tables of one width, ceil(M / S) rows each, the last one fewer. They may be of any kind.
+        S tables of any kind and one width, ceil(M / S) rows each; the last may have fewer.
 
     Raises
     ------
@@ -181,7 +181,7 @@ class ShardedTable(Table):
     def of(
         cls, rows: int, width: int, shards: int, *, spread: float | None = None, sparse: bool = False
     ) -> ShardedTable:
-        """M fresh rows in S tables."""
+        """Create M fresh rows in S tables."""
         step = -(-rows // shards)
         sizes = [min(step, rows - start) for start in range(0, rows, step)]
         return cls([MultiplexedTable(size, width, spread=spread, sparse=sparse) for size in sizes])
@@ -198,7 +198,7 @@ class ShardedTable(Table):
 
 
 def reduce_bags(vectors: Tensor, offsets: Tensor, reduction: Reduction, weights: Tensor | None = None) -> Tensor:
-    """Mean or weighted sum over bags of vectors: [T, d] and offsets [bags + 1] to [bags, d]."""
+    """Return the mean or the weighted sum over bags of vectors: [T, d] and offsets [bags + 1] to [bags, d]."""
     every = torch.arange(len(vectors), device=vectors.device)
     return functional.embedding_bag(
         every, vectors, offsets, mode=reduction, per_sample_weights=weights, include_last_offset=True

@@ -1,7 +1,7 @@
-"""Items as key-value tokens, what Recformer reads: `title opi nail lacquer brand opi`.
+"""Key-value tokens of items, as Recformer reads them: `title opi nail lacquer brand opi`.
 
-Source: Li et al., "Text Is All You Need" (KDD 2023, arXiv 2305.13731), section 3.1 and its public tokenisation: the
-tokens of an attribute's name, then those of its value, together at most so many, the attributes one after the other.
+Source: Li et al., "Text Is All You Need" (KDD 2023, arXiv 2305.13731), section 3.1, and its public tokenisation. Each
+attribute gives the tokens of its name, then those of its value, up to a limit; attributes follow one another.
 
 Shapes: V items, T tokens of all items.
 """
@@ -25,15 +25,15 @@ from features.sentences import sentences
 
 FIRST, NAME, VALUE, FILL = 0, 1, 2, 3  # token types: the first token, an attribute's name, its value, padding
 TOKEN_TYPES: Final = 4
-_SPECIAL: Final = ("[PAD]", "[CLS]", "[MASK]")  # of a tokenizer of our own
-_CHARACTERS_PER_TOKEN: Final = 64  # text beyond this many for each token cannot matter, and is not tokenised
+_SPECIAL: Final = ("[PAD]", "[CLS]", "[MASK]")  # of a tokenizer trained here
+_CHARACTERS_PER_TOKEN: Final = 64  # longer text cannot matter and is not tokenised
 _CHUNK: Final = 65_536  # values tokenised at once; bounds memory
 _CODE_VERSION: Final = 1  # part of a catalogue's content hash; raise it when this file changes the tokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ItemTokenizer:
-    """Text to token ids, without special tokens, truncation or padding.
+    """Tokenizer of item texts, without special tokens, truncation or padding.
 
     Attributes
     ----------
@@ -50,12 +50,12 @@ class ItemTokenizer:
 
     @property
     def size(self) -> int:
-        """Ids it can give."""
+        """Number of ids, including gaps."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @cached_property
     def begins(self) -> np.ndarray:
-        """bool [size]: tokens that begin a word, as far as their spelling tells."""
+        """bool [size]: tokens that begin a word, judged by their spelling."""
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         begins = np.ones(self.size, dtype=bool)
         for signs, when in (("##", False), (("Ġ", "▁"), True)):
@@ -67,7 +67,7 @@ class ItemTokenizer:
         return begins
 
     def to_tree(self) -> dict[str, Any]:
-        """As JSON-friendly values; equal tokenizers give equal trees."""
+        """Return JSON-friendly values. Equal tokenizers give equal trees."""
         return {
             "backend": json.loads(self.backend.to_str()),
             "first": self.first,
@@ -77,12 +77,12 @@ class ItemTokenizer:
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> ItemTokenizer:
-        """What `to_tree` gave.
+        """Read the output of `to_tree`.
 
         Raises
         ------
         ValueError
-            The tree is none.
+            The tree is not a tokenizer.
         """
         try:
             backend = Tokenizer.from_str(json.dumps(tree["backend"]))
@@ -92,7 +92,7 @@ class ItemTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of everything that decides which tokens a text has."""
+        """sha256 (hex) of everything that decides the tokens of a text."""
         return hashlib.sha256(json.dumps(self.to_tree(), sort_keys=True).encode()).hexdigest()
 
 
@@ -109,7 +109,7 @@ class ItemTokens:
     offsets
         int64 [V + 2]; item of code `c` owns `[offsets[c], offsets[c + 1])`. Code 0 is padding and owns none.
     truncated
-        Values that were cut.
+        Number of values that were cut.
     """
 
     tokens: np.ndarray
@@ -119,38 +119,38 @@ class ItemTokens:
 
     @property
     def size(self) -> int:
-        """V."""
+        """V, the number of items."""
         return len(self.offsets) - 2
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [V + 1] tokens of each item."""
+        """int64 [V + 1], the number of tokens of each item."""
         return np.diff(self.offsets)
 
     @property
     def empty(self) -> int:
-        """Items without a token."""
+        """Number of items without a token."""
         return int((self.lengths[1:] == 0).sum())
 
 
 def plain_tokenizer(backend: Tokenizer, first: int, padding: int, mask: int) -> ItemTokenizer:
-    """An `ItemTokenizer` on a backend, which is changed: it no longer cuts, pads or adds special tokens."""
+    """Wrap a backend as an `ItemTokenizer`. The backend is changed: it no longer cuts, pads or adds special tokens."""
     backend.no_truncation()
     backend.no_padding()
     return ItemTokenizer(backend=backend, first=first, padding=padding, mask=mask)
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> ItemTokenizer:
-    """A byte-pair tokenizer of the catalogue's own, for languages and catalogues that no checkpoint knows.
+    """Train a byte-pair tokenizer on a catalogue, for languages and catalogues that no checkpoint covers.
 
-    It works on bytes: no script and no emoji is unknown to it, and equal texts in equal order give an equal tokenizer.
+    It works on bytes, so it knows every script and emoji. Equal texts in equal order give an equal tokenizer.
 
     Parameters
     ----------
     texts
-        What it will read.
+        Texts to train on.
     size
-        Ids at most; 259 are bytes and special tokens.
+        Most ids; 259 of them are bytes and special tokens.
     """
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -167,7 +167,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> ItemTokenizer:
 
 
 def attribute_texts(frame: pl.DataFrame, attributes: Sequence[str]) -> list[pl.Series]:
-    """Each attribute's cleaned values, String; the empty string where an item lacks it.
+    """Return each attribute's cleaned values, String; the empty string where an item lacks it.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def attribute_texts(frame: pl.DataFrame, attributes: Sequence[str]) -> list[pl.S
 
 
 def every_text(frame: pl.DataFrame, attributes: Sequence[str]) -> Iterator[str]:
-    """Names and distinct values in a fixed order: what `train_tokenizer` wants."""
+    """Yield names and distinct values in a fixed order, for `train_tokenizer`."""
     for name, values in zip(attributes, attribute_texts(frame, attributes), strict=True):
         yield _words(name)
         yield from values.unique().sort()
@@ -187,7 +187,7 @@ def every_text(frame: pl.DataFrame, attributes: Sequence[str]) -> Iterator[str]:
 def content_hash(
     frame: pl.DataFrame, attributes: Sequence[str], tokenizer: ItemTokenizer, attribute_tokens: int
 ) -> str:
-    """sha256 (hex) of all that `tokenise` depends on: equal hashes, equal tokens."""
+    """Return the sha256 (hex) of all inputs of `tokenise`. Equal hashes mean equal tokens."""
     digest = hashlib.sha256(json.dumps([_CODE_VERSION, list(attributes), tokenizer.digest, attribute_tokens]).encode())
     for values in attribute_texts(frame, attributes):
         digest.update(values.str.len_bytes().to_numpy().tobytes())
@@ -199,17 +199,16 @@ def content_hash(
 def tokenise(
     frame: pl.DataFrame, attributes: Sequence[str], tokenizer: ItemTokenizer, attribute_tokens: int = 32
 ) -> ItemTokens:
-    """Tokens of a catalogue, each distinct value tokenised once.
+    """Tokenise a catalogue, each distinct value once.
 
     Parameters
     ----------
     frame
-        V rows, row `i` belongs to code `i + 1`.
+        V rows; row `i` belongs to code `i + 1`.
     attributes
-        Columns of `frame`, in the order in which they are read. An attribute that an item lacks leaves no trace, nor
-        does its name.
+        Columns of `frame`, in reading order. An attribute that an item lacks is left out, together with its name.
     attribute_tokens
-        Tokens of one attribute at most, its name's included; a value keeps at least one.
+        Most tokens of one attribute, including its name. A value keeps at least one.
 
     Raises
     ------
@@ -241,7 +240,7 @@ def tokenise(
 
 
 def join(catalogues: Sequence[ItemTokens]) -> ItemTokens:
-    """Several catalogues as one; the second's code 1 follows the first's last code, and so on."""
+    """Join several catalogues into one. The codes of each catalogue follow those of the one before."""
     ends = np.cumsum([0, *(len(part.tokens) for part in catalogues)])
     return ItemTokens(
         tokens=np.concatenate([part.tokens for part in catalogues]),
@@ -254,7 +253,7 @@ def join(catalogues: Sequence[ItemTokens]) -> ItemTokens:
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Flat indices of the slices `[start, start + length)`, one after the other.
+    """Return flat indices of the slices `[start, start + length)`, one after the other.
 
     >>> spans(np.array([3, 0]), np.array([2, 3])).tolist()
     [3, 4, 0, 1, 2]
@@ -265,7 +264,7 @@ def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pieces:
-    """One attribute of all items: where in `values` each item's value lies, and how much of it is read."""
+    """One attribute of all items: the start of each item's value in `values`, and the number of tokens read."""
 
     name: np.ndarray  # the name's tokens
     name_lengths: np.ndarray  # [V], 0 where the item lacks the attribute
@@ -298,12 +297,12 @@ def _pieces(name: str, values: pl.Series, tokenizer: ItemTokenizer, most: int) -
 
 
 def _words(name: str) -> str:
-    """An attribute's name as words: `main_category` reads `main category`."""
+    """Write an attribute's name as words: `main_category` becomes `main category`."""
     return re.sub(r"[_\W]+", " ", name).strip()
 
 
 def _encode(tokenizer: ItemTokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids int32 [sum], lengths int64 [n]) of n texts."""
+    """Return (ids int32 [sum], lengths int64 [n]) of n texts."""
     parts, lengths = [np.zeros(0, dtype=np.int32)], np.zeros(len(texts), dtype=np.int64)
     for start in range(0, len(texts), _CHUNK):
         encoded = tokenizer.backend.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)

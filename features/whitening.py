@@ -1,4 +1,6 @@
-"""Whitening of text vectors: language models use a few directions for everything; afterwards all weigh the same.
+"""Whitening of text vectors.
+
+Language models use a few directions for most texts. After whitening, all directions weigh the same.
 
 Shapes: n vectors, E width of the encoder, D after whitening.
 """
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 
 _BLOCK: Final = 65_536  # vectors that are held in float64 at once
-_NOTHING: Final = 1e-12  # variance that is none
+_NOTHING: Final = 1e-12  # variance that counts as zero
 _ROUNDING: Final = 1e-6  # share of the strongest direction's variance below which float32 holds only rounding
 
 
@@ -34,7 +36,7 @@ class Whitening:
 
     @property
     def dimensions(self) -> int:
-        """D, at most what `fit` was asked for."""
+        """D, at most the dimensions that `fit` was given."""
         return int(self.matrix.shape[1])
 
     @classmethod
@@ -43,20 +45,18 @@ class Whitening:
     ) -> Self:
         """Fit on vectors [n, E]; zero rows (items without text) do not count.
 
-        Few vectors say little about the weak directions, and whitening those fully puts every item equally far
-        from every other. So each variance grows by `shrinkage` x E / n x (total variance) / n: next to nothing
-        for a large catalogue. On a few hundred products plain whitening ranks worse than the encoder's own
-        vectors.
+        Few vectors determine the weak directions badly, and full whitening of these puts every item equally far from
+        every other. Therefore each variance grows by `shrinkage` x E / n x (total variance) / n, which is negligible
+        for a large catalogue. On a few hundred products plain whitening ranks worse than the encoder's own vectors.
 
-        D is lower than `dimensions` where E is, or where fewer directions carry any variance (fewer items
-        than dimensions, for instance). Fewer than two distinct vectors have no variance at all: they are only
-        cut to `dimensions`.
+        D is lower than `dimensions` if E is, or if fewer directions carry variance (fewer items than dimensions, for
+        instance). Fewer than two distinct vectors have no variance and are only cut to `dimensions`.
 
-        Without `equal` the directions keep the variances that they have: principal components (PCA).
+        Without `equal` the directions keep their variances: principal components (PCA).
 
-        With `aligned` the D directions are turned back into the encoder's own axes (ZCA whitening; A. Kessy et al.,
-        The American Statistician 2018, arXiv 1512.00809): vectors of width E whose products are those of width D. Axes
-        then mean the same in every catalogue, though each is whitened by what it holds.
+        With `aligned` the D directions are rotated back into the encoder's own axes (ZCA whitening; A. Kessy et al.,
+        The American Statistician 2018, arXiv 1512.00809). The vectors have width E and the products of width D. Axes
+        then mean the same in every catalogue, although each catalogue has its own whitening.
         """
         count, mean, covariance = _moments(vectors)
         width = vectors.shape[1]
@@ -73,45 +73,45 @@ class Whitening:
         matrix = directions * np.sign(strongest)
         if equal:
             matrix /= np.sqrt(variances + noise)
-            matrix *= np.sqrt(kept / (variances / (variances + noise)).sum())  # the total variance is D in any case
+            matrix *= np.sqrt(kept / (variances / (variances + noise)).sum())  # total variance D
         if aligned:
             matrix = matrix @ (directions * np.sign(strongest)).T
         return cls(mean=mean.astype(np.float32), matrix=np.ascontiguousarray(matrix, dtype=np.float32))
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Whitened vectors, float32 [n, D], of the encoder's [n, E].
+        """Whiten the encoder's vectors [n, E] to float32 [n, D].
 
-        Over the vectors it was fitted on they are centred and uncorrelated with a total variance of D; without
-        shrinkage each direction has a variance of 1.
+        Over the fitted vectors the result is centred and uncorrelated, with a total variance of D. Without shrinkage
+        each direction has a variance of 1.
         """
         return (vectors - self.mean) @ self.matrix
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Whitened unit vectors, float32 [n, D]; zero rows stay zero."""
+        """Whiten vectors to unit length, float32 [n, D]. Zero rows stay zero."""
         whitened = self.project(vectors)
         whitened /= np.maximum(np.linalg.norm(whitened, axis=1, keepdims=True), _NOTHING)
         whitened[~_filled(vectors)] = 0
         return whitened.astype(np.float32, copy=False)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name."""
+        """Return the arrays for a safetensors file, by name."""
         return {"whitening.mean": self.mean, "whitening.matrix": self.matrix}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray | torch.Tensor]) -> Self | None:
-        """The inverse of `to_tensors`; other tensors are ignored. None where there is no whitening."""
+        """Read the output of `to_tensors`, ignoring other tensors. Return None without whitening."""
         if "whitening.mean" not in tensors:
             return None
         return cls(mean=np.asarray(tensors["whitening.mean"]), matrix=np.asarray(tensors["whitening.matrix"]))
 
 
 def _filled(vectors: np.ndarray) -> np.ndarray:
-    """bool [n], rows that are not zero."""
+    """Return bool [n]: True for rows that are not zero."""
     return (vectors != 0).any(axis=1)
 
 
 def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, mean [E] and covariance [E, E] of the rows that are not zero, in float64."""
+    """Return count, mean [E] and covariance [E, E] of the rows that are not zero, in float64."""
     width = vectors.shape[1]
     count, total, products = 0, np.zeros(width), np.zeros((width, width))
     for start in range(0, len(vectors), _BLOCK):

@@ -1,7 +1,7 @@
-"""Which words an item's sentence uses, weighed by how few items use them (tf-idf without counts inside a sentence).
+"""Word vectors of item sentences: tf-idf without counts inside a sentence.
 
-Language models put "red nail lacquer" and "pink nail polish" side by side; shared rare words, such as a brand's or a
-product line's name, say what is the very same kind. The two together rank better than either.
+Language models place "red nail lacquer" near "pink nail polish". Shared rare words, such as the name of a brand or a
+product line, mark items of the very same kind. Both together rank better than either.
 
 Source of the weight: K. Spärck Jones, "A statistical interpretation of term specificity", Journal of Documentation 28.
 """
@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-COMMON: Final = 0.5  # a word in more than this share of the sentences says nothing: attribute names, for instance
+COMMON: Final = 0.5  # words in more than this share of the sentences carry no information, such as attribute names
 
 
 def word_table(sentences: pl.Series) -> sparse.csr_array:
-    """Unit vectors of words, float32 [n, W], for n sentences; a null or empty sentence is an empty row.
+    """Return unit word vectors, float32 [n, W], of n sentences. A null or empty sentence is an empty row.
 
-    A word is a run of letters, digits and underscores in any script, in lower case. Words of a single sentence cannot
-    match anything and are left out; so are those of more than half of all sentences.
+    A word is a run of letters, digits and underscores in any script, in lower case. Words of a single sentence
+    match nothing and are left out, as are words of more than half of all sentences.
     """
     said = pl.DataFrame({"row": pl.int_range(len(sentences), eager=True), "word": sentences.cast(pl.String)})
     said = (

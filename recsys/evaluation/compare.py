@@ -1,4 +1,4 @@
-"""A model and its baselines on the same held-out items: metrics, intervals, curves, popularity, examples.
+"""Comparison of a model with its baselines on the same held-out items: metrics, intervals, curves, examples.
 
 Every number comes from ranks; scores exist for one block of users at a time.
 
@@ -24,7 +24,7 @@ from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
 MODEL: Final = "model"  # the model's vectors alone
 BLEND: Final = "blend"  # the model together with the neighbour sources
 PART: Final = "test"
-HEADLINE: Final = 10  # the cut-off of intervals, examples and popularity
+HEADLINE: Final = 10  # cut-off of intervals, examples and popularity
 EXAMPLES: Final = 3
 
 Progress = Callable[[int, int | None, str], None]  # (done, total, text)
@@ -32,7 +32,7 @@ Progress = Callable[[int, int | None, str], None]  # (done, total, text)
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Scorer:
-    """Anything that ranks: scores of a block of test users, and bool [V + 1] which items it may recommend."""
+    """Any ranker: scores for a block of test users, and `allowed` bool [V + 1], the items it may recommend."""
 
     score_block: ScoreBlock
     allowed: np.ndarray
@@ -40,31 +40,31 @@ class Scorer:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class EvaluationReport:
-    """Everything measured; JSON-friendly.
+    """All measurements; JSON-friendly.
 
     Attributes
     ----------
     served
-        What the bundle serves, and what everything below calls it: "model", or "blend" where it blends sources.
+        Name of what the bundle serves: "model", or "blend" if it blends sources.
     metrics
-        What is served: `test/hr_at_10`, `test/ndcg_at_10`, `test/mrr_at_10`, `test/coverage_at_10` at every
-        cut-off, and `test/cold_...` over targets without a training interaction, when there are any.
+        Metrics of the served ranker: `test/hr_at_10`, `test/ndcg_at_10`, `test/mrr_at_10`, `test/coverage_at_10` at
+        every cut-off, and `test/cold_...` over targets without a training interaction, if there are any.
     baselines
-        The same keys for each baseline, the first of them "model" where a blend is served.
+        The same keys for each baseline. If a blend is served, the first one is "model".
     intervals
-        `test/hr_at_10` and `test/ndcg_at_10` of what is served: mean and 95% bootstrap interval over users.
+        `test/hr_at_10` and `test/ndcg_at_10` of the served ranker: mean and 95% bootstrap interval over users.
     differences
-        For each baseline: what is served minus baseline with the paired interval, same keys.
+        Served ranker minus each baseline, with the paired interval; same keys.
     curves
-        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name (what is served, then the baselines).
+        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name (the served ranker, then the baselines).
     popularity
-        How consumption and recommendations spread over items by popularity: `bands` (upper ends, shares of
-        the catalogue), `consumed` (test targets), `recommended` (by name, the first 10 of every list).
+        Spread of consumption and recommendations over items by popularity: `bands` (upper ends, shares of the
+        catalogue), `consumed` (test targets), `recommended` (by name, the first 10 of every list).
     examples
         A few users: user_id, titles of the newest history and of the first 10 recommendations, the target's,
         and its rank (None: not ranked).
     report
-        The protocol and what to know beside the numbers: ties, misses, short lists, cold targets, speed.
+        The protocol, and context of the numbers: ties, misses, short lists, cold targets, speed.
     """
 
     served: str
@@ -91,28 +91,28 @@ def evaluate_scorers(
     progress: Progress | None = None,
     served: str = MODEL,
 ) -> EvaluationReport:
-    """Rank with the model and each baseline, and compare.
+    """Rank with the model and with each baseline, and compare them.
 
     Parameters
     ----------
     model, baselines
-        What is measured, and what it is measured against, on the users of `held_out`.
+        The measured ranker and its references, on the users of `held_out`.
     held_out
         Histories and next items.
     popularity
         float32 [V + 1] training interactions.
     settings
-        Cut-offs, and whether seen items are removed.
+        Cut-offs, and the treatment of seen items.
     seed
-        Of the bootstrap and of the choice of examples.
+        Seed of the bootstrap and of the choice of examples.
     labels
-        [V + 1] what to call each code; entry 0 is an unknown item.
+        [V + 1] name of each code; entry 0 is an unknown item.
     encoding_seconds
-        Time that the model's query vectors took, for the users per second.
+        Time spent on the model's query vectors, for the users per second.
     progress
         Called after each block of users.
     served
-        What `model` is called.
+        Name of `model` in the report.
     """
     scorers = {served: model, **baselines}
     top_k = max(*settings.cutoffs, HEADLINE)
@@ -197,7 +197,7 @@ def examples(
     rng: np.random.Generator,
     count: int = EXAMPLES,
 ) -> list[dict[str, Any]]:
-    """A few random users: their newest history (oldest first), what is recommended, and what came next."""
+    """Describe a few random users: newest history (oldest first), recommendations, and next item."""
     chosen = np.sort(rng.choice(len(held_out), size=min(count, len(held_out)), replace=False))
     return [
         {
@@ -225,7 +225,7 @@ def _metrics(ranking: Ranking, allowed: np.ndarray, cutoffs: Sequence[int], cold
 def _significance(
     rankings: Mapping[str, Ranking], seed: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
-    """Intervals of the first one's HR and NDCG, and of its lead over each other one, from the same resamples."""
+    """Return intervals of the first ranker's HR and NDCG, and of its lead over the others, from the same resamples."""
     measured: tuple[Metric, ...] = ("hr", "ndcg")
     keys = {metric_name(metric, HEADLINE, PART): metric for metric in measured}
     values = {
@@ -243,7 +243,7 @@ def _significance(
 
 
 def _describe(ranking: Ranking) -> dict[str, float]:
-    """How much ties, misses and short lists weigh; NDCG if all ties fell the target's way, and if none."""
+    """Count ties, misses and short lists; give NDCG with all ties for and against the target."""
     count = max(len(ranking.ranks), 1)
     return {
         "tied_share": ranking.tied_share,

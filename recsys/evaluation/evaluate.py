@@ -1,7 +1,7 @@
-"""The offline report: what a bundle serves, its model alone and the untrained baselines on the same held-out items.
+"""Offline report: a bundle's served ranker, its model alone and the untrained baselines, on the same held-out items.
 
-Validation chose the weights, so only test is reported. Here the parts are gathered and checked; compare.py
-measures them.
+Validation chose the weights, so the report covers only the test part. This module gathers and checks the parts;
+compare.py measures them.
 
 Shapes: U users, V items (arrays by code have V + 1 entries), D width.
 """
@@ -38,15 +38,15 @@ from recsys.retrieval.blend import Blended, blend_scores
 def evaluate(
     settings: Settings, versions: TableVersions, bundle: str | Path, progress: Progress | None = None
 ) -> EvaluationReport:
-    """Measure a bundle on the test part of the tables at these versions; `prepare` runs the leak guard.
+    """Measure a bundle on the test part of the tables at these versions. `prepare` runs the leak guard.
 
     Raises
     ------
     InputError
-        The bundle was trained on other data, so its test items may be among its training items, or on data whose
-        features were declared otherwise.
+        The bundle was trained on other data, so the test items may be among its training items. Or its features were
+        declared differently.
     RecsysError
-        The leak guard found something, or the model's scores are not numbers.
+        The leak guard found a leak, or the model's scores are not numbers.
     """
     model = read_bundle(bundle)
     model.check_features(settings)
@@ -102,12 +102,12 @@ def evaluate(
 def blend_scorer(
     model: Bundle, blended: Blended, queries: np.ndarray, histories: Sequences, settings: Settings
 ) -> Scorer:
-    """The blend as retrieval serves it: among what the sources propose; what none proposed cannot be ranked.
+    """Score users by the blend as retrieval serves it. It ranks only items that a source proposed.
 
     Parameters
     ----------
     queries
-        float32 [U, D] of the histories.
+        float32 [U, D], the model's queries of the histories.
     """
     score_block = blend_scores(
         model.index(),
@@ -127,19 +127,19 @@ def baseline_scorers(
     popularity: np.ndarray,
     text: Callable[[], np.ndarray | None],
 ) -> dict[str, Scorer]:
-    """The named baselines over the whole vocabulary, counted on training histories only.
+    """Score users by the named baselines over the whole vocabulary, counted on training histories only.
 
     Parameters
     ----------
     names
-        Out of "popularity", "transitions", "text+transitions".
+        Any of "popularity", "transitions", "text+transitions".
     train, histories
-        What is counted, and the histories that are scored.
+        Histories that are counted, and histories that are scored.
     popularity
-        float32 [V + 1] of `train`.
+        float32 [V + 1], counted on `train`.
     text
-        Gives float32 [V + 1, D] whitened text vectors (`baseline_text`), or None where no item has text: then that
-        baseline is left out. Called only when asked for.
+        Function that gives float32 [V + 1, D] whitened text vectors (`baseline_text`), or None if no item has text:
+        then that baseline is left out. It is called only if needed.
     """
     size = len(popularity) - 1
     everything = np.arange(size + 1) != PADDING
@@ -158,10 +158,10 @@ def baseline_scorers(
 
 
 def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
-    """Whitened text vectors of the items, float32 [V + 1, D], also where the model itself reads no text.
+    """Return whitened text vectors of the items, float32 [V + 1, D], even if the model itself reads no text.
 
-    Scaled to a mean squared length of 1, not each to length 1. Row 0 and items without text are zero; None where
-    no item has text.
+    They have a mean squared length of 1, not length 1 each. Row 0 and items without text are zero. None if no item has
+    text.
     """
     sentences = dataset.catalogue[SENTENCE]
     has_text = (sentences.fill_null("") != "").to_numpy()  # [V]
@@ -175,14 +175,14 @@ def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
 
 
 def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
-    """The bundle was trained on exactly this training part, with these codes.
+    """Check that the bundle was trained on exactly this training part, with these codes.
 
-    Otherwise a code could mean another item, or a test item could have been trained on.
+    Otherwise a code could mean another item, or a test item could be a training item.
 
     Raises
     ------
     InputError
-        It was not; names the table version it was trained on.
+        It was not; the message names the table version of its training.
     """
     lineage = bundle.manifest["lineage"]
     if bundle.vocabulary.digest != dataset.vocabulary.digest or lineage.get("data") != dataset.digest:
@@ -194,12 +194,12 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
 
 
 def check_counts(popularity: np.ndarray, split: Split) -> None:
-    """Counts came from the training part and nothing else: as many as it has events.
+    """Check that counts come from the training part alone: there are as many as it has events.
 
     Raises
     ------
     RecsysError
-        They did not.
+        They do not.
     """
     counted = int(popularity.sum(dtype=np.float64))
     expected = int((split.train.items != PADDING).sum())
@@ -208,7 +208,7 @@ def check_counts(popularity: np.ndarray, split: Split) -> None:
 
 
 def protocol(settings: Settings, split: Split) -> dict[str, Any]:
-    """What must stand beside every number before anyone compares it with another one."""
+    """Return the protocol that must accompany every number before anyone compares it with another."""
     flags: dict[str, Any] = {
         "strategy": settings.split.strategy,
         "validation_item_in_training": False,
@@ -222,6 +222,6 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
 
 
 def item_labels(catalogue: pl.DataFrame) -> list[str]:
-    """[V + 1] a title for each code, or the id where there is none."""
+    """Return a title for each code, [V + 1], or the id of an item without one."""
     titles = catalogue.select(pl.coalesce(pl.col(TITLE), pl.col(ITEM_ID).cast(pl.String))).to_series()
     return ["(unknown item)", *titles.to_list()]

@@ -1,4 +1,4 @@
-"""Accuracy from ranks alone, and what a set of recommended lists looks like as a whole.
+"""Metrics: accuracy from ranks, coverage and popularity of recommended lists.
 
 One item is held out for each user, so HR@k equals recall@k and the ideal DCG is 1.
 
@@ -29,9 +29,9 @@ BANDS: Final = (
 
 
 def per_user(ranks: np.ndarray, metric: Metric, k: int) -> np.ndarray:
-    """One metric of every user, float64 [U], from ranks (1 is first): their mean is the metric.
+    """Return one metric of every user, float64 [U], from ranks (1 is first). The mean over users is the metric.
 
-    hr: 1 inside the first k. ndcg: 1 / log2(rank + 1) there. mrr: 1 / rank there. 0 beyond k.
+    Within the first k: hr is 1, ndcg is 1 / log2(rank + 1), mrr is 1 / rank. Beyond k each is 0.
 
     >>> per_user(np.array([1, 3, 11]), "ndcg", 10)
     array([1. , 0.5, 0. ])
@@ -45,7 +45,7 @@ def per_user(ranks: np.ndarray, metric: Metric, k: int) -> np.ndarray:
 
 
 def accuracy(ranks: np.ndarray, cutoffs: Sequence[int], part: str | None = None) -> dict[str, float]:
-    """HR, NDCG and MRR at each cut-off, by name (`test/ndcg_at_10`); 0 for no users."""
+    """Return HR, NDCG and MRR at each cut-off, by name (`test/ndcg_at_10`); 0 for no users."""
     return {
         metric_name(metric, k, part): float(per_user(ranks, metric, k).mean()) if len(ranks) else 0.0
         for k in cutoffs
@@ -54,19 +54,19 @@ def accuracy(ranks: np.ndarray, cutoffs: Sequence[int], part: str | None = None)
 
 
 def coverage(top: np.ndarray, allowed: np.ndarray, k: int) -> float:
-    """Share of the items that may be recommended (`allowed` bool [V + 1]) that are in somebody's first k."""
+    """Return the share of recommendable items (`allowed` bool [V + 1]) that are in at least one user's first k."""
     possible = int(allowed.sum()) - int(allowed[PADDING])
     shown = np.unique(top[:, :k])
     return int((shown != PADDING).sum()) / possible if possible else 0.0
 
 
 def popularity_bands(popularity: np.ndarray, codes: np.ndarray, bands: Sequence[float] = BANDS) -> np.ndarray:
-    """How `codes` spread over items from most to least popular: shares, float64 [bands], that sum to 1.
+    """Return the shares of `codes` by popularity band, float64 [bands], most popular first. They sum to 1.
 
     Parameters
     ----------
     popularity
-        float32 [V + 1] training interactions; ties go by code.
+        float32 [V + 1] training interactions; ties are ordered by code.
     codes
         Any int array of item codes; 0 is ignored.
     bands

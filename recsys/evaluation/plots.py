@@ -1,6 +1,6 @@
-"""Three pictures of a run, as matplotlib figures without pyplot: no display, no global state to clean up.
+"""Plots of a run as matplotlib figures without pyplot: no display, no global state to clean up.
 
-`figure.savefig(path, dpi=150)` writes them; MLflow's `log_figure` takes them as they are.
+`figure.savefig(path, dpi=150)` writes one; MLflow's `log_figure` takes one as it is.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFor
 
 INK: Final = "#333333"
 MODEL_COLOUR: Final = "#0b5fa5"
-OTHER_COLOURS: Final = ("#8c8c8c", "#d9822b", "#2f9e6e", "#a05195")  # baselines, in the order they come
+OTHER_COLOURS: Final = ("#8c8c8c", "#d9822b", "#2f9e6e", "#a05195")  # baselines, in their order
 FIRST: Final[dict[str, Any]] = {"linewidth": 2.4, "zorder": 3}
 OTHERS: Final[dict[str, Any]] = {"linewidth": 1.4}
 NAMES: Final = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: str, best_epoch: int) -> Figure:
-    """Training loss and the validation metric over epochs, the kept epoch marked.
+    """Plot the training loss and the validation metric over epochs, and mark the kept epoch.
 
     Parameters
     ----------
     history
-        An entry an epoch, its number under "epoch"; `metric` may be missing in epochs that were not validated, `loss`
-        in epoch 0, which is the model before any training.
+        One entry an epoch, with its number under "epoch". Epochs without validation may lack `metric`. Epoch 0, the
+        model before any training, may lack `loss`.
     loss, metric
-        Their keys in the entries.
+        Keys of loss and metric in the entries.
     best_epoch
         The epoch whose weights were kept.
     """
     figure, (left, right) = _figure(width=9.0, columns=2)
     learnt = [(entry["epoch"], entry[loss]) for entry in history if loss in entry]
-    few = "o" if len(learnt) == 1 else ""  # a line of one point is none
+    few = "o" if len(learnt) == 1 else ""  # one point draws no line
     left.plot([e for e, _ in learnt], [value for _, value in learnt], few + "-", color=MODEL_COLOUR, linewidth=1.8)
     left.set_title("loss, training", loc="left", color=INK)
     measured = [(entry["epoch"], entry[metric]) for entry in history if metric in entry]
@@ -65,7 +65,7 @@ def plot_training(history: Sequence[Mapping[str, float]], *, loss: str, metric: 
 
 
 def plot_curves(curves: Mapping[str, Any], metrics: Sequence[str] = ("hr", "ndcg")) -> Figure:
-    """Metric@k of what is served, the first one, and of the baselines; `curves` as in `EvaluationReport.curves`."""
+    """Plot metric@k of the served ranker (the first) and of the baselines, from `EvaluationReport.curves`."""
     figure, axes = _figure(width=9.0, columns=len(metrics))
     cutoffs = curves["cutoffs"]
     for place, metric in zip(axes, metrics, strict=True):
@@ -88,10 +88,10 @@ def plot_curves(curves: Mapping[str, Any], metrics: Sequence[str] = ("hr", "ndcg
 
 
 def plot_popularity(popularity: Mapping[str, Any], names: Sequence[str] = ()) -> Figure:
-    """How consumption and the named recommenders' lists (by default the first's) spread over items, by popularity.
+    """Plot the spread of consumption and of the named recommenders' lists (default: the first) by popularity.
 
-    `popularity` as in `EvaluationReport.popularity`. A recommender that overshoots on the left and
-    undershoots on the right pushes what is popular already.
+    `popularity` is `EvaluationReport.popularity`. A recommender with too much on the left and too little on the right
+    favours popular items.
     """
     figure, axes = _figure(width=7.5, columns=1)
     place = axes[0]
@@ -131,7 +131,7 @@ def _figure(*, width: float, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _colours(names: Mapping[str, Any]) -> dict[str, str]:
-    """The first one in its own colour, then the others in their order."""
+    """Return a colour for each name; the first name has its own."""
     first, *others = names
     return {first: MODEL_COLOUR} | {
         name: OTHER_COLOURS[place % len(OTHER_COLOURS)] for place, name in enumerate(others)
@@ -139,7 +139,7 @@ def _colours(names: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _metric_label(key: str) -> str:
-    """`val/ndcg_at_10` as people write it: NDCG@10, validation."""
+    """Write `val/ndcg_at_10` as "NDCG@10, validation"."""
     part, _, name = key.rpartition("/")
     metric, _, k = name.partition("_at_")
     label = f"{NAMES.get(metric, metric)}@{k}" if k else metric

@@ -1,8 +1,9 @@
-"""The place of every held-out item among all items, in blocks of users: never users x items in memory.
+"""Full ranking: the rank of every held-out item among all items.
 
-Ties have one rule: higher score first, then lower code. It does not look at which item is the target, so a
-constant score cannot look good. How far ties matter can be read off: `best` is the rank if every tie fell the
-target's way (the rule of peers that count strictly higher scores only), `worst` if none did.
+Users are ranked in blocks, so memory never holds users x items. Ties follow one rule: higher score first, then lower
+code. The rule ignores which item is the target, so a constant score cannot look good. `best` and `worst` show how far
+ties matter: the rank with all ties broken for the target (the rule of libraries that count only strictly higher
+scores), and against it.
 
 Shapes: U users, b users of one block, V items (arrays by code have V + 1 entries), k = `top_k`.
 """
@@ -20,7 +21,7 @@ from recsys.columns import PADDING
 from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
 
-MISS: Final = np.iinfo(np.int32).max  # the rank of a target that cannot be ranked: beyond every cut-off
+MISS: Final = np.iinfo(np.int32).max  # rank of a target that cannot be ranked, beyond every cut-off
 BLOCK_FLOATS: Final = 4_000_000  # scores of one block; larger blocks leave the cache and are slower
 
 ScoreBlock = Callable[[int, int], np.ndarray]
@@ -29,18 +30,18 @@ ScoreBlock = Callable[[int, int], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Ranking:
-    """Where the targets landed and what was ranked above them.
+    """Ranks of the targets, and the lists of best items.
 
     Attributes
     ----------
     ranks
         int64 [U], from 1; `MISS` where the target is unknown, not allowed, or removed as already seen.
     best, worst
-        int64 [U]: the rank if all ties were broken for, and against, the target.
+        int64 [U]: the rank with all ties broken for, and against, the target.
     top
-        int32 [U, k] codes, best first; 0 where fewer than k items could be ranked.
+        int32 [U, k] codes, best first; 0 if fewer than k items could be ranked.
     seen_targets
-        Targets that are in their own history while seen items are removed: misses by construction.
+        Targets in their own history while seen items are removed; these are misses.
     """
 
     ranks: np.ndarray
@@ -51,17 +52,17 @@ class Ranking:
 
     @property
     def middle(self) -> np.ndarray:
-        """float64 [U]: ranks with equal scores sharing the middle of their places; `MISS` stays what it is."""
+        """float64 [U]: ranks where equal scores share the middle of their places; `MISS` is unchanged."""
         return (self.best + self.worst) / 2
 
     @property
     def misses(self) -> int:
-        """Targets without a rank."""
+        """Number of targets without a rank."""
         return int((self.ranks == MISS).sum())
 
     @property
     def tied_share(self) -> float:
-        """Share of all targets whose score another ranked item has too."""
+        """Share of targets whose score equals that of another ranked item."""
         return float((self.best != self.worst).mean()) if len(self.ranks) else 0.0
 
     @property
@@ -86,20 +87,20 @@ def rank_targets(
     score_block
         Scores of a block of users of `held_out`, float32 [b, V + 1].
     held_out
-        Histories and the item that came next.
+        Histories and their next items.
     allowed
-        bool [V + 1]: which items may be recommended.
+        bool [V + 1]: items that may be recommended.
     exclude_seen
         Remove the history's own items. A target among them is a miss.
     top_k
         Length of the lists in `Ranking.top`.
     progress
-        Called with the number of users that a block finished.
+        Called after each block with its number of users.
 
     Raises
     ------
     RecsysError
-        A score is not a number; comparisons with it would place every target first.
+        A score is not a number; comparisons with it would rank every target first.
     """
     users, width = len(held_out), len(allowed)
     targets = held_out.targets.astype(np.int64)
@@ -131,14 +132,14 @@ def rank_targets(
 
 
 def top_codes(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k best codes of each row, int32 [b, k]: score descending, then code ascending; 0 beyond the last.
+    """Return the k best codes of each row, int32 [b, k]: score descending, then code ascending; 0 beyond the last.
 
     >>> top_codes(np.array([[-np.inf, 1.0, 3.0, 3.0, 1.0]], dtype=np.float32), 3)
     array([[2, 3, 1]], dtype=int32)
     """
     rows, width = scores.shape
     kept = min(k, width)
-    # one more than asked for, which tells whether an item outside ties with the last one inside
+    # one more than k: it shows a tie between the last item inside and the first one outside
     found, codes = (part.numpy() for part in torch.from_numpy(scores).topk(min(k + 1, width), dim=1))
     if width > k:
         crowded = np.flatnonzero((found[:, k - 1] == found[:, k]) & (found[:, k] > -np.inf))
@@ -152,9 +153,9 @@ def top_codes(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _lowest_codes(scores: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarray:
-    """int64 [b, k]: the codes scored above each row's threshold [b], then the lowest codes at it, of at least k both.
+    """Return int64 [b, k]: codes above each row's threshold [b], then the lowest codes at it.
 
-    Best score first, as `topk` orders them, then the lowest code.
+    Together there are at least k. Best score first, as `topk` orders them, then lowest code.
     """
     above = scores > threshold[:, None]
     tied = scores == threshold[:, None]
@@ -166,7 +167,7 @@ def _lowest_codes(scores: np.ndarray, threshold: np.ndarray, k: int) -> np.ndarr
 
 
 def _place(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rank, best, worst) int64 [b] of targets in scores [b, V + 1]; items at -inf are not in the ranking."""
+    """Return (rank, best, worst) int64 [b] of targets in scores [b, V + 1]. Items at -inf are not ranked."""
     own = scores[np.arange(len(targets)), targets]  # [b]
     ranked = own > -np.inf
     equal = scores == own[:, None]
@@ -180,7 +181,7 @@ def _place(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _seen(held_out: HeldOut, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row inside the block and code of every history event of users `start` to `stop`."""
+    """Return the row inside the block and the code of every history event of users `start` to `stop`."""
     offsets = held_out.histories.offsets[start : stop + 1]
     rows = np.repeat(np.arange(stop - start), np.diff(offsets))
     return rows, held_out.histories.items[offsets[0] : offsets[-1]]

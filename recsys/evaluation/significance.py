@@ -1,7 +1,7 @@
-"""How far a metric, or a difference of two, could move with other users: a paired bootstrap over users.
+"""Confidence intervals of metrics and of their differences: a paired bootstrap over users.
 
-Two models ranked the same users, so their difference is resampled user by user. Intervals of the two means
-would hide most real differences, and an unpaired test is wrong here.
+Both models rank the same users, so the bootstrap resamples their difference user by user. Separate intervals of the two
+means would hide most real differences, and an unpaired test is wrong here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Interval:
 
 
 def intervals(values: np.ndarray, rng: np.random.Generator) -> list[Interval]:
-    """Percentile bootstrap intervals of the means of several per-user values, from the same resamples.
+    """Return percentile bootstrap intervals of the means of several per-user values, from the same resamples.
 
     Parameters
     ----------
     values
-        float64 [U, M]: M metrics, or differences of metrics, of each user.
+        float64 [U, M]: M metrics, or differences of metrics, for each user.
     rng
-        Seeded by the caller.
+        Random generator, seeded by the caller.
 
     Raises
     ------
     ValueError
-        No users.
+        There are no users.
     """
     if not len(values):
         raise ValueError("an interval needs at least one user")
@@ -52,7 +52,7 @@ def intervals(values: np.ndarray, rng: np.random.Generator) -> list[Interval]:
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Means [chunk, M] of resamples, in chunks: how often each user was drawn, then one matrix product."""
+    """Yield means [chunk, M] of resamples: count the draws of each user, then multiply."""
     users = len(values)
     chunk = max(1, CHUNK_DRAWS // users)
     for start in range(0, RESAMPLES, chunk):

@@ -22,6 +22,7 @@ from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError
 from recsys.models.recformer_encode import item_table
 from recsys.training.recformer_start import start
 
@@ -369,3 +370,58 @@ def test_a_row_that_starts_from_other_shops_asks_for_one(script: Any, tmp_path: 
     for row in scientific.ROWS.values():
         if row.configuration is not None:
             assert (FOLDER.parent / "configs" / f"{row.configuration}.toml").is_file()
+
+
+@pytest.fixture
+def ordered(tmp_path: Path) -> Path:
+    """amazon-beauty and its timed copy: 30 users, whose last step ascends in product code for every third."""
+    beauty, timed = tmp_path / "amazon-beauty", tmp_path / "timed"
+    beauty.mkdir()
+    timed.mkdir()
+    lines, events = [], []
+    for user in range(1, 31):
+        last = [7, 3] if user % 3 else [3, 7]
+        items = [1 + user % 9, 10 + user % 9, 20 + user % 9, *last]
+        times = [0, 1, 2, 3, 3 if user <= 6 else 4]
+        lines.append(" ".join(map(str, [user, *items])))
+        events += [(user, item, time) for item, time in zip(items, times, strict=True)]
+    (beauty / "Beauty.txt").write_text("\n".join(lines) + "\n")
+    (beauty / "items.jsonl").write_text("\n".join(json.dumps({"id": n, "asin": f"B{n:03}"}) for n in range(1, 31)))
+    pl.DataFrame(events, schema=["user", "item", "time"], orient="row").write_parquet(timed / "amazon-beauty.parquet")
+    return tmp_path
+
+
+def test_users_part_by_the_order_of_their_last_step(
+    script: Any, ordered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("order_of_beauty")
+    module.main(["--data", str(ordered), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["share_ascending"] == pytest.approx(1 / 3)
+    assert {row["last step"]: row["users"] for row in found["rows"]} == {
+        "all": 30,
+        "code ascends": 10,
+        "code descends": 20,
+        "same day": 6,
+        "same day, code ascends": 2,
+        "another day": 24,
+        "another day, code ascends": 8,
+        "another day, code descends": 16,
+    }
+    whole, rising, falling = found["rows"][:3]
+    mean = (10 * rising["popularity hr@10"] + 20 * falling["popularity hr@10"]) / 30
+    assert whole["popularity hr@10"] == pytest.approx(mean)
+    module.show(found)
+    assert "33.3% of the last steps ascend" in capsys.readouterr().out
+
+
+def test_days_need_a_timed_copy_of_the_same_events(
+    script: Any, ordered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, file = script("order_of_beauty"), ordered / "timed" / "amazon-beauty.parquet"
+    pl.read_parquet(file).with_columns(pl.col("item") % 5 + 1).write_parquet(file)
+    with pytest.raises(InputError, match=r"holds other events than Beauty\.txt"):
+        module.main(["--data", str(ordered)])
+    file.unlink()
+    module.main(["--data", str(ordered)])
+    assert "nothing is known of days" in capsys.readouterr().out
