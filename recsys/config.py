@@ -56,7 +56,7 @@ class SourceSettings(_Section):
 
     @model_validator(mode="after")
     def _decimals_are_not_separators(self) -> Self:
-        tabs = self.format is None and all(".tsv" in source for source in self.sources)
+        tabs = self.format is None and all(".tsv" in source.lower() for source in self.sources)
         if self.decimal == self.separator == "," and self.format in (None, "csv") and not tabs:
             raise ValueError('decimal = "," is the separator, too; set one of the two to what it is')
         return self

@@ -23,10 +23,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.config import Format, SourceSettings
+from recsys.data.unpack import ARCHIVES, FAILURES, is_packed, read_blocks, without_packing
 from recsys.errors import InputError, RecsysError, first_line
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
-_COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 _FORMATS: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -73,7 +73,7 @@ def find_files(section: str, settings: SourceSettings, data_root: str) -> list[S
     for declared in settings.sources:
         for name, path in _expand(section, declared, data_root, settings.format):
             kind = settings.format or _guess(section, name, path)
-            tabs = settings.format is None and settings.separator == "," and ".tsv" in Path(name).suffixes
+            tabs = settings.format is None and settings.separator == "," and _ending(name) == ".tsv"
             separator = "\t" if tabs else settings.separator
             files.append(SourceFile(name=name, path=path, format=kind, separator=separator))
     return files
@@ -107,7 +107,7 @@ def read_text(file: SourceFile, encoding: str, scratch: Path, marks: Collection[
         The file cannot be read, or Python does not know the encoding.
     """
     codec = _codec(file.name, encoding)
-    local = not is_url(file.path) and not file.path.endswith(_COMPRESSED)
+    local = not is_url(file.path) and not is_packed(file.path)
     if local and codec == "utf-8":
         text = _digest_text(file, codec, Path(file.path), None, marks)
         if text is not None:
@@ -196,7 +196,12 @@ def _glob_pattern(glob: str) -> str:
 def _guess(section: str, name: str, path: str) -> Format:
     if not is_url(path) and (Path(path) / "_delta_log").is_dir():
         return "delta"
-    kind = _FORMATS.get(_ending(name))
+    ending = _ending(name)
+    kind = _FORMATS.get(ending)
+    if ending in ARCHIVES:
+        raise InputError(
+            f"{name} is packed in a way that is not read ({ending}); unpack it, or pack the file itself as .gz or .zst."
+        )
     if kind is None:
         raise InputError(
             f'{name}: its ending does not tell the format; set {section}.format to "csv" (with separator '
@@ -206,9 +211,7 @@ def _guess(section: str, name: str, path: str) -> Format:
 
 
 def _ending(name: str) -> str:
-    for packed in _COMPRESSED:
-        name = name.removesuffix(packed)
-    return Path(name).suffix.lower()
+    return Path(without_packing(name)).suffix.lower()
 
 
 def _hidden(path: Path) -> bool:
@@ -234,18 +237,10 @@ def _codec(name: str, encoding: str) -> str:
 
 
 def _blocks(file: SourceFile) -> Iterator[bytes]:
-    """The file's content, unpacked, in blocks."""
+    """The file's content in blocks; text is unpacked, of a table the digest is of what lies there."""
     try:
-        if is_url(file.path):
-            store, inside = pyarrow.fs.FileSystem.from_uri(file.path)
-        else:
-            store, inside = pyarrow.fs.LocalFileSystem(), file.path
-        # a digest is of what lies there, but text is read unpacked
-        compression = "detect" if file.format not in ("parquet", "delta") else None
-        with store.open_input_stream(inside, compression=compression) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
-    except (OSError, pa.ArrowException, ValueError) as error:
+        yield from read_blocks(file.path, _BLOCK, unpack=file.format not in ("parquet", "delta"))
+    except FAILURES as error:
         raise _unreadable(file, error) from None
 
 

@@ -65,10 +65,12 @@ def test_csv_round_trip(tmp_path: Path, names: list[str], data: Any, separator: 
     path = tmp_path / "log.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=end)
-        writer.writerows([names, *records])
+        writer.writerows([names, *(record for record in records if record != names)])
+    with path.open(encoding="utf-8", newline="") as file:
+        expected = list(csv.reader(file, delimiter=separator, skipinitialspace=separator != " "))[1:]
     rows = read(path, separator=separator)
     assert rows.columns == tuple(names)
-    assert table(rows) == [tuple(record) for record in records]
+    assert table(rows) == [tuple(record) for record in expected]
     assert defects(rows) == []
 
 
@@ -88,7 +90,7 @@ def test_long_separators_round_trip(
     path = tmp_path / "log.dat"
     path.write_bytes("".join(separator.join(record) + "\n" for record in safe).encode(encoding))
     rows = read(path, format="csv", separator=separator, fields=("a", "b", "c"), encoding=encoding)
-    assert table(rows) == safe
+    assert table(rows) == [tuple(value.lstrip(" ") for value in record) for record in safe]
 
 
 @QUICK
@@ -321,11 +323,17 @@ def test_a_url_a_packed_file_and_a_table_of_tabs_are_read(tmp_path: Path) -> Non
     assert read(tmp_path / "log.csv", source="log.csv.gz").digest == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_partitions_are_columns(tmp_path: Path) -> None:
-    folder = tmp_path / "log" / "day=2024-01-02"
-    folder.mkdir(parents=True)
-    pl.DataFrame({"u": [1]}).write_parquet(folder / "part.parquet")
-    assert read(folder / "part.parquet").columns == ("u", "day")
+def test_partitions_are_columns_of_text_as_written(tmp_path: Path) -> None:
+    for user in ("0007", "7", "a%3Ab", "__HIVE_DEFAULT_PARTITION__"):
+        folder = tmp_path / "log" / "day=2024-01-02" / f"user_id={user}"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"item_id": [1]}).write_parquet(folder / "part.parquet")
+    found = []
+    for file in find_files("interactions", SourceSettings(source="log"), str(tmp_path)):
+        rows = read_rows(file, SourceSettings(source="log"), tmp_path)
+        assert rows.columns == ("item_id", "day", "user_id")
+        found += table(rows)
+    assert found == [(1, "2024-01-02", user) for user in ("0007", "7", None, "a:b")]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +346,6 @@ def test_partitions_are_columns(tmp_path: Path) -> None:
         ("log.csv", {"format": "parquet"}, "log.csv cannot be read as parquet"),
         ("log.csv", {"format": "delta"}, "log.csv cannot be read"),
         ("twice.csv", {}, "has two columns named 'u'"),
-        ("empty.csv", {}, "empty.csv is empty .*at least its header"),
         ("array.json", {}, "is one JSON array; write one object a line"),
         ("log.csv", {"encoding": "utf-16"}, "log.csv is not utf-16"),
         ("broken.csv.gz", {}, "broken.csv.gz cannot be read"),
@@ -349,7 +356,6 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, source: str, options: dict[
         "log.csv": "u,i\n1,2\n3",
         "log.dat": "1::2\n",
         "twice.csv": "u,u\n1,2\n",
-        "empty.csv": "\n\n",
         "array.json": '[{"u": 1},\n{"u": 2}]\n',
         "broken.csv.gz": "no gzip",
     }.items():
@@ -411,9 +417,10 @@ def test_one_odd_value_does_not_spoil_a_jsonl_log(tmp_path: Path) -> None:
     path.write_text('{"user_id": 1, "item_id": "a", "more": 1}\n{"user_id": {"a": 1}, "item_id": "b"}\n')
     rows = read(path, ["user_id", "item_id", "timestamp"])
     assert rows.columns == ("user_id", "item_id", "more")  # the names that an error can suggest
-    assert rows.frame.select("user_id", "item_id").collect().rows() == [("1", "a"), ('{"a":1}', "b")]
-    with pytest.raises(InputError, match="values of one key do not go together"):
-        read(path)
+    assert table(rows) == [("1", "a")]
+    assert defects(rows) == [
+        (2, "a list or an object where one value belongs", '{"user_id": {"a": 1}, "item_id": "b"}')
+    ]
 
 
 def test_a_store_that_does_not_answer_is_no_fault_of_the_input() -> None:
