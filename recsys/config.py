@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features.declaration import Feature, check_features
@@ -86,10 +86,12 @@ class AttributeSettings(_Section):
     def _pattern_has_a_group(self) -> Self:
         if self.pattern is None:
             return self
-        try:
-            groups = re.compile(self.pattern).groups
-        except re.error as error:
-            raise ValueError(f"pattern = {self.pattern!r} is no regular expression ({error})") from None
+        try:  # by the engine that will run it, which has no look-around and no back-references
+            groups = pl.Series([""]).str.extract_groups(self.pattern).struct.fields
+        except pl.exceptions.PolarsError as error:
+            why = str(error).removeprefix("regex error: ").partition("\n\nThis error")[0].strip()
+            told = why.splitlines()[-1].removeprefix("error: ").rstrip(".") if why else "it cannot be read"
+            raise ValueError(f"pattern = {self.pattern!r} is no regular expression of Rust's kind ({told})") from None
         if not groups:
             raise ValueError(f"pattern = {self.pattern!r} has no group; put what is the value into brackets")
         return self

@@ -74,29 +74,36 @@ def read_all(name: str, lines: pl.LazyFrame, ids: Collection[str]) -> tuple[pl.L
     table = lines.collect(engine="streaming")
     raw = table.select(pl.when(pl.col(DEFECT).is_null()).then(FILE_RAW).alias(FILE_RAW))[FILE_RAW]
     texts = read_texts(raw, tuple(ids), ids)
-    faults = texts[DEFECT]
-    objects = _without(raw, faults)
-    if objects.null_count() < len(objects):
-        try:
-            decoded = _typed(objects)
-        except pl.exceptions.PolarsError:
-            odd = odd_forms([None if line is None else json.loads(line) for line in objects])
-            faults = _either(faults, pl.Series(odd, dtype=pl.String))
-            objects = _without(objects, faults)
-            try:
-                decoded = _typed(objects)
-            except pl.exceptions.PolarsError as error:
-                raise InputError(
-                    f"{name}: the values of one key do not go together ({first_line(error)}); "
-                    "write each key's values in one form."
-                ) from None
-    else:
-        decoded = pl.DataFrame()
+    decoded, faults = decode_objects(name, _without(raw, texts[DEFECT]), texts[DEFECT])
     columns = tuple(decoded.columns)
     defects = pl.coalesce(pl.col(DEFECT).cast(pl.String), pl.lit(faults))
     table = table.select(FILE_LINE, FILE_RAW, defects.alias(DEFECT))
     ours = decoded.with_columns(texts[key] for key in ids if key in columns)
     return pl.concat([ours, table], how="horizontal").lazy(), columns
+
+
+def decode_objects(name: str, objects: pl.Series, faults: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+    """A column a key of JSON objects, and the faults (a reason, or null) with those of rows unlike most others.
+
+    Raises
+    ------
+    InputError
+        The values of one key do not go together.
+    """
+    if objects.null_count() == len(objects):
+        return pl.DataFrame(), faults
+    try:
+        return _typed(objects), faults
+    except pl.exceptions.PolarsError:
+        odd = odd_forms([None if line is None else json.loads(line) for line in objects])
+        faults = _either(faults, pl.Series(odd, dtype=pl.String))
+    try:
+        return _typed(_without(objects, faults)), faults
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"{name}: the values of one key do not go together ({first_line(error)}); "
+            "write each key's values in one form."
+        ) from None
 
 
 def read_texts(raw: pl.Series, keys: Sequence[str], ids: Collection[str]) -> pl.DataFrame:
