@@ -250,5 +250,6 @@ def _exact(rows: pl.DataFrame, values: pl.DataFrame, ids: Sequence[str]) -> pl.D
 
 def _keys(rows: pl.LazyFrame) -> list[str]:
     """The keys of a sample's objects, in order of first appearance."""
-    sound = rows.filter(pl.col(DEFECT).is_null()).select(FILE_RAW).collect(engine="streaming")
-    return list(dict.fromkeys(key for line in sound[FILE_RAW] for key in json.loads(line)))
+    objects = pl.col(DEFECT).is_null() | pl.col(DEFECT).is_in([NESTED, INEXACT_ID])
+    lines = rows.filter(objects).select(FILE_RAW).collect(engine="streaming")[FILE_RAW]
+    return list(dict.fromkeys(key for line in lines for key in json.loads(line)))
