@@ -134,7 +134,7 @@ def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def _inexact(name: str, dtype: pl.DataType) -> pl.Expr:
     """Whether a float is so large that several integers are written as it."""
-    return pl.col(name).abs() >= _WHOLE[dtype]
+    return pl.col(name).is_finite() & (pl.col(name).abs() >= _WHOLE[dtype])
 
 
 def integer_ids(text: pl.Expr) -> pl.Expr:

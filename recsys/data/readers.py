@@ -189,16 +189,31 @@ def _table(file: SourceFile) -> Rows:
     return Rows(file=file, frame=numbered, columns=columns, digest=digest)
 
 
-def scan_table(path: str, kind: str) -> pl.LazyFrame:
+def scan_table(path: str, form: str) -> pl.LazyFrame:
     """A Parquet file or a Delta table, lazily.
 
     Folders named `column=value` above a Parquet file are columns of text, as written: user_id=007 is not user_id=7.
     """
-    if kind == "delta":
+    if form == "delta":
         return scan_delta(DeltaTable(path))
     values = {unquote(name): unquote(value) for name, value in _PARTITION.findall(path)}
     partitions = [
         pl.lit(None if value == _NULL_PARTITION else value, dtype=pl.String).alias(name)
         for name, value in values.items()
     ]
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False).with_columns(partitions)
+    frame = pl.scan_parquet(path, glob=False, hive_partitioning=False).with_columns(partitions)
+    schema = frame.collect_schema()
+    lengths, raw = ([name for name, dtype in schema.items() if dtype == kind] for kind in (pl.Duration, pl.Binary))
+    words = pl.col(raw).map_batches(_words, return_dtype=pl.String, is_elementwise=True)
+    return frame.with_columns(pl.col(lengths).dt.to_string("iso"), words)  # polars casts neither of them to text
+
+
+def _words(values: pl.Series) -> pl.Series:
+    """Bytes as the UTF-8 text that old writers mean by them; null for what is none, such as pictures."""
+    texts = []
+    for value in values:
+        try:
+            texts.append(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+    return pl.Series(values.name, texts, dtype=pl.String)

@@ -17,7 +17,7 @@ from recsys.data.delimited import preamble, split_line, stated_separator
 from recsys.data.literals import with_lists
 from recsys.data.readers import read_rows, reading, scan_table
 from recsys.data.sources import SourceFile, is_url
-from recsys.data.unpack import ARCHIVES, FAILURES, read_blocks
+from recsys.data.unpack import FAILURES, read_blocks, refuse_archive
 from recsys.errors import InputError, first_line
 
 SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
@@ -160,8 +160,7 @@ def _find(path: str) -> list[str]:
 
 def _head(path: str, limit: int) -> tuple[bytes, bool]:
     """The first bytes, unpacked, and whether they are all."""
-    if path.lower().endswith(ARCHIVES):
-        raise InputError(f"{path} is packed in a way that is not read; unpack it, or pack the file itself as .gz.")
+    refuse_archive(path)
     try:
         blocks, size = [], 0
         for block in read_blocks(path, 1 << 20):
@@ -240,7 +239,11 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
                 f"{shown!r}); export it as csv, jsonl or Parquet."
             )
         separator = " "
-    return "csv", separator, _has_header([split_line(line, separator) for line in every[preamble(every, separator) :]])
+    table = every[preamble(every, separator) :]
+    header = _has_header([split_line(line, separator) for line in table])
+    if table[0].startswith("# ") and not header:
+        raise InputError(f"{path} begins with {table[0][:60]!r}, which reads like a row; take that line out.")
+    return "csv", separator, header
 
 
 def _separate(lines: list[str]) -> tuple[int, str]:
@@ -286,7 +289,7 @@ def _has_header(rows: list[list[str]]) -> bool:
     """Names in the first line: words that do not come again below, known ones or above numbers or times."""
     first = [cell.strip() for cell in rows[0]]
     first[0] = first[0].lstrip("# ")  # "#user_id" is a name
-    rest = [row for row in rows[1:] if len(row) == len(rows[0])]
+    rest = [row for row in rows[1:] if len(row) == len(rows[0]) and row != rows[0]]  # exports put together repeat it
     if not any(first) or not all(_NAME.fullmatch(cell) for cell in first):
         return False
     if any(_KNOWN_NAME.fullmatch(cell) for cell in first) and all(

@@ -23,7 +23,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.config import Format, SourceSettings
-from recsys.data.unpack import ARCHIVES, FAILURES, is_packed, read_blocks, without_packing
+from recsys.data.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
 from recsys.errors import InputError, RecsysError, first_line
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
@@ -196,12 +196,8 @@ def _glob_pattern(glob: str) -> str:
 def _guess(section: str, name: str, path: str) -> Format:
     if not is_url(path) and (Path(path) / "_delta_log").is_dir():
         return "delta"
-    ending = _ending(name)
-    kind = _FORMATS.get(ending)
-    if ending in ARCHIVES:
-        raise InputError(
-            f"{name} is packed in a way that is not read ({ending}); unpack it, or pack the file itself as .gz or .zst."
-        )
+    kind = _FORMATS.get(_ending(name))
+    refuse_archive(name)
     if kind is None:
         raise InputError(
             f'{name}: its ending does not tell the format; set {section}.format to "csv" (with separator '

@@ -17,7 +17,7 @@ from recsys.errors import InputError
 
 _STREAMS: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}  # what pyarrow unpacks
 PACKED: Final = (*_STREAMS, ".xz", ".zip")
-ARCHIVES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".z", ".br")  # what nothing here unpacks
+_ARCHIVES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".z", ".br")  # what nothing here unpacks
 FAILURES: Final = (  # of a file that is away, out of reach or damaged
     *(OSError, pa.ArrowException, ValueError, EOFError, RuntimeError),
     *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
@@ -38,6 +38,15 @@ def without_packing(name: str) -> str:
     while is_packed(name):
         name = name[: -len(Path(name).suffix)]
     return name
+
+
+def refuse_archive(path: str) -> None:
+    """Refuse what is packed in a way that is not read: `.7z`, `.tar.gz`."""
+    ending = Path(without_packing(path)).suffix.lower()
+    if ending in _ARCHIVES:
+        raise InputError(
+            f"{path} is packed in a way that is not read ({ending}); unpack it, or pack the file itself as .gz or .zst."
+        )
 
 
 def read_blocks(path: str, size: int, *, unpack: bool = True) -> Iterator[bytes]:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import bz2
+import contextlib
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import tempfile
+import zipfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import polars as pl
@@ -19,7 +25,7 @@ from hypothesis import strategies as st
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.config import SourceSettings
 from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
-from recsys.data.readers import Rows, read_rows
+from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, _blame, find_files
 from recsys.errors import InputError, RecsysError
 
@@ -432,3 +438,137 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_input() -> None:
 def test_a_control_character_may_be_the_separator(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id\x01item_id\n1\x012\n")  # as Hive writes tables
     assert table(read(tmp_path / "log.csv", separator="\x01")) == [("1", "2")]
+
+
+# --- before the rows, and between them ------------------------------------------------------------------------
+
+
+def test_blanks_after_a_separator_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('"u", "i",  "t"\n u1,  i1, "Title, x"\nu2,i 2,""\nu3, "two\nlines",  \nu4, "open, 1\n')
+    rows = read(path)
+    assert rows.columns == ("u", "i", "t")
+    assert table(rows) == [("u1", "i1", "Title, x"), ("u2", "i 2", ""), ("u3", "two\nlines", "")]
+    assert defects(rows) == [(6, "a quote that is not closed", 'u4, "open, 1')]
+    path.write_text("u, i,  t\nu1,  i1, x\n")
+    assert table(read(path)) == [("u1", "i1", "x")]
+    path.write_text("u i\nu1  i1\n")  # where the blank is the separator it stays one
+    assert defects(read(path, separator=" ")) == [(2, "wrong number of fields", "u1  i1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "columns", "found"),
+    [
+        ("# exported\n# by x\nu,i\n1,2\n", {}, ("u", "i"), [("1", "2")]),
+        ("sep=,\nu,i\n1,2\n", {}, ("u", "i"), [("1", "2")]),
+        ('"sep=;"\nu;i\n1;2\n', {"separator": ";"}, ("u", "i"), [("1", "2")]),
+        ("#u,i\n1,2\n", {}, ("#u", "i"), [("1", "2")]),
+        ("u,i\n#1,2\n#2,3\n", {}, ("u", "i"), [("#1", "2"), ("#2", "3")]),
+        ("#1,2\n#2,3\n", {"fields": ("u", "i")}, ("u", "i"), [("#1", "2"), ("#2", "3")]),
+        ("# exported\n#1,2\n3,4\n", {"fields": ("u", "i")}, ("u", "i"), [("#1", "2"), ("3", "4")]),
+    ],
+)
+def test_comments_before_the_header(
+    tmp_path: Path, text: str, options: dict[str, Any], columns: tuple[str, ...], found: list[tuple[str, ...]]
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    rows = read(path, **options)
+    assert (rows.columns, table(rows), defects(rows)) == (columns, found, [])
+
+
+def test_a_stated_separator_that_is_not_the_configured_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("sep=;\nu;i\n1;2\n")
+    with pytest.raises(InputError, match=r"says in its first line that its separator is ';', and separator = ','"):
+        read(tmp_path / "log.csv")
+
+
+def test_the_header_line_of_a_second_export_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("u,i\n1,2\nu,i\n3,4\n")
+    rows = read(tmp_path / "log.csv")
+    assert table(rows) == [("1", "2"), ("3", "4")]
+    assert defects(rows) == [(3, "the header line again", "u,i")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", b""), ("a.csv", b"\n\n"), ("a.jsonl", b""), ("a.parquet", b"")]
+)
+def test_a_file_with_nothing_in_it_has_no_rows(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    rows = read(tmp_path / name)
+    assert rows.empty and rows.columns == () and rows.frame.collect().is_empty()
+
+
+def zipped(**files: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "."), text)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("LOG.CSV.GZ", gzip.compress(b"u,i\n1,2\n")),
+        ("log.csv.bz2", bz2.compress(b"u,i\n1,2\n")),
+        ("log.csv.xz", lzma.compress(b"u,i\n1,2\n")),
+        ("log.csv.zip", zipped(log__csv="u,i\n1,2\n")),
+    ],
+)
+def test_packed_files_are_read_whatever_the_case_of_their_names(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    for source in (name, f"file://{tmp_path}/{name}"):
+        rows = read(tmp_path / name, source=source)
+        assert table(rows) == [("1", "2")]
+        assert rows.digest == hashlib.sha256(b"u,i\n1,2\n").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("log.csv.zip", zipped(a__csv="u\n", b__csv="u\n"), r"holds 2 files \(a.csv, b.csv\); .*unpack it"),
+        ("log.csv.zip", b"PK no archive", "log.csv.zip cannot be read"),
+        ("log.csv.gz", gzip.compress(b"u,i\n1,2\n")[:-9], "log.csv.gz cannot be read"),
+        ("log.csv.xz", lzma.compress(b"u,i\n1,2\n")[:-9], "log.csv.xz cannot be read"),
+        ("log.tar.gz", b"", r"log.tar.gz is packed in a way that is not read \(.tar\); unpack it"),
+        ("log.7z", b"", r"log.7z is packed in a way that is not read"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_told(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read(tmp_path / name)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_a_panic_names_the_file() -> None:
+    file = SourceFile(name="log.parquet", path="/data/log.parquet", format="parquet", separator=",")
+    with (
+        pytest.raises(InputError, match=r"^log.parquet cannot be read as parquet \(/data/log.parquet\): out of"),
+        reading(file),
+    ):
+        raise pl.exceptions.PanicException("out of bounds")
+
+
+def test_damaged_tables_are_told_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"u": [f"u{n % 50}" for n in range(2000)], "t": range(2000)}).write_parquet(path)
+    whole, random = path.read_bytes(), Random(1)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for _ in range(8):
+            damaged[random.randrange(4, len(whole) - 8)] = random.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            rows = read(path)
+            with reading(rows.file):
+                rows.frame.collect(engine="streaming")
+
+
+def test_durations_and_bytes_of_text_are_text(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"u": [b"u1", b"\xff"], "t": [timedelta(seconds=1), None]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    assert table(read(tmp_path / "log.parquet")) == [("u1", "PT1S"), (None, None)]
