@@ -118,3 +118,19 @@ def test_values_that_nothing_can_be_done_with(change: dict[str, object], told: s
 def test_a_decimal_comma_needs_another_separator() -> None:
     for source in ({"source": "a.csv", "separator": ";"}, {"source": "a.tsv"}, {"source": "a", "format": "jsonl"}):
         parse_settings({"name": "n", "interactions": {**source, "decimal": ","}})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        (r"(?=a)(a)", "look-around"),
+        (r"(a)\1", "backreferences are not supported"),
+        (r"(a{1000000})", "exceeds size limit"),
+        (r"(", "unclosed group"),
+        (r"\d+", "has no group"),
+    ],
+)
+def test_patterns_are_checked_by_the_engine_that_runs_them(pattern: str, told: str) -> None:
+    items = {"source": "i.csv", "numeric": {"year": {"pattern": pattern}}}
+    with pytest.raises(InputError, match=rf"items\.numeric\.year: pattern = .*{told}"):
+        parse_settings({"name": "n", "interactions": {"source": "a.csv"}, "items": items})

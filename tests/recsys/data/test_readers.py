@@ -546,10 +546,8 @@ def test_what_cannot_be_unpacked_is_told(tmp_path: Path, name: str, content: byt
 
 def test_a_panic_names_the_file() -> None:
     file = SourceFile(name="log.parquet", path="/data/log.parquet", format="parquet", separator=",")
-    with (
-        pytest.raises(InputError, match=r"^log.parquet cannot be read as parquet \(/data/log.parquet\): out of"),
-        reading(file),
-    ):
+    told = r"^log.parquet cannot be read as parquet \(/data/log.parquet\): out of bounds\.$"
+    with pytest.raises(InputError, match=told), reading(file):
         raise pl.exceptions.PanicException("out of bounds")
 
 
