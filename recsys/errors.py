@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,7 @@ def is_panic(error: BaseException) -> bool:
 
 @contextmanager
 def no_panic(message: str, kind: type[RecsysError] = RecsysError) -> Iterator[None]:
-    """Raise `kind` instead of a panic, with the message (without a full stop) and what the panic says.
+    """Raise `kind` instead of a panic, with the message (without a full stop) and what the first panic said.
 
     >>> with no_panic("log.parquet is damaged"):
     ...     pass
@@ -39,4 +40,5 @@ def no_panic(message: str, kind: type[RecsysError] = RecsysError) -> Iterator[No
     except BaseException as error:
         if not is_panic(error):
             raise
-        raise kind(f"{message}: {first_line(error)}.") from None
+        inner = re.search(r'"([^"\\]+)', str(error).rpartition("JoinError::Panic(")[2])  # a thread's, told by others
+        raise kind(f"{message}: {inner[1] if inner else first_line(error)}.") from None

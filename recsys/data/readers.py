@@ -142,9 +142,11 @@ def _sequences(text: TextFile) -> pl.LazyFrame:
     words = pl.col(FILE_RAW).str.extract_all(r"\S+")
     items = pl.col("__words").list.slice(1)
     alone = items.list.len() == 0
+    first = _lines(text).filter(WRITTEN & ~pl.col(FILE_RAW).str.contains(r"^\s*#(\s|$)")).head(1).collect()
+    start = first.item(0, FILE_LINE) if len(first) else 0  # comments stand before the first user
     return (
         _lines(text)
-        .filter(WRITTEN)
+        .filter(WRITTEN & (pl.col(FILE_LINE) >= start))
         .with_columns(__words=words)
         .select(
             pl.col("__words").list.first().alias(USER_ID),

@@ -286,6 +286,13 @@ def test_a_key_that_appears_late_is_found(tmp_path: Path) -> None:
     assert read(path, wanted=["u", "event", "weight"]).columns == ("u", "event")
 
 
+def test_comments_before_sequences_are_no_users(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("# user items\n#\n1 10 11\n#2 12\n# 13\n")
+    rows = read(path, format="sequences")
+    assert table(rows) == [("1", "10"), ("1", "11"), ("#2", "12"), ("#", "13")]
+
+
 def test_sequences_defects(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("1 10 11\n2\n\n  3\t12  \n")
