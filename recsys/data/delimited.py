@@ -24,7 +24,7 @@ from recsys.data.contracts import (
     WRONG_FIELDS,
     first_reason,
 )
-from recsys.data.sources import SourceFile
+from recsys.data.sources import SourceFile, TextFile
 from recsys.errors import InputError
 
 WRITTEN: Final = pl.col(FILE_RAW) != ""  # an empty line is no row
@@ -35,7 +35,7 @@ _STATED: Final = re.compile(r'(?i)"?sep=(.+?)"?')
 
 
 def split_rows(
-    file: SourceFile, body: pl.LazyFrame, *, quotes: bool, fields: Sequence[str] | None
+    file: SourceFile, body: pl.LazyFrame, text: TextFile, fields: Sequence[str] | None
 ) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """The rows of a delimited file, and its columns' names.
 
@@ -43,8 +43,8 @@ def split_rows(
     ----------
     body
         FILE_LINE, FILE_RAW and DEFECT of every line; one of them at least is not empty.
-    quotes
-        Whether there is a quote in the file.
+    text
+        The file that they come from.
     fields
         The columns' names; None: the first line has them.
 
@@ -83,10 +83,10 @@ def split_rows(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{file.name} has two columns named {twice[0]!r}; rename one, or name them by fields.")
-    if quotes and len(separator) == 1:
+    if text.quotes and len(separator) == 1:
         body, values, wrong = _split_quoted(body, len(names), separator)
     else:
-        body, values, wrong = _split_plain(body, len(names), separator)
+        body, values, wrong = _split_plain(body, len(names), separator, text.padded)
     defect = pl.coalesce(pl.col(DEFECT), wrong)
     columns = [value.alias(name) for name, value in zip(names, values, strict=True)]
     return body.select(*columns, FILE_LINE, FILE_RAW, defect.alias(DEFECT)), names
@@ -130,13 +130,15 @@ def split_line(line: str, separator: str) -> list[str]:
     return fields if separator == " " else [field.lstrip(" ") for field in fields]
 
 
-def _split_plain(body: pl.LazyFrame, n: int, separator: str) -> tuple[pl.LazyFrame, list[pl.Expr], pl.Expr]:
+def _split_plain(
+    body: pl.LazyFrame, n: int, separator: str, padded: bool
+) -> tuple[pl.LazyFrame, list[pl.Expr], pl.Expr]:
     """Split at every separator; one field more than declared shows an overlong line."""
     fields = pl.col(FILE_RAW).str.splitn(separator, n + 1)
     split = body.filter(WRITTEN).with_columns(__fields=fields).unnest("__fields")
     values = [pl.col(f"field_{i}") for i in range(n)]
     wrong = values[-1].is_null() | pl.col(f"field_{n}").is_not_null()
-    if separator != " ":
+    if padded and separator != " ":
         values = [value.str.strip_chars_start(" ") for value in values]
     return split, values, first_reason((wrong, WRONG_FIELDS))
 

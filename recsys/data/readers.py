@@ -91,7 +91,7 @@ def read_rows(
         elif file.format == "jsonl":
             frame, columns = _jsonl(file, text, scratch, wanted, ids)
         else:
-            frame, columns = split_rows(file, _lines(text), quotes=text.quotes, fields=settings.fields)
+            frame, columns = split_rows(file, _lines(text), text, settings.fields)
         _check_names(file, columns)
         return Rows(
             file=file,

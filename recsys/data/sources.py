@@ -57,6 +57,7 @@ class TextFile:
     size: int  # bytes of that content
     bad_lines: tuple[int, ...]  # from 1: lines whose bytes are not the declared encoding; shown as \xe9
     quotes: bool  # there is a " in it
+    padded: bool  # a blank may stand after a separator or begin a line
     open_end: bool  # the last line has no line end: perhaps the file was cut off
     prefixes: Mapping[int, tuple[str, bytes]]  # of shorter lengths asked for: sha256 (hex), the byte that follows
 
@@ -245,6 +246,7 @@ def _digest_text(
 ) -> TextFile | None:
     """Digest and check a text; write it as UTF-8 to `copy`. None: it needs a copy and none was asked for."""
     digest, size, quotes, last = hashlib.sha256(), 0, False, b"\n"
+    padded = not _line_safe(codec)  # blocks are no whole lines: a blank after a separator may begin one
     bad_lines: list[int] = []
     prefixes: dict[int, tuple[str, bytes]] = {}
     output: Any = copy.open("wb") if copy else None
@@ -274,6 +276,7 @@ def _digest_text(
             if bad_lines and output is None:
                 return None
             quotes = quotes or '"' in text
+            padded = padded or text.startswith(" ") or f"{file.separator} " in text or "\n " in text
             if output is not None:
                 output.write(text.encode("utf-8", "replace"))
     finally:
@@ -285,6 +288,7 @@ def _digest_text(
         size=size,
         bad_lines=tuple(bad_lines),
         quotes=quotes,
+        padded=padded,
         open_end=last not in (b"\n", b""),
         prefixes=prefixes,
     )
