@@ -11,6 +11,8 @@ import csv
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -74,8 +76,9 @@ def split_rows(
             )
         fields = split_line(line, separator)
         before += 1
-        again = first_reason((pl.col(FILE_RAW) == line, HEADER_AGAIN)) if len(fields) > 1 else None
-        body = body if again is None else body.with_columns(pl.coalesce(pl.col(DEFECT), again).alias(DEFECT))
+        if len(fields) > 1 and _comes_again(text.path, line):
+            again = first_reason((pl.col(FILE_RAW) == line, HEADER_AGAIN))
+            body = body.with_columns(pl.coalesce(pl.col(DEFECT), again).alias(DEFECT))
     if before:
         body = body.filter(pl.col(FILE_LINE) > head[FILE_LINE][before - 1])
     # a table's row numbers, and separators at the ends of lines, have no name
@@ -90,6 +93,13 @@ def split_rows(
     defect = pl.coalesce(pl.col(DEFECT), wrong)
     columns = [value.alias(name) for name, value in zip(names, values, strict=True)]
     return body.select(*columns, FILE_LINE, FILE_RAW, defect.alias(DEFECT)), names
+
+
+def _comes_again(path: Path, line: str) -> bool:
+    """Whether a second line of a UTF-8 file begins like this one: a look at its bytes, not a comparison a row."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        written = line.encode()
+        return content.find(b"\n" + written, content.find(written) + 1) >= 0
 
 
 def stated_separator(line: str) -> str | None:
