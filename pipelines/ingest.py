@@ -27,6 +27,8 @@ def ingest(settings: Settings) -> dict[str, Any]:
 
     with tracking.step_run(store, "ingest") as run_id:
         report = plain(data.ingest(settings, progress=progress))
+        if report["skipped"]:
+            looking.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
         tracking.log_tables(store, run_id, settings.warehouse, versions, digest, context="ingest")
         tracking.log_text(store, run_id, "ingest.json", json.dumps(report, indent=1))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features.declaration import Feature, check_features
@@ -42,6 +42,7 @@ class SourceSettings(_Section):
     source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
     format: Format | None = None  # None: by the file's extension
     separator: str = ","  # csv only: any string, "::" too
+    decimal: Literal[".", ","] = "."  # csv only: what stands before the fraction of weights and numeric attributes
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
     # csv only: the fields' names, for a file without a header line
     fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -51,6 +52,13 @@ class SourceSettings(_Section):
     def _source_is_named(self) -> Self:
         if not self.sources or "" in self.sources:
             raise ValueError(f"source = {self.source!r} names no file; give a path, a glob or a list of them")
+        return self
+
+    @model_validator(mode="after")
+    def _decimals_are_not_separators(self) -> Self:
+        tabs = self.format is None and all(".tsv" in source.lower() for source in self.sources)
+        if self.decimal == self.separator == "," and self.format in (None, "csv") and not tabs:
+            raise ValueError('decimal = "," is the separator, too; set one of the two to what it is')
         return self
 
     @property
@@ -78,10 +86,12 @@ class AttributeSettings(_Section):
     def _pattern_has_a_group(self) -> Self:
         if self.pattern is None:
             return self
-        try:
-            groups = re.compile(self.pattern).groups
-        except re.error as error:
-            raise ValueError(f"pattern = {self.pattern!r} is no regular expression ({error})") from None
+        try:  # by the engine that will run it, which has no look-around and no back-references
+            groups = pl.Series([""]).str.extract_groups(self.pattern).struct.fields
+        except pl.exceptions.PolarsError as error:
+            why = str(error).removeprefix("regex error: ").partition("\n\nThis error")[0].strip()
+            told = why.splitlines()[-1].removeprefix("error: ").rstrip(".") if why else "it cannot be read"
+            raise ValueError(f"pattern = {self.pattern!r} is no regular expression of Rust's kind ({told})") from None
         if not groups:
             raise ValueError(f"pattern = {self.pattern!r} has no group; put what is the value into brackets")
         return self

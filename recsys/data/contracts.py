@@ -35,7 +35,10 @@ NAIVE: Final = "__naive"
 BAD_BYTES: Final = "bytes that are not the declared encoding"
 WRONG_FIELDS: Final = "wrong number of fields"
 OPEN_QUOTE: Final = "a quote that is not closed"
+HEADER_AGAIN: Final = "the header line again"
 NO_RECORD: Final = "not a JSON object"
+NESTED: Final = "a list or an object where one value belongs"
+INEXACT_ID: Final = "an id in a float too large to hold every integer"
 MISSING: Final = {name: f"missing {name}" for name in (USER_ID, ITEM_ID, TIMESTAMP)}
 NOT_INTEGER: Final = {name: f"{name} is not an integer, as the table's are" for name in (USER_ID, ITEM_ID)}
 WEIGHT_TYPE: Final = "weight is not a number"
@@ -48,7 +51,10 @@ REASONS: Final = pl.Enum(
         BAD_BYTES,
         WRONG_FIELDS,
         OPEN_QUOTE,
+        HEADER_AGAIN,
         NO_RECORD,
+        NESTED,
+        INEXACT_ID,
         *MISSING.values(),
         *NOT_INTEGER.values(),
         WEIGHT_TYPE,
@@ -60,6 +66,8 @@ REASONS: Final = pl.Enum(
 
 TimeUnit = Literal["auto", "s", "ms", "us"]
 _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+# the first integer of which a float type does not hold the next one
+_WHOLE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
 _FIRST: Final = -62_135_596_800_000_000  # microseconds: the years 1 to 9999, which are all that Python's times hold
 _LAST: Final = 253_402_300_799_999_999
 _ISO: Final = (
@@ -102,7 +110,9 @@ def check_timezone(timezone: str | None) -> None:
 
 
 def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """An id column as text; null where there is none or it is blank. A whole float stands for its integer (7.0 is 7).
+    """An id column as text; null where there is none, it is blank, or a float too large to be exact.
+
+    A whole float or decimal stands for its integer (7.0 is 7).
 
     Raises
     ------
@@ -115,10 +125,16 @@ def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         text = pl.when(column == whole).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
-        return pl.when(column.is_finite()).then(text)
-    if dtype == pl.String:
-        return pl.when(column.str.strip_chars() != "").then(column)
-    return column.cast(pl.String, strict=False)
+        return pl.when(column.is_finite() & ~_inexact(name, dtype)).then(text)
+    text = column.cast(pl.String, strict=False)
+    if isinstance(dtype, pl.Decimal) and dtype.scale:
+        text = text.str.strip_chars_end("0").str.strip_chars_end(".")
+    return pl.when(text.str.strip_chars() != "").then(text)
+
+
+def _inexact(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether a float is so large that several integers are written as it."""
+    return pl.col(name).is_finite() & (pl.col(name).abs() >= _WHOLE[dtype])
 
 
 def integer_ids(text: pl.Expr) -> pl.Expr:
@@ -137,9 +153,11 @@ def all_integers(frame: pl.LazyFrame, column: str) -> bool:
     return bool(frame.select(whole.all()).collect(engine="streaming").item())
 
 
-def _id_rules(name: str, text: pl.Expr, dtype: Any) -> list[tuple[pl.Expr, str]]:
-    missing = (text.is_null(), MISSING[name])
-    return [missing] if dtype == pl.String else [missing, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]
+def _id_rules(name: str, column: str, given: pl.DataType, dtype: Any) -> list[tuple[pl.Expr, str]]:
+    """What is wrong with an id of ours (`name`) in a file's column of a type, where the table's ids are of `dtype`."""
+    rules = [(_inexact(column, given).fill_null(False), INEXACT_ID)] if given.is_float() else []
+    rules.append((id_text(column, given).is_null(), MISSING[name]))
+    return rules if dtype == pl.String else [*rules, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -268,6 +286,7 @@ def check_interactions(
     now: datetime,
     time_unit: TimeUnit = "auto",
     timezone: str | None = None,
+    decimal: str = ".",
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Interactions in their table's types, and the rows that break the contract.
 
@@ -281,6 +300,8 @@ def check_interactions(
         `pl.Int64` or `pl.String` for user_id and item_id.
     now
         A later time is in the future.
+    decimal
+        What stands before the fraction of a weight that is text.
 
     Returns
     -------
@@ -290,17 +311,20 @@ def check_interactions(
     schema = frame.collect_schema()
     texts = {name: id_text(columns[name], schema[columns[name]]) for name in (USER_ID, ITEM_ID)}
     values = {name: text if id_types[name] == pl.String else integer_ids(text) for name, text in texts.items()}
-    rules = [rule for name in texts for rule in _id_rules(name, texts[name], id_types[name])]
+    rules = [rule for name in texts for rule in _id_rules(name, columns[name], schema[columns[name]], id_types[name])]
     values[EVENT] = pl.col(columns[EVENT]).cast(pl.String).fill_null("") if EVENT in columns else pl.lit("")
     values[WEIGHT] = pl.lit(None, dtype=pl.Float64)
     if WEIGHT in columns:
         column, dtype = columns[WEIGHT], schema[columns[WEIGHT]]
-        text = pl.col(column).str.strip_chars() if dtype == pl.String else pl.col(column)
-        values[WEIGHT] = text.cast(pl.Float64, strict=False)
+        given = pl.col(column)
+        values[WEIGHT] = number(given, decimal) if dtype == pl.String else given.cast(pl.Float64, strict=False)
         finite = pl.col(_ours(WEIGHT)).is_finite().fill_null(False)
         rules.append((~_is_missing(column, dtype) & ~finite, WEIGHT_TYPE))
     if TIMESTAMP in columns:
         column = columns[TIMESTAMP]
+        if decimal != "." and schema[column] == pl.String:  # seconds since 1970 with a fraction
+            pointed = pl.col(column).str.replace(rf"^(\s*-?\d+){decimal}(\d+\s*)$", "${1}.${2}")
+            frame = frame.with_columns(pointed)
         frame = with_time(frame, column, time_unit, timezone)
         values[TIMESTAMP] = pl.col(TIME)
         rules += [
@@ -334,7 +358,7 @@ def check_attributes(
     names = {name: f"{name}_given" if name == key else name for name in columns if name != column}
     others = {given: _attribute(name, schema[name]) for name, given in names.items()}
     values = {key: text if id_type == pl.String else integer_ids(text), **others}
-    return _divide(frame, values, _id_rules(key, text, id_type))
+    return _divide(frame, values, _id_rules(key, column, schema[column], id_type))
 
 
 def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -351,7 +375,7 @@ def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
         return column.cast(pl.List(pl.String))
     if dtype == pl.Struct:
         return _json(column)
-    if dtype.is_integer():
+    if dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128):
         return column.cast(pl.Int64)
     if dtype.is_float() or dtype.is_decimal():
         return column.cast(pl.Float64)
@@ -364,6 +388,16 @@ def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def _json(value: pl.Expr) -> pl.Expr:
     return pl.when(value.is_not_null()).then(value.struct.json_encode())
+
+
+def number(text: pl.Expr, decimal: str) -> pl.Expr:
+    """Float64 of numbers that are text; null for any other text, one with separators of thousands too."""
+    stripped = text.str.strip_chars()
+    if decimal != ".":
+        # a point would be one between thousands
+        pointed = stripped.str.replace(decimal, ".", literal=True)
+        stripped = pl.when(~stripped.str.contains(".", literal=True)).then(pointed)
+    return stripped.cast(pl.Float64, strict=False)
 
 
 def _is_missing(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -57,6 +57,8 @@ def guess(log: str | Path, items: str | Path | None = None) -> tuple[str, Findin
         catalogue = guess_catalogue(catalogue_sample, sample.frame[guessed.columns[ITEM_ID]])
         guessed.found += catalogue.found
         guessed.unsure = catalogue.unsure + guessed.unsure  # whose items these are matters most
+    for looked_at in (sample, catalogue_sample):
+        guessed.unsure += [] if looked_at is None else looked_at.doubts
     tree = _tree(sample, guessed, catalogue_sample, catalogue)
     findings = Findings(found=tuple(guessed.found), unsure=tuple(guessed.unsure))
     return configuration(tree, findings.unsure), findings

@@ -42,6 +42,7 @@ from recsys.data.contracts import (
     integer_ids,
     nearest,
 )
+from recsys.data.literals import with_lists
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
@@ -75,6 +76,7 @@ class IngestReport:
     unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
     digests: dict[str, str]  # by file: sha256 (hex)
+    skipped: list[str]  # files without rows
     seconds: float
 
 
@@ -122,13 +124,17 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     ends = open_ends(root)
     with TemporaryDirectory(prefix="recsys-") as scratch:
         files: dict[str, list[_File]] = {}
+        skipped: list[str] = []
         for table, section in sources.items():
             marks = [end["size"] for end in ends] if table == INTERACTIONS else []
             files[table] = []
             for file in found[table]:
                 step(f"reading {file.name}")
-                rows = read_rows(file, section, Path(scratch), _wanted(table, section), marks)
-                if rows.size != 0:
+                ids = [_columns_of(section).get(name, name) for name in _KEYS[table]]
+                rows = read_rows(file, section, Path(scratch), _wanted(table, section), marks, ids)
+                if rows.empty:
+                    skipped.append(file.name)
+                else:
                     files[table].append(_File(rows=rows, columns=_match_columns(table, section, rows)))
             _need_rows(table, found[table], bool(files[table]))
         digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
@@ -168,6 +174,7 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         unmapped=sum(c.unmapped for c in checked),
         tied_share=_tied_share(root, versions.interactions),
         digests=digests,
+        skipped=[*skipped, *(name for c in checked for name in c.skipped)],
         seconds=time.monotonic() - started,
     )
 
@@ -238,6 +245,8 @@ def _read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: P
     )
     (file,) = find_files(f"{table}.id_map", source, data_root)
     rows = read_rows(file, source, scratch)
+    if rows.empty:
+        raise InputError(f"{table}.id_map.source is empty: {file.path}; check the file.")
     with reading(file):
         pairs = rows.frame.collect(engine="streaming")
     if settings.format == "json":  # one object: the other id, the log's
@@ -292,7 +301,7 @@ def _check(
         raise InputError(
             f"{without} has no timestamps and other files of the log have; a log has them all or not at all."
         )
-    good, rejected = [], []
+    good, rejected, skipped = [], [], []
     for index, file in enumerate(files):
         if isinstance(section, InteractionSettings):
             lazy = check_interactions(
@@ -302,6 +311,7 @@ def _check(
                 now=now,
                 time_unit=section.time_unit,
                 timezone=section.timezone,
+                decimal=section.decimal if file.rows.file.format == "csv" else ".",
             )
         else:
             (key,) = _KEYS[table]
@@ -313,6 +323,10 @@ def _check(
             ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
             ours = _mark_open_end(ours, broken, index, file.rows.open_end)
+        elif file.rows.file.format == "csv":
+            ours = with_lists(ours, _KEYS[table][0])
+        if ours.is_empty() and broken.is_empty():
+            skipped.append(file.rows.file.name)
         good.append(ours.drop(FILE_LINE))
         rejected.append(broken.with_columns(pl.lit(file.rows.file.name).alias(SOURCE)))
     rows = pl.concat(good) if table == INTERACTIONS else concat_alike(good)
@@ -326,6 +340,7 @@ def _check(
         good=rows,
         rejected=pl.concat(rejected).sort(SOURCE, LINE),
         unmapped=unmapped,
+        skipped=tuple(skipped),
     )
 
 

@@ -10,83 +10,98 @@ The file is read whole: that is the nature of such files.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
 
 import polars as pl
 
 from recsys.columns import ITEM_ID, TITLE, USER_ID
 from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
+from recsys.data.json_lines import decode_objects, read_texts
 from recsys.data.sources import SourceFile, TextFile
 from recsys.errors import InputError, first_line
+
+_LIST: Final = "a list"
+_OBJECT: Final = "an object"
+_TEXT: Final = "text"
 
 
 def read_object(file: SourceFile, text: TextFile) -> tuple[pl.LazyFrame, tuple[str, ...]]:
     """Rows with FILE_LINE (the number of the key, from 1), FILE_RAW and DEFECT, and the names of their columns.
 
-    An event without an item becomes a row with a null: the contracts judge them.
+    An event without an item becomes a row with a null: the contracts judge them. A value of another kind than most
+    has a defect.
 
     Raises
     ------
     InputError
-        Not one JSON object, or one whose values are of several kinds.
+        Not one JSON object.
     """
     try:
-        tree = json.loads(text.path.read_text(encoding="utf-8"))
+        tree = json.loads(text.path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except ValueError as error:
         raise InputError(f"{file.name} is not JSON: {first_line(error)}; correct the file, or its format.") from None
     if not isinstance(tree, dict):
         raise InputError(f"{file.name} is not one JSON object; set its format to what it is.")
-    kinds = {"a list" if isinstance(v, list) else "an object" if isinstance(v, dict) else "text" for v in tree.values()}
-    if kinds == {"a list"}:
-        return _events(tree), (USER_ID, ITEM_ID)
-    if kinds == {"an object"}:
-        return _attributes(file, tree)
-    if kinds <= {"text"}:
-        return _titles(tree), (ITEM_ID, TITLE)
-    raise InputError(
-        f"{file.name} has keys whose value is {' and keys whose value is '.join(sorted(kinds))}; make them all alike."
-    )
+    kinds = [_kind(value) for value in tree.values()]
+    usual = Counter(kinds).most_common(1)[0][0] if kinds else _TEXT
+    odd = [None if kind == usual else f"the value is {kind}, unlike in most rows" for kind in kinds]
+    if usual == _LIST:
+        return _events(tree, odd), (USER_ID, ITEM_ID)
+    if usual == _OBJECT:
+        return _attributes(file, tree, odd)
+    return _titles(tree, odd), (ITEM_ID, TITLE)
 
 
-def _events(tree: dict[str, list[Any]]) -> pl.LazyFrame:
-    users = [user for user, items in tree.items() for _ in items]
-    items = [_as_id(item) for items in tree.values() for item in items]
-    lines = [line for line, items in enumerate(tree.values(), 1) for _ in items]
-    raw = [json.dumps({user: item}, ensure_ascii=False) for user, items in tree.items() for item in items]
-    return _rows({USER_ID: pl.Series(users, dtype=pl.String), ITEM_ID: pl.Series(items, dtype=pl.String)}, lines, raw)
+def _no_number(_: str) -> None:
+    """NaN and the infinities, which are no JSON, are no values."""
 
 
-def _titles(tree: dict[str, Any]) -> pl.LazyFrame:
-    values = [None if value is None else str(value) for value in tree.values()]
-    raw = [json.dumps({key: value}, ensure_ascii=False) for key, value in tree.items()]
+def _kind(value: Any) -> str:
+    return _LIST if isinstance(value, list) else _OBJECT if isinstance(value, dict) else _TEXT
+
+
+def _events(tree: dict[str, Any], odd: list[str | None]) -> pl.LazyFrame:
+    rows = [
+        (line, user, item, fault)
+        for line, ((user, items), fault) in enumerate(zip(tree.items(), odd, strict=True), 1)
+        for item in (items if fault is None else [items])
+    ]
+    # an id is what it would be in JSON lines
+    values = read_texts(pl.Series([json.dumps({ITEM_ID: row[2]}) for row in rows], dtype=pl.String), [ITEM_ID], ITEM_ID)
+    faults = [fault or told for (*_, fault), told in zip(rows, values[DEFECT], strict=True)]
+    raw = [_shown(user, item) for _, user, item, _ in rows]
+    columns = {USER_ID: pl.Series([row[1] for row in rows], dtype=pl.String), ITEM_ID: values[ITEM_ID]}
+    return _rows(columns, [row[0] for row in rows], raw, faults)
+
+
+def _titles(tree: dict[str, Any], odd: list[str | None]) -> pl.LazyFrame:
+    values = [None if value is None or fault else str(value) for value, fault in zip(tree.values(), odd, strict=True)]
     columns = {ITEM_ID: pl.Series(list(tree), dtype=pl.String), TITLE: pl.Series(values, dtype=pl.String)}
-    return _rows(columns, range(1, len(tree) + 1), raw)
+    return _rows(columns, range(1, len(tree) + 1), list(map(_shown, tree, tree.values())), odd)
 
 
-def _attributes(file: SourceFile, tree: dict[str, dict[str, Any]]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    try:
-        frame = pl.from_dicts(list(tree.values()), infer_schema_length=None)
-    except (pl.exceptions.PolarsError, TypeError) as error:
-        raise InputError(
-            f"{file.name}: the values of one attribute do not go together ({first_line(error)}); "
-            "write each attribute's values in one form."
-        ) from None
+def _attributes(file: SourceFile, tree: dict[str, Any], odd: list[str | None]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
+    sound = [json.dumps(value) if fault is None else None for value, fault in zip(tree.values(), odd, strict=True)]
+    faults = pl.Series(odd, dtype=pl.String)
+    frame, faults = decode_objects(file.name, pl.Series(sound, dtype=pl.String), faults)
     if ITEM_ID in frame.columns:
         raise InputError(f"{file.name} has an attribute {ITEM_ID!r} beside the ids that are its keys; rename it.")
-    raw = [json.dumps({key: value}, ensure_ascii=False) for key, value in tree.items()]
     columns = {ITEM_ID: pl.Series(list(tree), dtype=pl.String)} | {name: frame[name] for name in frame.columns}
-    return _rows(columns, range(1, len(tree) + 1), raw), tuple(columns)
+    return _rows(columns, range(1, len(tree) + 1), list(map(_shown, tree, tree.values())), faults), tuple(columns)
 
 
-def _rows(columns: dict[str, pl.Series], lines: Any, raw: list[str]) -> pl.LazyFrame:
+def _shown(key: str, value: Any) -> str:
+    return json.dumps({key: value}, ensure_ascii=False)
+
+
+def _rows(
+    columns: dict[str, pl.Series], lines: Iterable[int], raw: list[str], odd: Iterable[str | None]
+) -> pl.LazyFrame:
     ours = {
         FILE_LINE: pl.Series(list(lines), dtype=pl.Int64),
         FILE_RAW: pl.Series(raw, dtype=pl.String),
-        DEFECT: pl.Series([None] * len(raw), dtype=pl.String),
+        DEFECT: pl.Series(list(odd), dtype=pl.String),
     }
     return pl.DataFrame(columns | ours).lazy()
-
-
-def _as_id(value: Any) -> str | None:
-    """An id as text; null for what can be none."""
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None

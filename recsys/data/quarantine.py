@@ -12,7 +12,16 @@ import polars as pl
 from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE
 from recsys.config import SourceSettings
 from recsys.data import warehouse
-from recsys.data.contracts import BAD_BYTES, BAD_TIME, FUTURE_TIME, NAIVE_TIME, NOT_INTEGER, WRONG_FIELDS
+from recsys.data.contracts import (
+    BAD_BYTES,
+    BAD_TIME,
+    FUTURE_TIME,
+    INEXACT_ID,
+    NAIVE_TIME,
+    NESTED,
+    NOT_INTEGER,
+    WRONG_FIELDS,
+)
 from recsys.errors import InputError
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
@@ -20,6 +29,8 @@ _KEPT: Final = 10_000  # rows a table that are kept when the run stops for their
 _HINTS: Final = {
     BAD_BYTES: "set the encoding",
     WRONG_FIELDS: "check the separator and the fields",
+    NESTED: "write one value a key, and one event a line",
+    INEXACT_ID: "export ids as integers or strings",
     BAD_TIME: "write times as ISO 8601 or as numbers since 1970",
     NAIVE_TIME: "declare interactions.timezone",
     FUTURE_TIME: "check interactions.time_unit and the clock",
@@ -36,6 +47,7 @@ class Checked:
     good: pl.DataFrame
     rejected: pl.DataFrame  # source, line, reason, raw
     unmapped: int = 0  # rows that the id map left out
+    skipped: tuple[str, ...] = ()  # files without rows
 
     @property
     def read(self) -> int:

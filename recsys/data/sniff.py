@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.fs
-from deltalake import DeltaTable
 
 from recsys.config import Format, SourceSettings
 from recsys.data.contracts import DEFECT
-from recsys.data.delta import scan_delta
-from recsys.data.readers import read_rows, split_line
+from recsys.data.delimited import preamble, split_line, stated_separator
+from recsys.data.literals import with_lists
+from recsys.data.readers import read_rows, reading, scan_table
 from recsys.data.sources import SourceFile, is_url
+from recsys.data.unpack import FAILURES, read_blocks, refuse_archive
 from recsys.errors import InputError, first_line
 
 SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
@@ -27,6 +26,9 @@ _LINES: Final = 1000  # that decide on the separator
 _COLUMNS: Final = 1000  # more than these are keys of one object, not columns
 _CONSISTENT: Final = 0.95  # share of the lines that must have the usual number of fields
 _SEPARATORS: Final = ("::", "\t", ",", ";", "|")
+_TRIED: Final = 100  # files of a pattern that may be empty before one that is looked at
+_OF_WINDOWS: Final = re.compile(rb"[\x80-\x9f]")  # signs of cp1252, control characters of latin-1
+_ACCENTED: Final = re.compile(r"[^\s;,|\"]*[^\x00-\x7f]+[^\s;,|\"]*")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _NUMBERS: Final = rf"^\s*(?:{_NUMBER.pattern})\s*$"
@@ -48,6 +50,7 @@ class Sample:
     frame: pl.DataFrame  # the file's own columns; those of a file without a header line are named column_1, ...
     complete: bool  # these are all rows
     rejected: dict[str, int]  # rows that ingest would not read: reason -> how many
+    doubts: tuple[str, ...] = ()  # sentences about how the file is read that are worth a look
 
 
 def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
@@ -58,51 +61,69 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     InputError
         The file is missing, empty, binary, or its fields cannot be told apart.
     """
-    first = _first_file(path)
+    found = _find(path)
+    for place, first in enumerate(found[:_TRIED], 1):
+        try:
+            return _take(path, first, limit)
+        except _NothingInside:
+            if place == len(found[:_TRIED]):
+                raise
+    raise AssertionError
+
+
+class _NothingInside(InputError):
+    """A file without rows, beside which another one of the pattern may have some."""
+
+
+def _take(path: str, first: str, limit: int) -> Sample:
     if (Path(first) / "_delta_log").is_dir():
-        return _typed_sample(path, "delta", scan_delta(DeltaTable(first)))
+        return _typed_sample(path, first, "delta")
     head, complete = _head(first, limit)
     if not head.strip():
-        raise InputError(f"{path} is empty; there is nothing to look at.")
+        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
     if head.startswith(b"PAR1"):
-        return _typed_sample(path, "parquet", pl.scan_parquet(first, glob=False))
+        return _typed_sample(path, first, "parquet")
     encoding = _encoding(path, head)
-    text = head.decode(encoding, "replace" if encoding == "utf-8" else "strict")
+    text = head.decode(encoding, "replace")
     if not complete:
         text = text[: text.rfind("\n") + 1]
-    lines = [line for line in text.removeprefix("\ufeff").split("\n")[:_LINES] if line.strip("\r")]
+    text = text.removeprefix("\ufeff")
+    lines = [line for line in text.split("\n")[:_LINES] if line.strip("\r")]
     if not lines:
         raise InputError(f"{path} has no line end in its first {limit >> 20} MB; that is no log that recsys reads.")
     if "\r" in lines[0].rstrip("\r"):
         raise InputError(f"{path} ends its lines with a carriage return alone; write line feeds and look again.")
-    kind, separator, header = _shape(path, [line.rstrip("\r") for line in lines])
+    lines = [line.rstrip("\r") for line in lines]
+    kind, separator, header = _shape(path, lines)
     columns = None
     if kind == "csv" and not header:
-        columns = tuple(f"column_{i}" for i in range(1, len(split_line(lines[0].rstrip("\r"), separator)) + 1))
+        line = lines[preamble(lines, separator)]
+        columns = tuple(f"column_{i}" for i in range(1, len(split_line(line, separator)) + 1))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "sample.txt"
         copy.write_text(text, encoding="utf-8", newline="")
-        rows = read_rows(
-            SourceFile(name=path, path=str(copy), format=kind, separator=separator),
-            SourceSettings(source=path, format=kind, separator=separator, fields=columns),
-            Path(scratch),
-        )
+        file = SourceFile(name=path, path=str(copy), format=kind, separator=separator)
+        source = SourceSettings(source=path, format=kind, separator=separator, fields=columns)
+        rows = read_rows(file, source, Path(scratch))
         if len(rows.columns) > _COLUMNS:
             raise InputError(f"{path} is one JSON object of {len(rows.columns)} keys; write one object a line.")
-        frame = rows.frame.select(*rows.columns, DEFECT).collect()
+        with reading(file):
+            frame = rows.frame.select(*rows.columns, pl.col(DEFECT).cast(pl.String)).collect()
     if frame.is_empty():
-        raise InputError(f"{path} has a header line and no rows; there is nothing to look at.")
+        raise _NothingInside(f"{path} has a header line and no rows; there is nothing to look at.")
     if frame[DEFECT].null_count() == 0:
         raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
+    sound = frame.filter(pl.col(DEFECT).is_null()).drop(DEFECT)
     return Sample(
         path=path,
         format=kind,
         separator=separator,
         encoding=encoding,
         header=header,
-        frame=frame.filter(pl.col(DEFECT).is_null()).drop(DEFECT),
+        frame=with_lists(sound) if kind == "csv" else sound,
         complete=complete,
-        rejected=dict(frame[DEFECT].drop_nulls().cast(pl.String).value_counts(sort=True).iter_rows()),
+        rejected=dict(frame[DEFECT].drop_nulls().value_counts(sort=True).iter_rows()),
+        doubts=_doubts(path, encoding, text),
     )
 
 
@@ -124,40 +145,61 @@ def known_share(ids: pl.Series, among: pl.Series) -> float:
     return share(distinct.is_in(among.cast(pl.String).implode()))
 
 
-def _first_file(path: str) -> str:
+def _find(path: str) -> list[str]:
+    """The file, the Delta table, or the files of a pattern."""
     if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
-        return path
+        return [path]
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name a file in it, or a pattern in quotes such as '{path}/*.csv'.")
     folder = Path(path).anchor or "."
     found = sorted(match for match in Path(folder).glob(str(Path(path).relative_to(folder))) if match.is_file())
     if not found:
         raise InputError(f"There is no file {path} (looked in {Path.cwd()}).")
-    return str(found[0])
+    return [str(match) for match in found]
 
 
 def _head(path: str, limit: int) -> tuple[bytes, bool]:
     """The first bytes, unpacked, and whether they are all."""
+    refuse_archive(path)
     try:
-        store, inside = pyarrow.fs.FileSystem.from_uri(path) if is_url(path) else (pyarrow.fs.LocalFileSystem(), path)
-        with store.open_input_stream(inside, compression="detect") as stream:
-            blocks, size = [], 0
-            while size <= limit and (block := stream.read(1 << 20)):
-                blocks.append(block)
-                size += len(block)
-    except (OSError, pa.ArrowException, ValueError) as error:
+        blocks, size = [], 0
+        for block in read_blocks(path, 1 << 20):
+            blocks.append(block)
+            size += len(block)
+            if size > limit:
+                break
+    except FAILURES as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
     return b"".join(blocks)[:limit], size <= limit
 
 
 def _encoding(path: str, head: bytes) -> str:
+    if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    if _BINARY.search(head[:65536]):
+    start = head[:65536]
+    for codec, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if start.count(b"\0") > 0.9 * zeros.count(b"\0") > 0.36 * len(start):
+            return codec  # as some databases write it, without a mark
+    if _BINARY.search(start):
         raise InputError(f"{path} is not text, Parquet or a Delta table; export it as csv, jsonl or Parquet.")
     accented = [line for line in head.split(b"\n")[:-1] or [head] if not line.isascii()]
     # a broken line among sound accents is a defect; accents that hardly ever decode are another encoding
-    return "latin-1" if sum(not _decodes(line) for line in accented) > 0.5 * len(accented) else "utf-8"
+    if sum(not _decodes(line) for line in accented) <= 0.5 * len(accented):
+        return "utf-8"
+    return "cp1252" if _OF_WINDOWS.search(head) else "latin-1"
+
+
+def _doubts(path: str, encoding: str, text: str) -> tuple[str, ...]:
+    """What a guessed encoding makes of the first words with an accent: nothing but a reader can tell its codepage."""
+    words = _ACCENTED.findall(text) if encoding in ("latin-1", "cp1252") else []
+    if not words:
+        return ()
+    shown = ", ".join(repr(word) for word in list(dict.fromkeys(words))[:3])
+    return (
+        f"{path} is not UTF-8 and read as {encoding}: {shown}; where that is wrong, set its encoding (cp850, ...).",
+    )
 
 
 def _decodes(line: bytes) -> bool:
@@ -175,12 +217,16 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
         return "jsonl", ",", False
     if start.startswith("["):
         raise InputError(f"{path} is one JSON array; write one object a line.")
+    stated = stated_separator(lines[0])
+    if stated is not None and len(lines) > 1:
+        return "csv", stated, _has_header([split_line(line, stated) for line in lines[preamble(lines, stated) :]])
+    every, lines = lines, [line for line in lines if not line.startswith("#")] or lines
     best, separator = _separate(lines)
     if not separator:
         joined = _join_quoted(lines)
         best, separator = _separate(joined)
         if separator:
-            lines = joined
+            every = lines = joined
     words = [len(line.split()) for line in lines]
     if separator in ("", "\t") and best <= 2 and _are_sequences(lines, words):
         return "sequences", ",", False
@@ -193,7 +239,11 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
                 f"{shown!r}); export it as csv, jsonl or Parquet."
             )
         separator = " "
-    return "csv", separator, _has_header([split_line(line, separator) for line in lines])
+    table = every[preamble(every, separator) :]
+    header = _has_header([split_line(line, separator) for line in table])
+    if table[0].startswith("# ") and not header:
+        raise InputError(f"{path} begins with {table[0][:60]!r}, which reads like a row; take that line out.")
+    return "csv", separator, header
 
 
 def _separate(lines: list[str]) -> tuple[int, str]:
@@ -237,7 +287,9 @@ def _are_sequences(lines: list[str], words: list[int]) -> bool:
 
 def _has_header(rows: list[list[str]]) -> bool:
     """Names in the first line: words that do not come again below, known ones or above numbers or times."""
-    first, rest = [cell.strip() for cell in rows[0]], [row for row in rows[1:] if len(row) == len(rows[0])]
+    first = [cell.strip() for cell in rows[0]]
+    first[0] = first[0].lstrip("# ")  # "#user_id" is a name
+    rest = [row for row in rows[1:] if len(row) == len(rows[0]) and row != rows[0]]  # exports put together repeat it
     if not any(first) or not all(_NAME.fullmatch(cell) for cell in first):
         return False
     if any(_KNOWN_NAME.fullmatch(cell) for cell in first) and all(
@@ -252,13 +304,11 @@ def _has_header(rows: list[list[str]]) -> bool:
     )
 
 
-def _typed_sample(path: str, kind: Format, frame: pl.LazyFrame) -> Sample:
-    try:
-        rows = frame.head(SAMPLE_ROWS + 1).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as {kind}: {first_line(error)}.") from None
+def _typed_sample(path: str, first: str, kind: Format) -> Sample:
+    with reading(SourceFile(name=path, path=first, format=kind, separator=",")):
+        rows = scan_table(first, kind).head(SAMPLE_ROWS + 1).collect()
     if rows.is_empty():
-        raise InputError(f"{path} is empty; there is nothing to look at.")
+        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
     return Sample(
         path=path,
         format=kind,

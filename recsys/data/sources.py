@@ -23,10 +23,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.config import Format, SourceSettings
+from recsys.data.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
 from recsys.errors import InputError, RecsysError, first_line
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
-_COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 _FORMATS: Final[dict[str, Format]] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -57,6 +57,7 @@ class TextFile:
     size: int  # bytes of that content
     bad_lines: tuple[int, ...]  # from 1: lines whose bytes are not the declared encoding; shown as \xe9
     quotes: bool  # there is a " in it
+    padded: bool  # a blank may stand after a separator or begin a line
     open_end: bool  # the last line has no line end: perhaps the file was cut off
     prefixes: Mapping[int, tuple[str, bytes]]  # of shorter lengths asked for: sha256 (hex), the byte that follows
 
@@ -73,7 +74,7 @@ def find_files(section: str, settings: SourceSettings, data_root: str) -> list[S
     for declared in settings.sources:
         for name, path in _expand(section, declared, data_root, settings.format):
             kind = settings.format or _guess(section, name, path)
-            tabs = settings.format is None and settings.separator == "," and ".tsv" in Path(name).suffixes
+            tabs = settings.format is None and settings.separator == "," and _ending(name) == ".tsv"
             separator = "\t" if tabs else settings.separator
             files.append(SourceFile(name=name, path=path, format=kind, separator=separator))
     return files
@@ -107,7 +108,7 @@ def read_text(file: SourceFile, encoding: str, scratch: Path, marks: Collection[
         The file cannot be read, or Python does not know the encoding.
     """
     codec = _codec(file.name, encoding)
-    local = not is_url(file.path) and not file.path.endswith(_COMPRESSED)
+    local = not is_url(file.path) and not is_packed(file.path)
     if local and codec == "utf-8":
         text = _digest_text(file, codec, Path(file.path), None, marks)
         if text is not None:
@@ -197,6 +198,7 @@ def _guess(section: str, name: str, path: str) -> Format:
     if not is_url(path) and (Path(path) / "_delta_log").is_dir():
         return "delta"
     kind = _FORMATS.get(_ending(name))
+    refuse_archive(name)
     if kind is None:
         raise InputError(
             f'{name}: its ending does not tell the format; set {section}.format to "csv" (with separator '
@@ -206,9 +208,7 @@ def _guess(section: str, name: str, path: str) -> Format:
 
 
 def _ending(name: str) -> str:
-    for packed in _COMPRESSED:
-        name = name.removesuffix(packed)
-    return Path(name).suffix.lower()
+    return Path(without_packing(name)).suffix.lower()
 
 
 def _hidden(path: Path) -> bool:
@@ -234,18 +234,10 @@ def _codec(name: str, encoding: str) -> str:
 
 
 def _blocks(file: SourceFile) -> Iterator[bytes]:
-    """The file's content, unpacked, in blocks."""
+    """The file's content in blocks; text is unpacked, of a table the digest is of what lies there."""
     try:
-        if is_url(file.path):
-            store, inside = pyarrow.fs.FileSystem.from_uri(file.path)
-        else:
-            store, inside = pyarrow.fs.LocalFileSystem(), file.path
-        # a digest is of what lies there, but text is read unpacked
-        compression = "detect" if file.format not in ("parquet", "delta") else None
-        with store.open_input_stream(inside, compression=compression) as stream:
-            while block := stream.read(_BLOCK):
-                yield block
-    except (OSError, pa.ArrowException, ValueError) as error:
+        yield from read_blocks(file.path, _BLOCK, unpack=file.format not in ("parquet", "delta"))
+    except FAILURES as error:
         raise _unreadable(file, error) from None
 
 
@@ -254,6 +246,7 @@ def _digest_text(
 ) -> TextFile | None:
     """Digest and check a text; write it as UTF-8 to `copy`. None: it needs a copy and none was asked for."""
     digest, size, quotes, last = hashlib.sha256(), 0, False, b"\n"
+    padded = not _line_safe(codec)  # blocks are no whole lines: a blank after a separator may begin one
     bad_lines: list[int] = []
     prefixes: dict[int, tuple[str, bytes]] = {}
     output: Any = copy.open("wb") if copy else None
@@ -283,6 +276,7 @@ def _digest_text(
             if bad_lines and output is None:
                 return None
             quotes = quotes or '"' in text
+            padded = padded or text.startswith(" ") or f"{file.separator} " in text or "\n " in text
             if output is not None:
                 output.write(text.encode("utf-8", "replace"))
     finally:
@@ -294,6 +288,7 @@ def _digest_text(
         size=size,
         bad_lines=tuple(bad_lines),
         quotes=quotes,
+        padded=padded,
         open_end=last not in (b"\n", b""),
         prefixes=prefixes,
     )

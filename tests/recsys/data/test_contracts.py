@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -310,3 +311,53 @@ def test_lists_of_lists_become_one_list() -> None:
     assert good["maker"].to_list() == ['{"name":"OPI"}', None, None]
     assert good["line"].to_list() == ["pro", "home", None]  # an attribute may have a name of the quarantine's
     assert good["reason"].to_list() == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(("dtype", "first"), [(pl.Float32, 2.0**24), (pl.Float64, 2.0**53)], ids=["single", "double"])
+def test_a_float_that_stands_for_several_integers_is_no_id(dtype: Any, first: float) -> None:
+    ids = pl.Series([first - 1, first, -first, 1e30, 7.0, -0.0, float("nan"), None], dtype=dtype)
+    frame = rows(user_id=["u"] * 8, item_id=ids)
+    assert contracts.all_integers(frame, ITEM_ID)
+    types = {USER_ID: pl.String, ITEM_ID: pl.Int64}
+    good, bad = pl.collect_all(
+        contracts.check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=types, now=NOW)
+    )
+    assert good[ITEM_ID].to_list() == [int(first) - 1, 7, 0]
+    assert bad.select(LINE, REASON).rows() == [
+        *((line, contracts.INEXACT_ID) for line in (2, 3, 4)),
+        *((line, contracts.MISSING[ITEM_ID]) for line in (7, 8)),
+    ]
+
+
+def test_decimals_categories_and_blanks_as_ids() -> None:
+    prices = pl.Series([Decimal("7.00"), Decimal("7.50"), Decimal("100.00"), None], dtype=pl.Decimal(10, 2))
+    text = rows(id=prices).select(contracts.id_text("id", pl.Decimal(10, 2))).collect().to_series()
+    assert text.to_list() == ["7", "7.5", "100", None]
+    words = pl.Series(["a", "", " ", None], dtype=pl.Categorical)
+    text = rows(id=words).select(contracts.id_text("id", words.dtype)).collect().to_series()
+    assert text.to_list() == ["a", None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("decimal", "kept", "rejected"),
+    [
+        (".", {"3.5": 3.5, "4": 4.0, "1e2": 100.0}, ["3,5", "1.234,5", "1,234.5", "x"]),
+        (",", {"3,5": 3.5, "4": 4.0, "1e2": 100.0}, ["3.5", "1.234,5", "1,234.5", "x"]),
+    ],
+)
+def test_weights_have_the_declared_decimal_sign(decimal: str, kept: dict[str, float], rejected: list[str]) -> None:
+    written = [*kept, *rejected]
+    frame = rows(user_id=["u"] * len(written), item_id=["i"] * len(written), weight=written)
+    strings = {USER_ID: pl.String, ITEM_ID: pl.String}
+    columns = {name: name for name in (USER_ID, ITEM_ID, WEIGHT)}
+    good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=strings, now=NOW, decimal=decimal))
+    assert good[WEIGHT].to_list() == list(kept.values())
+    assert bad[REASON].to_list() == [contracts.WEIGHT_TYPE] * len(rejected)
+
+
+def test_seconds_with_a_decimal_comma_are_times() -> None:
+    frame = rows(user_id=["u"], item_id=["i"], timestamp=["1711852200,25"])
+    strings = {USER_ID: pl.String, ITEM_ID: pl.String}
+    columns = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
+    good = contracts.check_interactions(frame, columns, id_types=strings, now=NOW, decimal=",")[0].collect()
+    assert good[TIMESTAMP].to_list() == [datetime(2024, 3, 31, 2, 30, 0, 250_000, tzinfo=UTC)]

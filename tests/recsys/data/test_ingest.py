@@ -479,3 +479,63 @@ def test_a_jsonl_log_without_a_column_names_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"person": 1, "item_id": 2}\n')
     with pytest.raises(InputError, match=r"no column 'user_id' .*: 'item_id', 'person'\.$"):
         run(tmp_path, {"source": "log.jsonl"})
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_without_rows_are_skipped_and_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / f"1.{kind}").write_bytes(b"")
+    frame = pl.DataFrame({USER_ID: ["u", "v"], ITEM_ID: ["a", "b"]})
+    if kind == "csv":
+        put(tmp_path / "2.csv", "user_id,item_id")
+        frame.write_csv(tmp_path / "3.csv")
+    elif kind == "jsonl":
+        put(tmp_path / "2.jsonl", "", "")
+        frame.write_ndjson(tmp_path / "3.jsonl")
+    else:
+        frame.clear().write_parquet(tmp_path / "2.parquet")
+        frame.write_parquet(tmp_path / "3.parquet")
+    report = run(tmp_path, {"source": f"*.{kind}"})
+    assert report.skipped == [f"1.{kind}", f"2.{kind}"]
+    assert pairs(tmp_path) == [("u", "a"), ("v", "b")]
+    (tmp_path / f"3.{kind}").write_bytes(b"")
+    with pytest.raises(InputError, match=r"interactions.source has no rows: .*1\.\w+ and 2 more is empty"):
+        run(tmp_path, {"source": f"*.{kind}"})
+
+
+def test_an_empty_id_map_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "log.csv", "user_id,item_id", "u,1")
+    put(tmp_path / "items.csv", "item_id,title", "a,A")
+    (tmp_path / "map.txt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"items.id_map.source is empty: .*map.txt"):
+        run(tmp_path, items={"source": "items.csv", "id_map": {"source": "map.txt"}})
+
+
+def test_lists_in_a_csv_catalogue_are_lists(tmp_path: Path) -> None:
+    put(tmp_path / "log.csv", "user_id,item_id", "u,1", "u,2")
+    put(tmp_path / "items.csv", "item_id,title,genres", "1,[Rec] (2007),\"['A', 'B']\"", '2,[x],"[""A""]"', "3,y,")
+    run(tmp_path, items={"source": "items.csv", "text": ["title", "genres"], "categorical": {"genres": {}}})
+    items = table(tmp_path, ITEMS)
+    assert items["genres"].to_list() == [["A", "B"], ["A"], None]
+    assert items["title"].to_list() == ["[Rec] (2007)", "[x]", "y"]
+
+
+def test_a_list_as_an_id_is_refused_in_every_format(tmp_path: Path) -> None:
+    frame = pl.DataFrame({USER_ID: ["u"], ITEM_ID: [["a", "b"]]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    frame.write_ndjson(tmp_path / "log.jsonl")
+    with pytest.raises(InputError, match=r"'item_id' holds List\(String\); an id must be"):
+        run(tmp_path, {"source": "log.parquet"})
+    with pytest.raises(InputError, match=r"a list or an object where one value belongs .* one event a line"):
+        run(tmp_path, {"source": "log.jsonl"})
+    put(tmp_path / "log.jsonl", *['{"user_id": "u", "item_id": "a"}'] * 3, '{"user_id": "u", "item_id": ["a"]}')
+    assert run(tmp_path, {"source": "log.jsonl"}).reasons == {
+        INTERACTIONS: {"a list or an object where one value belongs": 1}
+    }
+
+
+def test_an_id_is_the_same_in_every_format(tmp_path: Path) -> None:
+    put(tmp_path / "1.csv", "user_id,item_id", "u,7")
+    put(tmp_path / "2.jsonl", '{"user_id": "v", "item_id": 7.0}', '{"user_id": "w", "item_id": 7}', "{broken")
+    pl.DataFrame({USER_ID: ["x"], ITEM_ID: [7.0]}).write_parquet(tmp_path / "3.parquet")
+    run(tmp_path, {"source": ["1.csv", "2.jsonl", "3.parquet"]})
+    assert pairs(tmp_path) == [("u", 7), ("v", 7), ("w", 7), ("x", 7)]
