@@ -79,7 +79,7 @@ def test_a_log_is_read_once(tmp_path: Path) -> None:
     put(tmp_path / "log.csv", HEADER, "1,10,100,5", "1,11,100,", "2,10,90,3", "1,10,100,4")
     report = run(tmp_path)
     assert table(tmp_path).rows() == [
-        (1, 10, datetime(1970, 1, 1, 0, 1, 40, tzinfo=UTC), "", 4.0, 0),  # the place of its first row, the weight of its last
+        (1, 10, datetime(1970, 1, 1, 0, 1, 40, tzinfo=UTC), "", 4.0, 0),  # its first row's place, its last row's weight
         (1, 11, datetime(1970, 1, 1, 0, 1, 40, tzinfo=UTC), "", None, 1),
         (2, 10, datetime(1970, 1, 1, 0, 1, 30, tzinfo=UTC), "", 3.0, 2),
     ]

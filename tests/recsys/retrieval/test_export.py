@@ -171,7 +171,7 @@ def test_a_kill_between_writing_and_switching_leaves_the_old_copy(tmp_path: Path
     export(settings_of(tmp_path / "c"), newer)  # started again, it ends as if nothing had happened
     assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r2"}
     left = {path.name for path in (tmp_path / ".c.versions").iterdir()}
-    assert left == {before.name, (tmp_path / "c").resolve().name, "lock"}
+    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner"}
 
 
 def test_a_failure_while_writing_leaves_the_old_copy(
