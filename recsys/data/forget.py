@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from recsys.data.delta import data_files
 from recsys.data.forgotten import add_forgotten, names_one, read_forgotten
 from recsys.data.intact import filesystem, note_write
 from recsys.data.stream import overwrite_streamed
-from recsys.data.warehouse import commit_metadata, latest_version, scan, table_path
+from recsys.data.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.errors import InputError
 from recsys.files import write_json
 
@@ -71,7 +71,7 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
     for table, rows in counts.items():
         if rows:
             _rewrite(root, table, wanted)
-        _purge(table_path(root, table))
+        _purge(table_path(root, table), commit_metadata(root, table))
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
     return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned)
 
@@ -129,10 +129,17 @@ def _rewrite(root: str, table: str, users: Sequence[str]) -> None:
     )
 
 
-def _purge(path: str) -> None:
-    """Remove every version before the newest: data files, commits and checkpoints."""
+def _purge(path: str, metadata: Mapping[str, Any]) -> None:
+    """Remove every version before the newest: data files, commits and checkpoints; `metadata` is the newest one's."""
     table = DeltaTable(path)
-    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    table.vacuum(
+        retention_hours=0,
+        enforce_retention_duration=False,
+        dry_run=False,
+        full=True,
+        commit_properties=commit_properties(metadata),
+    )
+    table = DeltaTable(path)  # cleaning up is a commit, too
     table.create_checkpoint()
     store, folder = filesystem(f"{path}/_delta_log")
     for info in store.get_file_info(fs.FileSelector(folder)):

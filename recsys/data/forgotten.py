@@ -70,7 +70,7 @@ def add_forgotten(root: str, users: Sequence[str], now: datetime) -> Forgotten:
 def names_one(lines: Iterable[str], users: Collection[str]) -> list[bool]:
     """Whether each line names one of the users as a word of its own."""
     alternatives = "|".join(re.escape(user) for user in sorted(users, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w.-])(?:{alternatives})(?![\w-])")
+    pattern = re.compile(rf"(?<![\w.-])(?:{alternatives})(?![\w-]|\.\w)")
     return [pattern.search(line) is not None for line in lines]
 
 

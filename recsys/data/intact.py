@@ -31,6 +31,7 @@ _REPAIRS: Final = {
     ),
     ITEM_VECTORS: "remove the folder, and `recsys represent CONFIG` encodes the sentences again",
 }
+_MAGIC: Final = b"PAR1"  # the last bytes of a Parquet file
 _REPAIR: Final = "restore the folder from a backup, or remove it"
 _RETRIEVE: Final = "run `recsys retrieve CONFIG` again"
 
@@ -110,6 +111,12 @@ def _check_sizes(path: str, files: pl.DataFrame) -> None:
                 f"The table {path} is damaged: its file {file} has {found} bytes and was written with {size}; "
                 f"{repair(path)}."
             )
+        with file.open("rb") as stream:
+            stream.seek(-len(_MAGIC), os.SEEK_END)
+            if stream.read() != _MAGIC:
+                raise RecsysError(
+                    f"The table {path} is damaged: its file {file} is no Parquet file any more; {repair(path)}."
+                )
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow import fs
 
 from recsys.data.intact import filesystem, note_write
-from recsys.data.warehouse import latest_version, table_path
+from recsys.data.warehouse import commit_properties, latest_version, table_path
 from recsys.errors import RecsysError, first_line
 from recsys.files import synchronise
 
@@ -167,8 +167,7 @@ def _commit(
     metadata: Mapping[str, Any],
 ) -> None:
     delta_schema = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
-    # no retries: a commit must not land on top of rows that it has not seen
-    properties = CommitProperties(custom_metadata={"recsys": json.dumps(dict(metadata))}, max_commit_retries=0)
+    properties = commit_properties(metadata)
     if expected is None:
         create_table_with_add_actions(path, delta_schema, actions, mode="error", commit_properties=properties)
     else:

@@ -234,6 +234,11 @@ def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[
     return len(new), append(root, table, new, expected=expected)
 
 
+def commit_properties(metadata: Mapping[str, Any]) -> CommitProperties:
+    """What `commit_metadata` reads. No retries: a commit must not land on top of rows that it was not compared with."""
+    return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata))}, max_commit_retries=0)
+
+
 def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
     """What our newest commit of the table said about itself (`metadata` of `append` and `overwrite`)."""
     opened = _open(root, table)
@@ -268,10 +273,7 @@ def _write(
             mode="error" if expected is None else mode,
             schema_mode="overwrite" if mode == "overwrite" and expected is not None else None,
             writer_properties=WriterProperties(compression="ZSTD"),
-            # no retries: a commit must not land on top of rows that were not compared with
-            commit_properties=CommitProperties(
-                custom_metadata={_METADATA: json.dumps(metadata or {})}, max_commit_retries=0
-            ),
+            commit_properties=commit_properties(metadata or {}),
         )
     except CommitFailedError:
         raise _conflict(path) from None
