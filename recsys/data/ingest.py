@@ -43,7 +43,7 @@ from recsys.data.contracts import (
 )
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
-from recsys.data.merge import OPEN_END, Change, commit, concat_alike, merge_attributes, merge_interactions, open_ends
+from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends
 from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
@@ -194,17 +194,8 @@ def ingest(
         tied_share=_tied_share(root, versions.interactions),
         digests=digests,
         seconds=time.monotonic() - started,
-        warnings=_warnings(catalogue),
+        warnings=[warning for change in changes for warning in change.warnings],
     )
-
-
-def _warnings(catalogue: Change | None) -> list[str]:
-    if catalogue is None or catalogue.listed is None or catalogue.listed * 2 >= (catalogue.listed_before or 0):
-        return []
-    return [
-        f"The catalogue lists {catalogue.listed} items and listed {catalogue.listed_before} before; only those that it "
-        'lists now are recommended. If it brings new items alone, set retrieve.items = "all".'
-    ]
 
 
 # --- files and columns ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import warehouse
+from recsys.data.doubles import check_doubles
 from recsys.data.provenance import FILLED
 from recsys.data.readers import Rows
 from recsys.errors import InputError
@@ -41,8 +42,8 @@ class Change:
     duplicates: int  # rows of the reading that say what another one of it says
     corrected: int = 0  # events of the table whose weight the reading changes
     listed: int | None = None  # items of the newest reading of the catalogue
-    listed_before: int | None = None  # of the reading before
     delisted: int = 0  # items of the reading before that the newest one lacks
+    warnings: list[str] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,6 +109,7 @@ def merge_interactions(
     rows = _distinct(good) if timed else good
     beside = None if held is None else _beside_timed(held, rows) if timed else _beside_ordered(held, rows)
     new, corrections = (rows, None) if beside is None else _divide(beside, rows.columns)
+    warnings = check_doubles(held, new) if held is not None and timed and len(new) == len(rows) else []
     first = 0
     if held is not None:
         highest = held.select(pl.col(POSITION).max()).collect(engine="streaming").item()
@@ -126,6 +128,7 @@ def merge_interactions(
         added=len(new),
         duplicates=len(good) - len(rows),
         corrected=0 if corrections is None else len(corrections),
+        warnings=warnings,
         metadata={FILLED: record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
     )
 
@@ -284,10 +287,19 @@ def merge_attributes(
         added=added,
         duplicates=len(good) - len(rows),
         listed=len(rows) if table == ITEMS else None,
-        listed_before=listed_before,
         delisted=delisted,
+        warnings=_shrunk(len(rows), listed_before or 0) if table == ITEMS else [],
         metadata={FILLED: record},
     )
+
+
+def _shrunk(listed: int, before: int) -> list[str]:
+    if listed * 2 >= before:
+        return []
+    return [
+        f"The catalogue lists {listed} items and listed {before} before; only those that it lists now are recommended. "
+        'If it brings new items alone, set retrieve.items = "all".'
+    ]
 
 
 def concat_alike(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

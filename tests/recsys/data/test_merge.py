@@ -93,7 +93,7 @@ FEW = st.integers(0, 2)
 EVENTS = st.lists(st.tuples(FEW, FEW, FEW, st.sampled_from(["a", "b"]), st.none() | FEW), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(first=EVENTS, second=EVENTS)
 def test_readings_add_up_to_the_newest_weight_of_every_event(
     tmp_path_factory: pytest.TempPathFactory, first: list[Any], second: list[Any]
@@ -197,3 +197,40 @@ def test_a_table_from_before_listed_all_its_items(tmp_path: Path) -> None:
     put(tmp_path / "items.csv", "item_id,title", "1,One", "2,Two")
     assert read(tmp_path, items={"source": "items.csv"}).delisted == 1
     assert listed(tmp_path) == {1: True, 2: True, 3: False}
+
+
+# --- a source that writes the same log otherwise -------------------------------------------------------------
+
+
+def timed(moments: str, event: str = "") -> list[str]:
+    return [f"{user},{user % 7},{moments.format(user)}{event}" for user in range(10, 40)]
+
+
+def test_a_new_event_column_does_not_double_the_log(tmp_path: Path) -> None:
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *timed("2024-01-01T10:00:{}Z"))
+    read(tmp_path)
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp,event", *timed("2024-01-01T10:00:{}Z", ",view"))
+    with pytest.raises(InputError, match=r"30 of 30 rows of the log are in the table .* without an event there"):
+        read(tmp_path)
+    assert read(tmp_path, rebuild=True).rows_added == {INTERACTIONS: 30}
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *timed("2024-01-01T10:00:{}Z"))
+    with pytest.raises(InputError, match="with an event there"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("moments", ["2024-01-01T10:00:{}.5Z", "2024-01-01T12:00:{}Z"])
+def test_times_that_the_source_writes_otherwise_are_warned_about(tmp_path: Path, moments: str) -> None:
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *timed("2024-01-01T10:00:{}Z"))
+    assert read(tmp_path).warnings == []
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *timed(moments))
+    (warning,) = read(tmp_path).warnings
+    assert "30 of 30 new events" in warning and "--rebuild" in warning
+
+
+def test_a_new_day_is_no_double(tmp_path: Path) -> None:
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *timed("2024-01-01T10:00:{}Z"))
+    read(tmp_path)
+    day = [f"{user},{user % 5},2024-01-02T09:00:00Z" for user in range(10, 40)]
+    put(tmp_path / "day2.csv", "user_id,item_id,timestamp", *day)
+    report = read(tmp_path, "day2.csv")
+    assert (report.rows_added, report.warnings) == ({INTERACTIONS: 30}, [])
