@@ -150,8 +150,8 @@ def _distinct(good: pl.DataFrame) -> pl.DataFrame:
 def _divide(beside: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """New rows, and the corrections: POSITION and WEIGHT; None where there are none."""
     held_position, held_weight = pl.col(f"{POSITION}{_HELD}"), pl.col(f"{WEIGHT}{_HELD}")
-    new = beside.filter(held_position.is_null()).select(columns)
-    if beside[WEIGHT].null_count() == len(beside):
+    new = beside.lazy().filter(held_position.is_null()).select(columns).collect()
+    if f"{WEIGHT}{_HELD}" not in beside.columns:
         return new, None
     changed = pl.col(WEIGHT).is_not_null() & pl.col(WEIGHT).ne_missing(held_weight)
     corrections = beside.filter(held_position.is_not_null() & changed)
@@ -207,32 +207,38 @@ def _same_kind_of_time(held: pl.LazyFrame, timed: bool, path: str) -> None:
         )
 
 
+def _weights(rows: pl.DataFrame) -> list[str]:
+    """The column of the table's weights, where the reading has any that could correct them."""
+    return [WEIGHT] if rows[WEIGHT].null_count() < len(rows) else []
+
+
 def _beside_timed(held: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows beside POSITION and WEIGHT of the same event in the table, null where it has none.
 
     Only its rows of the same period are looked at.
     """
     same_period = held.filter(pl.col(TIMESTAMP).is_between(rows[TIMESTAMP].min(), rows[TIMESTAMP].max()))
-    theirs = same_period.select(*LOG_KEY, pl.col(POSITION, WEIGHT).name.suffix(_HELD))
+    theirs = same_period.select(*LOG_KEY, pl.col(POSITION, *_weights(rows)).name.suffix(_HELD))
     return rows.lazy().join(theirs, on=LOG_KEY, how="left", maintain_order="left").collect(engine="streaming")
 
 
 def _beside_ordered(held: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows beside POSITION and WEIGHT of the same event of their user in the table; it must be the same."""
     ordinal = pl.int_range(pl.len(), dtype=pl.Int64).over(USER_ID).alias(_ORDINAL)
-    theirs = pl.col(ITEM_ID, EVENT, POSITION, WEIGHT).name.suffix(_HELD)
+    named = (pl.col(EVENT) != "").any()
+    compared = {ITEM_ID: "item"}
+    if rows.select(named).item() or held.select(named).collect(engine="streaming").item():
+        compared[EVENT] = "event"
+    columns = [*compared, POSITION, *_weights(rows)]
+    theirs = pl.col(columns).name.suffix(_HELD)
+    past = held.select(USER_ID, *columns).sort(POSITION).select(USER_ID, ordinal, theirs)
     both = (
         rows.lazy()
         .with_columns(ordinal)
-        .join(
-            held.sort(POSITION).select(USER_ID, ordinal, theirs),
-            on=[USER_ID, _ORDINAL],
-            how="left",
-            maintain_order="left",
-        )
+        .join(past, on=[USER_ID, _ORDINAL], how="left", maintain_order="left")
         .collect(engine="streaming")
     )
-    for column, what in ((ITEM_ID, "item"), (EVENT, "event")):
+    for column, what in compared.items():
         differs = both[f"{column}{_HELD}"] != both[column]
         if differs.any():
             changed = both.filter(differs)
