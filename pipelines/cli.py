@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import Output, Show, facts, show_examples, show_metrics, show_night
+from pipelines.console import Output, Show, facts, rejected_lines, show_examples, show_metrics, show_night
 from pipelines.outcome import outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 from recsys import __version__
@@ -137,6 +137,8 @@ def _step(
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: _short(report.get(line)) for line in lines}
+    if "reasons" in report:
+        chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
 
     def told(console: Console) -> None:
         if "baselines" in report:
@@ -150,6 +152,9 @@ def _step(
 def ingest(
     ctx: typer.Context,
     config: Config,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Replace what the tables hold by what the sources hold now.")
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -158,13 +163,8 @@ def ingest(
 
     Example: [bold]recsys ingest recsys.toml[/]
     """
-    _step(
-        ctx,
-        "ingest",
-        config,
-        overrides,
-        ("versions", "rows_read", "rows_added", "rows_rejected", "duplicates"),
-    )
+    counts = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected", "forgotten", "delisted")
+    _step(ctx, "ingest", config, overrides, ("versions", *counts), rebuild=rebuild)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -353,6 +353,29 @@ def features(
 
     report = report_on(settings, memory)
     _answer(ctx, report, lambda console: show_features(console, report))
+
+
+@app.command(rich_help_panel=HELPERS)
+def forget(
+    ctx: typer.Context,
+    config: Config,
+    users: Annotated[list[str], typer.Option("--user", metavar="ID", help="A user's id in the log; repeatable.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Remove users from the tables and the export for good, older versions included, and keep them out.
+
+    Example: [bold]recsys forget recsys.toml --user 42 --user 43[/]
+    """
+    from pipelines.forget import forget as remove
+    from recsys.config_file import load_settings
+
+    report = remove(load_settings(config, overrides or ()), users)
+    lines: dict[str, Any] = {table: f"{rows:,} rows removed" for table, rows in report["removed"].items()}
+    lines |= {"export": report["export"], "run records": report["run_states"] or None}
+    lines |= {f"note {number}": note for number, note in enumerate(report["notes"], 1)}
+    _answer(ctx, report, lambda console: facts(console, lines))
 
 
 @app.command(rich_help_panel=HELPERS)

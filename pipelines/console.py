@@ -167,6 +167,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "bundle": summary["bundle"],
         "export": (summary.get("export") or {}).get("path"),
+        "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "MLflow run": summary["mlflow"]["link"],
         "MLflow UI": ui,
@@ -208,6 +209,19 @@ def counted(counts: Mapping[str, int]) -> str:
     'genres 1,200, user:zip 3'
     """
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def rejected_lines(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Rejected rows, a line for each table and reason.
+
+    >>> rejected_lines({"interactions": {"unparsable time": 1200}, "items": {}})
+    ['interactions: unparsable time, 1,200 rows']
+    """
+    return [
+        f"{table}: {reason}, {count:,} row{'s' if count != 1 else ''}"
+        for table, counts in reasons.items()
+        for reason, count in counts.items()
+    ]
 
 
 def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:

@@ -27,7 +27,7 @@ export_task = io_task(export)
 
 def export_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     """Export the newest candidate table."""
-    check(settings.export)
+    check(settings.export, settings.name)
     return run(export_task, settings, newest_candidates(settings))
 
 

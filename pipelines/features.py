@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.console import facts
+from pipelines.steps import newest_versions
 from recsys.config import Settings
-from recsys.data.warehouse import current_versions
 from recsys.feature_report import MEGABYTE, feature_report
 
 
 def features(settings: Settings, memory: float | None) -> dict[str, Any]:
     """The report on the newest tables."""
-    return feature_report(settings, current_versions(settings.warehouse), memory)
+    return feature_report(settings, newest_versions(settings), memory)
 
 
 def show_features(console: Console, report: Mapping[str, Any]) -> None:

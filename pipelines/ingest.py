@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines.console import rejected_lines
 from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions
 from pipelines.watch import watch
 from recsys import runs, tracking
@@ -14,10 +15,10 @@ from recsys.config import Settings
 from recsys.config_file import load_settings
 from recsys.data import ingest as data
 
-COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates")
+COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
 
 
-def ingest(settings: Settings) -> dict[str, Any]:
+def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     """Read the sources and append to the tables; reading the same files again adds nothing."""
     store = tracking.open_store(settings)
     looking = watch()
@@ -26,7 +27,7 @@ def ingest(settings: Settings) -> dict[str, Any]:
         looking.advance(done, total, what)
 
     with tracking.step_run(store, "ingest") as run_id:
-        report = plain(data.ingest(settings, progress=progress))
+        report = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
         if report["skipped"]:
             looking.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
@@ -35,19 +36,24 @@ def ingest(settings: Settings) -> dict[str, Any]:
         for count in COUNTS:
             metrics = numbers(report[count], tuple(report[count]))
             tracking.log_metrics(store, run_id, {f"ingest/{count}/{table}": n for table, n in metrics.items()})
+        lines = rejected_lines(report["reasons"])
+        if lines:
+            tracking.describe(store, run_id, "\n".join(["Rejected rows:", "", *(f"- {line}" for line in lines)]))
+    for warning in report["warnings"]:
+        looking.warn(warning)
     return {**report, "mlflow_run": run_id}
 
 
 ingest_task = io_task(ingest)
 
 
-def ingest_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
-    """Read the sources of a configuration into its warehouse."""
+def ingest_alone(settings: Settings, run: Run = as_function, rebuild: bool = False) -> dict[str, Any]:
+    """Read the sources of a configuration into its warehouse; `rebuild` replaces what its tables hold."""
     with runs.locked(settings.warehouse):
-        return run(ingest_task, settings)
+        return run(ingest_task, settings, rebuild)
 
 
 @flow(name="ingest", flow_run_name="ingest-{config}", description=__doc__)
-def ingest_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
+def ingest_flow(config: str, overrides: list[str] | None = None, rebuild: bool = False) -> dict[str, Any]:
     """`ingest_alone` for a configuration file, recorded by Prefect."""
-    return ingest_alone(load_settings(config, overrides or ()), as_task)
+    return ingest_alone(load_settings(config, overrides or ()), as_task, rebuild)

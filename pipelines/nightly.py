@@ -16,7 +16,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from pipelines.console import counted
+from pipelines.console import counted, rejected_lines
 from pipelines.evaluate import baseline_metrics, evaluate_task
 from pipelines.export import export_task
 from pipelines.ingest import ingest_task
@@ -44,7 +44,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         Another run holds the warehouse, or MLflow does not answer.
     """
     if settings.export.path is not None:
-        check(settings.export)
+        check(settings.export, settings.name)
     store = tracking.open_store(settings)  # before any work: a wrong address must not cost a night
     with runs.locked(settings.warehouse) as folder:
         return _night(settings, run, store, folder)
@@ -139,6 +139,9 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "tables": {
             "versions": ingested["versions"],
             "rejected": ingested["rows_rejected"],
+            "reasons": ingested["reasons"],
+            "corrected": ingested["corrected"],
+            "delisted": ingested["delisted"],
             "digests": ingested["digests"],
         },
         "represent": reports["represent"],
@@ -195,6 +198,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             "",
             f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),
             f"- time: {seconds}",
             f"- [MLflow run]({summary['mlflow']['link']}) in `{summary['mlflow']['uri']}`",

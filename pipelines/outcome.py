@@ -7,7 +7,7 @@ import os
 import typer
 
 from pipelines.console import Output, only_answers
-from recsys.errors import InputError, RecsysError
+from recsys.errors import InputError, RecsysError, first_line, is_panic
 
 INTERRUPTED = 130
 
@@ -41,6 +41,12 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
             return 1
         except Exception as error:
             return _failed(error, output, arguments, commands(app))
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            output.traceback(error)
+            output.error(f"A library gave up on a damaged file or a bug of its own: {first_line(error)}.")
+            return 1
 
 
 def _failed(error: Exception, output: Output, arguments: list[str], known: set[str]) -> int:

@@ -25,7 +25,7 @@ from recsys.config_file import load_settings
 from recsys.data.warehouse import TableVersions
 from recsys.retrieval import retrieve as retrieval
 
-COUNTS = ("rows", "users", "k", "short_lists")
+COUNTS = ("rows", "users", "k", "short_lists", "unlisted")
 
 
 def retrieve(
@@ -46,6 +46,11 @@ def retrieve(
             looking.advance(users, None, f"{users:,} users")
 
         report = plain(retrieval.retrieve(settings, versions, bundle, parent or run_id, moment, progress))
+        if report["unlisted"]:
+            looking.say(
+                f"{report['unlisted']:,} items that the bundle knows are not in the newest catalogue and are not "
+                'recommended; retrieve.items = "all" recommends them.'
+            )
         metrics = numbers(report, COUNTS)
         tracking.log_metrics(store, run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
     return {**report, "mlflow_run": run_id}

@@ -15,10 +15,11 @@ from prefect.tasks import exponential_backoff
 from pipelines.watch import watch
 from recsys import tracking
 from recsys.bundle_store import latest_bundle
-from recsys.columns import CANDIDATES
 from recsys.config import RunSettings, Settings
+from recsys.data.provenance import check_filled
 from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path
 from recsys.errors import InputError, RecsysError
+from recsys.retrieval.table import candidates_table
 
 P = ParamSpec("P")
 
@@ -126,8 +127,9 @@ def newest_versions(settings: Settings) -> TableVersions:
     Raises
     ------
     InputError
-        Nothing has been ingested.
+        Nothing has been ingested, another configuration filled a table, or the log was read by other rules.
     """
+    check_filled(settings)
     return current_versions(settings.warehouse)
 
 
@@ -150,10 +152,14 @@ def newest_candidates(settings: Settings) -> dict[str, Any]:
     InputError
         There is none.
     """
-    version = latest_version(settings.warehouse, CANDIDATES)
+    table = candidates_table(settings.warehouse, settings.name)
+    version = latest_version(settings.warehouse, table)
     if version is None:
-        raise InputError(f"There is no candidate table in {settings.warehouse}; `recsys retrieve CONFIG` makes it.")
-    return {"path": table_path(settings.warehouse, CANDIDATES), "version": version}
+        raise InputError(
+            f"There is no candidate table of {settings.name!r} in {settings.warehouse}; `recsys retrieve CONFIG` makes "
+            "it."
+        )
+    return {"path": table_path(settings.warehouse, table), "version": version}
 
 
 def candidates_of(report: dict[str, Any]) -> dict[str, Any]:

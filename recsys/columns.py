@@ -20,6 +20,14 @@ REASON: Final = "reason"
 RAW: Final = "raw"
 REJECTED_AT: Final = "rejected_at"
 
+# --- forgotten users --------------------------------------------------------------------------------------------
+SALT: Final = "salt"
+DIGEST: Final = "digest"  # sha256 (hex) of salt and user id
+FORGOTTEN_AT: Final = "forgotten_at"
+
+# --- items ------------------------------------------------------------------------------------------------------
+LISTED: Final = "__listed"  # whether the newest reading of the catalogue held the item; older tables lack the column
+
 # --- prepared catalogue ------------------------------------------------------------------------------------------
 TITLE: Final = "title"  # what people see of an item
 SENTENCE: Final = "sentence"  # what the text encoder reads of it
@@ -46,7 +54,8 @@ ITEMS: Final = "items"
 USERS: Final = "users"
 QUARANTINE: Final = "quarantine"
 ITEM_VECTORS: Final = "item_vectors"
-CANDIDATES: Final = "candidates"
+CANDIDATES: Final = "candidates"  # of the first configuration; those of another name: "candidates-NAME"
+FORGOTTEN: Final = "forgotten"
 
 PADDING: Final = 0  # the code that stands for no item, in every array of codes
 

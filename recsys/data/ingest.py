@@ -1,14 +1,15 @@
 """Sources into the warehouse: read, check, quarantine, and add what is new in one commit a table.
 
 Everything is read, checked and compared before the first table changes. Reading the same files again adds
-nothing; what makes a row the same row is told in `recsys.data.merge`.
+nothing; what makes a row the same row is told in `recsys.data.merge`, whose tables they may enter in
+`recsys.data.provenance`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +29,11 @@ from recsys.columns import (
     USERS,
     WEIGHT,
 )
-from recsys.config import AttributedSettings, IdMapSettings, InteractionSettings, Settings, SourceSettings
+from recsys.config import AttributedSettings, InteractionSettings, Settings, SourceSettings
 from recsys.data import warehouse
 from recsys.data.attributes import need_attributes
 from recsys.data.contracts import (
-    DEFECT,
     FILE_LINE,
-    FILE_RAW,
     all_integers,
     check_attributes,
     check_interactions,
@@ -42,8 +41,11 @@ from recsys.data.contracts import (
     integer_ids,
     nearest,
 )
+from recsys.data.forgotten import read_forgotten
+from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.literals import with_lists
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends
+from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
@@ -58,9 +60,6 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     USERS: (USER_ID,),
 }
 _OPTIONAL: Final = (TIMESTAMP, EVENT, WEIGHT)
-_LOG_ID: Final = "__log_id"
-_OTHER_ID: Final = "__other_id"
-_WHOSE: Final = {ITEMS: "catalogue's", USERS: "users'"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +72,16 @@ class IngestReport:
     rows_rejected: dict[str, int]  # by table
     reasons: dict[str, dict[str, int]]  # rejected rows by table and reason
     duplicates: dict[str, int]  # by table: rows of this reading that say what another one of it says
+    corrected: dict[str, int]  # by table: events that were there and whose weight this reading changes
+    forgotten: int  # rows of users who are to stay out (`recsys forget`)
+    listed: int | None  # items of this reading of the catalogue; None: there is no catalogue
+    delisted: int  # items of the reading of the catalogue before that this one lacks
     unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
     digests: dict[str, str]  # by file: sha256 (hex)
     skipped: list[str]  # files without rows
     seconds: float
+    warnings: list[str] = field(default_factory=list)  # sentences that must be seen
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -88,7 +92,9 @@ class _File:
     columns: dict[str, str]
 
 
-def ingest(settings: Settings, progress: Progress | None = None, now: datetime | None = None) -> IngestReport:
+def ingest(
+    settings: Settings, progress: Progress | None = None, now: datetime | None = None, *, rebuild: bool = False
+) -> IngestReport:
     """Read the configured sources into the warehouse's tables.
 
     Parameters
@@ -97,12 +103,15 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         Called with what is being done, the steps done and the steps in all.
     now
         Interactions later than this are rejected; by default the present moment.
+    rebuild
+        Replace the tables by what the sources hold now; without it, what a table holds stays.
 
     Raises
     ------
     InputError
-        A source or a column is not there, too many rows are rejected, or a log without time contradicts the
-        table; interactions, items and users are then as they were.
+        A source or a column is not there, too many rows are rejected, a log without time contradicts the table,
+        another configuration filled a table, or the log was read by other rules; interactions, items and users are
+        then as they were.
     RecsysError
         Another process has written a table at the same time.
     """
@@ -110,8 +119,8 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     now = (now or datetime.now(UTC)).astimezone(UTC)
     root = settings.warehouse
     check_timezone(settings.interactions.timezone)
-    declared = {INTERACTIONS: settings.interactions, ITEMS: settings.items, USERS: settings.users}
-    sources: dict[str, SourceSettings] = {table: section for table, section in declared.items() if section is not None}
+    check_filled(settings, rules=not rebuild)
+    sources = declared(settings)
     found = {table: find_files(table, section, settings.data_root) for table, section in sources.items()}
     total, done = sum(map(len, found.values())) + 2 * len(found), 0
 
@@ -121,7 +130,7 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
             progress(what, done, total)
         done += 1
 
-    ends = open_ends(root)
+    ends = [] if rebuild else open_ends(root)
     with TemporaryDirectory(prefix="recsys-") as scratch:
         files: dict[str, list[_File]] = {}
         skipped: list[str] = []
@@ -141,10 +150,10 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         id_maps: dict[str, pl.DataFrame] = {}
         for table, section in sources.items():
             if isinstance(section, AttributedSettings) and section.id_map is not None:
-                id_maps[table], digests[section.id_map.source] = _read_id_map(
+                id_maps[table], digests[section.id_map.source] = read_id_map(
                     table, section.id_map, settings.data_root, Path(scratch)
                 )
-        types = _id_types(root, files, id_maps)
+        types = _id_types(None if rebuild else root, sources, files, id_maps, now)
         checked = []
         for table, section in sources.items():
             step(f"checking {table}")
@@ -153,17 +162,29 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     for rows_now in checked:
         if isinstance(rows_now.settings, AttributedSettings):
             need_attributes(rows_now.table, rows_now.settings, rows_now.good.columns)
-    quarantine(root, checked, now)
+    forgotten = read_forgotten(root)
+    quarantine(root, checked, now, forgotten)
     for rows_now in checked:
         refuse(root, rows_now)
+    left_out = 0
+    if forgotten is not None:
+        known = [replace(c, good=forgotten.without(c.good)) if USER_ID in _KEYS[c.table] else c for c in checked]
+        left_out = sum(c.read for c in checked) - sum(c.read for c in known)
+        checked = known
     if ITEMS in sources:
-        _need_known_items(root, checked[0].good, checked[1].good, found[ITEMS][0].name)
-    changes = [merge_interactions(root, checked[0].good, [file.rows for file in files[INTERACTIONS]], ends)]
-    changes += [merge_attributes(root, c.table, _KEYS[c.table][0], c.good) for c in checked[1:]]
+        _need_known_items(None if rebuild else root, checked[0].good, checked[1].good, found[ITEMS][0].name)
+    records = {table: next_record(settings, table) for table in sources}
+    logs = [file.rows for file in files[INTERACTIONS]]
+    changes = [merge_interactions(root, checked[0].good, logs, ends, records[INTERACTIONS], rebuild=rebuild)]
+    changes += [
+        merge_attributes(root, c.table, _KEYS[c.table][0], c.good, records[c.table], rebuild=rebuild)
+        for c in checked[1:]
+    ]
     for change in reversed(changes):  # the log last: a new event's item is in the catalogue before it
         step(f"writing {change.table}")
         commit(root, change)
     versions = warehouse.current_versions(root)
+    catalogue = next((change for change in changes if change.table == ITEMS), None)
     return IngestReport(
         versions=versions,
         rows_read={c.table: c.read for c in checked},
@@ -171,11 +192,16 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         rows_rejected={c.table: len(c.rejected) for c in checked},
         reasons={c.table: by_reason(c.rejected) for c in checked},
         duplicates={change.table: change.duplicates for change in changes},
+        corrected={INTERACTIONS: changes[0].corrected},
+        forgotten=left_out,
+        listed=catalogue.listed if catalogue else None,
+        delisted=catalogue.delisted if catalogue else 0,
         unmapped=sum(c.unmapped for c in checked),
         tied_share=_tied_share(root, versions.interactions),
         digests=digests,
         skipped=[*skipped, *(name for c in checked for name in c.skipped)],
         seconds=time.monotonic() - started,
+        warnings=[warning for change in changes for warning in change.warnings],
     )
 
 
@@ -220,12 +246,15 @@ def _need_rows(table: str, found: Sequence[SourceFile], there: bool) -> None:
         raise InputError(f"{table}.source has no rows: {found[0].path}{more} is empty; check the file.")
 
 
-def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: str) -> None:
-    """A first catalogue without one item of the log is another one, or names its items in another way."""
-    if warehouse.latest_version(root, ITEMS) is not None:
+def _need_known_items(root: str | None, log: pl.DataFrame, items: pl.DataFrame, name: str) -> None:
+    """A first catalogue without one item of the log is another one, or names its items in another way.
+
+    `root` None: what the warehouse holds does not count.
+    """
+    if root is not None and warehouse.latest_version(root, ITEMS) is not None:
         return  # what is read now may be new items alone
     logs = [log.lazy()]
-    if warehouse.latest_version(root, INTERACTIONS) is not None:
+    if root is not None and warehouse.latest_version(root, INTERACTIONS) is not None:
         logs.append(warehouse.scan(root, INTERACTIONS))
     for seen in logs:
         ids = seen.select(ITEM_ID).unique().collect(engine="streaming")[ITEM_ID]
@@ -238,53 +267,62 @@ def _need_known_items(root: str, log: pl.DataFrame, items: pl.DataFrame, name: s
     )
 
 
-def _read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
-    """_LOG_ID and _OTHER_ID, as text, and the file's digest."""
-    source = SourceSettings(
-        source=settings.source, format=settings.format, separator=settings.separator, fields=(_LOG_ID, _OTHER_ID)
-    )
-    (file,) = find_files(f"{table}.id_map", source, data_root)
-    rows = read_rows(file, source, scratch)
-    if rows.empty:
-        raise InputError(f"{table}.id_map.source is empty: {file.path}; check the file.")
-    with reading(file):
-        pairs = rows.frame.collect(engine="streaming")
-    if settings.format == "json":  # one object: the other id, the log's
-        pairs = pairs.rename(dict(zip(rows.columns, (_OTHER_ID, _LOG_ID), strict=True)))
-    broken = pairs.filter(pl.col(DEFECT).is_not_null())
-    if len(broken):
-        line, raw = broken.select(FILE_LINE, FILE_RAW).row(0)
-        raise InputError(
-            f"{file.name} line {line}: {raw!r} is not two ids (the log's, the {_WHOSE[table]}) "
-            f"with {settings.separator!r} between them; correct it or set {table}.id_map.separator."
-        )
-    ids = pairs.select(_LOG_ID, _OTHER_ID).unique(_OTHER_ID, keep="last", maintain_order=True)
-    return ids, rows.digest
-
-
-def _id_types(root: str, files: Mapping[str, list[_File]], id_maps: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """Int64 or String for user_id and item_id: what the tables hold, else what every id of the sources is."""
+def _id_types(
+    root: str | None,
+    sources: Mapping[str, SourceSettings],
+    files: Mapping[str, list[_File]],
+    id_maps: Mapping[str, pl.DataFrame],
+    now: datetime,
+) -> dict[str, Any]:
+    """Int64 or String for user_id and item_id: what the tables hold, else what the ids of all accepted rows are."""
     types: dict[str, Any] = {}
     for column, other in ((USER_ID, USERS), (ITEM_ID, ITEMS)):
-        held = [warehouse.id_type(root, table, column) for table in (INTERACTIONS, other)]
+        held = [] if root is None else [warehouse.id_type(root, table, column) for table in (INTERACTIONS, other)]
         known = next((dtype for dtype in held if dtype is not None), None)
         if known is None:
-            given = [*files[INTERACTIONS], *files.get(other, [])]
+            given = {table: files.get(table, []) for table in (INTERACTIONS, other)}
             whole = True
             if other in id_maps:
-                given = files[INTERACTIONS]
-                whole = bool(id_maps[other].select(integer_ids(pl.col(_LOG_ID)).is_not_null().all()).item())
-            known = pl.Int64() if whole and all(_are_integers(file, column) for file in given) else pl.String()
+                given[other] = []
+                whole = gives_integers(id_maps[other])
+            whole = whole and all(
+                _are_integers(table, sources[table], file, column, now) for table in given for file in given[table]
+            )
+            known = pl.Int64() if whole else pl.String()
         types[column] = known
     return types
 
 
-def _are_integers(file: _File, column: str) -> bool:
+def _are_integers(table: str, section: SourceSettings, file: _File, column: str, now: datetime) -> bool:
+    """Whether every id in an accepted row is written as an integer; a rejected row decides nothing."""
     with reading(file.rows.file):
-        return all_integers(file.rows.frame, file.columns[column])
+        if all_integers(file.rows.frame, file.columns[column]):
+            return True
+        as_text = dict.fromkeys((USER_ID, ITEM_ID), pl.String())
+        accepted, _ = _judge(table, section, file, as_text, now)
+        whole = integer_ids(pl.col(column)).is_not_null().all()
+        return bool(accepted.select(whole).collect(engine="streaming").item())
 
 
 # --- rows -----------------------------------------------------------------------------------------
+
+
+def _judge(
+    table: str, section: SourceSettings, file: _File, types: Mapping[str, Any], now: datetime
+) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Accepted and rejected rows of one file."""
+    if isinstance(section, InteractionSettings):
+        return check_interactions(
+            file.rows.frame,
+            file.columns,
+            id_types=types,
+            now=now,
+            time_unit=section.time_unit,
+            timezone=section.timezone,
+            decimal=section.decimal if file.rows.file.format == "csv" else ".",
+        )
+    (key,) = _KEYS[table]
+    return check_attributes(file.rows.frame, key, file.columns[key], id_type=types[key], columns=file.rows.columns)
 
 
 def _check(
@@ -303,20 +341,8 @@ def _check(
         )
     good, rejected, skipped = [], [], []
     for index, file in enumerate(files):
-        if isinstance(section, InteractionSettings):
-            lazy = check_interactions(
-                file.rows.frame,
-                file.columns,
-                id_types=types,
-                now=now,
-                time_unit=section.time_unit,
-                timezone=section.timezone,
-                decimal=section.decimal if file.rows.file.format == "csv" else ".",
-            )
-        else:
-            (key,) = _KEYS[table]
-            id_type = types[key] if id_map is None else pl.String()
-            lazy = check_attributes(file.rows.frame, key, file.columns[key], id_type=id_type, columns=file.rows.columns)
+        as_given = types if id_map is None else dict.fromkeys(_KEYS[table], pl.String())
+        lazy = _judge(table, section, file, as_given, now)
         with reading(file.rows.file):
             ours, broken = pl.collect_all(lazy, engine="streaming")
         if not ours[FILE_LINE].is_sorted():  # records of several lines come last
@@ -333,7 +359,7 @@ def _check(
     unmapped = 0
     if id_map is not None:
         (key,) = _KEYS[table]
-        rows, unmapped = _translate(rows, key, id_map, types[key])
+        rows, unmapped = translate(rows, key, id_map, types[key])
     return Checked(
         table=table,
         settings=section,
@@ -350,15 +376,6 @@ def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_en
         return ours.with_columns(pl.lit(None, dtype=pl.Int32).alias(OPEN_END))
     last = max(lines.max() or 0 for lines in (ours[FILE_LINE], broken[LINE]))
     return ours.with_columns(pl.when(pl.col(FILE_LINE) == last).then(pl.lit(index, dtype=pl.Int32)).alias(OPEN_END))
-
-
-def _translate(rows: pl.DataFrame, key: str, id_map: pl.DataFrame, id_type: Any) -> tuple[pl.DataFrame, int]:
-    """Items or users under the log's ids, and how many the map does not know."""
-    log_id = pl.col(_LOG_ID) if id_type == pl.String() else integer_ids(pl.col(_LOG_ID))
-    known = id_map.select(pl.col(_OTHER_ID).alias(key), log_id.alias(_LOG_ID)).drop_nulls()
-    mapped = rows.join(known, on=key, how="inner", maintain_order="left")
-    renamed = mapped.select(pl.col(_LOG_ID).alias(key), pl.exclude(key, _LOG_ID))
-    return renamed, len(rows) - len(mapped)
 
 
 def _tied_share(root: str, version: int) -> float | None:

@@ -22,6 +22,7 @@ from recsys.data.contracts import (
     NOT_INTEGER,
     WRONG_FIELDS,
 )
+from recsys.data.forgotten import Forgotten
 from recsys.errors import InputError
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
@@ -54,11 +55,15 @@ class Checked:
         return len(self.good) + len(self.rejected) + self.unmapped
 
 
-def quarantine(root: str, checked: Sequence[Checked], now: datetime) -> None:
-    """Keep the rejected rows as they came; of a table that stops the run the first ones."""
+def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:
+    """Keep the rejected rows as they came; of a table that stops the run the first ones.
+
+    Lines that name a forgotten user are rejected and counted, and not kept.
+    """
     frames = []
     for rows in checked:
         kept = rows.rejected.head(_KEPT) if _too_many(rows) else rows.rejected
+        kept = kept if forgotten is None else forgotten.without_lines(kept)
         frames.append(
             kept.with_columns(
                 pl.lit(rows.table).alias(TABLE), pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(REJECTED_AT)

@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow import fs
 
-from recsys.data.warehouse import latest_version, table_path
+from recsys.data.intact import filesystem, note_write
+from recsys.data.warehouse import commit_properties, latest_version, table_path
 from recsys.errors import RecsysError, first_line
 from recsys.files import synchronise
 
@@ -66,15 +67,15 @@ def overwrite_streamed(
     path = table_path(root, table)
     expected = latest_version(root, table)
     files: list[_File] = []
-    filesystem, folder = _filesystem(path)
+    store, folder = filesystem(path)
 
     def drop_files() -> None:
         for file in files:  # no commit names them
-            filesystem.delete_file(f"{folder}/{file.name}")
+            store.delete_file(f"{folder}/{file.name}")
 
     try:
-        filesystem.create_dir(folder, recursive=True)
-        _write_files(filesystem, folder, schema, frames, sorted_by, files)
+        store.create_dir(folder, recursive=True)
+        _write_files(store, folder, schema, frames, sorted_by, files)
     except BaseException:
         drop_files()
         raise
@@ -87,6 +88,7 @@ def overwrite_streamed(
         ) from None
     except DeltaError as error:
         raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
+    note_write(path)
     return 0 if expected is None else expected + 1
 
 
@@ -110,7 +112,7 @@ class _File:
 
 
 def _write_files(
-    filesystem: fs.FileSystem,
+    store: fs.FileSystem,
     folder: str,
     schema: Mapping[str, Any],
     frames: Iterable[pl.DataFrame],
@@ -126,7 +128,7 @@ def _write_files(
         file = _File(name=f"part-{len(files):05d}-{token}.parquet", column=sorted_by)
         files.append(file)
         with (
-            filesystem.open_output_stream(f"{folder}/{file.name}") as stream,
+            store.open_output_stream(f"{folder}/{file.name}") as stream,
             pq.ParquetWriter(stream, arrow_schema, compression="zstd") as writer,
         ):
             file.first = group[sorted_by][0] if sorted_by else None
@@ -138,9 +140,9 @@ def _write_files(
                 file.rows += len(group)
                 file.last = group[sorted_by][-1] if sorted_by else None
                 group = next(groups, None)
-        if isinstance(filesystem, fs.LocalFileSystem):
+        if isinstance(store, fs.LocalFileSystem):
             synchronise(Path(folder) / file.name)
-        file.size = filesystem.get_file_info(f"{folder}/{file.name}").size
+        file.size = store.get_file_info(f"{folder}/{file.name}").size
 
 
 def _groups(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -165,15 +167,9 @@ def _commit(
     metadata: Mapping[str, Any],
 ) -> None:
     delta_schema = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
-    # no retries: a commit must not land on top of rows that it has not seen
-    properties = CommitProperties(custom_metadata={"recsys": json.dumps(dict(metadata))}, max_commit_retries=0)
+    properties = commit_properties(metadata)
     if expected is None:
         create_table_with_add_actions(path, delta_schema, actions, mode="error", commit_properties=properties)
     else:
         opened = DeltaTable(path, version=expected)
         opened.create_write_transaction(actions, "overwrite", delta_schema, commit_properties=properties)
-
-
-def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a table's folder or URL, and the folder's name there."""
-    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)

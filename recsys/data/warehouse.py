@@ -23,8 +23,11 @@ from recsys.columns import (
     CANDIDATE_SOURCE,
     CANDIDATES,
     CONTENT_HASH,
+    DIGEST,
     ENCODER,
     EVENT,
+    FORGOTTEN,
+    FORGOTTEN_AT,
     INDEX,
     INTERACTIONS,
     INTERACTIONS_VERSION,
@@ -40,6 +43,7 @@ from recsys.columns import (
     REASON,
     REJECTED_AT,
     RUN,
+    SALT,
     SCORE,
     SOURCE,
     TABLE,
@@ -50,6 +54,7 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.data.delta import scan_delta
+from recsys.data.intact import check_intact, note_write
 from recsys.errors import InputError, RecsysError, first_line
 
 MOMENT: Final = pl.Datetime("us", "UTC")
@@ -75,6 +80,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         RAW: pl.String(),
         REJECTED_AT: MOMENT,
     },
+    FORGOTTEN: {SALT: pl.String(), DIGEST: pl.String(), FORGOTTEN_AT: MOMENT},
     ITEM_VECTORS: {  # by sentence, not by item: the same words are never encoded twice
         ENCODER: pl.String(),
         CONTENT_HASH: pl.String(),
@@ -128,13 +134,16 @@ def current_versions(root: str | Path) -> TableVersions:
     ------
     InputError
         There are no interactions yet.
+    RecsysError
+        A table is damaged, or its last commit is lost.
     """
-    interactions = latest_version(root, INTERACTIONS)
-    if interactions is None:
+    opened = {table: _open(root, table) for table in (INTERACTIONS, ITEMS, USERS)}
+    if opened[INTERACTIONS] is None:
         raise _no_table(root, INTERACTIONS)
-    return TableVersions(
-        interactions=interactions, items=latest_version(root, ITEMS), users=latest_version(root, USERS)
-    )
+    for name, table in opened.items():
+        if table is not None:
+            check_intact(table, table_path(root, name))
+    return TableVersions(**{name: None if table is None else int(table.version()) for name, table in opened.items()})  # type: ignore[arg-type]
 
 
 def scan(root: str | Path, table: str, version: int | None = None) -> pl.LazyFrame:
@@ -144,10 +153,13 @@ def scan(root: str | Path, table: str, version: int | None = None) -> pl.LazyFra
     ------
     InputError
         There is no such table or version.
+    RecsysError
+        The table is damaged, or its last commit is lost.
     """
     opened = _open(root, table)
     if opened is None:
         raise _no_table(root, table)
+    check_intact(opened, table_path(root, table))
     if version is not None and version != opened.version():
         try:
             opened.load_as_version(version)
@@ -222,12 +234,19 @@ def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[
     return len(new), append(root, table, new, expected=expected)
 
 
+def commit_properties(metadata: Mapping[str, Any]) -> CommitProperties:
+    """What `commit_metadata` reads. No retries: a commit must not land on top of rows that it was not compared with."""
+    return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata))}, max_commit_retries=0)
+
+
 def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
     """What our newest commit of the table said about itself (`metadata` of `append` and `overwrite`)."""
     opened = _open(root, table)
-    for commit in opened.history() if opened is not None else ():
-        if _METADATA in commit:
-            return dict(json.loads(commit[_METADATA]))
+    if opened is not None:
+        for limit in (1, None):  # the newest commit is nearly always ours
+            for commit in opened.history(limit):
+                if _METADATA in commit:
+                    return dict(json.loads(commit[_METADATA]))
     return {}
 
 
@@ -254,10 +273,7 @@ def _write(
             mode="error" if expected is None else mode,
             schema_mode="overwrite" if mode == "overwrite" and expected is not None else None,
             writer_properties=WriterProperties(compression="ZSTD"),
-            # no retries: a commit must not land on top of rows that were not compared with
-            commit_properties=CommitProperties(
-                custom_metadata={_METADATA: json.dumps(metadata or {})}, max_commit_retries=0
-            ),
+            commit_properties=commit_properties(metadata or {}),
         )
     except CommitFailedError:
         raise _conflict(path) from None
@@ -267,6 +283,7 @@ def _write(
         raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
     except OSError as error:
         raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
+    note_write(path)
     return 0 if expected is None else expected + 1
 
 

@@ -25,6 +25,7 @@ from recsys.models.linear import FADING, PAST, WHOLE
 from recsys.models.neighbours import TOGETHER, Neighbours, mean_weights
 from recsys.retrieval.candidates import top_k, top_k_with_repeats
 from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.shelf import Shelf
 
 # who proposes; bits of `Proposals.by`
 SOURCES: Final = ("vector", "transitions", "together", "linear", "text", "popularity")
@@ -118,6 +119,7 @@ def propose(
     *,
     n: int,
     exclude_seen: bool = True,
+    shelf: Shelf | None = None,
 ) -> Proposals:
     """The union of what the sources propose for a block of users, with features.
 
@@ -133,8 +135,11 @@ def propose(
         Items that each source proposes, at most: those that it knows nothing of are not proposed, but by popularity.
     exclude_seen
         Leave out the items of the user's own history.
+    shelf
+        Propose its items alone; None: all. Features are the same with it and without it.
     """
     stride = len(items.vectors)
+    allowed = None if shelf is None else shelf.allowed
     seen = _keys_of_histories(histories, stride)
     newest = mean_weights(histories.items, histories.offsets, stride - 1, last=LAST, decay=DECAY)
     last = mean_weights(histories.items, histories.offsets, stride - 1, last=1, decay=1.0)
@@ -144,6 +149,9 @@ def propose(
     hidden = seen if exclude_seen else seen[:0]
 
     found, logits = top_k(items, queries, histories, k=min(n, len(items.codes)), exclude_seen=exclude_seen)
+    if shelf is not None:
+        k = min(n, len(shelf.index.codes))
+        found, _ = top_k(shelf.index, queries, histories, k=k, exclude_seen=exclude_seen)
     place = np.nonzero(found != PADDING)
     scores = {  # each [b, V + 1]
         "followed": (newest @ neighbours.followed).toarray(),
@@ -154,14 +162,14 @@ def propose(
     }
     proposed = {
         "vector": np.sort(place[0] * stride + found[place]),
-        "transitions": _best_keys(scores["followed"], hidden, n),
-        "together": _best_keys(scores["together"], hidden, n),
-        "linear": _best_keys(scores["linear"], hidden, n),
-        "popularity": _most_popular(neighbours.recent, hidden, len(histories), n),
+        "transitions": _best_keys(scores["followed"], hidden, n, allowed),
+        "together": _best_keys(scores["together"], hidden, n, allowed),
+        "linear": _best_keys(scores["linear"], hidden, n, allowed),
+        "popularity": _most_popular(neighbours.recent, hidden, len(histories), n, allowed),
     }
     if neighbours.text is not None:
         scores["text"] = (newest @ neighbours.text) @ neighbours.text.T
-        proposed["text"] = _best_keys(scores["text"], hidden, n)
+        proposed["text"] = _best_keys(scores["text"], hidden, n, allowed)
 
     keys = _distinct(np.concatenate(list(proposed.values())))
     by = np.zeros(len(keys), dtype=np.uint8)
@@ -199,6 +207,7 @@ def best_items(
     k: int,
     exclude_seen: bool = True,
     repeats: np.ndarray | None = None,
+    shelf: Shelf | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k best items of each user, by the blend or by the model's vectors alone: higher score first, then lower code.
 
@@ -206,6 +215,8 @@ def best_items(
     ----------
     repeats
         float32 [L] of a model that has them, for its vectors alone; the blend knows what was seen by itself.
+    shelf
+        The items that may be recommended; None: all.
 
     Returns
     -------
@@ -214,13 +225,14 @@ def best_items(
         code 0 and score minus infinity where nothing is left. The blend's scores compare items for one user, not users.
     """
     if blended is None:
+        items = items if shelf is None else shelf.index
         k = min(k, len(items.codes))
         if repeats is None or exclude_seen:
             codes, scores = top_k(items, queries, histories, k=k, exclude_seen=exclude_seen)
         else:
             codes, scores = top_k_with_repeats(items, queries, histories, repeats, k=k)
         return codes, scores, np.where(codes != PADDING, 1 << SOURCES.index("vector"), 0).astype(np.uint8)
-    k = min(k, len(items.vectors) - 1)
+    k = min(k, len(items.vectors) - 1 if shelf is None else int(shelf.allowed.sum()))
     n = max(k, blended.candidates)
     codes = np.full((len(histories), k), PADDING, dtype=np.int32)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
@@ -229,7 +241,13 @@ def best_items(
     for start in range(0, len(histories), block):
         part = np.arange(start, min(start + block, len(histories)))
         found = propose(
-            items, queries[part], blended.neighbours, histories.select(part), n=n, exclude_seen=exclude_seen
+            items,
+            queries[part],
+            blended.neighbours,
+            histories.select(part),
+            n=n,
+            exclude_seen=exclude_seen,
+            shelf=shelf,
         )
         values = blended.weights.scores(found.features, found.context)
         order = np.lexsort((found.codes, -values, found.rows))
@@ -282,10 +300,10 @@ def _distinct(keys: np.ndarray) -> np.ndarray:
     return keys[np.diff(keys, prepend=-1) > 0]
 
 
-def _best_keys(scores: np.ndarray, hidden: np.ndarray, n: int) -> np.ndarray:
-    """Ascending keys of the n largest positive entries of each row [b, V + 1] that are not `hidden`."""
+def _best_keys(scores: np.ndarray, hidden: np.ndarray, n: int, allowed: np.ndarray | None) -> np.ndarray:
+    """Ascending keys of the n largest positive, allowed entries of each row [b, V + 1] that are not `hidden`."""
     width = scores.shape[1]
-    masked = scores.copy()
+    masked = scores.copy() if allowed is None else np.where(allowed, scores, -np.inf).astype(scores.dtype)
     masked.reshape(-1)[hidden] = -np.inf
     best, codes = torch.from_numpy(masked).topk(min(n, width), dim=1, sorted=False)
     row, place = np.nonzero(best.numpy() > 0)
@@ -297,8 +315,9 @@ def _signed_root(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.sqrt(np.abs(values))
 
 
-def _most_popular(recent: np.ndarray, hidden: np.ndarray, users: int, n: int) -> np.ndarray:
-    """Ascending keys: for each user those of the n most popular items that are not `hidden`."""
+def _most_popular(recent: np.ndarray, hidden: np.ndarray, users: int, n: int, allowed: np.ndarray | None) -> np.ndarray:
+    """Ascending keys: for each user those of the n most popular, allowed items that are not `hidden`."""
+    recent = recent if allowed is None else np.where(allowed, recent, 0)
     codes = np.argsort(-recent, kind="stable")[:n]
     codes = codes[recent[codes] > 0].astype(np.int64)
     keys = (np.arange(users, dtype=np.int64)[:, None] * len(recent) + np.sort(codes)).ravel()

@@ -38,6 +38,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from recsys.columns import CANDIDATE_SOURCE, CANDIDATES, ITEM_ID, RANK, SCORE, USER_ID
 from recsys.config import ExportSettings, Settings
 from recsys.data.delta import data_files, scan_delta
+from recsys.data.intact import check_intact
 from recsys.data.warehouse import SCHEMAS
 from recsys.errors import InputError, RecsysError
 from recsys.files import synchronise
@@ -45,6 +46,7 @@ from recsys.files import synchronise
 BATCH_ROWS: Final = 200_000
 ROWS_A_FILE: Final = 5_000_000
 LISTED: Final = (ITEM_ID, SCORE, CANDIDATE_SOURCE)  # what differs between the candidates of one user
+OWNER: Final = "owner"  # the file beside the versions that names the configuration
 MOMENT_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -81,19 +83,24 @@ class ExportReport:
     seconds: float
 
 
-def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
+def export(settings: Settings, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
     """Copy a version of the candidate table to `export.path`.
+
+    Parameters
+    ----------
+    keep
+        Let the copy before this one stay for readers that have it open.
 
     Raises
     ------
     InputError
         No path, a URL, an unknown column, two columns of one name, a path that holds something that no export
-        has written, or no such table.
+        has written or another configuration's copy, or no such table.
     RecsysError
-        Another export to the same path is running, or the disk does not take the files.
+        Another export to the same path is running, the table is damaged, or the disk does not take the files.
     """
     began = time.perf_counter()
-    target, columns = check(settings.export)
+    target, columns = check(settings.export, settings.name)
     wanted = settings.export
     files, schema = _open(candidates)
     frames = _batches(files)
@@ -111,7 +118,13 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
         ) from None
     write = _write_parquet if wanted.format == "parquet" else _write_csv
     try:
-        rows = _publish(target, candidates.version, lambda path: write(path, empty, map(shape, frames)))
+        rows = _publish(
+            target,
+            candidates.version,
+            settings.name,
+            lambda path: write(path, empty, map(shape, frames)),
+            keep=keep,
+        )
     except OSError as error:
         raise RecsysError(f"The export to {target} cannot be written: {error.strerror or error}.") from None
     return ExportReport(
@@ -125,13 +138,19 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
     )
 
 
-def check(wanted: ExportSettings) -> tuple[Path, dict[str, str]]:
+def check(wanted: ExportSettings, name: str) -> tuple[Path, dict[str, str]]:
     """Where the copy goes and its columns (see `chosen_columns`): all that can be wrong before there is a table.
+
+    Parameters
+    ----------
+    name
+        Of the configuration.
 
     Raises
     ------
     InputError
-        No path, a URL, a path that holds something that no export has written, or wrong columns.
+        No path, a URL, a path that holds something that no export has written or the copy of another name, or wrong
+        columns.
     """
     if wanted.path is None:
         raise InputError("There is no export.path, so there is nowhere to export to; set it.")
@@ -145,6 +164,12 @@ def check(wanted: ExportSettings) -> tuple[Path, dict[str, str]]:
     if target.is_symlink() and target.readlink().parent != Path(_versions(target).name):
         raise InputError(
             f"export.path = {target} is a link to {target.readlink()} that no export has made; choose another path."
+        )
+    owner = _owner(target)
+    if target.is_symlink() and owner not in (None, name):
+        raise InputError(
+            f"export.path = {target} holds the candidates of the configuration {owner!r}, and this one is {name!r}; "
+            "choose another path."
         )
     return target, columns
 
@@ -178,6 +203,7 @@ def chosen_columns(wanted: ExportSettings) -> dict[str, str]:
 def _open(candidates: CandidateTable) -> tuple[list[str], pl.Schema]:
     """The table's Parquet files in the order of their names, which is that of the rows, and its schema."""
     try:
+        check_intact(DeltaTable(candidates.path), candidates.path)
         table = DeltaTable(candidates.path, version=candidates.version)
         files, schema = data_files(table), scan_delta(table).collect_schema()
     except (TableNotFoundError, DeltaError):
@@ -284,12 +310,12 @@ def _write_csv(path: Path, empty: pl.DataFrame, frames: Iterable[pl.DataFrame]) 
     return rows
 
 
-def _publish(target: Path, version: int, write: Callable[[Path], int]) -> int:
+def _publish(target: Path, version: int, name: str, write: Callable[[Path], int], *, keep: bool) -> int:
     """Write a new version beside the target and point the target at it, in one step."""
     versions = _versions(target)
     versions.mkdir(parents=True, exist_ok=True)
     with _alone(versions / "lock", target):
-        before = target.readlink().name if target.is_symlink() else None
+        before = target.readlink().name if keep and target.is_symlink() else None
         new = versions / f"v{version}-{uuid.uuid4().hex[:8]}"
         try:
             rows = write(new)
@@ -297,6 +323,7 @@ def _publish(target: Path, version: int, write: Callable[[Path], int]) -> int:
             _remove(new)
             raise
         synchronise(new)
+        (versions / OWNER).write_text(name, encoding="utf-8")
         synchronise(versions)
         if _is_empty_folder(target):
             target.rmdir()
@@ -306,9 +333,17 @@ def _publish(target: Path, version: int, write: Callable[[Path], int]) -> int:
         link.replace(target)
         synchronise(target.parent)
         for old in versions.iterdir():  # also what a killed export left
-            if old.name not in (new.name, before, "lock"):
+            if old.name not in (new.name, before, "lock", OWNER):
                 _remove(old)
     return rows
+
+
+def _owner(target: Path) -> str | None:
+    """Name of the configuration whose copy lies there; None where none says so."""
+    try:
+        return (_versions(target) / OWNER).read_text(encoding="utf-8") or None
+    except FileNotFoundError:
+        return None
 
 
 def _versions(target: Path) -> Path:

@@ -40,6 +40,8 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import SCHEMAS, TableVersions, scan, table_path
 from recsys.errors import InputError
 from recsys.retrieval.blend import best_items, source_names
+from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
+from recsys.retrieval.table import NAME, candidates_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class CandidatesReport:
     empty_lists: int  # users with none; they have no row
     without_signal: int  # users whose query vector is zero: the model's items come in the order of their codes
     unknown_events: int  # of the histories: items that the bundle does not know
+    unlisted: int  # items of the bundle that the newest catalogue does not list; they are not recommended
     bundle: str
     index: str
     seconds: float
@@ -68,7 +71,7 @@ def retrieve(
     as_of: datetime,
     progress: Callable[[int], None] | None = None,
 ) -> CandidatesReport:
-    """Make the candidates of every user and publish them as the newest version of the table `candidates`.
+    """Make the candidates of every user and publish them as the newest version of the candidate table.
 
     Parameters
     ----------
@@ -84,7 +87,8 @@ def retrieve(
     Raises
     ------
     InputError
-        Not a sound bundle, one that knows none of the histories' items, or one of other features.
+        Not a sound bundle, one that knows none of the histories' items, one of other features, or one that can
+        recommend no item of the catalogue.
     """
     began = time.perf_counter()
     if as_of.tzinfo is None:
@@ -98,6 +102,9 @@ def retrieve(
             f"The bundle {bundle} knows none of the items of the {len(serving)} histories; "
             "it was trained on other data: use a bundle of this configuration."
         )
+    allowed = listed_items(settings, versions, opened.vocabulary)
+    shelf = shelf_of(opened.index(), allowed)
+    table = candidates_table(settings.warehouse, settings.name)
     schema = {
         **SCHEMAS[CANDIDATES],
         USER_ID: serving.users.dtype,
@@ -118,7 +125,7 @@ def retrieve(
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal silent
         start = 0
-        for frame, found, zeros in candidate_batches(opened, serving, settings.retrieve):
+        for frame, found, zeros in candidate_batches(opened, serving, settings.retrieve, shelf):
             counts[start : start + len(found)] = found
             silent += zeros
             start += len(found)
@@ -128,14 +135,14 @@ def retrieve(
 
     version = overwrite_streamed(
         settings.warehouse,
-        CANDIDATES,
+        table,
         schema,
         frames(),
         sorted_by=USER_ID,
-        metadata={"run": run_id, "bundle": opened.label, "as_of": as_of.isoformat()},
+        metadata={NAME: settings.name, "run": run_id, "bundle": opened.label, "as_of": as_of.isoformat()},
     )
     return CandidatesReport(
-        path=table_path(settings.warehouse, CANDIDATES),
+        path=table_path(settings.warehouse, table),
         version=version,
         rows=int(counts.sum()),
         users=len(serving),
@@ -144,6 +151,7 @@ def retrieve(
         empty_lists=int((counts == 0).sum()),
         without_signal=silent,
         unknown_events=unknown,
+        unlisted=0 if allowed is None else int((~allowed[1:]).sum()),
         bundle=opened.label,
         index=opened.index_id,
         seconds=time.perf_counter() - began,
@@ -151,7 +159,7 @@ def retrieve(
 
 
 def candidate_batches(
-    bundle: Bundle, serving: Sequences, settings: RetrieveSettings
+    bundle: Bundle, serving: Sequences, settings: RetrieveSettings, shelf: Shelf | None = None
 ) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
     """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
 
@@ -170,6 +178,7 @@ def candidate_batches(
             k=settings.k,
             exclude_seen=settings.exclude_seen,
             repeats=bundle.repeats,
+            shelf=shelf,
         )
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(
@@ -193,12 +202,14 @@ def recode(sequences: Sequences, theirs: Vocabulary, ours: Vocabulary) -> tuple[
     return replace(sequences, items=codes).keep(known), int((~known).sum())
 
 
-def read_candidates(root: str | Path, version: int | None = None) -> pl.LazyFrame:
+def read_candidates(root: str | Path, version: int | None = None, name: str | None = None) -> pl.LazyFrame:
     """The candidate table of a warehouse, lazily; `version` None is the newest, an older one is the way back.
+
+    `name` is that of a configuration, where several share the warehouse.
 
     Raises
     ------
     InputError
         There is no such table or version.
     """
-    return scan(root, CANDIDATES, version)
+    return scan(root, CANDIDATES if name is None else candidates_table(str(root), name), version)

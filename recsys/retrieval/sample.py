@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.columns import CANDIDATES, ITEM_ID, RANK, RUN, SCORE, TITLE, USER_ID
+from recsys.columns import ITEM_ID, RANK, RUN, SCORE, TITLE, USER_ID
 from recsys.data.warehouse import scan
 from recsys.manifest import CATALOGUE
 
@@ -21,11 +21,12 @@ def candidate_sample(
     Parameters
     ----------
     candidates
-        A report of `retrieve`: `version` of the candidate table.
+        A report of `retrieve`: `path` and `version` of the candidate table.
     bundle
         Whose catalogue holds the titles.
     """
-    rows = scan(warehouse, CANDIDATES, candidates["version"]).filter(pl.col(RUN) == run_id, pl.col(RANK) <= k)
+    table = str(candidates["path"]).rpartition("/")[2]
+    rows = scan(warehouse, table, candidates["version"]).filter(pl.col(RUN) == run_id, pl.col(RANK) <= k)
     first = rows.select(USER_ID).unique().sort(USER_ID).head(users)
     catalogue = pl.scan_parquet(Path(bundle) / CATALOGUE).select(ITEM_ID, TITLE)
     sample = (

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from recsys.data.sequences import Sequences
+from recsys.errors import InputError
 from recsys.models.baselines import recency_weights
 from recsys.models.blend import Blend
 from recsys.models.neighbours import Neighbours
@@ -26,6 +27,7 @@ from recsys.retrieval.blend import (
 )
 from recsys.retrieval.candidates import top_k
 from recsys.retrieval.index import ItemIndex, build_index
+from recsys.retrieval.shelf import shelf_of
 
 V, D, U = 60, 8, 40
 
@@ -243,3 +245,41 @@ def test_weights_of_other_features_are_refused(blended: Blended) -> None:
     declared = blended.declaration() | {"features": ["model", *reversed(blended.weights.features[1:])]}
     with pytest.raises(ValueError, match="the blend weighs"):
         Blended.from_tensors(blended.to_tensors(), declared)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_only_what_is_on_the_shelf_is_proposed_and_scores_stay(
+    items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences, exclude_seen: bool
+) -> None:
+    allowed = np.arange(V + 1) % 3 == 1  # 20 items; of them 15 k + 1, ... are placed, and none is a multiple of 15
+    shelf = shelf_of(items, allowed)
+    options = {"n": 10, "exclude_seen": exclude_seen}
+    found = propose(items, queries, blended.neighbours, histories, **options, shelf=shelf)
+    assert allowed[found.codes].all()
+    whole = propose(items, queries, blended.neighbours, histories, n=V, exclude_seen=exclude_seen)
+    features = {(row, code): line for row, code, line in zip(whole.rows, whole.codes, whole.features, strict=True)}
+    for row, code, line in zip(found.rows, found.codes, found.features, strict=True):
+        np.testing.assert_allclose(line, features[row, code], rtol=1e-5, atol=1e-5)
+    for bit, source in enumerate(SOURCES):  # each source proposes its best ones of the shelf
+        proposed = found.codes[(found.by >> bit & 1).astype(bool)]
+        assert len(proposed), source
+    codes, scores, _ = best_items(items, queries, blended, histories, k=8, exclude_seen=exclude_seen, shelf=shelf)
+    assert (codes > 0).all() and allowed[codes].all()  # the mask comes before the cut: no list is short
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_the_vectors_alone_search_the_shelf(items: ItemIndex, queries: np.ndarray, histories: Sequences) -> None:
+    allowed = np.arange(V + 1) > 40
+    codes, scores, _ = best_items(items, queries, None, histories, k=5, shelf=shelf_of(items, allowed))
+    for user in range(U):
+        seen = set(histories.history(user).tolist())
+        ours = [code for code in items.codes.tolist() if allowed[code] and code not in seen]
+        best = sorted(ours, key=lambda code: -float(items.vectors[code] @ queries[user]))[:5]
+        assert codes[user].tolist() == best
+        np.testing.assert_allclose(scores[user], items.vectors[best] @ queries[user], rtol=1e-5)
+
+
+def test_a_shelf_without_anything_that_the_model_can_place(items: ItemIndex) -> None:
+    assert shelf_of(items, None) is None
+    with pytest.raises(InputError, match=r"None of the 56 items .* newest catalogue; train again"):
+        shelf_of(items, np.arange(V + 1) == 15)

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.data.stream import overwrite_streamed
-from recsys.data.warehouse import SCHEMAS, append, table_path
+from recsys.data.warehouse import SCHEMAS, append, latest_version, table_path
 from recsys.errors import InputError, RecsysError
 from recsys.retrieval import export as module
 from recsys.retrieval.export import Candidates, export
@@ -171,7 +171,7 @@ def test_a_kill_between_writing_and_switching_leaves_the_old_copy(tmp_path: Path
     export(settings_of(tmp_path / "c"), newer)  # started again, it ends as if nothing had happened
     assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r2"}
     left = {path.name for path in (tmp_path / ".c.versions").iterdir()}
-    assert left == {before.name, (tmp_path / "c").resolve().name, "lock"}
+    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner"}
 
 
 def test_a_failure_while_writing_leaves_the_old_copy(
@@ -255,3 +255,36 @@ def test_rows_out_of_order_are_refused_rather_than_split_over_two_lines(tmp_path
     with pytest.raises(RecsysError, match="order"):
         export(settings_of(tmp_path / "c", layout="wide"), candidates)
     assert DeltaTable(candidates.path).version() == 0 and not (tmp_path / "c").exists()
+
+
+def test_the_copy_of_another_configuration_is_never_replaced(tmp_path: Path, candidates: Candidates) -> None:
+    settings = settings_of(tmp_path / "c")
+    export(settings, candidates)
+    before = (tmp_path / "c").resolve()
+    other = settings.model_copy(update={"name": "other"})
+    with pytest.raises(InputError, match=r"holds the candidates of the configuration 'tiny', and this one is 'other'"):
+        export(other, candidates)
+    assert (tmp_path / "c").resolve() == before
+    (tmp_path / ".c.versions" / "owner").unlink()  # a copy from before says nothing and is adopted
+    export(other, candidates)
+    with pytest.raises(InputError, match="holds the candidates of the configuration 'other'"):
+        export(settings, candidates)
+
+
+@pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "lost"])
+def test_a_lost_commit_is_not_exported_as_yesterdays_table(tmp_path: Path, emptied: bool) -> None:
+    publish(tmp_path / "warehouse", {"a": ["old"]})
+    newer = publish(tmp_path / "warehouse", {"a": ["new"]})
+    commit = Path(newer.path) / "_delta_log" / f"{newer.version:020d}.json"
+    commit.write_bytes(b"") if emptied else commit.unlink()
+    version = latest_version(tmp_path / "warehouse", "candidates")
+    assert version is not None
+    with pytest.raises(RecsysError, match="is lost"):
+        export(settings_of(tmp_path / "c"), Candidates(path=newer.path, version=version))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_copy_that_is_not_kept_leaves_one(tmp_path: Path, candidates: Candidates) -> None:
+    export(settings_of(tmp_path / "c"), candidates)
+    export(settings_of(tmp_path / "c"), candidates, keep=False)
+    assert len(list((tmp_path / ".c.versions").glob("v*"))) == 1

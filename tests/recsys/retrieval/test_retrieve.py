@@ -13,11 +13,12 @@ import torch
 
 from recsys.bundle import read_bundle
 from recsys.bundle_store import write_bundle
+from recsys.columns import LISTED
 from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.data.prepare import prepare
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version
+from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
 from recsys.errors import InputError
 from recsys.models.bert4rec import SequenceEncoder
 from recsys.models.blend import Blend
@@ -25,6 +26,7 @@ from recsys.models.neighbours import Neighbours, mean_weights
 from recsys.retrieval import retrieve as module
 from recsys.retrieval.blend import CONTEXT, Blended, feature_names
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
+from recsys.retrieval.table import candidates_table
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
 ITEMS, USERS, K = 60, 50, 10
@@ -292,3 +294,85 @@ def test_more_candidates_than_items_make_no_room(world: tuple[Settings, TableVer
     assert report.k == 10**15 and report.short_lists == USERS
     longest = read_candidates(settings.warehouse).select(pl.col("rank").max()).collect().item()
     assert longest < read_bundle(path).vocabulary.size
+
+
+# --- what may be recommended ---------------------------------------------------------------------------------
+
+
+def with_catalogue(root: Path, listed: list[int], gone: list[int], **more: Any) -> tuple[Settings, TableVersions, Path]:
+    """A log of 60 items, 5 items that nobody has touched, and the bundle of all."""
+    settings = settings_of(root, items={"source": "items.csv"}, **more)
+    versions = make_log(root)
+    rows = pl.DataFrame({"item_id": [*listed, *gone], LISTED: [True] * len(listed) + [False] * len(gone)})
+    versions = TableVersions(interactions=versions.interactions, items=append(root, "items", rows, expected=None))
+    return settings, versions, make_bundle(settings, prepare(settings, versions).vocabulary)
+
+
+LISTED_ITEMS = [*range(100, 300, 10), 1001, 1002]  # 20 of the log's, two new ones
+GONE_ITEMS = [*range(0, 100, 10), 1003]
+
+
+def test_what_left_the_catalogue_is_not_recommended_and_lists_stay_long(tmp_path: Path) -> None:
+    settings, versions, bundle = with_catalogue(tmp_path, LISTED_ITEMS, GONE_ITEMS)
+    report = run(settings, versions, bundle)
+    table = read_candidates(settings.warehouse).collect()
+    assert set(table["item_id"]) <= set(LISTED_ITEMS)
+    assert {1001, 1002} & set(table["item_id"])  # new ones are there
+    assert report.unlisted == 60 + 1 - 20  # the log's that are not listed, and 1003
+    seen = prepare(settings, versions).split.serving
+    lists = dict(table.group_by("user_id").len().iter_rows())
+    vocabulary = read_bundle(bundle).vocabulary
+    for user, name in enumerate(seen.users):
+        left = set(LISTED_ITEMS) - set(vocabulary.decode(seen.history(user)).to_list())
+        assert lists.get(name, 0) == min(K, len(left))
+
+
+def test_all_items_may_be_recommended_if_one_says_so(tmp_path: Path) -> None:
+    settings, versions, bundle = with_catalogue(tmp_path, LISTED_ITEMS, GONE_ITEMS, retrieve={"k": K, "items": "all"})
+    report = run(settings, versions, bundle)
+    assert report.unlisted == 0
+    assert not set(read_candidates(settings.warehouse).collect()["item_id"]) <= set(LISTED_ITEMS)
+
+
+def test_an_items_table_from_before_lists_all_that_it_holds(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, items={"source": "items.csv"})
+    versions = make_log(tmp_path)
+    rows = pl.DataFrame({"item_id": [*range(0, 600, 10), 1001]})
+    versions = TableVersions(interactions=versions.interactions, items=append(tmp_path, "items", rows, expected=None))
+    report = run(settings, versions, make_bundle(settings, prepare(settings, versions).vocabulary))
+    assert report.unlisted == 0
+
+
+def test_a_catalogue_of_nothing_that_the_bundle_knows_is_refused(tmp_path: Path) -> None:
+    settings, versions, bundle = with_catalogue(tmp_path, LISTED_ITEMS, GONE_ITEMS)
+    rows = pl.DataFrame({"item_id": [5001], LISTED: [True]})
+    newer = TableVersions(interactions=versions.interactions, items=overwrite(tmp_path, "items", rows, expected=0))
+    with pytest.raises(InputError, match=r"None of the .* items .* newest catalogue"):
+        run(settings, newer, bundle)
+    assert latest_version(tmp_path, "candidates") is None
+
+
+# --- one warehouse, several names ----------------------------------------------------------------------------
+
+
+def test_each_name_has_a_candidate_table_of_its_own(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, bundle = world
+    first = run(settings, versions, bundle)
+    other = settings_of(Path(settings.warehouse), name="other")
+    report = run(other, versions, make_bundle(other, prepare(other, versions).vocabulary, seed=1), "r2")
+    assert report.path == f"{settings.warehouse}/candidates-other"
+    assert latest_version(settings.warehouse, "candidates") == first.version
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r1"}
+    assert set(read_candidates(settings.warehouse, name="other").collect()["run"]) == {"r2"}
+    assert run(settings, versions, bundle, "r3").path == first.path
+
+
+def test_a_candidate_table_from_before_belongs_to_its_bundles_name(tmp_path: Path) -> None:
+    schema = {**SCHEMAS["candidates"], "user_id": pl.Int64(), "item_id": pl.Int64()}
+    empty = pl.DataFrame(schema=schema)
+    append(tmp_path, "candidates", empty, expected=None, metadata={"run": "r", "bundle": "my-shop-0123456789ab"})
+    assert candidates_table(str(tmp_path), "my-shop") == "candidates"
+    assert candidates_table(str(tmp_path), "my") == "candidates-my"
+    append(tmp_path, "candidates", empty, expected=0)  # one that says nothing at all is free
+    append(tmp_path / "other", "candidates", empty, expected=None)
+    assert candidates_table(str(tmp_path / "other"), "my") == "candidates"

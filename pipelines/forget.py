@@ -1,0 +1,45 @@
+"""Forget: users out of the tables, the export and the records of nights. No flow and no MLflow run keeps their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.steps import newest_candidates, plain
+from recsys import runs
+from recsys.config import Settings
+from recsys.data.forget import candidate_tables
+from recsys.data.forget import forget as remove
+from recsys.data.provenance import check_filled
+from recsys.retrieval.export import Candidates, check, export
+from recsys.retrieval.table import candidates_table
+
+
+def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
+    """Remove users from a configuration's warehouse and from its export, where it has one.
+
+    Raises
+    ------
+    InputError
+        A user is in no table, or the warehouse is another configuration's.
+    RecsysError
+        Another process writes to the warehouse.
+    """
+    with runs.locked(settings.warehouse) as states:
+        check_filled(settings, rules=False)
+        report = plain(remove(settings.warehouse, users, states))
+        exported = settings.export.path is not None and Path(settings.export.path).is_symlink()
+        if exported:
+            check(settings.export, settings.name)
+            export(settings, Candidates(**newest_candidates(settings)), keep=False)
+        own = candidates_table(settings.warehouse, settings.name)
+        others = [table for table in candidate_tables(settings.warehouse) if table != own]
+    notes = [
+        "Older versions of these tables are gone.",
+        "MLflow's runs hold samples of at most 20 users each; delete the runs that show one of these users.",
+        "The sources are not changed; every reading leaves these users out.",
+    ]
+    if others:
+        notes.append(f"Exports of {', '.join(others)} still hold them: run `recsys export` for each configuration.")
+    return {**report, "export": settings.export.path if exported else None, "notes": notes}

@@ -1,0 +1,57 @@
+"""The id map of a catalogue or of users: a file that translates its ids into the log's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from recsys.columns import ITEMS, USERS
+from recsys.config import IdMapSettings, SourceSettings
+from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, integer_ids
+from recsys.data.readers import read_rows, reading
+from recsys.data.sources import find_files
+from recsys.errors import InputError
+
+LOG_ID: Final = "__log_id"
+OTHER_ID: Final = "__other_id"
+_WHOSE: Final = {ITEMS: "catalogue's", USERS: "users'"}
+
+
+def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
+    """LOG_ID and OTHER_ID, as text, and the file's digest."""
+    source = SourceSettings(
+        source=settings.source, format=settings.format, separator=settings.separator, fields=(LOG_ID, OTHER_ID)
+    )
+    (file,) = find_files(f"{table}.id_map", source, data_root)
+    rows = read_rows(file, source, scratch)
+    if rows.empty:
+        raise InputError(f"{table}.id_map.source is empty: {file.path}; check the file.")
+    with reading(file):
+        pairs = rows.frame.collect(engine="streaming")
+    if settings.format == "json":  # one object: the other id, the log's
+        pairs = pairs.rename(dict(zip(rows.columns, (OTHER_ID, LOG_ID), strict=True)))
+    broken = pairs.filter(pl.col(DEFECT).is_not_null())
+    if len(broken):
+        line, raw = broken.select(FILE_LINE, FILE_RAW).row(0)
+        raise InputError(
+            f"{file.name} line {line}: {raw!r} is not two ids (the log's, the {_WHOSE[table]}) "
+            f"with {settings.separator!r} between them; correct it or set {table}.id_map.separator."
+        )
+    ids = pairs.select(LOG_ID, OTHER_ID).unique(OTHER_ID, keep="last", maintain_order=True)
+    return ids, rows.digest
+
+
+def gives_integers(id_map: pl.DataFrame) -> bool:
+    """Whether all of the log's ids in a map are written as integers."""
+    return bool(id_map.select(integer_ids(pl.col(LOG_ID)).is_not_null().all()).item())
+
+
+def translate(rows: pl.DataFrame, key: str, id_map: pl.DataFrame, id_type: Any) -> tuple[pl.DataFrame, int]:
+    """Items or users under the log's ids, and how many the map does not know."""
+    log_id = pl.col(LOG_ID) if id_type == pl.String() else integer_ids(pl.col(LOG_ID))
+    known = id_map.select(pl.col(OTHER_ID).alias(key), log_id.alias(LOG_ID)).drop_nulls()
+    mapped = rows.join(known, on=key, how="inner", maintain_order="left")
+    renamed = mapped.select(pl.col(LOG_ID).alias(key), pl.exclude(key, LOG_ID))
+    return renamed, len(rows) - len(mapped)

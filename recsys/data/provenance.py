@@ -1,0 +1,112 @@
+"""Who filled a table, from which sources, and by which reading rules: kept in each of its commits.
+
+Two rules follow:
+
+- A table belongs to the configuration whose `name` filled it. Another name may use it when it declares the same
+  sources; otherwise it would train on rows that are not its own.
+- How a log is read decides what its rows are: in another time zone each event is another row. When these rules change
+  for a log that has been read, the log must be read anew.
+
+Tables that older versions filled say nothing about themselves; the first configuration that reads into them adopts
+them.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from typing import Any, Final
+
+from recsys.columns import INTERACTIONS, ITEMS, USERS
+from recsys.config import Settings, SourceSettings
+from recsys.data import warehouse
+from recsys.data.sources import resolve
+from recsys.errors import InputError
+
+FILLED: Final = "filled"  # key in a commit's metadata: name, sources, rules
+_NO_RULES: Final = frozenset({"source", "format", "separator", "max_rejected_share"})  # no row becomes another by these
+_ADDABLE: Final = frozenset({"timezone"})  # without it, times that lack a zone were rejected
+_MOST_SOURCES: Final = 100  # that a record holds, the newest
+
+
+def declared(settings: Settings) -> dict[str, SourceSettings]:
+    """The sections of the tables that a configuration reads sources into."""
+    sections = {INTERACTIONS: settings.interactions, ITEMS: settings.items, USERS: settings.users}
+    return {table: section for table, section in sections.items() if section is not None}
+
+
+def check_filled(settings: Settings, *, rules: bool = True) -> None:
+    """Refuse tables that another configuration filled from other sources, or that were read by other rules.
+
+    Parameters
+    ----------
+    rules
+        Compare the reading rules, too.
+
+    Raises
+    ------
+    InputError
+        Names the table, who filled it, and what to set.
+    """
+    for table, section in declared(settings).items():
+        filled = warehouse.commit_metadata(settings.warehouse, table).get(FILLED)
+        if not filled:
+            continue
+        path = warehouse.table_path(settings.warehouse, table)
+        ours = _sources(section, settings.data_root)
+        if filled["name"] != settings.name and set(filled["sources"]) != set(ours):
+            raise InputError(
+                f"The table {path} was filled by the configuration {filled['name']!r} from "
+                f"{_short(filled['sources'])}, and {settings.name!r} reads {_short(ours)}: give it a warehouse of its "
+                f"own, for example warehouse = {settings.warehouse.rstrip('/') + '-' + settings.name!r}."
+            )
+        if rules and table == INTERACTIONS:
+            _check_rules(filled["rules"], reading_rules(section), path)
+
+
+def next_record(settings: Settings, table: str) -> dict[str, Any]:
+    """What the next commit of a table says about who filled it."""
+    section = declared(settings)[table]
+    ours = _sources(section, settings.data_root)
+    filled = warehouse.commit_metadata(settings.warehouse, table).get(FILLED) or {}
+    sources = list(dict.fromkeys([*filled.get("sources", []), *ours]))[-_MOST_SOURCES:]
+    return {"name": filled.get("name", settings.name), "sources": sources, "rules": reading_rules(section)}
+
+
+def reading_rules(section: SourceSettings) -> dict[str, Any]:
+    """The settings of a log that decide what its rows are, as JSON has them; defaults are left out."""
+    rules = section.model_dump(mode="json", exclude_defaults=True, exclude=set(_NO_RULES))
+    if "encoding" in rules:
+        rules["encoding"] = _codec(rules["encoding"])
+    if "columns" in rules:
+        rules["columns"] = {ours: theirs for ours, theirs in rules["columns"].items() if ours != theirs}
+    return {key: value for key, value in rules.items() if value not in ({}, [], "utf-8")}
+
+
+def _check_rules(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key) and not (key in _ADDABLE and key not in before):
+            raise InputError(
+                f"interactions.{key} was {_said(before, key)} when the log was read into {path} and is now "
+                f"{_said(now, key)}, which would make other rows of the same events: set it back, read the log anew "
+                "with `recsys ingest CONFIG --rebuild`, or choose a new warehouse."
+            )
+
+
+def _said(rules: Mapping[str, Any], key: str) -> str:
+    return repr(rules[key]) if key in rules else "its default"
+
+
+def _sources(section: SourceSettings, data_root: str) -> list[str]:
+    return [resolve(source, data_root) for source in section.sources]
+
+
+def _short(sources: list[str]) -> str:
+    return sources[-1] if len(sources) == 1 else f"{sources[-1]} and {len(sources) - 1} more"
+
+
+def _codec(encoding: str) -> str:
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:  # said when the file is read
+        return encoding

@@ -1,0 +1,69 @@
+"""Which items may be recommended: by default those that the newest reading of the catalogue lists.
+
+A model knows more items than the shop sells today: the log's and the catalogue's history. They stay in histories, in
+training and in evaluation; `retrieve.items = "catalogue"` keeps them out of the candidate table.
+
+Shapes: V items (arrays by code have V + 1 rows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
+from recsys.config import Settings
+from recsys.data.vocabulary import Vocabulary
+from recsys.data.warehouse import TableVersions, scan
+from recsys.errors import InputError
+from recsys.retrieval.index import ItemIndex, build_index
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Shelf:
+    """The items that may be recommended.
+
+    Attributes
+    ----------
+    allowed
+        bool [V + 1], also of items that the model cannot place.
+    index
+        Those that it can place, for the search by vectors.
+    """
+
+    allowed: np.ndarray
+    index: ItemIndex
+
+
+def shelf_of(items: ItemIndex, allowed: np.ndarray | None) -> Shelf | None:
+    """The shelf of the allowed items, bool [V + 1]; None: every item may be recommended.
+
+    Raises
+    ------
+    InputError
+        None of the allowed items has a vector.
+    """
+    if allowed is None:
+        return None
+    placed = np.zeros(len(items.vectors), dtype=bool)
+    placed[items.codes] = True
+    if not (placed & allowed).any():
+        raise InputError(
+            f"None of the {len(items.codes)} items that the bundle can recommend is in the newest catalogue; train "
+            'again, or set retrieve.items = "all".'
+        )
+    return Shelf(allowed=allowed, index=build_index(items.vectors, placed & allowed))
+
+
+def listed_items(settings: Settings, versions: TableVersions, vocabulary: Vocabulary) -> np.ndarray | None:
+    """bool [V + 1] of a vocabulary: what `retrieve.items` allows; None: every item."""
+    if settings.retrieve.items == "all" or settings.items is None or versions.items is None:
+        return None
+    table = scan(settings.warehouse, ITEMS, versions.items)
+    if LISTED in table.collect_schema():
+        table = table.filter(LISTED)
+    allowed = np.zeros(vocabulary.size + 1, dtype=bool)
+    allowed[vocabulary.encode(table.select(ITEM_ID).collect()[ITEM_ID])] = True
+    allowed[PADDING] = False
+    return None if allowed[1:].all() else allowed

@@ -1,0 +1,138 @@
+"""A forgotten user is in no file of the tables, and the source does not bring him back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTINE, RAW, USER_ID, USERS
+from recsys.config import Settings
+from recsys.data import forget as module
+from recsys.data import warehouse
+from recsys.data.forget import forget
+from recsys.data.ingest import IngestReport, ingest
+from recsys.data.stream import overwrite_streamed
+from recsys.errors import InputError
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+ANN = "ann@example.org"
+CANDIDATES = {"user_id": pl.String(), "rank": pl.Int32(), "item_id": pl.Int64()}
+
+
+def read(root: Path) -> IngestReport:
+    tree: dict[str, Any] = {"name": "shop", "data_root": str(root), "warehouse": str(root / "warehouse")}
+    tree["interactions"] = {"source": "log.csv", "max_rejected_share": 0.9}
+    tree["users"] = {"source": "users.csv"}
+    return ingest(Settings.model_validate(tree), now=NOW)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two days, so that older versions and removed files hold her too; she is the first and the last of a file."""
+    lines = ["user_id,item_id,timestamp,weight", f"{ANN},1,100,1", "bob,2,101,1", f"{ANN},3,oops,1", "bob,9,oops,1"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "users.csv").write_text(f"user_id,age\n{ANN},30\nbob,40\n")
+    read(tmp_path)
+    (tmp_path / "log.csv").write_text("\n".join([*lines, "bob,2,101,5", "cid,4,102,1"]) + "\n")
+    read(tmp_path)
+    for name in ("candidates", "candidates-other"):
+        for day in (1, 2):
+            frame = pl.DataFrame({"user_id": [ANN, "bob"], "rank": 1, "item_id": day}, schema=CANDIDATES)
+            overwrite_streamed(
+                tmp_path / "warehouse", name, CANDIDATES, iter([frame]), sorted_by=USER_ID, metadata={"run": str(day)}
+            )
+    (tmp_path / "states").mkdir()
+    examples = [{"user_id": user, "history": [1], "target": 2} for user in (ANN, "bob")]
+    state = {"key": "k", "steps": {"evaluate": {"report": {"examples": examples}, "seconds": 1.0}}}
+    (tmp_path / "states" / "k.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def remove(root: Path, *users: str) -> module.ForgetReport:
+    return forget(str(root / "warehouse"), users, root / "states", now=NOW)
+
+
+def everything(folder: Path) -> str:
+    """All that a folder's files say: text as it is, Parquet as its values and its statistics."""
+    parts = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".parquet":
+            parts += [str(pl.read_parquet(path).to_dicts()), path.read_bytes().decode("latin-1")]
+        elif path.is_file():
+            parts.append(path.read_text())
+    return "\n".join(parts)
+
+
+def test_no_file_holds_her_any_more(folder: Path) -> None:
+    assert ANN in everything(folder / "warehouse")
+    report = remove(folder, ANN)
+    assert report.removed == {INTERACTIONS: 1, USERS: 1, QUARANTINE: 1, "candidates": 1, "candidates-other": 1}
+    assert report.run_states == 1
+    assert ANN not in everything(folder / "warehouse")
+    assert ANN not in everything(folder / "states")
+    assert "bob" in (folder / "states" / "k.json").read_text()
+
+
+def test_the_others_stay_as_they_were(folder: Path) -> None:
+    root = folder / "warehouse"
+    names = (INTERACTIONS, USERS, "candidates")
+    before = {name: warehouse.scan(root, name).collect() for name in names}
+    said = {name: warehouse.commit_metadata(root, name) for name in names}
+    remove(folder, ANN)
+    for name in names:
+        others = before[name].filter(pl.col(USER_ID) != ANN)
+        after = warehouse.scan(root, name).collect()
+        key = POSITION if name == INTERACTIONS else USER_ID
+        assert after.sort(key).equals(others.sort(key))
+        assert warehouse.commit_metadata(root, name) == said[name]
+    assert warehouse.scan(root, QUARANTINE).collect()[RAW].to_list() == ["bob,9,oops,1"]
+
+
+def test_the_source_does_not_bring_her_back(folder: Path) -> None:
+    remove(folder, ANN)
+    report = read(folder)
+    assert (report.rows_added, report.forgotten) == ({INTERACTIONS: 0, USERS: 0}, 2)
+    assert report.rows_rejected[INTERACTIONS] == 2  # still counted
+    assert ANN not in everything(folder / "warehouse")
+    assert warehouse.scan(folder / "warehouse", FORGOTTEN).collect().height == 1
+
+
+def test_a_log_of_forgotten_users_alone_adds_nothing(folder: Path) -> None:
+    remove(folder, ANN, "bob", "cid")
+    assert read(folder).rows_added == {INTERACTIONS: 0, USERS: 0}
+    assert warehouse.scan(folder / "warehouse", INTERACTIONS).collect().is_empty()
+
+
+def test_an_unknown_user_removes_nobody(folder: Path) -> None:
+    before = everything(folder / "warehouse")
+    with pytest.raises(InputError, match=r"User 'ghost' is in no table of .*; check the id"):
+        remove(folder, ANN, "ghost")
+    assert everything(folder / "warehouse") == before
+
+
+def test_a_kill_half_way_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    purge = module._purge
+    monkeypatch.setattr(module, "_purge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        remove(folder, ANN)
+    monkeypatch.setattr(module, "_purge", purge)
+    assert read(folder).rows_added[INTERACTIONS] == 0  # she is kept out from the first moment
+    remove(folder, ANN)
+    remove(folder, ANN)  # and again, when nothing is left of her
+    assert ANN not in everything(folder / "warehouse")
+
+
+def test_integer_ids(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n5,1,100\n55,5,101\n5,2,oops\n6,5.5,x\n")
+    (tmp_path / "users.csv").write_text("user_id,age\n5,30\n55,5\n")
+    read(tmp_path)
+    (tmp_path / "states").mkdir()
+    assert remove(tmp_path, "5").removed == {INTERACTIONS: 1, USERS: 1, QUARANTINE: 1}
+    assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).select(USER_ID, ITEM_ID).collect().rows() == [(55, 5)]
+    assert warehouse.scan(tmp_path / "warehouse", USERS).collect().rows() == [(55, "5")]
+    assert read(tmp_path).forgotten == 2
