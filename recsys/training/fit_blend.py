@@ -107,7 +107,10 @@ def fit_blend(
     measured = _measure(settings, held_out, queries, build_index(vectors, allowed), neighbours)
     found = np.flatnonzero(measured.came >= 0)
     if len(found) < 2 * FEWEST:
-        reason = f"Only {len(found)} validation users have an item that a source proposed; {2 * FEWEST} are needed."
+        reason = (
+            f"The model serves alone: {len(found)} validation users have an item that a source proposed, and a blend "
+            f"needs {2 * FEWEST}."
+        )
         return None, BlendReport(used=False, reason=reason, users=len(held_out))
 
     fold = rng.permutation(len(held_out)) % 2

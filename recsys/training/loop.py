@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys.columns import PADDING
 from recsys.config import TrainSettings
 from recsys.consumed import Consumed
+from recsys.errors import InputError
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
@@ -103,8 +104,15 @@ def train(
     ------
     FloatingPointError
         The loss is no longer finite.
+    InputError
+        There is nothing to learn from: no history has two events.
     """
     starts, ends = windows(offsets, max_length)
+    if not len(starts):
+        raise InputError(
+            f"None of the {len(offsets) - 1} training histories has two events, and one event teaches nothing of what "
+            "comes next; give longer histories, or ask for no training by train.epochs = 0."
+        )
     learner = _Learner(model, settings, steps=settings.epochs * -(-len(starts) // settings.batch_size))
     codes = np.concatenate([[PADDING], items]).astype(np.int64)  # by the number of an event
     numbers = np.arange(1, len(items) + 1)

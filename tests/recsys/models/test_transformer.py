@@ -95,6 +95,21 @@ def test_rotated_products_depend_on_distance_alone() -> None:
     assert not torch.allclose(products[0, 1], products[1, 0], atol=1e-3)  # before and after differ
 
 
+@pytest.mark.parametrize("shape", [{"rotary": True}, {"rotary": False, "distance_bias": True}], ids=str)
+def test_attention_knows_how_far_apart_events_are_and_nothing_else(shape: dict[str, bool]) -> None:
+    """Without absolute positions, what comes after an event moves it in the window and changes nothing of its state.
+
+    Queries that turn while keys stand still, for instance, would know where they are.
+    """
+    encoder = build(objective="next-item", **shape)
+    torch.nn.init.zeros_(encoder.positions)
+    x, present = torch.randn(2, 9, 16), torch.ones(2, 9, dtype=torch.bool)
+    newest = encoder(x[:, :5], present[:, :5])[:, -1]
+    torch.testing.assert_close(encoder(x, present)[:, 4], newest, atol=1e-5, rtol=1e-5)
+    nearer = encoder(x[:, [1, 2, 0, 3, 4]], present[:, :5])[:, -1]
+    assert not torch.allclose(nearer, newest, atol=1e-3)  # the same events, at other distances
+
+
 @pytest.mark.parametrize("objective", ["cloze", "next-item"])
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_wanted_positions_get_the_states_that_all_positions_get(shape: str, objective: str) -> None:
