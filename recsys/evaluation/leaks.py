@@ -22,6 +22,14 @@ _DID: Final = {  # as `lineage.consumed` of a bundle names the consumers
 }
 
 
+def learns(bundle: Bundle) -> bool:
+    """Whether anything in the bundle depends on events; where no record tells, all but the text recommender does."""
+    if bundle.blended is not None:
+        return True
+    record = bundle.manifest["lineage"].get("consumed")
+    return bundle.settings.model.kind != "text" if record is None else record.get("trained") is not None
+
+
 def check_consumed(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
     """Compare what a bundle consumed with what the split of this data set allows.
 

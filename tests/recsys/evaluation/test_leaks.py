@@ -18,7 +18,7 @@ from recsys.consumed import Consumed
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.warehouse import TableVersions
-from recsys.errors import RecsysError
+from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
 from recsys.represent import represent
@@ -187,6 +187,29 @@ def test_an_old_bundle_without_a_record_is_said_to_have_none(
     report = fit_with(monkeypatch, configured, versions, trains_on_everything, only_blend=True)
     with pytest.raises(RecsysError, match=r"^Leak: the blend of the bundle .* counted"):
         check_consumed(without_record(read_bundle(report.bundle)), dataset)
+
+
+def test_a_bundle_that_learns_from_no_event_serves_the_next_day_as_it_is(tmp_path: Path) -> None:
+    """Items keep their codes, so its content is the same, and its folder and manifest are yesterday's."""
+    configured = settings(tmp_path, "text", blend={"kind": "never"})
+    titles = [{"item_id": f"i{n}", "title": f"thing number {n}"} for n in range(ITEMS)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, titles)))
+
+    def day(events: int) -> TableVersions:
+        lines = [f"{user},i{(user + n) % ITEMS},{1_600_000_000 + n}" for user in range(USERS) for n in range(events)]
+        (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+        return ingest(configured).versions
+
+    first = day(4)
+    represent(configured, first)
+    bundle = fit(configured, first).bundle
+    second = day(5)
+    assert fit(configured, second).bundle == bundle
+    assert evaluate(configured, second, bundle).report["protocol"]["users"] == USERS
+    # what learnt from events is refused, as its test items may be among them
+    learnt = settings(tmp_path, "cloze", blend={"kind": "never"})
+    with pytest.raises(InputError, match="trained on other data"):
+        evaluate(learnt, second, fit(learnt, first).bundle)
 
 
 def test_shares_of_users_and_draws_are_what_the_bundle_was_asked_for(shop: tuple[Path, TableVersions]) -> None:
