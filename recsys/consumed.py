@@ -16,7 +16,7 @@ import numpy as np
 
 from recsys.data.splits import HeldOut
 
-AT_ONCE: Final = 1_000_000  # events that are hashed together, so that memory stays small
+AT_ONCE: Final = 200_000  # events that are hashed together, so that memory stays small
 # odd constants whose multiples fill 64 bits (splitmix64)
 _PLACE: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)

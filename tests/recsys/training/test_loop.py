@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import loop
 from recsys.training.loop import Training, train
+from recsys.training.objectives import Task, make_task
 
 ITEMS, USERS = 40, 300
 MODEL = ModelSettings(dimensions=32, blocks=1, max_length=10)
@@ -77,6 +80,24 @@ def test_the_seed_repeats_the_weights_and_another_state_of_the_world_does_not_ma
     torch.manual_seed(99)
     second, _ = run(epochs=2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_dropout_is_drawn_by_the_seed_alone() -> None:
+    models = []
+    for state in (1, 2):
+        model = new_model()
+        torch.manual_seed(state)  # after the weights were drawn
+        train(
+            model,
+            *cycles(),
+            TrainSettings(epochs=1),
+            seed=4,
+            max_length=10,
+            validate=lambda _: {"accuracy": 0.0},
+            primary="accuracy",
+        )
+        models.append(model)
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
 def test_the_random_state_outside_is_left_alone() -> None:
@@ -164,6 +185,49 @@ def test_no_gradient_is_longer_than_the_clip(size: float) -> None:
     assert float(found.norm()) == pytest.approx(min(float(wanted.norm()), 0.5), rel=1e-4)
     taken = torch.cat([learner.optimizer.state[p]["exp_avg"].flatten() for p in model.parameters()])
     torch.testing.assert_close(taken, 0.1 * found)  # what the optimizer was told
+
+
+def test_a_step_forgets_the_gradient_of_the_one_before() -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    learner = loop._Learner(model, TrainSettings(clip_norm=100.0), steps=10)
+    for inputs in ([1.0, 0.0], [0.0, 3.0]):
+        learner.step(model(torch.tensor([inputs])).sum())
+        assert model.weight.grad is not None and model.weight.grad.tolist() == [inputs]
+
+
+def test_every_step_of_every_epoch_has_dropout_and_questions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation leaves the model as it serves; training must not go on like that, nor ask the same again."""
+    training: list[bool] = []
+    asked: list[bytes] = []
+    plain = loop.task_loss
+
+    def watched(model: Bert4Rec, task: Task, *rest: Any) -> torch.Tensor:
+        training.append(model.training and model.encoder.training)
+        asked.append(task.tokens.tobytes())
+        return plain(model, task, *rest)
+
+    monkeypatch.setattr(loop, "task_loss", watched)
+    run(epochs=3, evaluate_every=1, next_item_share=0.0)
+    assert all(training) and len(training) == 3 * 10
+    assert len(set(asked)) == len(asked)
+
+
+def test_batches_have_other_company_in_the_next_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def watched(batch: np.ndarray, *rest: Any) -> Task:
+        seen.append(batch)
+        return make_task(batch, *rest)
+
+    monkeypatch.setattr(loop, "make_task", watched)
+    run(epochs=2, evaluate_every=2)
+    epochs = [{tuple(sorted(map(tuple, batch.tolist()))) for batch in part} for part in (seen[:10], seen[10:])]
+    assert len(epochs[0] & epochs[1]) <= 1
+
+
+def test_the_last_epoch_is_validated_whatever_the_rhythm() -> None:
+    _, outcome = run(epochs=5, evaluate_every=3, next_item_share=0.0)
+    assert ["accuracy" in entry for entry in outcome.history] == [False, False, True, False, True]
 
 
 def test_the_rate_warms_up_and_falls_to_a_tenth() -> None:
