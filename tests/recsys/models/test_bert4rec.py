@@ -102,6 +102,30 @@ def test_a_user_without_history_gets_a_vector() -> None:
     assert np.isfinite(queries(model(), [[]])).all()
 
 
+def test_serving_knows_no_dropout_in_whatever_state_training_left_the_model() -> None:
+    torch.manual_seed(0)
+    of = ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))),
+        trained=torch.ones(ITEMS + 1, dtype=torch.bool),
+        text=torch.randn(ITEMS + 1, 6),
+    )
+    built = Bert4Rec(of, ModelSettings(dimensions=16, max_length=8, dropout=0.5, id_dropout=0.5), table_rows=64).eval()
+    vectors, table = built.item_vectors()[0], built.item_table().detach()
+    items, offsets = np.array([4, 2, 9], dtype=np.int32), np.array([0, 3])
+    expected = encode_queries(built.encoder, table, items, offsets, 8)
+    built.train()
+    assert np.array_equal(built.item_vectors()[0], vectors)
+    built.train()
+    assert np.array_equal(encode_queries(built.encoder, table, items, offsets, 8), expected)
+
+
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_with_a_temperature_scores_are_cosines_over_it(objective: str) -> None:
+    built = model(temperature=0.1, objective=objective)
+    found = queries(built, [[1, 2, 3], [7]])[:, :-1]
+    assert np.allclose(np.linalg.norm(found, axis=1), 1 / 0.1, rtol=1e-4)
+
+
 def test_mask_and_padding_are_not_items() -> None:
     vectors, allowed = model().item_vectors()
     assert vectors.shape == (ITEMS + 1, 17)

@@ -79,6 +79,18 @@ def test_dropout_only_in_training(encoder: Transformer) -> None:
     assert not torch.equal(encoder(x, present), encoder(x, present))
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_dropout_sits_on_what_goes_in_and_on_every_branch(encoder: Transformer, place: int) -> None:
+    """Each of them alone, the others switched off, makes two passes differ."""
+    every = [module for module in encoder.modules() if isinstance(module, Dropout)]
+    assert len(every) == 3  # what goes in, and both blocks
+    for number, dropout in enumerate(every):
+        dropout.threshold = 128 if number == place else 0
+    x, present = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
+    encoder.train()
+    assert not torch.equal(encoder(x, present), encoder(x, present))
+
+
 def test_too_long_a_history_is_refused(encoder: Transformer) -> None:
     with pytest.raises(ValueError, match="13 positions exceeds max_length = 12"):
         encoder(torch.randn(1, 13, 16), torch.ones(1, 13, dtype=torch.bool))
