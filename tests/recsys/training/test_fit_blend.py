@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import Settings
+from recsys.config import EvaluateSettings, Settings
 from recsys.config_file import parse_settings
 from recsys.consumed import Consumed
 from recsys.data.sequences import Sequences
@@ -158,6 +158,30 @@ def test_the_weights_that_serve_are_fitted_on_all_that_were_measured(monkeypatch
     first, second, served = fitted
     assert not first & second and first | second == served
     assert min(len(first), len(second)) > 0.4 * len(served)
+
+
+def test_what_was_had_is_proposed_where_evaluation_ranks_it() -> None:
+    """People go to and fro: what comes next was had before."""
+    rng = np.random.default_rng(0)
+    pairs = [rng.permutation(V)[:2] + 1 for _ in range(USERS)]
+    of = Sequences(
+        users=pl.Series("user_id", np.arange(USERS)),
+        items=np.concatenate([np.tile(pair, 3) for pair in pairs]).astype(np.int32),
+        offsets=np.arange(USERS + 1, dtype=np.int64) * 6,
+    )
+    hidden, kept = (
+        fit_blend(
+            settings().model_copy(update={"evaluate": EvaluateSettings(exclude_seen=exclude_seen)}),
+            dataset(of),
+            noise,
+            VECTORS,
+            ALLOWED,
+        )
+        for exclude_seen in (True, False)
+    )
+    assert hidden[0] is None and hidden[1] is not None and "0 validation users" in hidden[1].reason
+    assert kept[1] is not None and kept[1].proposed == 1.0 and kept[1].validation is not None
+    assert kept[1].validation["blend"]["val/ndcg_at_10"] > 0.9
 
 
 def test_test_items_change_nothing() -> None:
