@@ -292,7 +292,9 @@ def test_every_step_has_dropout(shops: ModuleType, monkeypatch: pytest.MonkeyPat
         return encode(model, *rest, **named)
 
     monkeypatch.setattr(recformer_finetune, "encode", watched)
-    Training(shops, second_stage_epochs=1).run(train=TRAIN.model_copy(update={"epochs": 2}))
+    begun = Training(shops, second_stage_epochs=1)
+    begun.model.eval()  # as a folder gives it
+    begun.run(train=TRAIN.model_copy(update={"epochs": 2}))
     assert len(training) == 3 * 10 and all(training)
 
 
