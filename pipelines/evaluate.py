@@ -27,7 +27,11 @@ from recsys.evaluation import evaluate as evaluation
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
     """Metrics of the bundle and of the baselines; both go to MLflow."""
     with step_run(settings, "evaluate", parent, versions) as (store, run_id):
-        report = plain(evaluation.evaluate(settings, versions, bundle, watch().advance))
+        looking = watch()
+        report = plain(evaluation.evaluate(settings, versions, bundle, looking.advance))
+        silent = report["report"]["protocol"].get("consumed")
+        if silent is not None:
+            looking.warn(f"Which events {bundle} learnt from is {silent}; a leak in its training would not be seen.")
         tracking.log_metrics(store, run_id, report["metrics"])
         tracking.log_metrics(store, run_id, baseline_metrics(report["baselines"]))
     return {**report, "mlflow_run": run_id}

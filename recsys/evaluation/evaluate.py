@@ -27,6 +27,7 @@ from recsys.data.splits import Split
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
+from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.ranking import ScoreBlock
 from recsys.feature_encoders import unseen_values
 from recsys.models import baselines as counting
@@ -46,12 +47,14 @@ def evaluate(
         The bundle was trained on other data, so the test items may be among its training items. Or its features were
         declared differently.
     RecsysError
-        The leak guard found a leak, or the model's scores are not numbers.
+        The leak guard found a leak, the bundle consumed events that the split holds out, or the model's scores are not
+        numbers.
     """
     model = read_bundle(bundle)
     model.check_features(settings)
     dataset = prepare(settings, versions)
     check_same_data(model, dataset)
+    consumed = check_consumed(model, dataset)
     popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
@@ -92,7 +95,10 @@ def evaluate(
         progress=progress,
         served=served,
     )
-    stated = protocol(settings, dataset.split) | report.report["protocol"]
+    stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
+    known = model.manifest["lineage"].get("known_before")
+    if known is not None:
+        stated |= {"warm_start": known}
     if model.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
     unseen = unseen_values(model.encoders, dataset)
@@ -177,7 +183,8 @@ def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
 def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
     """Check that the bundle was trained on exactly this training part, with these codes.
 
-    Otherwise a code could mean another item, or a test item could be a training item.
+    Otherwise a code could mean another item, or a test item could have been trained on. A bundle that learned from no
+    event, such as the text recommender's, is the same night after night as long as the codes are.
 
     Raises
     ------
@@ -185,7 +192,8 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
         It was not; the message names the table version of its training.
     """
     lineage = bundle.manifest["lineage"]
-    if bundle.vocabulary.digest != dataset.vocabulary.digest or lineage.get("data") != dataset.digest:
+    same_events = not learns(bundle) or lineage.get("data") == dataset.digest
+    if bundle.vocabulary.digest != dataset.vocabulary.digest or not same_events:
         raise InputError(
             f"The bundle {bundle.path} was trained on other data ({bundle.vocabulary.size} items, version "
             f"{lineage.get('interactions_version')} of {INTERACTIONS!r}) than it is to be evaluated on "

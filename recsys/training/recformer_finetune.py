@@ -29,6 +29,8 @@ from torch import Tensor
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
+from recsys.consumed import Consumed
+from recsys.errors import InputError
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
@@ -115,6 +117,11 @@ class FineTuning:
         Metrics of a model with an item table; called every `train.evaluate_every` epochs and after a stage's last.
     primary
         The metric that decides which weights are best; higher is better.
+
+    Raises
+    ------
+    InputError
+        There is nothing to learn from.
     """
 
     model: Recformer
@@ -131,6 +138,12 @@ class FineTuning:
         self.dtype = best_dtype(self.train.precision)
         self.allowed = torch.from_numpy(self.catalogue.lengths > 0).to(self.model.device)
         self.targets = Targets.of(self.catalogue, self.items, self.offsets)
+        if not len(self.targets.events):
+            raise InputError(
+                f"None of the {len(self.offsets) - 1} training histories has an event after its first one whose item "
+                "has text, so there is nothing to learn from; give longer histories, or set recformer.fine_tune = "
+                "false."
+            )
         self.place = _Place()
         self.best: dict[str, Tensor] = {}
 
@@ -171,7 +184,12 @@ class FineTuning:
                 self._next_stage()
         self.model.load_state_dict(self.best)
         place = self.place
-        training = Training(best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
+        training = Training(
+            best_epoch=place.best_epoch,
+            epochs=place.epoch,
+            history=place.history,
+            trained=Consumed.of(self.items, self.offsets),
+        )
         return training, self.best_table
 
     def _begin(self) -> None:

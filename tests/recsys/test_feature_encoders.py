@@ -17,13 +17,14 @@ from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
+from recsys.data.sequences import HistoryVectors
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.feature_encoders import fit_encoders, unseen_values
 from recsys.retrieval import retrieve as retrieval
 from recsys.retrieval.answers import recommend
-from recsys.training.fit import build_model, fit, item_features
+from recsys.training.fit import build_model, fit, item_features, validation_metrics
 
 USERS, ITEMS = 90, 30
 DECLARED: dict[str, Any] = {
@@ -94,6 +95,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, TableVe
     configured = settings(folder)
     versions = ingest(configured).versions
     return configured, versions, read_bundle(fit(configured, versions).bundle)
+
+
+def test_validation_knows_what_serving_knows(trained: tuple[Settings, TableVersions, Bundle]) -> None:
+    """The best epoch's figures are those of the bundle on the validation users, attributes and context included."""
+    configured, versions, _ = trained
+    train = configured.train.model_copy(update={"precision": "fp32", "epochs": 4, "next_item_share": 0.0})
+    configured = configured.model_copy(update={"train": train})
+    report = fit(configured, versions)
+    bundle = read_bundle(report.bundle)
+    asked = prepare(configured, versions).split.validation
+
+    def figures(queries: HistoryVectors) -> dict[str, float]:
+        return validation_metrics(queries, bundle.vectors, bundle.allowed, asked, configured)
+
+    best = report.history[report.best_epoch - 1]
+    found = figures(bundle.encode)
+    assert {name: best[name] for name in found} == pytest.approx(found, abs=2e-3)
+    assert figures(lambda of: bundle.queries(of.items, of.offsets)) != pytest.approx(found, abs=5e-3)  # as if unknown
 
 
 def test_everything_declared_is_in_one_table(trained: tuple[Settings, TableVersions, Bundle]) -> None:

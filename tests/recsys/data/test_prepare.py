@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 from recsys.config import FilterSettings, Settings
 from recsys.config_file import parse_settings
+from recsys.data import prepare as module
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, filter_interactions, k_core, prepare
-from recsys.errors import InputError
+from recsys.data.splits import Split, split_sequences
+from recsys.data.vocabulary import Vocabulary, fit_vocabulary
+from recsys.errors import InputError, RecsysError
 
 
 def settings(folder: Path, **sections: Any) -> Settings:
@@ -63,6 +67,32 @@ def test_codes_come_from_training_rows_only(tmp_path: Path) -> None:
     assert dataset.split.validation.targets.tolist() == [0, 1]
     assert dataset.report["unknown_test_items"] == 2
     assert dataset.trained_items().tolist() == [False, True, True]
+
+
+def test_a_split_that_leaks_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaky(*arguments: Any) -> Split:
+        split = split_sequences(*arguments)
+        return replace(split, train=split.serving)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(module, "split_sequences", leaky)
+        with pytest.raises(RecsysError, match=r"^Leak: user 'ann' trains on 4 events"):
+            prepared(tmp_path, LOG)
+
+    def knows_everything(training: pl.Series, catalogue: pl.Series | None) -> Vocabulary:
+        return fit_vocabulary(training, pl.Series(["z"]))
+
+    monkeypatch.setattr(module, "fit_vocabulary", knows_everything)
+    with pytest.raises(RecsysError, match=r"^Leak: the vocabulary holds 1 items"):
+        prepared(tmp_path, LOG)
+
+
+def test_what_the_core_removes_can_leave_others_with_too_little() -> None:
+    """Without x, which one user has, ann has two events; without ann, item c has one; without it, bob has two."""
+    pairs = [("ann", "a"), ("ann", "c"), ("ann", "x"), ("bob", "a"), ("bob", "b"), ("bob", "c")]
+    pairs += [(user, item) for user in ("cy", "dee") for item in ("a", "b", "d")]
+    log = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row").lazy()
+    assert sorted(set(k_core(log, 3, 2).collect()["user_id"])) == ["cy", "dee"]
 
 
 def test_the_catalogue_brings_the_items_that_training_lacks(tmp_path: Path) -> None:

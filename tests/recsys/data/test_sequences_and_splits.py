@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from recsys.config import SplitSettings
 from recsys.data.sequences import Sequences, from_sorted_frame, to_frame
-from recsys.data.splits import check_no_leak, check_vocabulary, cut_offs, leave_one_out, split_sequences, time_split
+from recsys.data.splits import (
+    HeldOut,
+    check_no_leak,
+    check_vocabulary,
+    cut_offs,
+    leave_one_out,
+    split_sequences,
+    time_split,
+)
 from recsys.errors import InputError, RecsysError
 
 
@@ -125,6 +133,28 @@ def test_the_guard_finds_a_planted_leak() -> None:
     check_vocabulary(np.array([True, False]), np.array([False, True]))
     with pytest.raises(RecsysError, match=r"Leak: the vocabulary holds 1 items .*code 2"):
         check_vocabulary(np.array([True, False]), np.array([True, False]))
+
+
+def held(histories: list[list[int]], targets: list[int]) -> HeldOut:
+    return HeldOut(histories=sequences(histories), targets=np.array(targets, dtype=np.int32))
+
+
+def test_the_guard_compares_questions_with_what_is_known_of_the_user() -> None:
+    """Train, validation and test that agree with each other can still be another user's, or leave an event out."""
+    split = leave_one_out(sequences([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    beginning = "are not the beginning of the user's history"
+    for asked in (
+        held([[1, 2], [5, 6]], [3, 8]),  # an event is left out
+        held([[1, 2], [6, 6]], [3, 7]),
+        held([[1, 2], [5, 6, 7, 8]], [3, 9]),  # beyond the end
+    ):
+        with pytest.raises(RecsysError, match=rf"Leak: the validation history of user 'u\d' .* {beginning}"):
+            check_no_leak(replace(split, validation=asked))
+    with pytest.raises(RecsysError, match=rf"Leak: the test history of user 'u0' .* {beginning}"):
+        check_no_leak(replace(split, test=held([[1, 2, 4], [5, 6, 7]], [4, 8])))
+    early = replace(split, test=split.validation)
+    with pytest.raises(RecsysError, match="Leak: a test target is not its user's last event"):
+        check_no_leak(early)
 
 
 def test_fractions_become_cut_offs() -> None:

@@ -13,6 +13,7 @@ from recsys.bundle import read_bundle
 from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
+from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.warehouse import TableVersions
@@ -104,6 +105,48 @@ def test_the_model_of_the_report_is_the_bundle(trained: tuple[Path, TableVersion
     scores[~bundle.allowed] = -np.inf
     best = bundle.vocabulary.decode(np.argsort(-scores, kind="stable")[:3]).to_list()
     assert [title.replace("Item ", "i") for title in example["recommended"][:3]] == best
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_figures_are_those_of_the_test_part_by_hand(
+    trained: tuple[Path, TableVersions, str], exclude_seen: bool
+) -> None:
+    """The bundle's vectors and the counts of training, on each user's last item after all the others."""
+    folder, versions, path = trained
+    asked = {"cutoffs": [5], "baselines": ["popularity"], "exclude_seen": exclude_seen}
+    configured = settings(folder, evaluate=asked)
+    report = evaluate(configured, versions, path)
+    bundle, serving = read_bundle(path), prepare(configured, versions).split.serving
+    histories = [serving.history(user) for user in range(len(serving))]
+    counts = np.bincount(np.concatenate([one[:-2] for one in histories]), minlength=ITEMS + 1).astype(np.float32)
+    hits: dict[str, list[float]] = {"model": [], "popularity": []}
+    for one in histories:
+        query = bundle.queries(one[:-1], np.array([0, len(one) - 1]))[0]
+        for name, scores in (("model", bundle.vectors @ query), ("popularity", counts.copy())):
+            scores[0] = -np.inf
+            if exclude_seen:
+                scores[one[:-1]] = -np.inf
+            best = np.argsort(-scores, kind="stable")[:5]
+            hits[name].append(float(one[-1] in best))
+    assert report.metrics["test/hr_at_5"] == pytest.approx(np.mean(hits["model"]), abs=0.03)  # bf16 may swap two
+    assert report.baselines["popularity"]["test/hr_at_5"] == pytest.approx(np.mean(hits["popularity"]))
+    assert report.differences["popularity"]["test/hr_at_10"]["mean"] == pytest.approx(
+        report.intervals["test/hr_at_10"]["mean"]
+        - np.mean([0 if np.isinf(rank) else rank <= 10 for rank in popularity_ranks(histories, counts, exclude_seen)])
+    )
+
+
+def popularity_ranks(histories: list[np.ndarray], counts: np.ndarray, exclude_seen: bool) -> list[float]:
+    """The place of each user's last item by counts, ties in the order of codes; infinite where it cannot be ranked."""
+    ranks = []
+    for one in histories:
+        scores = counts.copy()
+        scores[0] = -np.inf
+        if exclude_seen:
+            scores[one[:-1]] = -np.inf
+        place = np.flatnonzero(np.argsort(-scores, kind="stable") == one[-1])[0] + 1.0
+        ranks.append(np.inf if np.isinf(scores[one[-1]]) else place)
+    return ranks
 
 
 def test_evaluating_on_other_data_is_refused(trained: tuple[Path, TableVersions, str]) -> None:

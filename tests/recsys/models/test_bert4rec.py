@@ -75,8 +75,55 @@ def test_only_the_newest_events_count() -> None:
     assert np.allclose(queries(built, [[9, 9, 9, 1, 2, 3, 4, 5, 6, 7]]), queries(built, [[1, 2, 3, 4, 5, 6, 7]]))
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("length", [7, 8, 9, 30])
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_all_events_that_fit_are_read_and_none_beyond(objective: str, length: int, loaded: bool) -> None:
+    """[MASK] takes one of the eight positions; changing the oldest event in reach moves the query, an older one not."""
+    built = model(objective=objective)
+    reach = 8 if objective == "next-item" else 7
+    history = [1 + n % 15 for n in range(length)]
+
+    def query(changed: int | None) -> np.ndarray:
+        items = [17 if place == changed else item for place, item in enumerate(history)]
+        if not loaded:
+            return queries(built, [items])
+        settings = ModelSettings(dimensions=16, max_length=8, objective=objective)  # type: ignore[arg-type]
+        serve = load_encoder(settings, built.state_dict(), built.item_vectors()[0])
+        return serve(np.array(items, dtype=np.int32), np.array([0, length]))
+
+    plain = query(None)
+    for place in range(length):
+        moved = bool(np.abs(query(place) - plain).max() > 1e-4)
+        assert moved == (place >= length - reach), place
+
+
 def test_a_user_without_history_gets_a_vector() -> None:
     assert np.isfinite(queries(model(), [[]])).all()
+
+
+def test_serving_knows_no_dropout_in_whatever_state_training_left_the_model() -> None:
+    torch.manual_seed(0)
+    of = ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))),
+        trained=torch.ones(ITEMS + 1, dtype=torch.bool),
+        text=torch.randn(ITEMS + 1, 6),
+    )
+    built = Bert4Rec(of, ModelSettings(dimensions=16, max_length=8, dropout=0.5, id_dropout=0.5), table_rows=64).eval()
+    vectors, table = built.item_vectors()[0], built.item_table().detach()
+    items, offsets = np.array([4, 2, 9], dtype=np.int32), np.array([0, 3])
+    expected = encode_queries(built.encoder, table, items, offsets, 8)
+    built.train()
+    assert np.array_equal(built.item_vectors()[0], vectors)
+    built.train()
+    assert np.array_equal(encode_queries(built.encoder, table, items, offsets, 8), expected)
+
+
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_with_a_temperature_scores_are_cosines_over_it(objective: str) -> None:
+    built = model(temperature=0.1, objective=objective)
+    found = queries(built, [[1, 2, 3], [7]])[:, :-1]
+    assert np.allclose(np.linalg.norm(found, axis=1), 1 / 0.1, rtol=1e-4)
 
 
 def test_mask_and_padding_are_not_items() -> None:

@@ -79,6 +79,18 @@ def test_dropout_only_in_training(encoder: Transformer) -> None:
     assert not torch.equal(encoder(x, present), encoder(x, present))
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_dropout_sits_on_what_goes_in_and_on_every_branch(encoder: Transformer, place: int) -> None:
+    """Each of them alone, the others switched off, makes two passes differ."""
+    every = [module for module in encoder.modules() if isinstance(module, Dropout)]
+    assert len(every) == 3  # what goes in, and both blocks
+    for number, dropout in enumerate(every):
+        dropout.threshold = 128 if number == place else 0
+    x, present = torch.randn(1, 5, 16), torch.ones(1, 5, dtype=torch.bool)
+    encoder.train()
+    assert not torch.equal(encoder(x, present), encoder(x, present))
+
+
 def test_too_long_a_history_is_refused(encoder: Transformer) -> None:
     with pytest.raises(ValueError, match="13 positions exceeds max_length = 12"):
         encoder(torch.randn(1, 13, 16), torch.ones(1, 13, dtype=torch.bool))
@@ -93,6 +105,21 @@ def test_rotated_products_depend_on_distance_alone() -> None:
         assert torch.allclose(products.diagonal(distance), products.diagonal(distance)[0], atol=1e-4)
     assert torch.allclose(turned_q.norm(dim=1), q.norm())
     assert not torch.allclose(products[0, 1], products[1, 0], atol=1e-3)  # before and after differ
+
+
+@pytest.mark.parametrize("shape", [{"rotary": True}, {"rotary": False, "distance_bias": True}], ids=str)
+def test_attention_knows_how_far_apart_events_are_and_nothing_else(shape: dict[str, bool]) -> None:
+    """Without absolute positions, what comes after an event moves it in the window and changes nothing of its state.
+
+    Queries that turn while keys stand still, for instance, would know where they are.
+    """
+    encoder = build(objective="next-item", **shape)
+    torch.nn.init.zeros_(encoder.positions)
+    x, present = torch.randn(2, 9, 16), torch.ones(2, 9, dtype=torch.bool)
+    newest = encoder(x[:, :5], present[:, :5])[:, -1]
+    torch.testing.assert_close(encoder(x, present)[:, 4], newest, atol=1e-5, rtol=1e-5)
+    nearer = encoder(x[:, [1, 2, 0, 3, 4]], present[:, :5])[:, -1]
+    assert not torch.allclose(nearer, newest, atol=1e-3)  # the same events, at other distances
 
 
 @pytest.mark.parametrize("objective", ["cloze", "next-item"])

@@ -183,6 +183,19 @@ def test_what_is_measured_is_what_is_served(
     assert ((by > 0) == (codes > 0)).all()
 
 
+def test_of_equal_scores_the_lower_code_comes_first(
+    items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
+) -> None:
+    nothing = {name: np.zeros_like(getattr(blended.weights, name)) for name in ("alone", "pairs", "given")}
+    codes, scores, _ = best_items(
+        items, queries, replace(blended, weights=replace(blended.weights, **nothing)), histories, k=12
+    )
+    proposed = propose(items, queries, blended.neighbours, histories, n=12)
+    for user in range(U):
+        assert codes[user].tolist() == proposed.codes[proposed.rows == user][:12].tolist()
+    assert (scores == 0).all()
+
+
 def test_users_do_not_depend_on_their_block(
     items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:

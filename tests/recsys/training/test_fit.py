@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -13,15 +14,18 @@ from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, TrainSettings
 from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
-from recsys.data.prepare import prepare
+from recsys.data.prepare import few_users, prepare
+from recsys.data.sequences import Sequences
+from recsys.data.splits import HeldOut
 from recsys.errors import InputError
+from recsys.models.bert4rec import Bert4Rec, load_encoder
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.side import SideFeatures
 from recsys.represent import represent
 from recsys.training import checkpoint
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import few_users, fit, table_rows
+from recsys.training.fit import fit, table_rows, validation
 
 
 def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
@@ -128,6 +132,75 @@ def test_a_training_that_would_not_fit_says_so_before_it_begins(data: Path, monk
     monkeypatch.setattr(fitting, "build_model", lambda *_: pytest.fail("began"))
     with pytest.raises(InputError, match=r"would take about 0\.2 GiB of memory at its peak, and 0\.0 GiB are free"):
         fit(configured, versions)
+
+
+@pytest.mark.parametrize(("objective", "longest"), [("cloze", 10), ("next-item", 11)])
+def test_training_uses_every_position_of_the_encoder(
+    objective: str, longest: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question of next-item training stands at each event but the last, so a window holds one more."""
+    configured = settings(data, objective=objective)
+    given: dict[str, Any] = {}
+    plain = fitting.train
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        given.update(named)
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(fitting, "train", watched)
+    fit(configured, ingest(configured).versions)
+    assert given["max_length"] == longest
+
+
+QUESTIONS = HeldOut(
+    histories=Sequences(
+        users=pl.Series([1, 2]), items=np.array([*range(1, 13), 5, 6], dtype=np.int32), offsets=np.array([0, 12, 14])
+    ),
+    targets=np.array([3, 6], dtype=np.int32),
+)
+
+
+def ring_model(**model: Any) -> Bert4Rec:
+    torch.manual_seed(0)
+    of = ItemFeatures(id_hashes=torch.arange(31), trained=torch.ones(31, dtype=torch.bool))
+    built = Bert4Rec(of, ModelSettings(dimensions=16, max_length=10, **model), 64)
+    for parameter in built.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return built
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_validation_asks_as_serving_does(objective: str, exclude_seen: bool, tmp_path: Path) -> None:
+    """Whole windows, the history's own items as evaluation has them, and what a model knows of repeats."""
+    repeats = objective == "next-item"
+    configured = settings(tmp_path, objective=objective, repeats=repeats)
+    configured = configured.model_copy(
+        update={
+            "evaluate": configured.evaluate.model_copy(update={"exclude_seen": exclude_seen}),
+            "train": configured.train.model_copy(update={"precision": "fp32"}),
+        }
+    )
+    built = ring_model(objective=objective, repeats=repeats)
+    found = validation(configured, QUESTIONS)(built)
+    vectors, _ = built.item_vectors()
+    serve = load_encoder(configured.model, built.state_dict(), vectors)
+    of = QUESTIONS.histories
+    scores = serve(of.items, of.offsets) @ vectors.T
+    for user in range(2):
+        history = of.history(user)
+        if built.encoder.repeats is not None:
+            numbers = built.encoder.repeats().detach().numpy()
+            for back, item in enumerate(history[::-1][: len(numbers)]):
+                scores[user, item] += numbers[back]
+        if exclude_seen:
+            scores[user, history] = -np.inf
+    scores[:, 0] = -np.inf
+    own = scores[np.arange(2), QUESTIONS.targets]
+    gains = [0.0 if np.isneginf(one) else 1 / (1 + (row > one).sum()) for row, one in zip(scores, own, strict=True)]
+    gains = [gain if gain >= 0.1 else 0.0 for gain in gains]
+    assert found["val/mrr_at_10"] == pytest.approx(np.mean(gains), abs=1e-6)
+    assert (found["val/mrr_at_10"] == 0) == exclude_seen  # both targets were had
 
 
 class Killed(BaseException):

@@ -10,16 +10,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import Settings
+from recsys.config import EvaluateSettings, Settings
 from recsys.config_file import parse_settings
+from recsys.consumed import Consumed
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
-from recsys.retrieval.blend import Blended, blend_scores
+from recsys.retrieval.blend import CONTEXT, Blended, blend_scores, feature_names
 from recsys.retrieval.index import build_index
 from recsys.training import fit_blend as module
-from recsys.training.fit_blend import fit_blend
+from recsys.training.fit_blend import count_neighbours, fit_blend
 
 V, D, USERS = 60, 8, 400
 
@@ -103,7 +104,84 @@ def test_no_blend_where_none_is_wanted_or_too_few_can_be_measured() -> None:
     assert fit_blend(settings(kind="never"), dataset(walks()), noise, VECTORS, ALLOWED) == (None, None)
     few = walks().select(np.arange(40))
     blended, report = fit_blend(settings(), dataset(few), noise, VECTORS, ALLOWED)
-    assert blended is None and report is not None and "60 are needed" in report.reason
+    assert blended is None and report is not None
+    assert report.reason.startswith("The model serves alone: ") and report.reason.endswith("a blend needs 60.")
+
+
+def test_where_nobody_proposes_anything_the_model_serves_alone() -> None:
+    """All items were seen by everybody; no source has anything left, in no block of users."""
+    whole = Sequences(
+        users=pl.Series("user_id", np.arange(70)),
+        items=np.tile(np.arange(1, V + 1, dtype=np.int32), 70),
+        offsets=np.arange(71, dtype=np.int64) * V,
+    )
+    data = dataset(whole)
+    data.split = replace(data.split, validation=replace(data.split.validation, histories=whole))
+    blended, report = fit_blend(settings(kind="always"), data, noise, VECTORS, ALLOWED)
+    assert blended is None and report is not None
+    assert report.reason.startswith("The model serves alone: 0 validation users")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_user_is_measured_with_weights_that_others_gave(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are noise: weights know the users that they were fitted on by heart, and of the others nothing."""
+    rng, users, each = np.random.default_rng(seed), 70, 41
+    names = feature_names(count_neighbours(settings(), dataset(walks()))[0])
+    measured = module._Measured(
+        offsets=np.arange(users + 1) * each,
+        features=rng.standard_normal((users * each, len(names))).astype(np.float32),
+        context=rng.standard_normal((users * each, len(CONTEXT))).astype(np.float32),
+        came=np.arange(users) * each + rng.integers(each, size=users),
+        asked=Consumed.of(np.zeros(0), np.zeros(1, dtype=np.int64)),
+    )
+    own = module._fit(measured, np.arange(users), names, seed).scores(measured.features, measured.context)
+    by_heart = per_user(module._ranks(measured, own), "ndcg", 10).mean()
+    monkeypatch.setattr(module, "_measure", lambda *_: measured)
+    data = dataset(walks())
+    data.split = replace(data.split, validation=data.split.validation.select(np.arange(users)))
+    _, report = fit_blend(settings().model_copy(update={"seed": seed}), data, noise, VECTORS, ALLOWED)
+    assert report is not None and report.validation is not None
+    assert by_heart > 0.3  # by chance it is .11
+    assert report.validation["blend"]["val/ndcg_at_10"] < 0.2
+
+
+def test_the_weights_that_serve_are_fitted_on_all_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[set[int]] = []
+    fit = module._fit
+
+    def watched(measured: Any, users: np.ndarray, *rest: Any) -> Any:
+        fitted.append(set(users.tolist()))
+        return fit(measured, users, *rest)
+
+    monkeypatch.setattr(module, "_fit", watched)
+    fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED)
+    first, second, served = fitted
+    assert not first & second and first | second == served
+    assert min(len(first), len(second)) > 0.4 * len(served)
+
+
+def test_what_was_had_is_proposed_where_evaluation_ranks_it() -> None:
+    """People go to and fro: what comes next was had before."""
+    rng = np.random.default_rng(0)
+    pairs = [rng.permutation(V)[:2] + 1 for _ in range(USERS)]
+    of = Sequences(
+        users=pl.Series("user_id", np.arange(USERS)),
+        items=np.concatenate([np.tile(pair, 3) for pair in pairs]).astype(np.int32),
+        offsets=np.arange(USERS + 1, dtype=np.int64) * 6,
+    )
+    hidden, kept = (
+        fit_blend(
+            settings().model_copy(update={"evaluate": EvaluateSettings(exclude_seen=exclude_seen)}),
+            dataset(of),
+            noise,
+            VECTORS,
+            ALLOWED,
+        )
+        for exclude_seen in (True, False)
+    )
+    assert hidden[0] is None and hidden[1] is not None and "0 validation users" in hidden[1].reason
+    assert kept[1] is not None and kept[1].proposed == 1.0 and kept[1].validation is not None
+    assert kept[1].validation["blend"]["val/ndcg_at_10"] > 0.9
 
 
 def test_test_items_change_nothing() -> None:

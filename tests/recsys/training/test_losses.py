@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from features.multiplexed import hash_values
 from recsys.config import ModelSettings, TrainSettings
-from recsys.models.bert4rec import Bert4Rec
+from recsys.models.bert4rec import MASK, Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import losses
 from recsys.training.losses import draw_negatives, full_cross_entropy, gbce, sampled_cross_entropy, task_loss
@@ -133,6 +133,73 @@ def test_gbce_without_calibration_is_binary_cross_entropy() -> None:
     truth[:, 0] = 1
     plain = functional.binary_cross_entropy_with_logits(scores, truth)
     assert torch.allclose(gbce(positive, negative, 100, 0.0).mean(), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(("calibration", "power"), [(0.0, 1.0), (0.5, 0.52), (1.0, 0.04)])
+def test_gbce_raises_the_positive_to_the_power_of_the_paper(calibration: float, power: float) -> None:
+    """Four of a hundred negatives are drawn: with full calibration the power is that share, without it is 1."""
+    positive, negative = torch.tensor([0.3]), torch.tensor([[0.1, -2.0, 1.0, 0.7]])
+    others = -torch.log(1 - negative.sigmoid()).sum()
+    expected = (-torch.log(positive.sigmoid() ** power) + others) / 5
+    torch.testing.assert_close(gbce(positive, negative, 101, calibration), expected)
+
+
+SAMPLED = pytest.mark.parametrize("loss", ["sampled", "gbce"])
+
+
+def drawn_loss(built: Bert4Rec, task: Task, negatives: list[int], loss: str, patch: pytest.MonkeyPatch) -> float:
+    """The loss of a task when these items were drawn for each history."""
+    patch.setattr(losses, "draw_negatives", lambda *_: np.tile(negatives, (len(task.tokens), 1)))
+    settings = TrainSettings(precision="fp32", loss=loss)  # type: ignore[arg-type]
+    return float(task_loss(built, task, settings, np.random.default_rng(0)).detach())
+
+
+@SAMPLED
+def test_labels_of_sampled_losses_weigh_what_the_task_says(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = model()
+    tokens, wanted = np.array([[3, MASK, 4, MASK]]), np.array([[1, 3]])
+    alone = [
+        drawn_loss(built, Task(tokens=tokens, wanted=wanted, labels=np.array([labels])), [7, 8], loss, monkeypatch)
+        for labels in ((5, 0), (0, 6))
+    ]
+    weighed = Task(
+        tokens=tokens, wanted=wanted, labels=np.array([[5, 6]]), weights=np.array([[1.0, 3.0]], dtype=np.float32)
+    )
+    found = drawn_loss(built, weighed, [7, 8], loss, monkeypatch)
+    assert found == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-5)
+    assert found != pytest.approx(np.mean(alone), rel=1e-3)
+
+
+@SAMPLED
+def test_a_label_that_was_drawn_does_not_compete_with_itself(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = model()
+    task = Task(tokens=np.array([[3, 4, MASK]]), wanted=np.array([[2]]), labels=np.array([[5]]))
+    with_label = drawn_loss(built, task, [7, 5, 8], loss, monkeypatch)
+    without = drawn_loss(built, task, [7, 8], loss, monkeypatch)
+    if loss == "sampled":
+        assert with_label == pytest.approx(without, rel=1e-5)
+    else:  # the power and the mean count draws; the label itself adds nothing
+        scores = built(torch.tensor([[3, 4, MASK]]), torch.tensor([[2]]))[0, 0].detach()
+        expected = gbce(scores[[5]], torch.stack([scores[7], torch.tensor(-torch.inf), scores[8]])[None], ITEMS, 0.75)
+        assert with_label == pytest.approx(float(expected), rel=1e-4)
+
+
+@SAMPLED
+def test_sampled_scores_are_those_that_serve_with_the_bias_of_each_item(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = model()
+    with torch.no_grad():
+        built.output_bias.copy_(torch.randn(ITEMS + 1))
+    task = Task(tokens=np.array([[3, 4, MASK]]), wanted=np.array([[2]]), labels=np.array([[5]]))
+    scores = built(torch.tensor([[3, 4, MASK]]), torch.tensor([[2]]))[0, 0].detach()
+    negatives = scores[[7, 8, 9]][None]
+    expected = (
+        sampled_cross_entropy(scores[[5]], negatives)
+        if loss == "sampled"
+        else gbce(scores[[5]], negatives, ITEMS, 0.75)
+    )
+    assert drawn_loss(built, task, [7, 8, 9], loss, monkeypatch) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_gbce_stays_finite_for_extreme_scores() -> None:

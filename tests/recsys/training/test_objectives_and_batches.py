@@ -64,6 +64,19 @@ def test_every_position_is_trained_both_ends_included() -> None:
     assert np.abs(share - 0.2).max() < 0.05
 
 
+def test_histories_that_hide_their_last_item_end_at_any_event_but_the_first() -> None:
+    """Otherwise only the newest event of each history would ever be asked for as serving asks."""
+    tokens = padded([6] * 4000)
+    task = cloze(tokens, np.random.default_rng(0), mask_probability=0.2, mask_last_share=1.0)
+    assert (task.tokens[:, -1] == MASK).all() and ((task.tokens == MASK).sum(1) == 1).all()
+    first = tokens[:, 0]
+    asked = task.labels[:, 0] - first  # the place of the event, from 0
+    assert np.abs(np.bincount(asked, minlength=6) / 4000 - [0, 0.2, 0.2, 0.2, 0.2, 0.2]).max() < 0.03
+    for row in range(50):  # what stands before the question is what came before that event
+        events = task.tokens[row][task.tokens[row] > 0]
+        assert events.tolist() == list(range(first[row], first[row] + asked[row]))
+
+
 def test_the_last_item_alone_is_hidden_in_its_share() -> None:
     tokens = padded([10] * 2000)
     task = cloze(tokens, np.random.default_rng(0), mask_probability=0.4, mask_last_share=0.3)

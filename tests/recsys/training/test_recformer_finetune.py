@@ -14,6 +14,7 @@ import torch
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
+from recsys.consumed import Consumed
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import encode, item_table
 from recsys.models.recformer_weights import extended
@@ -280,6 +281,27 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_weights(stage: int, shops: Mod
     for name, value in again.model.state_dict().items():
         assert (value == whole.model.state_dict()[name]).all(), name
     assert [e[PRIMARY] for e in found.history] == [e[PRIMARY] for e in expected.history]
+
+
+def test_every_step_has_dropout(shops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and validation leave the model as it serves; training must not go on like that."""
+    training: list[bool] = []
+
+    def watched(model: Recformer, *rest: Any, **named: Any) -> torch.Tensor:
+        training.append(model.training)
+        return encode(model, *rest, **named)
+
+    monkeypatch.setattr(recformer_finetune, "encode", watched)
+    begun = Training(shops, second_stage_epochs=1)
+    begun.model.eval()  # as a folder gives it
+    begun.run(train=TRAIN.model_copy(update={"epochs": 2}))
+    assert len(training) == 3 * 10 and all(training)
+
+
+def test_what_was_given_is_reported(shops: ModuleType) -> None:
+    training = Training(shops, second_stage_epochs=0)
+    outcome, _ = training.run(train=TRAIN.model_copy(update={"epochs": 1}))
+    assert outcome.trained == Consumed.of(training.items, training.offsets)
 
 
 def test_without_its_own_embeddings_the_order_is_told_by_tokens_alone(shops: ModuleType) -> None:

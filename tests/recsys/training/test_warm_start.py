@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,23 @@ from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
+from recsys.evaluation import evaluate as evaluation
+from recsys.evaluation.evaluate import evaluate
 from recsys.feature_encoders import fit_encoders
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.training import fit as fitting
 from recsys.training.fit import FitReport, build_model, fit, item_features, item_text
-from recsys.training.warm_start import Counts, WarmStart, after_warm_start, earlier_bundle, grown_rows, start_from
+from recsys.training.warm_start import (
+    Counts,
+    WarmStart,
+    after_warm_start,
+    earlier_bundle,
+    grown_rows,
+    known_before,
+    start_from,
+    trained_until,
+)
 
 LETTERS = 26
 
@@ -40,6 +52,7 @@ def vectors_of(_: Settings, sentences: pl.Series) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "text_vectors", vectors_of)
+    monkeypatch.setattr(evaluation, "text_vectors", vectors_of)
 
 
 def write_day(folder: Path, items: range, seed: int = 0) -> None:
@@ -277,3 +290,69 @@ def test_another_architecture_is_one_sentence(
 def test_what_does_not_change_the_weights_may_differ(yesterday: Bundle, tmp_path: Path, model: dict[str, Any]) -> None:
     found, _ = earlier_bundle(settings_of(tmp_path, model=model, train={"warm_start": str(yesterday.path)}))
     assert found is not None
+
+
+def with_lineage(bundle: Bundle, **changed: Any) -> Bundle:
+    """Changed entries; None takes one out."""
+    lineage = {**bundle.manifest["lineage"], **changed}
+    kept = {name: value for name, value in lineage.items() if value is not None}
+    return replace(bundle, manifest={**bundle.manifest, "lineage": kept})
+
+
+def test_a_log_that_grows_under_leave_one_out_tells_no_test_item(yesterday: Bundle, tmp_path: Path) -> None:
+    write_day(tmp_path, range(30))
+    settings = settings_of(tmp_path)
+    split = prepare(settings, ingest(settings).versions).split
+    assert known_before(yesterday, settings, split) is None
+    said = "was trained with another [split] or [filter], so it may know events that are held out now"
+    for more in ({"filter": {"min_user_interactions": 2}}, {"filter": {"repeats": "first"}}):
+        told = known_before(yesterday, settings_of(tmp_path, **more), split)
+        assert told is not None and said in told and yesterday.label in told
+    # an item that is had again leaves its old place, where yesterday's training had it
+    moving = settings_of(tmp_path, filter={"repeats": "last"})
+    told = known_before(replace(yesterday, settings=moving), moving, split)
+    assert told is not None and 'filter.repeats = "last"' in told
+    pretrained = known_before(with_lineage(yesterday, data=None), settings, split)
+    assert pretrained is not None and "does not say which events it was trained on" in pretrained
+    # a night that began with such weights hands the doubt on
+    assert known_before(with_lineage(yesterday, known_before=said), settings, split) == said
+
+
+def test_a_cut_off_that_lies_behind_the_earlier_training_is_said(yesterday: Bundle, tmp_path: Path) -> None:
+    write_day(tmp_path, range(30))
+    settings = settings_of(tmp_path, split={"strategy": "time"})
+    split = prepare(settings, ingest(settings).versions).split
+    cut = split.validation_from
+    assert cut is not None
+    assert known_before(with_lineage(yesterday, trained_until=cut - 1), settings, split) is None
+    told = known_before(with_lineage(yesterday, trained_until=cut), settings, split)
+    assert told is not None and "was trained on events up to 2020-09-13T" in told and "after the cut-off" in told
+    silent = known_before(with_lineage(yesterday, trained_until=None), settings, split)
+    assert silent is not None and "does not say up to when it was trained" in silent
+
+
+def test_the_newest_event_that_was_learnt_from_passes_on(yesterday: Bundle, tmp_path: Path) -> None:
+    write_day(tmp_path, range(30))
+    settings = settings_of(tmp_path)
+    train = prepare(settings, ingest(settings).versions).split.train
+    assert train.times is not None
+    own = int(train.times.max())
+    assert yesterday.manifest["lineage"]["trained_until"] == own == trained_until(train, None)
+    assert trained_until(train, with_lineage(yesterday, trained_until=own + 9)) == own + 9
+    assert trained_until(train, with_lineage(yesterday, trained_until=own - 9)) == own
+    assert trained_until(train, with_lineage(yesterday, trained_until=None)) is None
+    assert trained_until(replace(train, times=None), None) is None
+
+
+def test_what_may_be_known_stands_in_the_report(yesterday: Bundle, tmp_path: Path) -> None:
+    write_day(tmp_path, range(30), seed=1)
+    settings = settings_of(
+        tmp_path, train={"warm_start": str(yesterday.path), "epochs": 1}, filter={"min_user_interactions": 2}
+    )
+    versions, said = ingest(settings).versions, list[str]()
+    report = fit(settings, versions, say=said.append)
+    told = evaluate(settings, versions, report.bundle).report["protocol"]["warm_start"]
+    assert told == said[0] and told.startswith(f"The bundle {yesterday.label}, from which training begins, was trained")
+    plain = settings_of(tmp_path, train={"warm_start": str(yesterday.path), "epochs": 1})
+    stated = evaluate(plain, versions, fit(plain, versions).bundle).report["protocol"]
+    assert "warm_start" not in stated
