@@ -1,8 +1,14 @@
-"""Settings that every test shares: no network, no telemetry, few threads."""
+"""Settings that every test shares: no network, no telemetry, few threads; and processors that are not at hand.
+
+RECSYS_TEST_THREADS     torch's threads, 1 unless it says otherwise.
+RECSYS_TEST_PROCESSOR   "uneven": every test runs with products as `Uneven` makes them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 # before any library reads them
 os.environ.update(
@@ -18,6 +24,53 @@ os.environ.update(
     }
 )
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-torch.set_num_threads(1)  # the tests' tensors are small; two threads would mostly wait for each other
+# the tests' tensors are small; two threads would mostly wait for each other
+torch.set_num_threads(int(os.environ.get("RECSYS_TEST_THREADS", "1")))
+
+
+class Uneven(TorchDispatchMode):
+    """Products whose last bits depend on their shape, as on processors with AMX: their kernels for many rows add up in
+    another order than those for few.
+
+    Every 64th number of a product, from a place that the shape decides, moves to its next neighbour: in bf16 only, or
+    in `dtypes`.
+    """
+
+    NAMES = ("mm", "bmm", "addmm", "baddbmm", "_linear_pointwise")
+
+    def __init__(self, *dtypes: torch.dtype) -> None:
+        super().__init__()
+        self.dtypes = dtypes or (torch.bfloat16,)
+        self.moved = 0  # products
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ not in self.NAMES or result.dtype not in self.dtypes:
+            return result
+        self.moved += 1
+        flat = result.reshape(-1)
+        for towards in (-torch.inf, torch.inf):
+            some = torch.arange((hash(result.shape) + 61 * (towards > 0)) % 128, len(flat), 128)
+            flat[some] = torch.nextafter(flat[some], flat.new_full((len(some),), towards))
+        return flat.view(result.shape)
+
+
+@pytest.fixture(autouse=True)
+def processor() -> Iterator[None]:
+    """The processor that RECSYS_TEST_PROCESSOR names; else this one."""
+    if os.environ.get("RECSYS_TEST_PROCESSOR") != "uneven":
+        yield
+        return
+    with Uneven():
+        yield
+
+
+@pytest.fixture
+def uneven() -> Iterator[Uneven]:
+    """For one test, products in bf16 whose last bits depend on their shape."""
+    with Uneven() as mode:
+        yield mode
