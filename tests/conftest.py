@@ -26,10 +26,15 @@ os.environ.update(
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # the tests' tensors are small; two threads would mostly wait for each other
 torch.set_num_threads(int(os.environ.get("RECSYS_TEST_THREADS", "1")))
+
+# nothing depends on the clock
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 class Uneven(TorchDispatchMode):
