@@ -1,5 +1,8 @@
 """Settings that every test shares: no network, no telemetry, few threads; and processors that are not at hand.
 
+Tests whose results come from products of matrices are marked `numeric`: `make test-machines` runs them on such
+processors.
+
 RECSYS_TEST_THREADS     torch's threads, 1 unless it says otherwise.
 RECSYS_TEST_PROCESSOR   "uneven": every test runs with products as `Uneven` makes them.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # before any library reads them
@@ -25,12 +29,16 @@ os.environ.update(
 )
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
-from torch.utils._python_dispatch import TorchDispatchMode
 
-# the tests' tensors are small; two threads would mostly wait for each other
-torch.set_num_threads(int(os.environ.get("RECSYS_TEST_THREADS", "1")))
+try:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+except ModuleNotFoundError:  # `make test-pythons` runs what needs no torch
+    TorchDispatchMode = object
+else:
+    # the tests' tensors are small; two threads would mostly wait for each other
+    torch.set_num_threads(int(os.environ.get("RECSYS_TEST_THREADS", "1")))
 
 # nothing depends on the clock
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -64,18 +72,51 @@ class Uneven(TorchDispatchMode):
         return flat.view(result.shape)
 
 
+NUMERIC = (
+    "features/test_packed.py",
+    "features/test_rowwise.py",
+    "features/test_serving.py",
+    "features/test_tables.py",
+    "features/test_text.py",
+    "features/test_threads.py",
+    "features/test_whitening.py",
+    "recsys/evaluation/test_ranking.py",
+    "recsys/models/",
+    "recsys/retrieval/test_blend.py",
+    "recsys/retrieval/test_candidates.py",
+    "recsys/retrieval/test_index.py",
+    "recsys/test_bundle.py",
+    "recsys/test_represent.py",
+    "recsys/training/test_correctness.py",
+    "recsys/training/test_fit.py",
+    "recsys/training/test_fit_blend.py",
+    "recsys/training/test_losses.py",
+    "recsys/training/test_warm_start.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the numeric tests."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(NUMERIC):
+            item.add_marker(pytest.mark.numeric)
+
+
 @pytest.fixture(autouse=True)
-def processor() -> Iterator[None]:
+def processor() -> Iterator[Any]:
     """The processor that RECSYS_TEST_PROCESSOR names; else this one."""
     if os.environ.get("RECSYS_TEST_PROCESSOR") != "uneven":
-        yield
+        yield None
         return
-    with Uneven():
-        yield
+    with Uneven() as mode:
+        yield mode
 
 
 @pytest.fixture
-def uneven() -> Iterator[Uneven]:
+def uneven(processor: Any) -> Iterator[Any]:
     """For one test, products in bf16 whose last bits depend on their shape."""
+    if processor is not None:
+        yield processor
+        return
     with Uneven() as mode:
         yield mode

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from features.threads import side_by_side
+from features.threads import processors, side_by_side
 
 
 @pytest.fixture
@@ -17,6 +18,15 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+def test_processors_are_counted_also_where_nobody_says_which_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert processors() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1
 
 
 def in_a_new_thread(found: list[int]) -> None:
