@@ -262,7 +262,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
 def _physical() -> list[int]:
     try:
         return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    except (ValueError, OSError):
+    except (AttributeError, ValueError, OSError):
         return []
 
 
