@@ -67,7 +67,7 @@ class Uneven(TorchDispatchMode):
         self.moved += 1
         flat = result.reshape(-1)
         for towards in (-torch.inf, torch.inf):
-            some = torch.arange((hash(result.shape) + 61 * (towards > 0)) % 128, len(flat), 128)
+            some = torch.arange(len(flat))[(hash(result.shape) + 61 * (towards > 0)) % 128 :: 128]
             flat[some] = torch.nextafter(flat[some], flat.new_full((len(some),), towards))
         return flat.view(result.shape)
 

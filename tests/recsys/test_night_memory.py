@@ -86,7 +86,8 @@ def test_what_makes_a_night_larger() -> None:
     assert peaks(million, train={"loss": "sampled"}).train < peaks(million).train
     assert peaks(replace(SMALL, text=384)).represent > peaks().represent == GIB
     assert peaks(million, blend={"kind": "never"}).blend == 0 < peaks(million).blend
-    assert peaks(million, model={"kind": "text"}).train == 0
+    described = {"source": "items.csv", "text": ["title"]}
+    assert peaks(million, model={"kind": "text"}, items=described).train == 0
     longer = replace(SMALL, lengths=np.full(200_000, 50))
     assert peaks(longer).blend > peaks().blend
 
