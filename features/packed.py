@@ -1,7 +1,10 @@
-"""A BERT on sentences laid end to end: no padding, weights packed for the processor once, branches fused.
+"""A BERT on sentences laid end to end: no padding, and on most processors weights packed once and branches fused.
 
 transformers runs a rectangle of padded sentences and lets every product arrange its weights anew. Here the tokens of
 sentences of any lengths are the rows of one matrix; only attention looks at sentences, those of one length together.
+Packed products are private calls of torch over oneDNN. They are tried on a small product first: a torch without them,
+or a processor that they refuse, computes the same with torch's public functions.
+
 BERT is post-norm: J. Devlin et al., "BERT", NAACL 2019 (arXiv 1810.04805); RoBERTa and XLM-R count positions from
 another number.
 
@@ -91,11 +94,11 @@ class _Block:
     """One layer: attention and feed-forward, each added to what came in and then normalised."""
 
     heads: int
-    asked: _Dense  # H -> 3 H: queries (already divided by sqrt(d)), keys, values
-    mixed: _Dense  # H -> H
+    asked: Dense  # H -> 3 H: queries (already divided by sqrt(d)), keys, values
+    mixed: Dense  # H -> H
     first_norm: _Norm
-    widened: _Dense
-    narrowed: _Dense
+    widened: Dense
+    narrowed: Dense
     second_norm: _Norm
 
     @classmethod
@@ -105,13 +108,18 @@ class _Block:
         parts = (attention.query, attention.key, attention.value)
         weight = torch.cat([part.weight * (scale if part is attention.query else 1.0) for part in parts])
         bias = torch.cat([part.bias * (scale if part is attention.query else 1.0) for part in parts])
+        kind = FusedDense if fuses(dtype) else Dense
+
+        def dense(linear: nn.Linear) -> Dense:
+            return kind(linear.weight, linear.bias, dtype)
+
         return cls(
             heads=heads,
-            asked=_Dense(weight, bias, dtype),
-            mixed=_Dense.of(layer.attention.output.dense, dtype),
+            asked=kind(weight, bias, dtype),
+            mixed=dense(layer.attention.output.dense),
             first_norm=_Norm.of(layer.attention.output.LayerNorm, dtype),
-            widened=_Dense.of(layer.intermediate.dense, dtype),
-            narrowed=_Dense.of(layer.output.dense, dtype),
+            widened=dense(layer.intermediate.dense),
+            narrowed=dense(layer.output.dense),
             second_norm=_Norm.of(layer.output.LayerNorm, dtype),
         )
 
@@ -142,16 +150,31 @@ def _attend(asked: Tensor, out: Tensor, count: int, length: int, heads: int) -> 
     out.view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
 
 
-class _Dense:
-    """`x W' + b`, with W in the order in which the processor's library reads it."""
+class Dense:
+    """`x W' + b` by torch's public functions."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype).contiguous())
-        self.bias = bias.detach().to(dtype)
+        self.weight = weight.detach().to(dtype).contiguous()
+        self.bias = bias.detach().to(dtype).contiguous()
 
-    @classmethod
-    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> Self:
-        return cls(layer.weight, layer.bias, dtype)
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.weight, self.bias)
+
+    def gelu(self, inputs: Tensor) -> Tensor:
+        """The exact GELU of it."""
+        return F.gelu(self(inputs))
+
+    def added(self, inputs: Tensor, residual: Tensor) -> Tensor:
+        """It plus `residual`."""
+        return self(inputs) + residual
+
+
+class FusedDense(Dense):
+    """The same, with W in the order in which oneDNN reads it and what follows in the same pass, rounded once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return self._run(inputs, "none")
@@ -161,13 +184,34 @@ class _Dense:
         return self._run(inputs, "gelu")
 
     def added(self, inputs: Tensor, residual: Tensor) -> Tensor:
-        """It plus `residual`, rounded once."""
+        """It plus `residual`."""
         output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(inputs, residual, self.weight, self.bias, "add")
         return output
 
     def _run(self, inputs: Tensor, after: str) -> Tensor:
         output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, after, [], "none")
         return output
+
+
+def fuses(dtype: torch.dtype) -> bool:
+    """Whether `FusedDense` works here and gives what `Dense` gives."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    weight = torch.linspace(-1, 1, 32 * 48).view(32, 48).sin()
+    bias, inputs, residual = weight[:, 0], weight[:3].cos(), weight[:3, :32].cos()
+    inputs, residual = inputs.to(dtype).contiguous(), residual.to(dtype).contiguous()
+
+    def results(kind: type[Dense]) -> Tensor:
+        dense = kind(weight, bias, dtype)
+        return torch.stack([dense(inputs), dense.gelu(inputs), dense.added(inputs, residual)]).float()
+
+    try:
+        with torch.inference_mode():
+            fused, plain = results(FusedDense), results(Dense)
+    except Exception:  # the calls are private: another version may lack them, name them or count arguments otherwise
+        return False
+    # of numbers up to 10; oneDNN's GELU has five digits
+    return torch.allclose(fused, plain, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +229,7 @@ class _Norm:
 
 
 def _is_plain_bert(model: Any) -> bool:
-    """Whether this is what `PackedBert` computes: no adapters, no other activation, a processor's library at hand."""
+    """Whether this is what `PackedBert` computes: no adapters, no other activation, on the processor."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) not in _KINDS or not hasattr(model, "encoder"):
         return False
@@ -194,5 +238,4 @@ def _is_plain_bert(model: Any) -> bool:
     if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
         return False
     linear = [module for name, module in model.named_modules() if name.endswith(("dense", "query", "key", "value"))]
-    packs = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return packs and model.device.type == "cpu" and all(type(module) is nn.Linear for module in linear)
+    return model.device.type == "cpu" and all(type(module) is nn.Linear for module in linear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import torch
 
@@ -13,10 +14,24 @@ KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 os.environ.setdefault(KERNELS, "64")
 
 
+# levels of instructions, as the variable names them, that multiply bf16 in software
+LEVEL: Final = "ONEDNN_MAX_CPU_ISA"
+_WITHOUT_BF16: Final = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+
 def native_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32.
+
+    False where torch cannot say, where it was built without oneDNN, which makes these products, and where
+    ONEDNN_MAX_CPU_ISA keeps oneDNN from the instructions.
+    """
+    asked = getattr(torch.cpu, "get_capabilities", None)
+    if asked is None or not torch.backends.mkldnn.is_available():
+        return False
+    if os.environ.get(LEVEL, "").upper() in _WITHOUT_BF16:
+        return False
+    capabilities = asked()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def activation_dtype(precision: str, device: torch.device | None = None) -> torch.dtype:

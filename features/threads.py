@@ -6,6 +6,7 @@ operation.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,6 +15,13 @@ import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def processors() -> int:
+    """Processors that this process may use; where the system does not tell (macOS), those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def side_by_side(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:

@@ -30,6 +30,7 @@ from recsys import runs, tracking
 from recsys.addresses import masked
 from recsys.config import Settings
 from recsys.config_file import load_settings
+from recsys.night_memory import check_night
 from recsys.retrieval.export import check
 
 
@@ -90,6 +91,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         tracking.adopt(store, ingested["mlflow_run"], parent)
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3))
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
+        if "retrieve" not in state.steps:
+            looking.say(str(check_night(settings, versions)))
         step("represent", represent_task, versions, parent)
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)

@@ -1,8 +1,18 @@
-"""Settings that every test shares: no network, no telemetry, few threads."""
+"""Settings that every test shares: no network, no telemetry, few threads; and processors that are not at hand.
+
+Tests whose results come from products of matrices are marked `numeric`: `make test-machines` runs them on such
+processors.
+
+RECSYS_TEST_THREADS     torch's threads, 1 unless it says otherwise.
+RECSYS_TEST_PROCESSOR   "uneven": every test runs with products as `Uneven` makes them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 # before any library reads them
 os.environ.update(
@@ -18,6 +28,95 @@ os.environ.update(
     }
 )
 
-import torch
+import pytest
+from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(1)  # the tests' tensors are small; two threads would mostly wait for each other
+try:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+except ModuleNotFoundError:  # `make test-pythons` runs what needs no torch
+    TorchDispatchMode = object
+else:
+    # the tests' tensors are small; two threads would mostly wait for each other
+    torch.set_num_threads(int(os.environ.get("RECSYS_TEST_THREADS", "1")))
+
+# nothing depends on the clock
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+class Uneven(TorchDispatchMode):
+    """Products whose last bits depend on their shape, as on processors with AMX: their kernels for many rows add up in
+    another order than those for few.
+
+    Every 64th number of a product, from a place that the shape decides, moves to its next neighbour: in bf16 only, or
+    in `dtypes`.
+    """
+
+    NAMES = ("mm", "bmm", "addmm", "baddbmm", "_linear_pointwise")
+
+    def __init__(self, *dtypes: torch.dtype) -> None:
+        super().__init__()
+        self.dtypes = dtypes or (torch.bfloat16,)
+        self.moved = 0  # products
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ not in self.NAMES or result.dtype not in self.dtypes:
+            return result
+        self.moved += 1
+        flat = result.reshape(-1)
+        for towards in (-torch.inf, torch.inf):
+            some = torch.arange(len(flat))[(hash(result.shape) + 61 * (towards > 0)) % 128 :: 128]
+            flat[some] = torch.nextafter(flat[some], flat.new_full((len(some),), towards))
+        return flat.view(result.shape)
+
+
+NUMERIC = (
+    "features/test_packed.py",
+    "features/test_rowwise.py",
+    "features/test_serving.py",
+    "features/test_tables.py",
+    "features/test_text.py",
+    "features/test_threads.py",
+    "features/test_whitening.py",
+    "recsys/evaluation/test_ranking.py",
+    "recsys/models/",
+    "recsys/retrieval/test_blend.py",
+    "recsys/retrieval/test_candidates.py",
+    "recsys/retrieval/test_index.py",
+    "recsys/test_bundle.py",
+    "recsys/test_represent.py",
+    "recsys/training/test_correctness.py",
+    "recsys/training/test_fit.py",
+    "recsys/training/test_fit_blend.py",
+    "recsys/training/test_losses.py",
+    "recsys/training/test_warm_start.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the numeric tests."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(NUMERIC):
+            item.add_marker(pytest.mark.numeric)
+
+
+@pytest.fixture(autouse=True)
+def processor() -> Iterator[Any]:
+    """The processor that RECSYS_TEST_PROCESSOR names; else this one."""
+    if os.environ.get("RECSYS_TEST_PROCESSOR") != "uneven":
+        yield None
+        return
+    with Uneven() as mode:
+        yield mode
+
+
+@pytest.fixture
+def uneven(processor: Any) -> Iterator[Any]:
+    """For one test, products in bf16 whose last bits depend on their shape."""
+    if processor is not None:
+        yield processor
+        return
+    with Uneven() as mode:
+        yield mode

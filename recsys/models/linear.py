@@ -25,7 +25,7 @@ from scipy import sparse
 
 from recsys.models.baselines import popularity, recency_weights
 
-# items that take part: four to six tables of M x M in float64, 1.2 to 1.8 GB, while weights are made
+# items that take part: two tables of M x M in float64, .6 GB, while weights are made (`bytes_at_most`)
 MOST: Final = 6_000
 WHOLE: Final = 5_000  # newest events of a history that `autoencoder` reads; more are no person's
 PAST: Final = 50  # newest events that `successors` asks
@@ -59,10 +59,14 @@ def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: f
         had = recency_weights(place[own], starts, len(chosen), last=WHOLE, decay=1.0)
         had.eliminate_zeros()
         had.data[:] = 1.0
-        gram += (had.T @ had).toarray()[1:, 1:]
+        both = sparse.csr_array(had.T @ had)
+        for start in range(0, len(chosen), ROWS):  # never all of it twice
+            gram[start : start + ROWS] += both[start + 1 : start + ROWS + 1].toarray()[: len(chosen) - start, 1:]
+        del both
     if len(chosen):
         gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(chosen)
-    weights = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False)
+    # symmetric, and in the order that LAPACK works in: not copied
+    weights = scipy.linalg.inv(gram.T, overwrite_a=True, check_finite=False).T
     weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
     return _by_code(weights, chosen, size, kept)
@@ -79,8 +83,13 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     chosen, place = _taking_part(items, size)
     costs = np.diff(offsets).astype(np.int64) * PAST
     users = _affordable(costs)
-    stride, square = len(chosen) + 1, FADING**2
-    alone, pairs, follow = np.zeros(stride), np.zeros(stride**2), np.zeros(stride**2)
+    count, square = len(chosen), FADING**2
+    # flat [M, M] with a place behind for what does not take part; of the regression's matrix one triangle
+    alone, pairs, follow = np.zeros(count + 1), np.zeros(count**2 + 1), np.zeros(count**2 + 1)
+
+    def keys(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return np.where((rows > 0) & (columns > 0), (rows - 1) * count + columns - 1, count**2)
+
     for part in _parts(costs[users]):
         own, starts = _histories(items, offsets, users[part])
         codes, here = place[own], np.arange(len(own))
@@ -96,16 +105,24 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
             if distance == 0:
                 np.add.at(alone, codes[earlier], shared)
                 continue
-            keys = codes[earlier] * stride + codes[later]
-            np.add.at(pairs, keys, shared)
-            np.add.at(follow, keys, FADING ** (distance - 1))
-    upper = pairs.reshape(stride, stride)[1:, 1:]
-    gram = upper + upper.T
-    del pairs, upper
-    gram[np.diag_indices_from(gram)] += alone[1:] + penalty
-    wanted = follow.reshape(stride, stride)[1:, 1:]
-    weights = scipy.linalg.solve(gram, wanted, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False)
+            one, other = codes[earlier], codes[later]
+            np.add.at(pairs, keys(np.minimum(one, other), np.maximum(one, other)), shared)
+            np.add.at(follow, keys(other, one), FADING ** (distance - 1))  # transposed, as LAPACK reads columns
+    gram, wanted = pairs[:-1].reshape(count, count), follow[:-1].reshape(count, count)
+    if not count:
+        return _by_code(wanted, chosen, size, kept)
+    diagonal = np.diag_indices_from(gram)
+    gram[diagonal] += gram[diagonal] + alone[1:] + penalty
+    # the upper triangle in rows is the lower one in columns
+    factor = scipy.linalg.cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
+    weights = scipy.linalg.cho_solve(factor, wanted.T, overwrite_b=True, check_finite=False)
     return _by_code(weights, chosen, size, kept)
+
+
+def bytes_at_most(size: int, items: int) -> int:
+    """Memory that either regression takes at its peak, of V items and so many that occur: two tables, and sums."""
+    taking_part = min(MOST, size, items)
+    return 2 * 8 * taking_part**2 + 12 * min(AT_ONCE, taking_part**2)
 
 
 def _taking_part(items: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

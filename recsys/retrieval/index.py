@@ -18,6 +18,7 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
+from features.threads import processors
 from recsys.errors import InputError, RecsysError
 
 FACTORY: Final = "IDMap2,Flat"
@@ -178,7 +179,7 @@ def _blocks(vectors: np.ndarray, codes: np.ndarray, rows: int = 65_536) -> Itera
 def _threads() -> Iterator[None]:
     """For one call FAISS uses OMP_NUM_THREADS threads, or one a processor of this process; then as before."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    wanted = int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    wanted = int(given) if given.isdigit() and int(given) > 0 else processors()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(wanted)
     try:

@@ -289,7 +289,8 @@ class _Average:
         """Take in the weights after a step, counted from 1."""
         if self.shadow:
             decay = min(self.decay, step / (step + 9))
-            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.model.parameters()], 1 - decay)
+            for mine, parameter in zip(self.shadow, self.model.parameters(), strict=True):
+                mine.lerp_(parameter.detach(), 1 - decay)
 
     def applied(self) -> _Swap:
         return _Swap(list(self.model.parameters()), self.shadow)

@@ -9,6 +9,10 @@ Shapes: P weights, V items, D width, H heads, B windows of L events in a batch, 
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -177,6 +181,16 @@ def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free:
     memory = predict(model, train, sizes)
     if free is None or memory.peak <= free:
         return memory
+    useful = advice(model, train, sizes)
+    raise InputError(
+        f"This training would take about {memory.peak / GIB:.1f} GiB of memory at its peak, and {free / GIB:.1f} GiB "
+        f"are free; {' or '.join(useful) or 'use a machine with more memory'}."
+    )
+
+
+def advice(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> tuple[str, ...]:
+    """What to set so that a training takes a tenth less or better, the most useful first."""
+    peak = predict(model, train, sizes).peak
     gains: dict[str, dict[str, dict[str, object]]] = {
         f"lower train.batch_size = {train.batch_size}": {"train": {"batch_size": max(1, train.batch_size // 2)}},
         f"lower model.max_length = {model.max_length}": {"model": {"max_length": max(2, model.max_length // 2)}},
@@ -185,16 +199,12 @@ def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free:
     if model.dimensions % (4 * model.heads) == 0:
         gains[f"lower model.dimensions = {model.dimensions}"] = {"model": {"dimensions": model.dimensions // 2}}
     peaks = {
-        advice: predict(
+        name: predict(
             model.model_copy(update=change.get("model")), train.model_copy(update=change.get("train")), sizes
         ).peak
-        for advice, change in gains.items()
+        for name, change in gains.items()
     }
-    useful = sorted((advice for advice in peaks if peaks[advice] < 0.9 * memory.peak), key=lambda a: peaks[a])
-    raise InputError(
-        f"This training would take about {memory.peak / GIB:.1f} GiB of memory at its peak, and {free / GIB:.1f} GiB "
-        f"are free; {' or '.join(useful) or 'use a machine with more memory'}."
-    )
+    return tuple(sorted((name for name in peaks if peaks[name] < 0.9 * peak), key=lambda name: peaks[name]))
 
 
 def free_memory() -> int | None:
@@ -203,22 +213,63 @@ def free_memory() -> int | None:
 
 
 def free_on_processor(root: Path = Path("/")) -> int | None:
-    """Bytes that this process can still take: the machine's, or its container's where that allows less.
+    """Bytes that this process can still take: the machine's, or less where its container or its own limits say so.
 
-    None where nothing says so, as on systems other than Linux.
+    None where nothing says so. Systems without /proc tell the machine's memory and not what of it is free.
     """
     meminfo = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines())
     found = [1024 * int(meminfo["MemAvailable"].split()[0])] if "MemAvailable" in meminfo else []
-    for folder, limit, used in (
-        (root / "sys/fs/cgroup", "memory.max", "memory.current"),
-        (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
+    if not found and root == Path("/"):
+        found = _physical()
+    for folder, limit, used in _groups(root):
         allowed, taken = _read(folder / limit).strip(), _read(folder / used).strip()
         if allowed.isdecimal() and taken.isdecimal():
             statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
             returnable = int(statistics.get("inactive_file", 0))  # pages of files, counted as used
             found.append(max(0, int(allowed) - int(taken) + returnable))
+    # what `ulimit -v` and `ulimit -d` set
+    for limit, taken in (("Max address space", "VmSize"), ("Max data size", "VmData")):
+        rows = [line for line in _read(root / "proc/self/limits").splitlines() if line.startswith(limit)]
+        if rows and (allowed := rows[0].removeprefix(limit).split()[0]).isdecimal():
+            found.append(max(0, int(allowed) - _status(taken, root)))
     return min(found, default=None)
+
+
+def held_by_process(root: Path = Path("/")) -> int:
+    """Bytes that this process holds; where the system does not tell, what it held at most."""
+    found = _status("VmRSS", root)
+    if found:
+        return found
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders of the process's control groups, its own and those around it, with the names of limit and use."""
+    top = root / "sys/fs/cgroup"
+    for line in ["0::/", "0:memory:/", *_read(root / "proc/self/cgroup").splitlines()]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = top / "memory" if controllers else top
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        own = base / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(base):
+                yield folder, *names
+
+
+def _physical() -> list[int]:
+    try:
+        return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):
+        return []
+
+
+def _status(key: str, root: Path) -> int:
+    """Bytes of an entry of the process's status; 0 where it is not told."""
+    lines = dict(line.split(":", 1) for line in _read(root / "proc/self/status").splitlines() if ":" in line)
+    return 1024 * int(lines[key].split()[0]) if key in lines else 0
 
 
 def _read(path: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import (
     BertConfig,
     BertModel,
@@ -17,7 +18,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from features.packed import PackedBert
+from features.packed import FusedDense, PackedBert, fuses
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -40,6 +41,60 @@ def tiny(kind: str, **changed: Any) -> Any:
     return XLMRobertaModel(XLMRobertaConfig(**SHAPE | changed)).eval()
 
 
+class Lacking:
+    """A namespace of operations without one of them."""
+
+    def __init__(self, operations: Any, name: str) -> None:
+        self.operations, self.name = operations, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self.name:
+            raise AttributeError(f"'_OpNamespace' 'mkldnn' object has no attribute '{name}'")
+        return getattr(self.operations, name)
+
+
+def refuses(*_: Any) -> Tensor:
+    raise RuntimeError("mkldnn bf16 path needs the cpu support avx512bw, avx512vl and avx512dq")
+
+
+def other_meaning(inputs: Tensor, weight: Tensor, bias: Tensor, after: str, *_: Any) -> Tensor:
+    return inputs[:, :1].expand(-1, 32)
+
+
+TORCHES = ["this one", "no oneDNN", "no packed weights", "no fused product", "refuses", "means another thing"]
+
+
+@pytest.fixture(params=TORCHES)
+def any_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """torch as it is here, and as it may be elsewhere: without, or with other, private products."""
+    operations = torch.ops.mkldnn
+    match request.param:
+        case "no oneDNN":
+            monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+            monkeypatch.setattr(torch.ops, "mkldnn", None)
+        case "no packed weights":
+            monkeypatch.setattr(torch.ops, "mkldnn", Lacking(operations, "_reorder_linear_weight"))
+        case "no fused product":
+            monkeypatch.setattr(torch.ops, "mkldnn", Lacking(operations, "_linear_pointwise"))
+        case "refuses":
+            monkeypatch.setattr(operations, "_linear_pointwise", refuses)
+        case "means another thing":
+            other_meaning.binary = lambda *_: torch.zeros(3, 32)  # type: ignore[attr-defined]
+            monkeypatch.setattr(operations, "_linear_pointwise", other_meaning)
+    if request.param != "this one":
+        assert not fuses(torch.float32) and not fuses(torch.bfloat16)
+    name: str = request.param
+    return name
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_where_onednn_is_its_products_are_used() -> None:
+    assert fuses(torch.float32)
+    model = PackedBert.of(tiny("bert"), torch.float32)
+    assert model is not None and type(model.blocks[0].widened) is FusedDense
+
+
+@pytest.mark.usefixtures("any_torch")
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
 @torch.inference_mode()
 def test_the_states_are_those_of_transformers(kind: str) -> None:
@@ -54,6 +109,7 @@ def test_the_states_are_those_of_transformers(kind: str) -> None:
         torch.testing.assert_close(state, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("any_torch")
 @torch.inference_mode()
 def test_bf16_stays_near() -> None:
     model = tiny("bert")

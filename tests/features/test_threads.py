@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from features.threads import side_by_side
+from features.threads import processors, side_by_side
 
 
 @pytest.fixture
@@ -19,13 +20,22 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_processors_are_counted_also_where_nobody_says_which_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert processors() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1
+
+
 def in_a_new_thread(found: list[int]) -> None:
     found.append(torch.get_num_threads())
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_results_come_in_the_order_of_the_jobs_and_two_run_at_once() -> None:
-    both = threading.Barrier(2, timeout=20)  # broken, were they to run one after the other
+    both = threading.Barrier(2)  # nobody would pass it, were they to run one after the other
 
     def work(job: int) -> tuple[int, int]:
         both.wait()
@@ -48,7 +58,7 @@ def test_torch_has_its_threads_again_whatever_happens() -> None:
     assert found == [2, 2]
 
 
-def test_one_thread_needs_no_other() -> None:
-    assert torch.get_num_threads() == 1  # conftest.py
+def test_one_thread_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     here = threading.get_ident()
     assert list(side_by_side(lambda job: threading.get_ident(), range(2))) == [here, here]

@@ -116,7 +116,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, data: Path, database: Path) 
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=1800):
         yield
         gc.collect()
 
@@ -240,14 +240,14 @@ def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytes
 
 
 KILLED = """
-import sys, time
+import sys
 import torch
 torch.set_num_threads(1)  # as in conftest.py: other thread counts round differently
 from pipelines import evaluate, nightly
 from recsys.config_file import load_settings
 def wait(*_):
     print("evaluating", flush=True)
-    time.sleep(120)
+    sys.stdin.read()
 evaluate.evaluation.evaluate = wait
 nightly.night(load_settings(sys.argv[1]))
 """
@@ -257,7 +257,7 @@ def test_a_killed_night_ends_in_the_state_of_one_that_was_not(
     config: str, first: tuple[Settings, dict[str, Any]]
 ) -> None:
     command = [sys.executable, "-c", KILLED, config]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "evaluating\n"
         os.kill(process.pid, signal.SIGKILL)
     settings = load_settings(config)
@@ -274,7 +274,7 @@ def test_a_killed_night_ends_in_the_state_of_one_that_was_not(
 
 
 KILLED_IN_TRAINING = """
-import sys, time
+import sys
 import torch
 torch.set_num_threads(1)
 from pipelines import nightly
@@ -289,7 +289,7 @@ class Eager(checkpoint.Checkpoints):
         self.saves += 1
         if self.saves == 3:
             print("training", flush=True)
-            time.sleep(120)
+            sys.stdin.read()
 checkpoint.Checkpoints = Eager
 nightly.night(load_settings(sys.argv[1]))
 """
@@ -299,7 +299,7 @@ def test_a_night_that_was_killed_in_training_goes_on_inside_it(
     config: str, first: tuple[Settings, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [sys.executable, "-c", KILLED_IN_TRAINING, config]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "training\n"
         os.kill(process.pid, signal.SIGKILL)
     settings = load_settings(config)
@@ -410,18 +410,17 @@ def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_pat
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            deadline = time.monotonic() + 60
             while True:
                 try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
                         assert answer.status == 200
                         break
                 except OSError:
-                    assert process.poll() is None and time.monotonic() < deadline
+                    assert process.poll() is None  # as long as it takes to start
                     time.sleep(0.2)
         finally:
             process.send_signal(signal.SIGINT)
-            code = process.wait(timeout=60)
+            code = process.wait()
     assert code == 0
     with socket.socket() as freed:  # MLflow's own children have gone too
         assert freed.connect_ex(("127.0.0.1", port)) != 0

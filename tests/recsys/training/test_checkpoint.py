@@ -305,7 +305,7 @@ def test_a_killed_process_ends_with_the_weights_of_one_that_was_not(tmp_path: Pa
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def finish(process: subprocess.Popen[str]) -> list[str]:
-        lines, _ = process.communicate(timeout=120)
+        lines, _ = process.communicate()
         assert process.returncode == 0
         return lines.split()
 

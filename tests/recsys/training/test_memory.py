@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,9 +19,10 @@ from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import Attribute, ItemFeatures
+from recsys.training import memory
 from recsys.training.fit import table_rows
 from recsys.training.loop import train
-from recsys.training.memory import GIB, Sizes, check_memory, free_on_processor, predict
+from recsys.training.memory import GIB, Sizes, check_memory, free_on_processor, held_by_process, predict
 
 WITHIN = 1.5  # factor between prediction and measurement, either way
 SMALL = Sizes(items=3000, rows=6000, attributes=0, text=0, windows=10_000, length=200)
@@ -39,7 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "many lengths, wide batch": {"items": 3000, "batch": 256, "length": 200, "mixed": True},
     "a million items": {"items": 1_000_000, "batch": 64, "length": 50},
 }
-QUICK = ("wide batch", "large catalogue", "attributes and text", "many lengths")
+QUICK = ("wide batch", "large catalogue", "attributes and text")
 
 
 def resident(key: str) -> int:
@@ -167,11 +169,11 @@ def test_what_does_not_fit_says_what_to_change() -> None:
 
 
 def test_what_fits_or_cannot_be_known_passes() -> None:
-    memory = check_memory(ModelSettings(), TrainSettings(), SMALL, 2 * GIB)
-    assert memory == check_memory(ModelSettings(), TrainSettings(), SMALL, None)
+    expected = check_memory(ModelSettings(), TrainSettings(), SMALL, 2 * GIB)
+    assert expected == check_memory(ModelSettings(), TrainSettings(), SMALL, None)
     with pytest.raises(InputError):
-        check_memory(ModelSettings(), TrainSettings(), SMALL, memory.peak - 1)
-    check_memory(ModelSettings(), TrainSettings(), SMALL, memory.peak)
+        check_memory(ModelSettings(), TrainSettings(), SMALL, expected.peak - 1)
+    check_memory(ModelSettings(), TrainSettings(), SMALL, expected.peak)
 
 
 def test_free_memory_is_the_container_s_where_that_is_less(tmp_path: Path) -> None:
@@ -189,9 +191,43 @@ def test_free_memory_is_the_container_s_where_that_is_less(tmp_path: Path) -> No
     assert free_on_processor(tmp_path) == 900_000
     write("sys/fs/cgroup/memory.stat", "anon 60000\ninactive_file 40000\n")
     assert free_on_processor(tmp_path) == 940_000
+    write("proc/self/cgroup", "0::/shop.slice/night.service\n")
+    write("sys/fs/cgroup/shop.slice/memory.max", "600000\n")  # of a group around the process's own
+    write("sys/fs/cgroup/shop.slice/memory.current", "50000\n")
+    assert free_on_processor(tmp_path) == 550_000
+    write(
+        "proc/self/limits",
+        "Limit   Soft Limit\nMax address space         1000000   unlimited  bytes\n",
+    )
+    write("proc/self/status", "VmSize:\t   500 kB\nVmRSS:\t   300 kB\nVmData:\t   400 kB\n")
+    assert free_on_processor(tmp_path) == 1_000_000 - 512_000
+    write(
+        "proc/self/limits",
+        "Max address space   unlimited   bytes\nMax data size   500000  bytes\n",
+    )
+    assert free_on_processor(tmp_path) == 500_000 - 409_600
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "700000\n")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "800000\n")
     assert free_on_processor(tmp_path) == 0
+    assert held_by_process(tmp_path) == 307_200
+
+
+def test_a_system_without_proc_tells_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_read", lambda path: "")
+    free, held = free_on_processor(), held_by_process()
+    assert free == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**20 < held < free
+    monkeypatch.delattr(os, "sysconf")
+    assert free_on_processor() is None
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="only Linux tells a process its limits")
+def test_a_limit_of_the_shell_is_seen() -> None:
+    code = "from recsys.training.memory import free_on_processor; print(free_on_processor())"
+    limited = f"ulimit -v 20000000; exec {sys.executable} -c '{code}'"
+    free = int(subprocess.run(["bash", "-c", limited], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert 0 < free < 20_000_000 * 1024
 
 
 if __name__ == "__main__":

@@ -1,0 +1,128 @@
+"""The night's memory is predicted from its tables, is near what the night takes, and is refused before the work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys import night_memory
+from recsys.config import Settings
+from recsys.config_file import parse_settings
+from recsys.data.ingest import ingest
+from recsys.data.prepare import prepare
+from recsys.data.warehouse import current_versions
+from recsys.errors import InputError
+from recsys.night_memory import NightMemory, NightSizes, check_night, predict_night, training_sizes
+from recsys.training.batches import windows
+from recsys.training.memory import GIB
+
+WITHIN = 1.25  # factor between the announced and the measured peak of the process, either way
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+SMALL = NightSizes(lengths=np.full(2000, 20), items=5000, touched=4000)
+
+
+def settings_of(folder: Path, **changed: Any) -> Settings:
+    tree: dict[str, Any] = {
+        "name": "shop",
+        "warehouse": str(folder / "warehouse"),
+        "interactions": {"source": str(folder / "log.csv"), "columns": {"user_id": "user", "item_id": "item"}},
+        "items": {
+            "source": str(folder / "items.csv"),
+            "columns": {"item_id": "id"},
+            "text": ["title"],
+            "categorical": {"kind": {}},
+        },
+        "filter": {"min_item_interactions": 2},
+    }
+    return parse_settings(tree | changed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A log of 40 users, and a catalogue with items that nobody touched; some items are too rare for the filter."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 30, 40)
+    items = np.minimum(rng.geometric(0.03, lengths.sum()), 150)
+    log = {"user": np.repeat(np.arange(40), lengths), "item": items, "timestamp": np.arange(len(items)) + 10**9}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    catalogue = {"id": np.arange(200), "title": "a thing", "kind": np.arange(200) % 7}
+    pl.DataFrame(catalogue).write_csv(tmp_path / "items.csv")
+    return tmp_path
+
+
+def test_sizes_are_those_of_the_prepared_data(folder: Path) -> None:
+    settings = settings_of(folder)
+    ingest(settings)
+    versions = current_versions(settings.warehouse)
+    sizes, dataset = NightSizes.of(settings, versions), prepare(settings, versions)
+    assert sizes.items == dataset.vocabulary.size
+    assert sizes.touched == len(np.unique(dataset.split.serving.items)) < sizes.items
+    assert int(sizes.lengths.sum()) == dataset.report["interactions"]
+    assert (sizes.values, sizes.attributes, sizes.text) == (7, 1, night_memory.TEXT_WIDTH)
+    trained = training_sizes(settings, sizes)
+    starts, ends = windows(dataset.split.train.offsets, settings.model.max_length)
+    assert (trained.windows, trained.length) == (len(starts), int((ends - starts).max()))
+    assert trained.mixed
+
+
+def peaks(sizes: NightSizes = SMALL, **tree: Any) -> NightMemory:
+    plain: dict[str, Any] = {"name": "shop", "interactions": {"source": "log.csv"}}
+    return predict_night(parse_settings(plain | tree), sizes, held=GIB)
+
+
+def test_what_makes_a_night_larger() -> None:
+    million = replace(SMALL, items=10**6, touched=10**5)
+    assert peaks(million).peak[1] > peaks().peak[1]
+    assert (peaks().peak[0], peaks(million).peak[0]) == ("blend", "train")
+    assert peaks(million, model={"dimensions": 256}).train > peaks(million).train
+    assert peaks(million, train={"loss": "sampled"}).train < peaks(million).train
+    assert peaks(replace(SMALL, text=384)).represent > peaks().represent == GIB
+    assert peaks(million, blend={"kind": "never"}).blend == 0 < peaks(million).blend
+    described = {"source": "items.csv", "text": ["title"]}
+    assert peaks(million, model={"kind": "text"}, items=described).train == 0
+    longer = replace(SMALL, lengths=np.full(200_000, 50))
+    assert peaks(longer).blend > peaks().blend
+
+
+def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(folder)
+    ingest(settings)
+    versions = current_versions(settings.warehouse)
+    memory = check_night(settings, versions)
+    step, peak = memory.peak
+    assert str(memory) == f"The night takes about {peak / GIB:.1f} GiB of memory at its peak ({step})."
+    monkeypatch.setattr(night_memory, "free_on_processor", lambda: 2**20)
+    with pytest.raises(InputError) as caught:
+        check_night(settings, versions)
+    told = str(caught.value)
+    assert "GiB of memory at its peak" in told and "\n" not in told
+    assert told.endswith('set blend.kind = "never".')
+    monkeypatch.setattr(night_memory, "free_on_processor", lambda: None)
+    check_night(settings, versions)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what a process held at most")
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"items": 2000, "users": 2000, "text": True},
+        {"items": 20_000, "users": 4000},
+        {"items": 150_000, "users": 2000, "dimensions": 64, "loss": "sampled"},
+    ],
+    ids=str,
+)
+def test_what_is_announced_is_what_the_night_takes(row: dict[str, Any]) -> None:
+    command = [sys.executable, str(BENCHMARK), "--data", ".", "--row", json.dumps(row)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    announced, measured = (max(found[kind].values()) for kind in ("announced", "measured"))
+    assert 1 / WITHIN < announced / measured < WITHIN, found
