@@ -7,7 +7,8 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions
+from pipelines import unmasked
+from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions, tracked
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.config import Settings
@@ -19,13 +20,12 @@ COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates")
 
 def ingest(settings: Settings) -> dict[str, Any]:
     """Read the sources and append to the tables; reading the same files again adds nothing."""
-    store = tracking.open_store(settings)
     looking = watch()
 
     def progress(what: str, done: int, total: int) -> None:
         looking.advance(done, total, what)
 
-    with tracking.step_run(store, "ingest") as run_id:
+    with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
         report = plain(data.ingest(settings, progress=progress))
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
         tracking.log_tables(store, run_id, settings.warehouse, versions, digest, context="ingest")
@@ -48,4 +48,4 @@ def ingest_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 @flow(name="ingest", flow_run_name="ingest-{config}", description=__doc__)
 def ingest_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`ingest_alone` for a configuration file, recorded by Prefect."""
-    return ingest_alone(load_settings(config, overrides or ()), as_task)
+    return ingest_alone(load_settings(config, unmasked.real(overrides)), as_task)

@@ -10,12 +10,15 @@ from pipelines.console import Output, only_answers
 from recsys.errors import InputError, RecsysError
 
 INTERRUPTED = 130
+STOPPED = 143  # by SIGTERM
+UNREAD = 141  # the output, by anybody
 
 
 def outcome(app: typer.Typer, arguments: list[str]) -> int:
     """Run the command with arguments; returns the exit code.
 
-    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal).
+    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal), 141 (the
+    reader of the output has gone).
     """
     as_json, debug = "--json" in arguments, "--debug" in arguments
     if debug:
@@ -31,14 +34,21 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
         except (KeyboardInterrupt, typer.Abort):
             output.error("Interrupted; the same command goes on where it was.")
             return INTERRUPTED
-        except SystemExit as stop:  # SIGTERM, see `main`
-            output.error("Stopped from outside; the same command goes on where it was.")
-            return stop.code if isinstance(stop.code, int) else 1
-        except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 1
+        except SystemExit as stop:
+            if stop.code == STOPPED:  # SIGTERM, see `main`
+                output.error("Stopped from outside; the same command goes on where it was.")
+                return STOPPED
+            return _unread()  # typer found the pipe broken, and exits with 1 for it
+        except BrokenPipeError:
+            return _unread()
         except Exception as error:
             return _failed(error, output, arguments, commands(app))
+
+
+def _unread() -> int:
+    """The reader has gone, as in `recsys ... | head`: no word, and the code of a program that SIGPIPE ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffers goes nowhere
+    return UNREAD
 
 
 def _failed(error: Exception, output: Output, arguments: list[str], known: set[str]) -> int:
