@@ -31,6 +31,7 @@ from recsys import runs, tracking
 from recsys.addresses import masked
 from recsys.config import Settings
 from recsys.config_file import load_settings
+from recsys.errors import RecsysError
 from recsys.retrieval.export import check
 
 
@@ -120,7 +121,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         store.ask()
         summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     except BaseException as error:
-        with contextlib.suppress(OSError):  # of a full disk; the night's own error is the one to show
+        with contextlib.suppress(RecsysError):  # of a full disk; the night's own error is the one to show
             runs.save(folder, state.ended("failed", f"{type(error).__name__}: {masked(str(error))}"))
         tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise

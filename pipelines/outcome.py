@@ -62,6 +62,10 @@ def _failed(error: Exception, output: Output, arguments: list[str], known: set[s
     if isinstance(error, RecsysError):
         output.error(str(error))
         return 2 if isinstance(error, InputError) else 1
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        output.error(f"{place}{error.strerror}.{'' if output.debug else ' Run again with --debug for the traceback.'}")
+        return 1
     first = (str(error).strip().splitlines() or ["no message"])[0]
     hint = "" if output.debug else " Run again with --debug for the traceback."
     output.error(f"{type(error).__name__}: {first.rstrip('.')}.{hint}")

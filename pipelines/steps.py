@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -32,7 +33,8 @@ def is_transient(error: BaseException | None) -> bool:
     """Whether an error comes from storage or network and may pass; also one that a sentence was made of."""
     if isinstance(error, RecsysError) and not isinstance(error, InputError):
         return is_transient(error.__cause__ or error.__context__)
-    return isinstance(error, OSError) and not isinstance(error, _LASTING)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and not full and not isinstance(error, _LASTING)
 
 
 def retry_transient(task: Any, task_run: Any, state: Any) -> bool:

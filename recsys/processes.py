@@ -52,7 +52,8 @@ def registered(warehouse: str) -> Iterator[str | None]:
             aside.rename(folder / name)
             scratch.mkdir(mode=0o700)
         except OSError:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
             yield None
             return
         token = _CURRENT.set((folder, name))

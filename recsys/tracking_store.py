@@ -40,6 +40,7 @@ EXPERIMENT_TAGS: Final = {"mlflow.experimentKind": "custom_model_development"}  
 PATIENCE: Final = 30.0  # seconds in all that a process waits for a store that has stopped to answer
 FIRST_PAUSE: Final = 5.0  # seconds before it is asked again; doubles each time
 LONGEST_PAUSE: Final = 300.0
+_BUSY: Final = 20.0  # seconds that a writer waits for another
 # of a server that is there and cannot now, or does not know us any more; the same request may pass later
 _LATER: Final = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
@@ -272,7 +273,7 @@ def open_store(
 
 def _need_writable(database: Path) -> None:
     try:
-        with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=_BUSY)) as connection:
             connection.execute("begin immediate")
             connection.rollback()
     except sqlite3.Error as error:

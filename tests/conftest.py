@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 # before any library reads them
 os.environ.update(
@@ -21,3 +26,15 @@ os.environ.update(
 import torch
 
 torch.set_num_threads(1)  # the tests' tensors are small; two threads would mostly wait for each other
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own of 2 MB; `fill` below makes it full. Only root may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a disk to fill, which only root may mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

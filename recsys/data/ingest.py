@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import polars as pl
@@ -48,6 +48,7 @@ from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
+from recsys.files import writing
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -120,7 +121,9 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         done += 1
 
     ends = open_ends(root)
-    with TemporaryDirectory(prefix="recsys-") as scratch:
+    with writing(f"A copy of the sources in {gettempdir()}", "set TMPDIR to a larger place"), TemporaryDirectory(
+        prefix="recsys-"
+    ) as scratch:  # fmt: skip
         files: dict[str, list[_File]] = {}
         for table, section in sources.items():
             marks = [end["size"] for end in ends] if table == INTERACTIONS else []

@@ -40,7 +40,7 @@ from recsys.config import ExportSettings, Settings
 from recsys.data.delta import data_files, scan_delta
 from recsys.data.warehouse import SCHEMAS
 from recsys.errors import InputError, RecsysError
-from recsys.files import synchronise
+from recsys.files import synchronise, writing
 
 BATCH_ROWS: Final = 200_000
 ROWS_A_FILE: Final = 5_000_000
@@ -110,10 +110,8 @@ def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
             "export.columns gives two columns of the numbered layout one name; choose different names."
         ) from None
     write = _write_parquet if wanted.format == "parquet" else _write_csv
-    try:
+    with writing(f"The export to {target}"):
         rows = _publish(target, candidates.version, lambda path: write(path, empty, map(shape, frames)))
-    except OSError as error:
-        raise RecsysError(f"The export to {target} cannot be written: {error.strerror or error}.") from None
     return ExportReport(
         path=str(target),
         rows=rows,
