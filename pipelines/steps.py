@@ -138,6 +138,10 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         token = _STORE.set(store)
         try:
             yield store
+        except BaseException:
+            if name is not None:  # a signal may come between a run's begin and the block that ends it
+                tracking.end_runs_of(store, name)
+            raise
         finally:
             _STORE.reset(token)
             store.close()

@@ -108,14 +108,14 @@ class Store:
         """Whether the store answers, as far as is known; one that did not is asked again after a pause."""
         if self.lost is None:
             return True
-        if time.monotonic() < self._ask_at or self._waited >= PATIENCE:
-            return False
-        return self.ask()
+        return time.monotonic() >= self._ask_at and self.ask()
 
     def ask(self) -> bool:
-        """Ask a store that did not answer once more; if it does now, send what was kept."""
+        """Ask a store that did not answer once more, if there is patience left; if it does, send what was kept."""
         if self.lost is None:
             return True
+        if self._waited >= PATIENCE:
+            return False
         try:
             with self._waiting(), _brief():
                 self.client.get_experiment(self.experiment_id)
@@ -152,8 +152,7 @@ class Store:
 
     def close(self) -> None:
         """Ask a last time, and let go of the file of what is still unsent."""
-        if self._waited < PATIENCE:
-            self.ask()
+        self.ask()
         if self.spool is not None:
             self.spool.close()
 

@@ -130,6 +130,8 @@ def check(wanted: ExportSettings) -> tuple[Path, dict[str, str]]:
     ------
     InputError
         No path, a URL, a path that holds something that no export has written, or wrong columns.
+    RecsysError
+        The folder is read-only.
     """
     if wanted.path is None:
         raise InputError("There is no export.path, so there is nowhere to export to; set it.")
@@ -144,6 +146,9 @@ def check(wanted: ExportSettings) -> tuple[Path, dict[str, str]]:
         raise InputError(
             f"export.path = {target} is a link to {target.readlink()} that no export has made; choose another path."
         )
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RecsysError(f"The export to {target} cannot be written: the folder {parent} is read-only for this user.")
     return target, columns
 
 

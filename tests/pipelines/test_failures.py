@@ -164,10 +164,12 @@ def test_a_polite_end_closes_every_run(shop: Path, step: str) -> None:
     client = MlflowClient(f"sqlite:///{shop}/mlruns/mlflow.db")
     experiment = client.get_experiment_by_name("shop")
     statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}
-    assert "RUNNING" not in statuses and "KILLED" in statuses
+    assert statuses <= {"KILLED", "FINISHED"}
+    assert "KILLED" in statuses or step == "ingest"  # that one may end before its run began
 
 
-def test_a_polite_end_while_prefect_starts_ends_its_server_too(shop: Path) -> None:
+@pytest.mark.parametrize("moment", ["Starting ...", "represent ..."])
+def test_a_polite_end_ends_prefects_server_too(shop: Path, moment: str) -> None:
     night = subprocess.Popen(
         [*RUN, "run", "recsys.toml"],
         cwd=shop,
@@ -175,7 +177,7 @@ def test_a_polite_end_while_prefect_starts_ends_its_server_too(shop: Path) -> No
         stderr=subprocess.PIPE,
         text=True,
     )
-    until(night, "Starting ...")
+    until(night, moment)
     while not (shop / "prefect").exists():
         assert night.poll() is None
         time.sleep(0.05)

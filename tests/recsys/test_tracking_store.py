@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
+import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from recsys import registry, tracking, tracking_store
+from recsys import registry, tracking, tracking_database, tracking_store
 from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.errors import RecsysError
@@ -208,14 +212,10 @@ def test_which_errors_may_pass(error: BaseException, later: bool) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
-    from recsys import tracking_database
-
     database = tmp_path / "mlflow.db"
     tree = {"name": "shop", "interactions": {"source": "x"}, "warehouse": str(tmp_path)}
     settings = parse_settings({**tree, "tracking": {"uri": f"sqlite:///{database}"}})
     tracking_database.prepare(database)
-    import sqlite3
-
     holder = sqlite3.connect(database)
     holder.execute("begin exclusive")
     with pytest.MonkeyPatch.context() as patch:
@@ -224,6 +224,39 @@ def test_a_store_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) 
         with pytest.raises(RecsysError, match=rf"{database} cannot be written \(database is locked\)"):
             tracking.open_store(settings)
     holder.close()
+
+
+def small_settings(disk: Path, tmp_path: Path) -> Settings:
+    tree = {"name": "shop", "interactions": {"source": "x"}, "warehouse": str(tmp_path / "warehouse")}
+    return parse_settings({**tree, "tracking": {"uri": f"sqlite:///{disk}/mlruns/mlflow.db"}})
+
+
+def test_a_full_disk_under_a_store_costs_no_work(small_disk: Path, tmp_path: Path, capfd: Any) -> None:
+    store, said = opened(small_settings(small_disk, tmp_path))
+    run = tracking.start_run(store, "night")
+    capfd.readouterr()
+    with (small_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0" * 1024)
+    text = "x" * 5000  # more than fits into what a page of the database has left
+    for number in range(20):
+        store.send("params", run=run, values={f"p{number}": text})
+    tracking.log_text(store, run, "report.md", text)
+    unsent = store.unsent()
+    assert unsent is not None and "full" in unsent["reason"] and len(said) == 1
+    assert "Traceback" not in "".join(capfd.readouterr())
+    (small_disk / "ballast").unlink()
+    assert store.ask() and store.unsent() is None
+    assert len(store.client.get_run(run).data.params) == 20
+    assert [artifact.path for artifact in store.client.list_artifacts(run)] == ["report.md"]
+
+
+def test_a_read_only_store_is_said_before_any_work(small_disk: Path, tmp_path: Path) -> None:
+    settings = small_settings(small_disk, tmp_path)
+    tracking_database.prepare(small_disk / "mlruns" / "mlflow.db")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(RecsysError, match=rf"The MLflow store {small_disk}/mlruns/mlflow.db cannot be written"):
+        opened(settings)
 
 
 def test_a_password_reaches_mlflow_and_nobody_else(
@@ -236,6 +269,4 @@ def test_a_password_reaches_mlflow_and_nobody_else(
     with pytest.raises(RecsysError) as caught:
         tracking.open_store(parse_settings(tree))
     assert "secret" not in str(caught.value) and "http://***@127.0.0.1" in str(caught.value)
-    import os
-
     assert os.environ["MLFLOW_TRACKING_USERNAME"] == "ann" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "my secret"
