@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipelines.console import Output, Show, facts, rejected_lines, show_examples, show_metrics, show_night
-from pipelines.outcome import outcome
+from pipelines.outcome import STOPPED, outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 from recsys import __version__
 from recsys.addresses import masked
@@ -457,9 +457,14 @@ def fetch(
 
 def main() -> None:
     """The `recsys` command."""
-    # As an exception it closes runs, and Prefect's temporary server, which outlives a plain kill.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(execute(sys.argv[1:]))
+
+
+def _stop(*_: object) -> None:
+    """End as an exception does: it closes runs, and Prefect's temporary server, which outlives a plain kill."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not cut the closing short
+    sys.exit(STOPPED)
 
 
 def execute(arguments: list[str]) -> int:

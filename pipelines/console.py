@@ -50,7 +50,7 @@ class Output:
     def answer(self, value: Mapping[str, Any], show: Callable[[Console], None]) -> None:
         """Give a command's result: as JSON, or as `show` prints it."""
         if self.json:
-            self._give(value)
+            self._give(without_secrets(value))
         else:
             show(wide_console(self.answers))
 
@@ -70,6 +70,15 @@ class Output:
         self.answers.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         self.answers.flush()
         self.answered = True
+
+
+def without_secrets(value: Any) -> Any:
+    """A JSON-friendly value with every address in it masked."""
+    if isinstance(value, Mapping):
+        return {masked(str(key)): without_secrets(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(item) for item in value]
+    return masked(value) if isinstance(value, str) else value
 
 
 def wide_console(file: TextIO) -> Console:
@@ -152,10 +161,10 @@ class Show(Watch):
             self._console.print(f"{self._step} {share} {escape(text)}".rstrip())
 
     def say(self, text: str) -> None:
-        self._console.print(escape(text))
+        self._console.print(escape(masked(text)))
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]Warning:[/] {escape(text)}")
+        self._console.print(f"[yellow]Warning:[/] {escape(masked(text))}")
 
 
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
@@ -170,10 +179,17 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "MLflow run": summary["mlflow"]["link"],
+        "MLflow lacks": _lacking(summary["mlflow"]),
         "MLflow UI": ui,
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
     }
     facts(console, lines)
+
+
+def _lacking(tracked: Mapping[str, Any]) -> str | None:
+    """What MLflow has not taken of a night."""
+    unsent = tracked.get("unsent")
+    return f"{unsent['records']} records, kept in {unsent['file']}, sent at the next start" if unsent else None
 
 
 def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None:
@@ -193,7 +209,7 @@ def facts(console: Console, lines: Mapping[str, Any]) -> None:
     width = max(map(len, lines))
     for name, value in lines.items():
         if value is not None:
-            indented = str(value).replace("\n", "\n" + " " * (width + 2))
+            indented = masked(str(value)).replace("\n", "\n" + " " * (width + 2))
             console.print(f"[bold]{name:<{width}}[/]  {escape(indented)}", soft_wrap=True)
 
 

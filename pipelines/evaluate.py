@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines import unmasked
 from pipelines.steps import (
     Run,
     as_function,
@@ -13,7 +14,6 @@ from pipelines.steps import (
     compute_task,
     newest_bundle,
     newest_versions,
-    plain,
     step_run,
 )
 from pipelines.watch import watch
@@ -26,15 +26,15 @@ from recsys.evaluation import evaluate as evaluation
 
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
     """Metrics of the bundle and of the baselines; both go to MLflow."""
-    with step_run(settings, "evaluate", parent, versions) as (store, run_id):
+    with step_run(settings, "evaluate", parent, versions) as step:
         looking = watch()
-        report = plain(evaluation.evaluate(settings, versions, bundle, looking.advance))
+        report = step.done(evaluation.evaluate(settings, versions, bundle, looking.advance))
         silent = report["report"]["protocol"].get("consumed")
         if silent is not None:
-            looking.warn(f"Which events {bundle} learnt from is {silent}; a leak in its training would not be seen.")
-        tracking.log_metrics(store, run_id, report["metrics"])
-        tracking.log_metrics(store, run_id, baseline_metrics(report["baselines"]))
-    return {**report, "mlflow_run": run_id}
+            looking.warn(f"Which events {bundle} learned from is {silent}; a leak in its training would not be seen.")
+        tracking.log_metrics(step.store, step.run_id, report["metrics"])
+        tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))
+    return report
 
 
 def baseline_metrics(baselines: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -57,4 +57,4 @@ def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | Non
 @flow(name="evaluate", flow_run_name="evaluate-{config}", description=__doc__)
 def evaluate_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
     """`evaluate_alone` for a configuration file, recorded by Prefect."""
-    return evaluate_alone(load_settings(config, overrides or ()), as_task, bundle)
+    return evaluate_alone(load_settings(config, unmasked.real(overrides)), as_task, bundle)

@@ -6,7 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
+from pipelines import unmasked
+from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, step_run
 from recsys import tracking
 from recsys.config import Settings
 from recsys.config_file import load_settings
@@ -16,10 +17,10 @@ from recsys.retrieval.export import export as copy_candidates
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
-    with step_run(settings, "export", parent) as (store, run_id):
-        report = plain(copy_candidates(settings, Candidates(**candidates)))
-        tracking.log_metrics(store, run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
-    return {**report, "mlflow_run": run_id}
+    with step_run(settings, "export", parent) as step:
+        report = step.done(copy_candidates(settings, Candidates(**candidates)))
+        tracking.log_metrics(step.store, step.run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
+    return report
 
 
 export_task = io_task(export)
@@ -34,4 +35,4 @@ def export_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 @flow(name="export", flow_run_name="export-{config}", description=__doc__)
 def export_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`export_alone` for a configuration file, recorded by Prefect."""
-    return export_alone(load_settings(config, overrides or ()), as_task)
+    return export_alone(load_settings(config, unmasked.real(overrides)), as_task)

@@ -7,8 +7,9 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines import unmasked
 from pipelines.console import rejected_lines
-from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions
+from pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions, tracked
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.config import Settings
@@ -20,13 +21,12 @@ COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
 
 def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     """Read the sources and append to the tables; reading the same files again adds nothing."""
-    store = tracking.open_store(settings)
     looking = watch()
 
     def progress(what: str, done: int, total: int) -> None:
         looking.advance(done, total, what)
 
-    with tracking.step_run(store, "ingest") as run_id:
+    with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
         report = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
         if report["skipped"]:
             looking.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
@@ -56,4 +56,4 @@ def ingest_alone(settings: Settings, run: Run = as_function, rebuild: bool = Fal
 @flow(name="ingest", flow_run_name="ingest-{config}", description=__doc__)
 def ingest_flow(config: str, overrides: list[str] | None = None, rebuild: bool = False) -> dict[str, Any]:
     """`ingest_alone` for a configuration file, recorded by Prefect."""
-    return ingest_alone(load_settings(config, overrides or ()), as_task, rebuild)
+    return ingest_alone(load_settings(config, unmasked.real(overrides)), as_task, rebuild)

@@ -13,10 +13,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipelines import unmasked
 from pipelines.steps import as_function
 from pipelines.watch import WATCH, Watch
 from recsys.config import RunSettings, Settings
 from recsys.errors import RecsysError
+from recsys.processes import registered
 
 _PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
 
@@ -31,9 +33,11 @@ def run_night(
         return night(settings)
 
     def flow() -> dict[str, Any]:
-        return nightly(config, list(overrides))
+        with unmasked.of(overrides) as shown:
+            return nightly(config, shown)
 
-    return _launch(flow, bare, looking, prefect)
+    with registered(settings.warehouse):  # before Prefect starts its server
+        return _launch(flow, bare, looking, prefect)
 
 
 def run_step(
@@ -44,15 +48,17 @@ def run_step(
     alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
 
     def as_flow() -> dict[str, Any]:
-        report: dict[str, Any] = flow(config, list(overrides), **options)
-        return report
+        with unmasked.of(overrides) as shown:
+            report: dict[str, Any] = flow(config, shown, **options)
+            return report
 
     def bare() -> dict[str, Any]:
         with looking.step(step):
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
-    return _launch(as_flow, bare, looking, bool(os.environ.get("PREFECT_API_URL")))
+    with registered(settings.warehouse):
+        return _launch(as_flow, bare, looking, bool(os.environ.get("PREFECT_API_URL")))
 
 
 def _launch(

@@ -16,6 +16,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from pipelines import unmasked
 from pipelines.console import counted, rejected_lines
 from pipelines.evaluate import baseline_metrics, evaluate_task
 from pipelines.export import export_task
@@ -23,13 +24,14 @@ from pipelines.ingest import ingest_task
 from pipelines.publish import publish_task
 from pipelines.represent import represent_task
 from pipelines.retrieve import retrieve_task
-from pipelines.steps import Run, Step, as_function, as_task, candidates_of, plain, table_versions
+from pipelines.steps import RECORD, Run, Step, as_function, as_task, candidates_of, plain, table_versions, tracked
 from pipelines.train import train_task
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.addresses import masked
 from recsys.config import Settings
 from recsys.config_file import load_settings
+from recsys.errors import RecsysError
 from recsys.night_memory import check_night
 from recsys.retrieval.export import check
 
@@ -46,8 +48,8 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     """
     if settings.export.path is not None:
         check(settings.export, settings.name)
-    store = tracking.open_store(settings)  # before any work: a wrong address must not cost a night
-    with runs.locked(settings.warehouse) as folder:
+    # before any work: a wrong address must not cost a night
+    with tracked(settings) as store, runs.locked(settings.warehouse) as folder:
         return _night(settings, run, store, folder)
 
 
@@ -79,10 +81,18 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         nonlocal state
         if name not in state.steps:
             start = time.perf_counter()
-            with looking.step(name):
-                report = run(task, settings, *arguments)
-            state = state.with_step(name, report, round(time.perf_counter() - start, 3))
-            runs.save(folder, state)
+
+            def record(_: str, report: dict[str, Any]) -> None:
+                nonlocal state
+                state = state.with_step(name, report, round(time.perf_counter() - start, 3))
+                runs.save(folder, state)
+
+            token = RECORD.set(record)
+            try:
+                with looking.step(name):
+                    record(name, run(task, settings, *arguments))
+            finally:
+                RECORD.reset(token)
         report = state.steps[name]["report"]
         return dict(report)
 
@@ -109,13 +119,15 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         summary["seconds"] = {**seconds, "total": round(time.perf_counter() - began, 3)}
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
         tracking.describe(store, parent, summary_markdown(summary))
+        runs.save(folder, state.ended("finished"))
         tracking.end_run(store, parent)
+        store.ask()
+        summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     except BaseException as error:
-        with contextlib.suppress(Exception):  # the night's own error is the one to show
-            tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
-        runs.save(folder, state.ended("failed", f"{type(error).__name__}: {masked(str(error))}"))
+        with contextlib.suppress(RecsysError):  # of a full disk; the night's own error is the one to show
+            runs.save(folder, state.ended("failed", f"{type(error).__name__}: {masked(str(error))}"))
+        tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise
-    runs.save(folder, state.ended("finished"))
     return summary
 
 
@@ -166,7 +178,7 @@ def nightly(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """
     looking = watch()
     looking.entered = True
-    looking.summary = summary = night(load_settings(config, overrides or ()), as_task)
+    looking.summary = summary = night(load_settings(config, unmasked.real(overrides)), as_task)
     create_markdown_artifact(
         markdown=summary_markdown(summary),
         key=artifact_key(summary["name"]),

@@ -10,12 +10,15 @@ from pipelines.console import Output, only_answers
 from recsys.errors import InputError, RecsysError, first_line, is_panic
 
 INTERRUPTED = 130
+STOPPED = 143  # by SIGTERM
+UNREAD = 141  # the output, by anybody
 
 
 def outcome(app: typer.Typer, arguments: list[str]) -> int:
     """Run the command with arguments; returns the exit code.
 
-    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal).
+    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal), 141 (the
+    reader of the output has gone).
     """
     as_json, debug = "--json" in arguments, "--debug" in arguments
     if debug:
@@ -31,14 +34,15 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
         except (KeyboardInterrupt, typer.Abort):
             output.error("Interrupted; the same command goes on where it was.")
             return INTERRUPTED
-        except SystemExit as stop:  # SIGTERM, see `main`
+        except SystemExit as stop:
+            if stop.code == STOPPED:  # SIGTERM, see `main`
+                output.error("Stopped from outside; the same command goes on where it was.")
+                return STOPPED
             if stop.code in (None, 0):  # a shell's completion ends so
                 return 0
-            output.error("Stopped from outside; the same command goes on where it was.")
-            return stop.code if isinstance(stop.code, int) else 1
-        except BrokenPipeError:  # the reader has gone, as in `recsys ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 1
+            return _unread()  # typer found the pipe broken, and exits with 1 for it
+        except BrokenPipeError:
+            return _unread()
         except Exception as error:
             return _failed(error, output, arguments, commands(app))
         except BaseException as error:
@@ -47,6 +51,12 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
             output.traceback(error)
             output.error(f"A library gave up on a damaged file or a bug of its own: {first_line(error)}.")
             return 1
+
+
+def _unread() -> int:
+    """The reader has gone, as in `recsys ... | head`: no word, and the code of a program that SIGPIPE ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffers goes nowhere
+    return UNREAD
 
 
 def _failed(error: Exception, output: Output, arguments: list[str], known: set[str]) -> int:
@@ -60,6 +70,10 @@ def _failed(error: Exception, output: Output, arguments: list[str], known: set[s
     if isinstance(error, RecsysError):
         output.error(str(error))
         return 2 if isinstance(error, InputError) else 1
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        output.error(f"{place}{error.strerror}.{'' if output.debug else ' Run again with --debug for the traceback.'}")
+        return 1
     first = (str(error).strip().splitlines() or ["no message"])[0]
     hint = "" if output.debug else " Run again with --debug for the traceback."
     output.error(f"{type(error).__name__}: {first.rstrip('.')}.{hint}")

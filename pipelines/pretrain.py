@@ -13,7 +13,8 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run
+from pipelines import unmasked
+from pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run, tracked
 from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.data.ingest import ingest
@@ -32,7 +33,7 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
     known = {name: TableVersions(**version) for name, version in versions.items()}
     if rank() > 0:
         return plain(pretrain_recformer(settings, known))
-    with step_run(settings, "pretrain") as (store, run_id):
+    with step_run(settings, "pretrain") as at:
 
         def on_look(entry: dict[str, Any]) -> None:
             counted = "step" if "step" in entry else "epoch"
@@ -40,10 +41,7 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
             metrics = {
                 name if "/" in name else f"pretrain/{name}": value for name, value in entry.items() if name != counted
             }
-            try:
-                tracking.log_metrics(store, run_id, metrics, step=step)
-            except Exception as error:  # an hour of training outweighs a point of a curve
-                looking.warn(f"MLflow did not take the metrics of step {step} ({type(error).__name__}).")
+            tracking.log_metrics(at.store, at.run_id, metrics, step=step)
             shown = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items() if "loss" in name]
             shown += [f"accuracy {value:.4f}" for name, value in metrics.items() if "accuracy" in name]
             shown += [f"{name} {value:.4f}" for name, value in metrics.items() if name == "val/ndcg_at_10"]
@@ -51,10 +49,10 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
 
         steps = settings.train.steps if settings.model is None else settings.sequence.epochs
         learn = pretrain_recformer if settings.model is None else pretrain_sequence
-        report: dict[str, Any] = plain(learn(settings, known, on_look, looking.say))
+        report = at.done(learn(settings, known, on_look, looking.say))
         counts = {f"pretrain/{name}": report[name] for name in ("steps", "best_step", "parameters", "seconds")}
-        tracking.log_metrics(store, run_id, counts)
-    return {**report, "mlflow_run": run_id}
+        tracking.log_metrics(at.store, at.run_id, counts)
+    return report
 
 
 pretrain_task = compute_task(pretrain)
@@ -72,7 +70,7 @@ def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[s
         raise InputError("A sequence model over texts is pre-trained by one process; start it without torchrun.")
     with together():
         if rank() == 0:
-            with runs.locked(settings.warehouse):
+            with tracked(settings), runs.locked(settings.warehouse):
                 for number, name in enumerate(settings.catalogues):
                     watch().advance(number, len(settings.catalogues), f"reading {name}")
                     of = settings.catalogue(name)
@@ -88,7 +86,7 @@ def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[s
 @flow(name="pretrain", flow_run_name="pretrain-{config}", description=__doc__)
 def pretrain_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`pretrain_alone` for a configuration file, recorded by Prefect."""
-    return pretrain_alone(load_pretrain_settings(config, overrides or ()), as_task)
+    return pretrain_alone(load_pretrain_settings(config, unmasked.real(overrides)), as_task)
 
 
 def rank() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.steps import compute_task
+from pipelines.steps import compute_task, tracked
 from recsys import registry, tracking
 from recsys.bundle import read_bundle
 from recsys.bundle_store import publish_bundle
@@ -22,7 +22,7 @@ def publish(
     retrieved: dict[str, Any],
 ) -> dict[str, Any]:
     """Log what people look at, and register the bundle under the configuration's name."""
-    store = tracking.open_store(settings)
+    publish_bundle(settings.warehouse, trained["bundle"])
     figures = {
         "metrics": plots.plot_curves(evaluated["curves"]),
         "popularity": plots.plot_popularity(evaluated["popularity"]),
@@ -31,21 +31,21 @@ def publish(
         figures["training"] = plots.plot_training(
             trained["history"], loss="loss", metric=PRIMARY, best_epoch=trained["best_epoch"]
         )
-    for name, figure in figures.items():
-        tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
-    sample = candidate_sample(settings.warehouse, retrieved, run_id, trained["bundle"])
-    tracking.log_table(store, run_id, "candidates.json", sample)
-    tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
-    example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()
-    model = registry.log_bundle(
-        store,
-        run_id,
-        trained["bundle"],
-        example=example,
-        metrics=evaluated["metrics"],
-        register_as=settings.name if settings.tracking.register_model else None,
-    )
-    publish_bundle(settings.warehouse, trained["bundle"])
+    with tracked(settings) as store:
+        for name, figure in figures.items():
+            tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
+        sample = candidate_sample(settings.warehouse, retrieved, run_id, trained["bundle"])
+        tracking.log_table(store, run_id, "candidates.json", sample)
+        tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
+        example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()
+        model = registry.log_bundle(
+            store,
+            run_id,
+            trained["bundle"],
+            example=example,
+            metrics=evaluated["metrics"],
+            register_as=settings.name if settings.tracking.register_model else None,
+        )
     return {"model": model}
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines import unmasked
 from pipelines.console import facts
 from pipelines.steps import (
     Run,
@@ -18,7 +19,6 @@ from pipelines.steps import (
     compute_task,
     newest_versions,
     numbers,
-    plain,
     step_run,
 )
 from pipelines.watch import watch
@@ -35,11 +35,11 @@ COUNTS = ("items", "encoded", "reused", "truncated", "shortened", "empty")
 
 def represent(settings: Settings, versions: TableVersions, parent: str | None = None) -> dict[str, Any]:
     """Encode the sentences that the `item_vectors` table does not hold yet."""
-    with step_run(settings, "represent", parent, versions) as (store, run_id):
-        report = plain(text.represent(settings, versions, watch().advance))
+    with step_run(settings, "represent", parent, versions) as step:
+        report = step.done(text.represent(settings, versions, watch().advance))
         metrics = numbers(report, COUNTS)
-        tracking.log_metrics(store, run_id, {f"represent/{name}": n for name, n in metrics.items()})
-    return {**report, "mlflow_run": run_id}
+        tracking.log_metrics(step.store, step.run_id, {f"represent/{name}": n for name, n in metrics.items()})
+    return report
 
 
 represent_task = compute_task(represent)
@@ -54,7 +54,7 @@ def represent_alone(settings: Settings, run: Run = as_function) -> dict[str, Any
 @flow(name="represent", flow_run_name="represent-{config}", description=__doc__)
 def represent_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`represent_alone` for a configuration file, recorded by Prefect."""
-    return represent_alone(load_settings(config, overrides or ()), as_task)
+    return represent_alone(load_settings(config, unmasked.real(overrides)), as_task)
 
 
 def represent_preview(settings: Settings, shown: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines import unmasked
 from pipelines.steps import (
     Run,
     as_function,
@@ -15,7 +16,6 @@ from pipelines.steps import (
     newest_bundle,
     newest_versions,
     numbers,
-    plain,
     step_run,
 )
 from pipelines.watch import watch
@@ -37,7 +37,7 @@ def retrieve(
 ) -> dict[str, Any]:
     """Search for every user and publish the run's rows of the `candidates` table in one commit."""
     looking = watch()
-    with step_run(settings, "retrieve", parent, versions) as (store, run_id):
+    with step_run(settings, "retrieve", parent, versions) as step:
         moment, users = as_of or datetime.now(UTC), 0
 
         def progress(batch: int) -> None:
@@ -45,15 +45,16 @@ def retrieve(
             users += batch
             looking.advance(users, None, f"{users:,} users")
 
-        report = plain(retrieval.retrieve(settings, versions, bundle, parent or run_id, moment, progress))
+        found = retrieval.retrieve(settings, versions, bundle, parent or step.run_id, moment, progress)
+        report = step.done(found)
         if report["unlisted"]:
             looking.say(
                 f"{report['unlisted']:,} items that the bundle knows are not in the newest catalogue and are not "
                 'recommended; retrieve.items = "all" recommends them.'
             )
         metrics = numbers(report, COUNTS)
-        tracking.log_metrics(store, run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
-    return {**report, "mlflow_run": run_id}
+        tracking.log_metrics(step.store, step.run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
+    return report
 
 
 retrieve_task = compute_task(retrieve)
@@ -68,4 +69,4 @@ def retrieve_alone(settings: Settings, run: Run = as_function, bundle: str | Non
 @flow(name="retrieve", flow_run_name="retrieve-{config}", description=__doc__)
 def retrieve_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
     """`retrieve_alone` for a configuration file, recorded by Prefect."""
-    return retrieve_alone(load_settings(config, overrides or ()), as_task, bundle)
+    return retrieve_alone(load_settings(config, unmasked.real(overrides)), as_task, bundle)

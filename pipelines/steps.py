@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 from prefect import Task
@@ -13,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from pipelines.watch import watch
-from recsys import tracking
+from recsys import processes, tracking
 from recsys.bundle_store import latest_bundle
 from recsys.config import RunSettings, Settings
 from recsys.data.provenance import check_filled
@@ -31,7 +34,8 @@ def is_transient(error: BaseException | None) -> bool:
     """Whether an error comes from storage or network and may pass; also one that a sentence was made of."""
     if isinstance(error, RecsysError) and not isinstance(error, InputError):
         return is_transient(error.__cause__ or error.__context__)
-    return isinstance(error, OSError) and not isinstance(error, _LASTING)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and not full and not isinstance(error, _LASTING)
 
 
 def retry_transient(task: Any, task_run: Any, state: Any) -> bool:
@@ -107,18 +111,72 @@ def table_versions(report: dict[str, Any]) -> TableVersions:
     return TableVersions(**report["versions"])
 
 
+_STORE: ContextVar[tracking.Store | None] = ContextVar("store", default=None)
+RECORD: ContextVar[Callable[[str, dict[str, Any]], None] | None] = ContextVar("record", default=None)
+
+
+@contextlib.contextmanager
+def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
+    """The MLflow store, opened before any work and the same for all that happens inside of the block.
+
+    What processes left that were killed is cleared away, their MLflow runs are closed. At the end, what MLflow has
+    not taken is told; see `recsys.tracking_store`.
+
+    Raises
+    ------
+    RecsysError
+        The store does not answer.
+    """
+    outer = _STORE.get()
+    if outer is not None:
+        yield outer
+        return
+    looking = watch()
+    with processes.registered(settings.warehouse) as name:
+        store = tracking.open_store(settings, looking.warn, name)
+        for dead in processes.gone(settings.warehouse):
+            tracking.end_runs_of(store, dead)
+        token = _STORE.set(store)
+        try:
+            yield store
+        except BaseException:
+            if name is not None:  # a signal may come between a run's begin and the block that ends it
+                tracking.end_runs_of(store, name)
+            raise
+        finally:
+            _STORE.reset(token)
+            store.close()
+            if lacking := tracking.lacking(store):
+                looking.warn(lacking)
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """A step and its MLflow run."""
+
+    name: str
+    store: tracking.Store
+    run_id: str
+
+    def done(self, report: Any) -> dict[str, Any]:
+        """The report of work that is done, JSON-friendly; a night records it now, before MLflow is told."""
+        whole = {**plain(report), "mlflow_run": self.run_id}
+        if record := RECORD.get():
+            record(self.name, whole)
+        return whole
+
+
 @contextlib.contextmanager
 def step_run(
     settings: RunSettings, step: str, parent: str | None = None, versions: TableVersions | None = None
-) -> Iterator[tuple[tracking.Store, str]]:
-    """The store and the MLflow run of a step, nested in the night's; a step alone logs settings and tables itself."""
-    store = tracking.open_store(settings)
-    with tracking.step_run(store, step, parent) as run_id:
+) -> Iterator[StepRun]:
+    """The MLflow run of a step, nested in the night's; a step alone logs settings and tables itself."""
+    with tracked(settings) as store, tracking.step_run(store, step, parent) as run_id:
         if parent is None:
             tracking.log_settings(store, run_id, settings)
             if versions is not None:
                 tracking.log_tables(store, run_id, settings.warehouse, plain(versions))
-        yield store, run_id
+        yield StepRun(step, store, run_id)
 
 
 def newest_versions(settings: Settings) -> TableVersions:

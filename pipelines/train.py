@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from pipelines import unmasked
 from pipelines.steps import (
     Run,
     as_function,
@@ -13,7 +14,6 @@ from pipelines.steps import (
     compute_task,
     newest_versions,
     numbers,
-    plain,
     step_run,
 )
 from pipelines.watch import watch
@@ -35,28 +35,25 @@ def train(
     A training that was killed goes on from its last checkpoint.
     """
     looking = watch()
-    with step_run(settings, "train", parent, versions) as (store, run_id):
+    with step_run(settings, "train", parent, versions) as step:
 
         def on_epoch(entry: dict[str, Any]) -> None:
             epoch = int(entry["epoch"])
             metrics = {
                 name if "/" in name else f"train/{name}": value for name, value in entry.items() if name != "epoch"
             }
-            try:
-                tracking.log_metrics(store, run_id, metrics, step=epoch)
-            except Exception as error:  # an hour of training outweighs a point of a curve
-                looking.warn(f"MLflow did not take the metrics of epoch {epoch} ({type(error).__name__}).")
+            tracking.log_metrics(step.store, step.run_id, metrics, step=epoch)
             shown = [f"{name} {entry[name]:.4f}" for name in ("loss", "val/ndcg_at_10") if name in entry]
             # after a warm start there are fewer, and whether there is one shows in training; Recformer has two stages
             unknown = settings.train.warm_start or settings.model.kind == "recformer"
             looking.advance(epoch, None if unknown else settings.train.epochs, ", ".join(shown))
 
-        report = plain(fit(settings, versions, on_epoch, looking.say))
+        report = step.done(fit(settings, versions, on_epoch, looking.say))
         last = numbers(report, ("epochs", "best_epoch", "parameters")) | _copied(report["warm_start"] or {})
-        tracking.log_metrics(store, run_id, {f"train/{name}": value for name, value in last.items()})
+        tracking.log_metrics(step.store, step.run_id, {f"train/{name}": value for name, value in last.items()})
         if report["blend"]:
-            _log_blend(store, run_id, report["blend"])
-    return {**report, "mlflow_run": run_id}
+            _log_blend(step.store, step.run_id, report["blend"])
+    return report
 
 
 train_task = compute_task(train)
@@ -86,4 +83,4 @@ def train_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 @flow(name="train", flow_run_name="train-{config}", description=__doc__)
 def train_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """`train_alone` for a configuration file, recorded by Prefect."""
-    return train_alone(load_settings(config, overrides or ()), as_task)
+    return train_alone(load_settings(config, unmasked.real(overrides)), as_task)

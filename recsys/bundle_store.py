@@ -5,6 +5,7 @@ See recsys/bundle.py for what is in one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from recsys.bundle import BIAS_DIMS, check_shapes, read_bundle
 from recsys.config import Settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
-from recsys.files import WRITING, remove_abandoned, synchronise, write_json
+from recsys.files import WRITING, remove_abandoned, synchronise, write_json, writing
 from recsys.manifest import (
     BLEND,
     CATALOGUE,
@@ -97,10 +98,13 @@ def write_bundle(
     """
     check_shapes(vocabulary, catalogue, vectors, allowed)
     parent = _bundles_folder(root)
-    parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(parent)
-    aside = Path(tempfile.mkdtemp(prefix=f".{settings.name}{WRITING}", dir=parent))
-    try:
+    with writing(f"A bundle in {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(parent)
+        aside = Path(tempfile.mkdtemp(prefix=f".{settings.name}{WRITING}", dir=parent))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        stack.enter_context(writing(f"A bundle in {parent}"))
         aside.chmod(0o755)  # mkdtemp's folder is private
         write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
         vocabulary.write(aside / VOCABULARY)
@@ -142,10 +146,6 @@ def write_bundle(
             synchronise(aside / name)
         synchronise(aside)
         return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
-    except OSError as error:
-        raise RecsysError(f"No bundle can be written in {parent}: {error.strerror or error}.") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def publish_bundle(root: str | Path, path: str | Path) -> Path:
@@ -161,10 +161,13 @@ def publish_bundle(root: str | Path, path: str | Path) -> Path:
     pointer = parent / f"{manifest['name']}.latest.json"
     folder = os.path.relpath(Path(path).resolve(), parent.resolve())
     aside = parent / f".{pointer.name}.{os.getpid()}"
-    write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
-    synchronise(aside)
-    aside.replace(pointer)
-    synchronise(parent)
+    with contextlib.ExitStack() as stack:
+        stack.callback(aside.unlink, missing_ok=True)
+        stack.enter_context(writing(f"The pointer {pointer} to the newest bundle"))
+        write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
+        synchronise(aside)
+        aside.replace(pointer)
+        synchronise(parent)
     return pointer
 
 

@@ -462,14 +462,15 @@ class TrackingSettings(_Section):
     """MLflow."""
 
     uri: str = "sqlite:///mlruns/mlflow.db"  # any MLflow server; its artifacts lie beside a local store
-    experiment: str | None = None  # None: the configuration's name
+    experiment: str | None = Field(default=None, min_length=1, max_length=256)  # None: the configuration's name
     register_model: bool = True  # the bundle becomes a version of a registered model
 
 
 class RunSettings(_Section):
     """What every run has."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    # of bundles, the registered model and the experiment; longer ones would make file names that no system takes
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
     seed: int = Field(default=0, ge=0)
     data_root: str = "."  # folder (or URL) that the sources are relative to
     warehouse: str = "warehouse"  # root of the Delta tables, bundles and run states

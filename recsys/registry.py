@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recsys.tracking import Store, log_metrics  # first: it switches MLflow's telemetry off
+from recsys import tracking, tracking_operations  # first: they switch MLflow's telemetry off
 
 with warnings.catch_warnings():  # MLflow warns of its own types while it is imported
     warnings.simplefilter("ignore")
@@ -20,6 +22,9 @@ with warnings.catch_warnings():  # MLflow warns of its own types while it is imp
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.models.model import Model  # isort: skip
+
+if TYPE_CHECKING:
+    from recsys.tracking_store import Store
 
 CANDIDATE_ALIAS = "candidate"  # the newest registered bundle; `latest` is a word that MLflow refuses
 MODEL_NAME = "bundle"
@@ -54,25 +59,64 @@ def log_bundle(
     Returns
     -------
     dict
-        `model_uri`, `name` and `version` (None where not registered).
+        `model_uri`, `name` and `version`; None where not registered, or where the store will be told later.
     """
-    client = store.client
+    made = store.send(
+        "bundle",
+        run=run_id,
+        bundle=str(Path(bundle).absolute()),
+        example=[str(item) for item in example],
+        values=tracking.numbers(metrics or {}),
+        time=int(time.time() * 1000),
+        register_as=register_as,
+    )
+    return dict(made or {"model_uri": None, "name": register_as, "version": None})
+
+
+def log_model(
+    store: Store,
+    *,
+    run: str,
+    bundle: str,
+    example: list[str],
+    values: Mapping[str, float],
+    time: int,
+    register_as: str | None,
+) -> dict[str, str | None]:
+    """The operation behind `log_bundle`: what the store has of it is not done again."""
+    client, run_id = store.client, tracking_operations.real_id(store, run)
     model_id, location = _logged_model(store, run_id)
     if model_id is None:
         logged = client.create_logged_model(store.experiment_id, name=MODEL_NAME, source_run_id=run_id)
         model_id, location = logged.model_id, logged.artifact_location
         with tempfile.TemporaryDirectory(prefix="recsys-model-") as folder:
             path = Path(folder) / "model"
-            _save(path, bundle, list(example), Model(run_id=run_id, model_uuid=model_id, model_id=model_id))
-            client.log_model_artifacts(model_id, str(path))
+            _save(path, bundle, example, Model(run_id=run_id, model_uuid=model_id, model_id=model_id))
+            with _patient():
+                client.log_model_artifacts(model_id, str(path))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-    if metrics:
-        log_metrics(store, run_id, metrics, model_id=model_id)
+    if values:
+        tracking_operations.metrics(store, run=run_id, values=values, time=time, step=0, model_id=model_id)
     number = None
     if register_as:
         number = _register(store, run_id, register_as, model_id, str(location), f"Bundle {Path(bundle).name}")
     return {"model_uri": f"models:/{model_id}", "name": register_as, "version": number}
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """A server may take its time to store a large file."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    os.environ[name] = str(max(120, int(before or 0)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _logged_model(store: Store, run_id: str) -> tuple[str | None, str | None]:
@@ -85,7 +129,7 @@ def _logged_model(store: Store, run_id: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _save(path: Path, bundle: str | Path, example: list[Any], model: Model) -> None:
+def _save(path: Path, bundle: str | Path, example: list[str], model: Model) -> None:
     """Write the pyfunc model to a folder; a tenth of a second besides copying the bundle."""
     here = Path(__file__).parent
     requirements = [f"{name}=={number}" for name in _PACKAGES if (number := _installed(name))]
@@ -95,7 +139,7 @@ def _save(path: Path, bundle: str | Path, example: list[Any], model: Model) -> N
             python_model=str(here / "mlflow_model.py"),
             artifacts={"bundle": str(bundle)},
             code_paths=[str(here), str(here.parent / "features")],
-            input_example=[{"history": [str(item) for item in example]}],
+            input_example=[{"history": example}],
             pip_requirements=requirements,
             mlflow_model=model,
         )

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from recsys.config import Settings
 from recsys.errors import RecsysError
+from recsys.files import writing
 
 Status = Literal["running", "failed", "finished"]
 
@@ -102,18 +103,20 @@ def load(folder: Path, key: str) -> RunState | None:
 
 def save(folder: Path, state: RunState) -> None:
     """Write a state so that a kill leaves the old file or the new one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=folder, prefix=f".{state.key}.", suffix=".tmp", delete=False
-    ) as file:
-        try:
-            json.dump(asdict(state), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(folder / f"{state.key}.json")
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    path = folder / f"{state.key}.json"
+    with writing(f"The run's record {path}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=folder, prefix=f".{state.key}.", suffix=".tmp", delete=False
+        ) as file:
+            try:
+                json.dump(asdict(state), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
 
 
 def begin(
@@ -164,10 +167,9 @@ def locked(warehouse: str) -> Iterator[Path]:
                 f"Another run{f' (process {holder})' if holder else ''} is writing to the warehouse "
                 f"{warehouse}; wait for it or choose another warehouse."
             ) from None
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+        with contextlib.suppress(OSError):  # the number is a courtesy: a full disk is told by what needs it
+            os.ftruncate(handle.fileno(), 0)
+            os.pwrite(handle.fileno(), str(os.getpid()).encode(), 0)
         yield folder
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Final
 
 import polars as pl
@@ -51,6 +51,7 @@ from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
+from recsys.files import writing
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -131,7 +132,9 @@ def ingest(
         done += 1
 
     ends = [] if rebuild else open_ends(root)
-    with TemporaryDirectory(prefix="recsys-") as scratch:
+    with writing(f"A copy of the sources in {gettempdir()}", "set TMPDIR to a larger place"), TemporaryDirectory(
+        prefix="recsys-"
+    ) as scratch:  # fmt: skip
         files: dict[str, list[_File]] = {}
         skipped: list[str] = []
         for table, section in sources.items():

@@ -25,7 +25,7 @@ from pyarrow import fs
 from recsys.data.intact import filesystem, note_write
 from recsys.data.warehouse import commit_properties, latest_version, table_path
 from recsys.errors import RecsysError, first_line
-from recsys.files import synchronise
+from recsys.files import refusal, synchronise
 
 ROWS_A_GROUP: Final = 131_072  # of a Parquet file: what a reader skips or reads as one
 ROWS_A_FILE: Final = 8_000_000
@@ -87,7 +87,7 @@ def overwrite_streamed(
             f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
         ) from None
     except DeltaError as error:
-        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return 0 if expected is None else expected + 1
 

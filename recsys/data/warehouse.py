@@ -56,6 +56,7 @@ from recsys.columns import (
 from recsys.data.delta import scan_delta
 from recsys.data.intact import check_intact, note_write
 from recsys.errors import InputError, RecsysError, first_line
+from recsys.files import refusal
 
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
@@ -280,9 +281,9 @@ def _write(
     except DeltaError as error:
         if "already exists" in str(error):
             raise _conflict(path) from None
-        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     except OSError as error:
-        raise RecsysError(f"The table {path} cannot be written: {first_line(error)}.") from None
+        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return 0 if expected is None else expected + 1
 

@@ -8,6 +8,7 @@ checkpoint's one, so that a plain text first means what it meant to the checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -27,7 +28,7 @@ from features.model_source import EncoderError, find_model, hub_answers, quiet
 from features.tokens import ItemTokenizer, plain_tokenizer
 from features.whitening import Whitening
 from recsys.errors import InputError
-from recsys.files import WRITING, sha256, synchronise, write_json
+from recsys.files import WRITING, sha256, synchronise, write_json, writing
 from recsys.models.recformer import MaskedHead, Recformer, Shape
 
 ABOUT: Final = "recformer.json"
@@ -209,9 +210,12 @@ def save(
     Path
         The folder; where it is there already, it stays as it is.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{name}{WRITING}", dir=parent))
-    try:
+    with writing(f"A Recformer in {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name}{WRITING}", dir=parent))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        stack.enter_context(writing(f"A Recformer in {parent}"))
         aside.chmod(0o755)  # mkdtemp's folder is private
         weights = {f"{ENCODER}{key}": value for key, value in model.state_dict().items()}
         weights |= {f"{HEAD}{key}": value for key, value in head.state_dict().items()}
@@ -227,8 +231,6 @@ def save(
             aside.rename(target)
             synchronise(parent)
         return target
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load(folder: Path, *, dropout: float = 0.1) -> tuple[Recformer, MaskedHead, ItemTokenizer]:

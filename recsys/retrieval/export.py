@@ -41,7 +41,7 @@ from recsys.data.delta import data_files, scan_delta
 from recsys.data.intact import check_intact
 from recsys.data.warehouse import SCHEMAS
 from recsys.errors import InputError, RecsysError
-from recsys.files import synchronise
+from recsys.files import synchronise, writing
 
 BATCH_ROWS: Final = 200_000
 ROWS_A_FILE: Final = 5_000_000
@@ -117,7 +117,7 @@ def export(settings: Settings, candidates: CandidateTable, *, keep: bool = True)
             "export.columns gives two columns of the numbered layout one name; choose different names."
         ) from None
     write = _write_parquet if wanted.format == "parquet" else _write_csv
-    try:
+    with writing(f"The export to {target}"):
         rows = _publish(
             target,
             candidates.version,
@@ -125,8 +125,6 @@ def export(settings: Settings, candidates: CandidateTable, *, keep: bool = True)
             lambda path: write(path, empty, map(shape, frames)),
             keep=keep,
         )
-    except OSError as error:
-        raise RecsysError(f"The export to {target} cannot be written: {error.strerror or error}.") from None
     return ExportReport(
         path=str(target),
         rows=rows,
@@ -151,6 +149,8 @@ def check(wanted: ExportSettings, name: str) -> tuple[Path, dict[str, str]]:
     InputError
         No path, a URL, a path that holds something that no export has written or the copy of another name, or wrong
         columns.
+    RecsysError
+        The folder is read-only.
     """
     if wanted.path is None:
         raise InputError("There is no export.path, so there is nowhere to export to; set it.")
@@ -171,6 +171,9 @@ def check(wanted: ExportSettings, name: str) -> tuple[Path, dict[str, str]]:
             f"export.path = {target} holds the candidates of the configuration {owner!r}, and this one is {name!r}; "
             "choose another path."
         )
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RecsysError(f"The export to {target} cannot be written: the folder {parent} is read-only for this user.")
     return target, columns
 
 

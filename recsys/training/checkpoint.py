@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from recsys import runs
-from recsys.files import sha256, synchronise, write_json
+from recsys.errors import first_line
+from recsys.files import refusal, sha256, synchronise, write_json
 
+_log = logging.getLogger("recsys")
 KEPT: Final = 2  # checkpoints in a folder
 SHARE: Final = 0.02  # of the training's time that writing checkpoints may take
 FORGOTTEN_AFTER: Final = 7 * 86_400  # seconds; older ones belong to trainings that nobody took up again
@@ -46,6 +49,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, seconds: float, share: float = SHARE) -> None:
         self.folder, self.seconds, self.share = folder, seconds, share
         self._next = time.monotonic() + seconds
+        self._told = False  # that the disk takes none
 
     def due(self) -> bool:
         """Whether it is time for the next one."""
@@ -62,7 +66,13 @@ class Checkpoints:
         began = time.monotonic()
         try:
             self._write(state)
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError) as error:
+            for left in self.folder.glob(".*.writing"):  # of no use, and the disk may be full
+                left.unlink(missing_ok=True)
+            if not self._told:
+                self._told = True
+                reason = refusal(error) or first_line(error)
+                _log.warning("No checkpoint can be written in %s: %s; training goes on.", self.folder, reason)
             return False
         finally:
             now = time.monotonic()

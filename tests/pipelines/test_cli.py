@@ -184,6 +184,26 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
     assert code == 2 and "hunter2" not in error
 
 
+def test_no_secret_is_in_an_answer(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = {"path": "s3://key:hunter2@bucket/candidates", "digests": {"https://h/log.csv?sig=hunter2": "d"}}
+    for as_json in (True, False):
+        from pipelines.console import Output, facts
+
+        Output(answers=sys.stdout, json=as_json).answer(secret, lambda console: facts(console, secret))
+        shown = capsys.readouterr().out
+        assert "hunter2" not in shown and "s3://***@bucket/candidates" in shown
+
+
+def test_prefect_stores_overrides_without_secrets() -> None:
+    from pipelines import unmasked
+
+    given = ["tracking.uri=http://ann:hunter2@host", "train.epochs=1"]
+    with unmasked.of(given) as shown:
+        assert shown == ["tracking.uri=http://***@host", "train.epochs=1"]
+        assert unmasked.real(shown) == given
+    assert unmasked.real(shown) == shown and unmasked.real(None) == []
+
+
 # --- errors and exit codes -------------------------------------------------------------------------------
 
 
@@ -194,6 +214,11 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
         (RecsysError("The disk is full."), 1, "The disk is full."),
         (ValueError("odd\nvalue"), 1, "ValueError: odd. Run again with --debug for the traceback."),
         (SystemExit(143), 143, "Stopped from outside; the same command goes on where it was."),
+        (
+            OSError(28, "No space left on device", "/w/x"),
+            1,
+            "/w/x: No space left on device. Run again with --debug for the traceback.",
+        ),
         (KeyboardInterrupt(), 130, "Interrupted; the same command goes on where it was."),
     ],
 )
@@ -237,6 +262,16 @@ def test_real_processes_and_their_exit_codes(tmp_path: Path) -> None:
     assert list(json.loads(wrong.stdout)) == ["error"] and wrong.stderr.startswith("Error: There is no")
     usage = recsys("run", cwd=tmp_path)
     assert usage.returncode == 2 and usage.stdout == ""
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipelines.cli", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_nothing_but_the_object_reaches_stdout(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def wait(*_):
     print("evaluating", flush=True)
     sys.stdin.read()
 evaluate.evaluation.evaluate = wait
-nightly.night(load_settings(sys.argv[1]))
+nightly.night(load_settings(sys.argv[1], sys.argv[3:]))
 """
 
 
@@ -271,6 +271,80 @@ def test_a_killed_night_ends_in_the_state_of_one_that_was_not(
     assert evaluations == ["KILLED", "FINISHED"]
     others = {child.info.status for child in children if child.info.run_name != "evaluate"}
     assert others == {"FINISHED"}
+
+
+def test_what_a_killed_night_left_is_cleared_by_the_next_start(config: str, tmp_path: Path) -> None:
+    scratch = tmp_path / "temporary"
+    scratch.mkdir()
+    command = [sys.executable, "-c", KILLED, config, "--set", "seed=1"]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == "evaluating\n"
+        assert [path.name.partition("-")[0] for path in scratch.iterdir()] == ["recsys"]
+        os.kill(process.pid, signal.SIGKILL)
+    settings = load_settings(config)
+    store = tracking.open_store(settings)
+    running = "attributes.status = 'RUNNING'"
+    assert len(store.client.search_runs([store.experiment_id], running)) == 2  # the night and its evaluation
+    assert cli.execute(["export", config, "--json"]) == 2  # any command will do: there is nothing to export yet
+    with steps.tracked(settings):
+        assert not list(scratch.iterdir())
+        assert not store.client.search_runs([store.experiment_id], running)
+    assert not list((Path(settings.warehouse) / "runs" / "processes").iterdir())
+
+
+def test_a_night_outlives_its_mlflow(
+    config: str,
+    first: tuple[Settings, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from mlflow import MlflowClient
+
+    real = training.fit
+
+    def fit(settings: Settings, versions: Any, on_epoch: Any, say: Any) -> Any:
+        def after(entry: dict[str, Any]) -> None:
+            with steps.tracked(settings) as store:  # the server dies after the first epoch
+                store.client = MlflowClient("http://127.0.0.1:9")
+            on_epoch(entry)
+
+        return real(settings, versions, after, say)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", fit)
+        assert cli.execute(["run", config, "--no-prefect", "--json"]) == 0
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    settings = load_settings(config)
+    assert candidates(settings, summary).equals(candidates(*first)) and summary["export"]["rows"] > 0
+    file = Path(summary["mlflow"]["unsent"]["file"])
+    assert told.err.count("does not answer any more") == 1 and f"kept in {file}" in told.err
+    assert (Path(settings.warehouse) / "bundles" / "tiny_Shop.latest.json").is_file()
+    store = tracking.open_store(settings)  # the next start
+    assert not file.exists()
+    run = store.client.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED" and "| test/ndcg_at_10 |" in run.data.tags["mlflow.note.content"]
+    assert {child.info.status for child in tracking.child_runs(store, summary["run_id"])} == {"FINISHED"}
+    (train,) = [c for c in tracking.child_runs(store, summary["run_id"]) if c.info.run_name == "train"]
+    points = store.client.get_metric_history(train.info.run_id, "train/loss")
+    assert [point.step for point in points] == [1, 2]
+    assert store.client.get_model_version_by_alias("tiny_Shop", "candidate").run_id == summary["run_id"]
+
+
+def test_a_step_is_recorded_before_mlflow_is_told(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def tell(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_log_blend", tell)
+        with pytest.raises(Killed):
+            nightly.night(load_settings(config))
+    monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
+    assert nightly.night(load_settings(config))["resumed"] is True
 
 
 KILLED_IN_TRAINING = """

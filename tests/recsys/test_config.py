@@ -34,6 +34,8 @@ def write(folder: Path, text: str) -> Path:
         (VALID + '[model]\nkind = "text"', "needs items.text"),
         (VALID + "[split]\ntest_from = 2020-01-01T00:00:00", "no time zone"),
         ("name = ", "is not valid TOML"),
+        (VALID.replace('"n"', f'"{"n" * 300}"'), "at most 200 characters"),
+        (VALID + f'[tracking]\nexperiment = "{"e" * 257}"', "at most 256 characters"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, text: str, message: str) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,8 +69,13 @@ def test_a_deleted_experiment_is_said_so(tmp_path: Path) -> None:
     settings = settings_at(f"sqlite:///{tmp_path}/mlflow.db")
     opened = tracking.open_store(settings)
     opened.client.delete_experiment(opened.experiment_id)
-    with pytest.raises(InputError, match="'shop' was deleted; restore it"):
+    with pytest.raises(InputError, match="'shop' was deleted; restore it") as caught:
         tracking.open_store(settings)
+    command = re.search("`(MLFLOW_TRACKING_URI=.*)`", str(caught.value))
+    assert command is not None  # complete: it works as it stands, from any folder
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(command[1], shell=True, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert tracking.open_store(settings).experiment_id == opened.experiment_id
 
 
 def test_a_server_that_does_not_answer_is_one_sentence_without_the_password() -> None:

@@ -1,0 +1,86 @@
+"""What MLflow has not taken: JSON lines beside the run states, until it does.
+
+Every process writes to a file of its own, which it holds locked; the lock of a killed one is free, so that the next
+start sends its records. A line that a kill cut short is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+Record = dict[str, Any]
+
+
+class Spool:
+    """The records of one process for one store.
+
+    Parameters
+    ----------
+    folder
+        Made with the first record.
+    store
+        Short name of the store and experiment; the beginning of the file's name.
+    """
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.folder, self.store = folder, store
+        self.path = folder / f"{store}-{uuid.uuid4().hex[:12]}.jsonl"
+        self.kept = 0  # records
+        self.dropped = 0  # records that the disk did not take
+        self._file: TextIO | None = None
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Keep a record; where the disk does not take it, it is counted as dropped."""
+        try:
+            if self._file is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("a", encoding="utf-8")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError:
+            self.dropped += 1
+        else:
+            self.kept += 1
+
+    def records(self) -> list[Record]:
+        """What is kept, in the order in which it came."""
+        return read(self.path) if self.kept else []
+
+    def clear(self) -> None:
+        """Forget the records: they were sent."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
+        self.kept = 0
+
+    def close(self) -> None:
+        """Let go of the file; what it holds is sent at the next start."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # of a buffer that a full disk has refused already
+                self._file.close()
+            self._file = None
+
+    def left_by_others(self) -> Iterator[Path]:
+        """The files that ended processes have left for this store, oldest first, each locked while it is used."""
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.glob(f"{self.store}-*.jsonl"), key=lambda path: path.stat().st_mtime):
+            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield path
+
+
+def read(path: Path) -> list[Record]:
+    """The whole records of a file."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]
