@@ -143,7 +143,7 @@ def ingest(
         "ingest",
         config,
         overrides,
-        ("versions", "rows_read", "rows_added", "rows_rejected", "duplicates"),
+        ("versions", "rows_read", "rows_added", "rows_rejected", "rows_dropped", "withdrawals", "duplicates"),
     )
 
 
@@ -451,7 +451,7 @@ def _list(ctx: typer.Context, found: dict[str, Any]) -> None:
 def _short(value: Any) -> Any:
     """A report's entry on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None) or None
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or None
     return f"{value:.4f}" if isinstance(value, float) else value

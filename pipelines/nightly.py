@@ -139,6 +139,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "tables": {
             "versions": ingested["versions"],
             "rejected": ingested["rows_rejected"],
+            "dropped": ingested["rows_dropped"],
             "digests": ingested["digests"],
         },
         "represent": reports["represent"],

@@ -27,10 +27,19 @@ from recsys.columns import (
     USER_ID,
     USERS,
     WEIGHT,
+    WITHDRAWAL,
 )
-from recsys.config import AttributedSettings, IdMapSettings, InteractionSettings, Settings, SourceSettings
+from recsys.config import (
+    AttributedSettings,
+    Condition,
+    IdMapSettings,
+    InteractionSettings,
+    Settings,
+    SourceSettings,
+)
 from recsys.data import warehouse
 from recsys.data.attributes import need_attributes
+from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
     DEFECT,
     FILE_LINE,
@@ -71,6 +80,8 @@ class IngestReport:
     rows_added: dict[str, int]  # by table; of items and users the rows that are new or changed
     rows_rejected: dict[str, int]  # by table
     reasons: dict[str, dict[str, int]]  # rejected rows by table and reason
+    rows_dropped: dict[str, dict[str, int]]  # by table and condition of its `drop`: rows left out, not judged
+    withdrawals: int  # rows of this reading that take an earlier event back
     duplicates: dict[str, int]  # by table: rows of this reading that say what another one of it says
     unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
@@ -84,6 +95,7 @@ class _File:
 
     rows: Rows
     columns: dict[str, str]
+    dropped: pl.LazyFrame | None = None  # rows left out, by the place of the condition
 
 
 def ingest(settings: Settings, progress: Progress | None = None, now: datetime | None = None) -> IngestReport:
@@ -129,7 +141,7 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
                 step(f"reading {file.name}")
                 rows = read_rows(file, section, Path(scratch), _wanted(table, section), marks)
                 if rows.size != 0:
-                    files[table].append(_File(rows=rows, columns=_match_columns(table, section, rows)))
+                    files[table].append(_open_file(table, section, rows))
             _need_rows(table, found[table], bool(files[table]))
         digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
         id_maps: dict[str, pl.DataFrame] = {}
@@ -153,7 +165,11 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     if ITEMS in sources:
         _need_known_items(root, checked[0].good, checked[1].good, found[ITEMS][0].name)
     changes = [merge_interactions(root, checked[0].good, [file.rows for file in files[INTERACTIONS]], ends)]
-    changes += [merge_attributes(root, c.table, _KEYS[c.table][0], c.good) for c in checked[1:]]
+    changes += [
+        merge_attributes(root, c.table, _KEYS[c.table][0], c.good, c.settings.several)
+        for c in checked[1:]
+        if isinstance(c.settings, AttributedSettings)
+    ]
     for change in reversed(changes):  # the log last: a new event's item is in the catalogue before it
         step(f"writing {change.table}")
         commit(root, change)
@@ -164,6 +180,8 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
         rows_added={change.table: change.added for change in changes},
         rows_rejected={c.table: len(c.rejected) for c in checked},
         reasons={c.table: by_reason(c.rejected) for c in checked},
+        rows_dropped={c.table: dict(c.dropped) for c in checked if c.dropped},
+        withdrawals=int((checked[0].good[EVENT] == WITHDRAWAL).sum()),
         duplicates={change.table: change.duplicates for change in changes},
         unmapped=sum(c.unmapped for c in checked),
         tied_share=_tied_share(root, versions.interactions),
@@ -183,7 +201,21 @@ def _wanted(table: str, section: SourceSettings) -> list[str] | None:
     """The file's columns that the log reads; None: all of them."""
     if table != INTERACTIONS:
         return None
-    return [_columns_of(section).get(name, name) for name in (*_KEYS[table], *_OPTIONAL)]
+    ours = [_columns_of(section).get(name, name) for name in (*_KEYS[table], *_OPTIONAL)]
+    return list(dict.fromkeys([*ours, *columns_of((*section.drop, *_withdraw_of(section)))]))
+
+
+def _withdraw_of(section: SourceSettings) -> tuple[Condition, ...]:
+    return section.withdraw if isinstance(section, InteractionSettings) else ()
+
+
+def _open_file(table: str, section: SourceSettings, rows: Rows) -> _File:
+    """A file whose columns are there, without the rows that the settings leave out."""
+    columns = _match_columns(table, section, rows)
+    need_columns(f"{table}.drop", section.drop, rows)
+    need_columns(f"{table}.withdraw", _withdraw_of(section), rows)
+    kept, dropped = left_out(rows, section.drop)
+    return _File(rows=kept, columns=columns, dropped=dropped)
 
 
 def _match_columns(table: str, section: SourceSettings, rows: Rows) -> dict[str, str]:
@@ -292,9 +324,10 @@ def _check(
         raise InputError(
             f"{without} has no timestamps and other files of the log have; a log has them all or not at all."
         )
-    good, rejected = [], []
+    good, rejected, dropped = [], [], []
     for index, file in enumerate(files):
         if isinstance(section, InteractionSettings):
+            back = any_met(section.withdraw, file.rows.frame.collect_schema()) if section.withdraw else None
             lazy = check_interactions(
                 file.rows.frame,
                 file.columns,
@@ -302,13 +335,17 @@ def _check(
                 now=now,
                 time_unit=section.time_unit,
                 timezone=section.timezone,
+                withdrawn=back,
             )
         else:
             (key,) = _KEYS[table]
             id_type = types[key] if id_map is None else pl.String()
             lazy = check_attributes(file.rows.frame, key, file.columns[key], id_type=id_type, columns=file.rows.columns)
         with reading(file.rows.file):
-            ours, broken = pl.collect_all(lazy, engine="streaming")
+            ours, broken, *counts = pl.collect_all(
+                [*lazy, *([] if file.dropped is None else [file.dropped])], engine="streaming"
+            )
+        dropped += counts
         if not ours[FILE_LINE].is_sorted():  # records of several lines come last
             ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
@@ -326,6 +363,7 @@ def _check(
         good=rows,
         rejected=pl.concat(rejected).sort(SOURCE, LINE),
         unmapped=unmapped,
+        dropped=counted(section.drop, dropped),
     )
 
 
@@ -349,7 +387,9 @@ def _translate(rows: pl.DataFrame, key: str, id_map: pl.DataFrame, id_type: Any)
 def _tied_share(root: str, version: int) -> float | None:
     """Share of the events with a time that have user and time in common with another event."""
     tied = pl.col("len").filter(pl.col("len") > 1).sum() / pl.col("len").sum()
-    moments = warehouse.scan(root, INTERACTIONS, version).filter(pl.col(TIMESTAMP).is_not_null())
+    moments = warehouse.scan(root, INTERACTIONS, version).filter(
+        pl.col(TIMESTAMP).is_not_null() & (pl.col(EVENT) != WITHDRAWAL)
+    )
     counts = moments.group_by(USER_ID, TIMESTAMP).len()
     share = counts.select(tied, pl.len().alias("moments")).collect(engine="streaming")
     return share.item(0, 0) if share.item(0, "moments") else None

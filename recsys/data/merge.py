@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, POSITION, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import warehouse
+from recsys.data.most_frequent import most_frequent
 from recsys.data.readers import Rows
 from recsys.errors import InputError
 
@@ -179,12 +180,15 @@ def _new_ordered(held: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return both.filter(pl.col(held_item).is_null()).drop(held_item, _ORDINAL)
 
 
-def merge_attributes(root: str, table: str, key: str, good: pl.DataFrame) -> Change:
+def merge_attributes(
+    root: str, table: str, key: str, good: pl.DataFrame, several: Literal["last", "most-frequent"] = "last"
+) -> Change:
     """Items or users after a reading: the newest row of an id wins, ids that are not in the reading stay.
 
-    A column whose type changed between two readings takes the wider one (number, list of strings, string).
+    Within the reading `several` says which row that is, see `AttributedSettings`. A column whose type changed between
+    two readings takes the wider one (number, list of strings, string).
     """
-    rows = good.unique(key, keep="last", maintain_order=True)
+    rows = good.unique(key, keep="last", maintain_order=True) if several == "last" else most_frequent(good, key)
     expected = warehouse.latest_version(root, table)
     if expected is None:
         merged, added = rows.sort(key), len(rows)

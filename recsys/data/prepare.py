@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from recsys.columns import (
     USER_ID,
     USERS,
     WEIGHT,
+    WITHDRAWAL,
 )
 from recsys.config import FilterSettings, ItemSettings, Settings
 from recsys.data.attributes import attribute_values, need_attributes
@@ -34,6 +35,7 @@ from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
+from recsys.data.withdrawals import without_withdrawn
 from recsys.errors import InputError
 
 
@@ -79,7 +81,11 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
         The leak guard found held-out events in training.
     """
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
-    kept = filter_interactions(log, settings.filter, settings.model.context)
+    events = settings.filter.events
+    # what does not count cannot be taken back
+    counting = log if events is None else log.filter(pl.col(EVENT).is_in([*events, WITHDRAWAL]))
+    standing, withdrawals = without_withdrawn(counting)
+    kept = filter_interactions(standing, settings.filter, settings.model.context)
     frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
     if frame.is_empty():
         raise InputError(
@@ -134,6 +140,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             "history_length_max": int(lengths.max()),
             "tied_share": _tied_share(split.serving),
             "split": settings.split.strategy,
+            "withdrawals": asdict(withdrawals),
         },
         digest=_digest(split, vocabulary),
     )
