@@ -146,6 +146,19 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     )
 
 
+def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data set with a share of its training users, at least one, drawn by the seed; all of the held-out ones.
+
+    A smaller share is a part of a larger one.
+    """
+    if share == 1:
+        return dataset
+    train = dataset.split.train
+    drawn = np.random.default_rng((seed, 0)).permutation(len(train))
+    kept = train.select(np.sort(drawn[: max(1, round(share * len(train)))]))
+    return replace(dataset, split=replace(dataset.split, train=kept))
+
+
 def filter_interactions(log: pl.LazyFrame, settings: FilterSettings, context: Collection[str] = ()) -> pl.LazyFrame:
     """Events, weights, repeats, then the iterative k-core: rows until every user and item has enough of them.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 
 from recsys.config import SplitSettings
 from recsys.data.sequences import Sequences
@@ -30,6 +31,28 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def select(self, users: np.ndarray) -> HeldOut:
+        """The questions of some users (int indices), in the order given."""
+        return HeldOut(
+            histories=self.histories.select(users),
+            targets=self.targets[users],
+            times=None if self.times is None else self.times[users],
+        )
+
+
+def some_users(held_out: HeldOut, count: int | None, seed: int) -> HeldOut:
+    """So many users of a held-out set, drawn by the seed; None: all."""
+    if count is None or count >= len(held_out):
+        return held_out
+    return held_out.select(np.sort(np.random.default_rng((seed, 0)).permutation(len(held_out))[:count]))
+
+
+def drawn_users(held_out: HeldOut, count: int, rng: np.random.Generator) -> HeldOut:
+    """At most so many users of a held-out set, drawn at random, in their order."""
+    if count >= len(held_out):
+        return held_out
+    return held_out.select(np.sort(rng.choice(len(held_out), size=count, replace=False)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -104,8 +127,8 @@ def time_split(sequences: Sequences, *, validation_from: int, test_from: int) ->
     ):
         if not len(users):
             raise InputError(
-                f"The time split leaves no user for {name} (cut-off {_iso(cut)}, the log runs from "
-                f"{_iso(int(sequences.times.min()))} to {_iso(int(sequences.times.max()))}); move the cut-offs."
+                f"The time split leaves no user for {name} (cut-off {moment(cut)}, the log runs from "
+                f"{moment(int(sequences.times.min()))} to {moment(int(sequences.times.max()))}); move the cut-offs."
             )
     return Split(
         train=sequences.crop(trained, starts[trained], first_validation[trained]),
@@ -128,15 +151,15 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
     def quantile(share: float) -> int:
         return int(ordered[min(int(len(ordered) * share), len(ordered) - 1)])
 
-    def configured(moment: datetime | None) -> int | None:
-        return None if moment is None else round(moment.timestamp() * 1_000_000)
+    def configured(when: datetime | None) -> int | None:
+        return None if when is None else round(when.timestamp() * 1_000_000)
 
     test_from = configured(settings.test_from)
     if test_from is None:
         test_from = quantile(1 - test)
         if test_from == ordered[0]:
             raise InputError(
-                f"split.test_fraction = {test:g} cannot divide the log: nearly all of it is of {_iso(test_from)}; "
+                f"split.test_fraction = {test:g} cannot divide the log: nearly all of it is of {moment(test_from)}; "
                 'set split.test_from, or use split.strategy = "leave-one-out".'
             )
     validation_from = configured(settings.validation_from)
@@ -144,24 +167,29 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
         before = ordered[ordered < test_from]
         if not len(before):
             raise InputError(
-                f"split.test_from = {_iso(test_from)} lies before every interaction (the first is of "
-                f"{_iso(int(ordered[0]))}); move it."
+                f"split.test_from = {moment(test_from)} lies before every interaction (the first is of "
+                f"{moment(int(ordered[0]))}); move it."
             )
         validation_from = int(before[min(int(len(before) * (1 - validation / (1 - test))), len(before) - 1)])
     return test_from, validation_from
 
 
 def check_no_leak(split: Split) -> None:
-    """Fail the run when training saw what it is measured on.
+    """Fail the run when the split lets training see what it is measured on.
 
-    Time split: no training event at or after the validation cut, no history event at or after its target's cut.
-    Leave-one-out: every training history is the beginning of the same user's validation and test histories.
+    Both: history and target of every question are the beginning of the user's whole history. Time split: no training
+    event at or after the validation cut, no history event at or after its target's cut. Leave-one-out: every training
+    history is the beginning of the same user's validation and test histories.
+
+    A training that is handed something else is found by `evaluation.leaks`.
 
     Raises
     ------
     RecsysError
         A leak; names the first offending user.
     """
+    _check_questions("validation", split.validation, split.serving)
+    _check_questions("test", split.test, split.serving)
     if split.validation_from is not None and split.test_from is not None:
         for name, part, cut in (
             ("training", split.train, split.validation_from),
@@ -173,15 +201,15 @@ def check_no_leak(split: Split) -> None:
             if len(late):
                 user = int(np.searchsorted(part.offsets, late[0], side="right") - 1)
                 raise RecsysError(
-                    f"Leak: {len(late)} {name} events lie at or after the cut-off {_iso(cut)} "
-                    f"(first: user {part.users[user]!r} at {_iso(int(part.times[late[0]]))})."
+                    f"Leak: {len(late)} {name} events lie at or after the cut-off {moment(cut)} "
+                    f"(first: user {part.users[user]!r} at {moment(int(part.times[late[0]]))})."
                 )
         return
-    places = split.train.users.alias("user").to_frame().with_row_index("place")
+    if (split.test.histories.lengths + 1 != split.serving.lengths[_places(split.test, split.serving)]).any():
+        raise RecsysError("Leak: a test target is not its user's last event, as leave-one-out has it.")
     for name, asked, further in (("validation", split.validation, 0), ("test", split.test, 1)):
         histories = asked.histories
-        users = histories.users.alias("user").to_frame()
-        train = split.train.select(users.join(places, on="user", how="left", maintain_order="left")["place"].to_numpy())
+        train = split.train.select(_places(asked, split.train))
         leaked = np.flatnonzero(train.lengths + further != histories.lengths)
         if not len(leaked):  # as long as they should be: are they the same events?
             starts = histories.offsets[:-1]
@@ -193,6 +221,30 @@ def check_no_leak(split: Split) -> None:
                 f"Leak: user {histories.users[user]!r} trains on {train.lengths[user]} events but the {name} history "
                 f"has {histories.lengths[user]}; training must be its beginning and stop two events before the end."
             )
+
+
+def _check_questions(name: str, asked: HeldOut, serving: Sequences) -> None:
+    """Each user's history, then the target, begin what is known of the user: nothing is left out or stands twice."""
+    histories, users = asked.histories, _places(asked, serving)
+    starts, lengths = serving.offsets[users], histories.lengths
+    wrong = serving.lengths[users] <= lengths
+    if not wrong.any():
+        wrong = serving.items[starts + lengths] != asked.targets
+        other = serving.crop(users, starts, starts + lengths).items != histories.items
+        wrong[np.searchsorted(histories.offsets, np.flatnonzero(other), side="right") - 1] = True
+    if wrong.any():
+        user = histories.users[int(np.flatnonzero(wrong)[0])]
+        raise RecsysError(
+            f"Leak: the {name} history of user {user!r} and the item that is asked for are not the beginning of the "
+            "user's history."
+        )
+
+
+def _places(asked: HeldOut, among: Sequences) -> np.ndarray:
+    """int64 [U]: where the users of a held-out set stand among others."""
+    places = among.users.alias("user").to_frame().with_row_index("place")
+    users = asked.histories.users.alias("user").to_frame()
+    return users.join(places, on="user", how="left", maintain_order="left")["place"].cast(pl.Int64).to_numpy()
 
 
 def check_vocabulary(trained: np.ndarray, in_catalogue: np.ndarray) -> None:
@@ -224,12 +276,13 @@ def _held_out(sequences: Sequences, users: np.ndarray, target_index: np.ndarray)
     )
 
 
-def _count_before(sequences: Sequences, moment: int) -> np.ndarray:
+def _count_before(sequences: Sequences, cut: int) -> np.ndarray:
     """int64 [U] events of each user before a moment."""
     assert sequences.times is not None
-    before = np.concatenate([[0], np.cumsum(sequences.times < moment)])
+    before = np.concatenate([[0], np.cumsum(sequences.times < cut)])
     return before[sequences.offsets[1:]] - before[sequences.offsets[:-1]]
 
 
-def _iso(microseconds: int) -> str:
+def moment(microseconds: int) -> str:
+    """Microseconds since the epoch as people write a time, in UTC."""
     return datetime.fromtimestamp(microseconds / 1_000_000, tz=UTC).isoformat()

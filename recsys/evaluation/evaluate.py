@@ -27,6 +27,7 @@ from recsys.data.splits import Split
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
+from recsys.evaluation.leaks import check_consumed
 from recsys.evaluation.ranking import ScoreBlock
 from recsys.feature_encoders import unseen_values
 from recsys.models import baselines as counting
@@ -46,12 +47,14 @@ def evaluate(
         The bundle was trained on other data, so its test items may be among its training items, or on data whose
         features were declared otherwise.
     RecsysError
-        The leak guard found something, or the model's scores are not numbers.
+        The leak guard found something, the bundle consumed events that the split holds out, or the model's scores are
+        not numbers.
     """
     model = read_bundle(bundle)
     model.check_features(settings)
     dataset = prepare(settings, versions)
     check_same_data(model, dataset)
+    consumed = check_consumed(model, dataset)
     popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
@@ -92,7 +95,10 @@ def evaluate(
         progress=progress,
         served=served,
     )
-    stated = protocol(settings, dataset.split) | report.report["protocol"]
+    stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
+    known = model.manifest["lineage"].get("known_before")
+    if known is not None:
+        stated |= {"warm_start": known}
     if model.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
     unseen = unseen_values(model.encoders, dataset)

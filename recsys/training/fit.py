@@ -19,7 +19,8 @@ from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle
 from recsys.bundle_store import write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
 from recsys.config import ModelSettings, Settings
-from recsys.data.prepare import Dataset, prepare
+from recsys.consumed import Consumed
+from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
@@ -40,7 +41,16 @@ from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training, train
 from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
 from recsys.training.recformer_fit import fit_recformer
-from recsys.training.warm_start import after_warm_start, earlier_bundle, grown_rows, same_text, start_from
+from recsys.training.recformer_start import earlier_recformer
+from recsys.training.warm_start import (
+    after_warm_start,
+    earlier_bundle,
+    grown_rows,
+    known_before,
+    same_text,
+    start_from,
+    trained_until,
+)
 
 PRIMARY = metric_name("ndcg", 10, "val")  # decides which epoch is best
 
@@ -58,6 +68,7 @@ class FitReport:
     history: list[dict[str, float]] = field(default_factory=list)  # an entry an epoch
     report: dict[str, Any] = field(default_factory=dict)  # counts of the prepared data
     predicted_bytes: int = 0  # peak of memory that training was to take
+    consumed: dict[str, Any] = field(default_factory=dict)  # events of each consumer, as the bundle's lineage has them
     resumed: dict[str, int] | None = None  # epoch and steps done in it where a killed training was taken up
     warm_start: dict[str, Any] | None = None  # what was copied from which bundle, or why nothing was
     blend: BlendReport | None = None  # of the model with the neighbour sources
@@ -91,6 +102,10 @@ def fit(
     began = time.perf_counter()
     dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
     previous, reason = earlier_bundle(settings)
+    origin = earlier_recformer(settings) if settings.model.kind == "recformer" else previous
+    known = None if origin is None else known_before(origin, settings, dataset.split)
+    if known is not None:
+        say(known)
     wants_text = settings.model.kind == "text" or (settings.model.kind == "bert4rec" and settings.model.text)
     text = item_text(settings, dataset, previous) if wants_text else None
     resumed: dict[str, int] | None = None
@@ -118,6 +133,7 @@ def fit(
     blended, blend = fit_blend(settings, dataset, of_histories(served, fitted.encoders), vectors, allowed)
     if blend is not None:
         say(blend.reason)
+    consumed = _consumed(outcome, blend)
     bundle = write_bundle(
         settings.warehouse,
         settings=settings,
@@ -133,6 +149,9 @@ def fit(
             "data": dataset.digest,
             "seed": settings.seed,
             "warm_start": None if previous is None else previous.id,
+            "consumed": consumed,
+            "trained_until": trained_until(dataset.split.train, origin),
+            "known_before": known,
         },
         blended=blended,
     )
@@ -150,10 +169,22 @@ def fit(
         history=outcome.history if outcome else [],
         report=dataset.report,
         predicted_bytes=fitted.predicted_bytes,
+        consumed=consumed,
         resumed=resumed,
         warm_start=fitted.warm_start if reason is None else {"bundle": None, "reason": reason},
         blend=blend,
     )
+
+
+def _consumed(outcome: Training | None, blend: BlendReport | None) -> dict[str, Any]:
+    """What each consumer said that it was given, for the bundle's lineage; None where nothing consumed anything."""
+    found: dict[str, Consumed | None] = {
+        "trained": None if outcome is None else outcome.trained,
+        "validated": None if outcome is None else outcome.validated,
+        "counted": None if blend is None else blend.counted,
+        "weighed": None if blend is None else blend.weighed,
+    }
+    return {name: None if one is None else one.to_dict() for name, one in found.items()}
 
 
 def _fit_text(settings: Settings, text: TextItems | None) -> Fitted:
@@ -200,19 +231,6 @@ def _fit_bert4rec(
         warm_start=None if warm is None else warm.report(),
         predicted_bytes=memory.peak,
     )
-
-
-def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """The data set with a share of its training users, at least one, drawn by the seed; all of the held-out ones.
-
-    A smaller share is a part of a larger one.
-    """
-    if share == 1:
-        return dataset
-    train = dataset.split.train
-    drawn = np.random.default_rng((seed, 0)).permutation(len(train))
-    kept = train.select(np.sort(drawn[: max(1, round(share * len(train)))]))
-    return replace(dataset, split=replace(dataset.split, train=kept))
 
 
 def _checkpoints(
@@ -331,7 +349,7 @@ def train_model(
         side=encoders.side(dataset.split.train),
     )
     model.cpu()  # whatever follows needs no accelerator
-    return training
+    return replace(training, validated=Consumed.asked(held_out))
 
 
 def validation(

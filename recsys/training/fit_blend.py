@@ -15,9 +15,10 @@ import numpy as np
 from features.words import word_table
 from recsys.columns import SENTENCE, metric_name
 from recsys.config import Settings
+from recsys.consumed import Consumed
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import HistoryVectors
-from recsys.data.splits import HeldOut
+from recsys.data.splits import HeldOut, drawn_users
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import baseline_text
 from recsys.evaluation.metrics import accuracy
@@ -55,6 +56,8 @@ class BlendReport:
         Columns of the table of weights; see `Blend.table`.
     seconds
         It took.
+    counted, weighed
+        The histories that the tables were counted on, and the questions that the weights were fitted on.
     """
 
     used: bool
@@ -64,6 +67,8 @@ class BlendReport:
     validation: dict[str, dict[str, float]] | None = None
     weights: dict[str, list[Any]] | None = None
     seconds: float = 0.0
+    counted: Consumed | None = None
+    weighed: Consumed | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,6 +79,7 @@ class _Measured:
     features: np.ndarray  # float32 [P, F]
     context: np.ndarray  # float32 [P, C]
     came: np.ndarray  # int64 [U]: place of the target in the flat arrays; -1 where no source proposed it
+    asked: Consumed
 
     def __len__(self) -> int:
         return len(self.came)
@@ -94,10 +100,10 @@ def fit_blend(
     if settings.blend.kind == "never":
         return None, None
     began = time.perf_counter()
-    neighbours, lacking = count_neighbours(settings, dataset)
+    neighbours, counted, lacking = count_neighbours(settings, dataset)
     names = feature_names(neighbours)
     rng = np.random.default_rng(settings.seed)
-    held_out = _some(dataset.split.validation, rng)
+    held_out = drawn_users(dataset.split.validation, USERS, rng)
     measured = _measure(settings, held_out, queries, build_index(vectors, allowed), neighbours)
     found = np.flatnonzero(measured.came >= 0)
     if len(found) < 2 * FEWEST:
@@ -124,18 +130,21 @@ def fit_blend(
         validation=validation,
         weights=weights.table(),
         seconds=time.perf_counter() - began,
+        counted=counted,
+        weighed=measured.asked,
     )
     blended = Blended(neighbours=neighbours, weights=weights, candidates=settings.blend.candidates)
     return (blended if used else None), report
 
 
-def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, str]:
+def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, Consumed, str]:
     """The neighbour sources of a data set: training histories, and the catalogue's text where it has any.
 
     Returns
     -------
-    Neighbours, str
-        And a sentence on why the text is lacking although the settings want it, or nothing.
+    Neighbours, Consumed, str
+        The tables, what they were counted on, and a sentence on why the text is lacking although the settings want
+        it, or nothing.
     """
     text, words, lacking = None, None, ""
     if settings.blend.text and settings.items is not None and settings.items.text:
@@ -147,15 +156,8 @@ def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, 
         words = word_table(dataset.catalogue[SENTENCE].extend_constant(None, 1).shift(1))  # row 0 is no item
     train = dataset.split.train
     counted = (train.items, train.offsets) if settings.blend.counts else (train.items[:0], train.offsets[:1])
-    return Neighbours.count(*counted, dataset.vocabulary.size, text=text, words=words), lacking
-
-
-def _some(held_out: HeldOut, rng: np.random.Generator) -> HeldOut:
-    """At most `USERS` users, drawn at random, in their order."""
-    if len(held_out) <= USERS:
-        return held_out
-    users = np.sort(rng.choice(len(held_out), size=USERS, replace=False))
-    return HeldOut(histories=held_out.histories.select(users), targets=held_out.targets[users])
+    neighbours = Neighbours.count(*counted, dataset.vocabulary.size, text=text, words=words)
+    return neighbours, Consumed.of(*counted), lacking
 
 
 def _measure(
@@ -177,8 +179,8 @@ def _measure(
         )
         keys = found.rows * stride + found.codes
         wanted = (part - start) * stride + held_out.targets[part]
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        came.append(np.where(keys[place] == wanted, before + place, -1))
+        place = np.searchsorted(keys, wanted)  # nobody may have proposed anything: everything was seen
+        came.append(np.where(np.append(keys, -1)[place] == wanted, before + place, -1))
         counts.append(np.bincount(found.rows, minlength=len(part)))
         features.append(found.features)
         context.append(found.context)
@@ -188,6 +190,7 @@ def _measure(
         features=np.concatenate(features),
         context=np.concatenate(context),
         came=np.concatenate(came),
+        asked=Consumed.asked(held_out),
     )
 
 

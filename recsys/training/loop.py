@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.columns import PADDING
 from recsys.config import TrainSettings
+from recsys.consumed import Consumed
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
@@ -29,11 +30,13 @@ OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
-    """Outcome of a training: how the best weights, which the model ends with, were reached."""
+    """Outcome of a training: how the best weights, which the model ends with, were reached, and by which events."""
 
     best_epoch: int
     epochs: int
     history: list[dict[str, float]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
+    trained: Consumed  # the histories that it was given
+    validated: Consumed | None = None  # the questions that decided which epoch is best; None: nobody said
 
 
 @dataclass(kw_only=True)
@@ -169,7 +172,12 @@ def train(
                 on_epoch(entry)
             place = replace(place, epoch=place.epoch + 1, step=0, loss=0.0, labels=0, tokens=0, seconds=0.0)
     model.load_state_dict(best)
-    return Training(best_epoch=place.best_epoch, epochs=len(place.history), history=place.history)
+    return Training(
+        best_epoch=place.best_epoch,
+        epochs=len(place.history),
+        history=place.history,
+        trained=Consumed.of(items, offsets),
+    )
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

@@ -27,7 +27,7 @@ from recsys.columns import ITEM_ID, SENTENCE, TITLE
 from recsys.config import Settings, TextSettings
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
-from recsys.data.splits import HeldOut
+from recsys.data.splits import HeldOut, some_users
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
@@ -41,7 +41,6 @@ from recsys.training.checkpoint import checkpoints_of
 from recsys.training.fit import PRIMARY, build_model, describe, validation_metrics
 from recsys.training.loop import OnEpoch, train
 from recsys.training.pretrain_report import PretrainReport
-from recsys.training.recformer_fit import some_users
 
 VALIDATED = 2000  # users of each catalogue that validation asks
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
+from recsys.consumed import Consumed
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths
@@ -171,7 +172,12 @@ class FineTuning:
                 self._next_stage()
         self.model.load_state_dict(self.best)
         place = self.place
-        training = Training(best_epoch=place.best_epoch, epochs=place.epoch, history=place.history)
+        training = Training(
+            best_epoch=place.best_epoch,
+            epochs=place.epoch,
+            history=place.history,
+            trained=Consumed.of(self.items, self.offsets),
+        )
         return training, self.best_table
 
     def _begin(self) -> None:

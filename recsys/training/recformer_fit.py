@@ -12,9 +12,10 @@ from features.tokens import ItemTokens
 from features.whitening import Whitening
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.config import RecformerSettings, Settings
+from recsys.consumed import Consumed
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import HistoryVectors, Sequences
-from recsys.data.splits import HeldOut
+from recsys.data.splits import HeldOut, some_users
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.models.recformer import Recformer
@@ -131,7 +132,8 @@ def fine_tune(
         validate=validate,
         primary=primary,
     )
-    return tuning.run(on_epoch, checkpoints, on_resume)
+    training, table = tuning.run(on_epoch, checkpoints, on_resume)
+    return replace(training, validated=Consumed.asked(held_out)), table
 
 
 def repeats_of(model: Recformer) -> np.ndarray | None:
@@ -184,15 +186,3 @@ def with_projection(begun: Start, catalogue: ItemTokens, settings: RecformerSett
     vectors = (states @ weight.T + bias) * (states != 0).any(axis=1, keepdims=True)
     fitted = Whitening.fit(vectors, vectors.shape[1], aligned=True)
     return replace(begun, model=ready(aligned(begun.model, fitted), settings))
-
-
-def some_users(held_out: HeldOut, count: int | None, seed: int) -> HeldOut:
-    """So many users of a held-out set, drawn by the seed; None: all."""
-    if count is None or count >= len(held_out):
-        return held_out
-    chosen = np.sort(np.random.default_rng((seed, 0)).permutation(len(held_out))[:count])
-    return HeldOut(
-        histories=held_out.histories.select(chosen),
-        targets=held_out.targets[chosen],
-        times=None if held_out.times is None else held_out.times[chosen],
-    )

@@ -14,8 +14,8 @@ import torch
 
 from features.device import best_device
 from features.tokens import ItemTokenizer, every_text, train_tokenizer
-from recsys.bundle import read_bundle
-from recsys.config import RecformerSettings
+from recsys.bundle import Bundle, read_bundle
+from recsys.config import RecformerSettings, Settings
 from recsys.errors import InputError, first_line
 from recsys.files import synchronise, write_json
 from recsys.manifest import MANIFEST
@@ -79,6 +79,14 @@ def ready(model: Recformer, settings: RecformerSettings) -> Recformer:
     model.words.requires_grad_(settings.train_words or settings.init is None)
     model.recompute = settings.recompute
     return model.to(best_device())
+
+
+def earlier_recformer(settings: Settings) -> Bundle | None:
+    """The bundle that `recformer.init` names; None: it names none."""
+    if settings.recformer.init is None:
+        return None
+    folder = _newest(Path(settings.recformer.init).expanduser())
+    return read_bundle(folder, verify=False) if (folder / MANIFEST).is_file() else None
 
 
 def publish(parent: Path, name: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, TrainSettings
 from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
-from recsys.data.prepare import prepare
+from recsys.data.prepare import few_users, prepare
 from recsys.errors import InputError
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.side import SideFeatures
@@ -21,7 +21,7 @@ from recsys.represent import represent
 from recsys.training import checkpoint
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import few_users, fit, table_rows
+from recsys.training.fit import fit, table_rows
 
 
 def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
