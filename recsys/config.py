@@ -260,6 +260,8 @@ class SplitSettings(_Section):
     """What is held out for validation and test."""
 
     strategy: Literal["leave-one-out", "time"] = "leave-one-out"
+    # what a user's events at one time are: events in the log's order, or one step without order, as a shop's basket is
+    same_time: Literal["order", "basket"] = "order"
     test_from: datetime | None = None  # time: the cut-off; None: the fractions below decide
     validation_from: datetime | None = None
     test_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)  # time: share of interactions after the cut

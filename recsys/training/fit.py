@@ -40,6 +40,7 @@ from recsys.training.fit_blend import BlendReport, fit_blend
 from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training, train
 from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
+from recsys.training.next_basket import NextBasket
 from recsys.training.recformer_fit import fit_recformer
 from recsys.training.recformer_start import earlier_recformer
 from recsys.training.warm_start import (
@@ -333,6 +334,12 @@ def train_model(
 ) -> Training:
     """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
     held_out = dataset.split.validation
+    baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
+    if baskets is not None and not (baskets.next >= 0).any():
+        raise InputError(
+            'No user has two baskets to train on, which split.same_time = "basket" needs; give longer histories, or '
+            'use same_time = "order".'
+        )
     training = train(
         model.to(best_device()),
         dataset.split.train.items,
@@ -340,13 +347,14 @@ def train_model(
         settings.train,
         seed=settings.seed,
         # a window of one more event asks as many next items as the encoder has positions
-        max_length=settings.model.max_length + (settings.model.objective == "next-item"),
+        max_length=settings.model.max_length + (settings.model.objective == "next-item" and baskets is None),
         validate=validation(settings, held_out, encoders.side(held_out.histories)),
         primary=PRIMARY,
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         on_resume=on_resume,
         side=encoders.side(dataset.split.train),
+        baskets=baskets,
     )
     model.cpu()  # whatever follows needs no accelerator
     return replace(training, validated=Consumed.asked(held_out))
