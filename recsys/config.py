@@ -65,6 +65,7 @@ class Condition(_Section):
         (test,) = (test for test in CONDITION_TESTS if getattr(self, test) is not None)
         value = getattr(self, test)
         value = list(value) if isinstance(value, tuple) else value
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
         return f"{self.column} {test} {json.dumps(value, ensure_ascii=False)}"
 
 
