@@ -12,7 +12,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from features.declaration import Feature, check_features
 
@@ -61,9 +61,17 @@ class Condition(_Section):
                 raise ValueError(f"matches = {self.matches!r} is no regular expression that can be run: {problem}")
         return self
 
+    @property
+    def test(self) -> str:
+        """The name of its test."""
+        return next(test for test in CONDITION_TESTS if getattr(self, test) is not None)
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"column": self.column, self.test: getattr(self, self.test)}
+
     def __str__(self) -> str:
-        (test,) = (test for test in CONDITION_TESTS if getattr(self, test) is not None)
-        value = getattr(self, test)
+        test, value = self.test, getattr(self, self.test)
         value = list(value) if isinstance(value, tuple) else value
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         return f"{self.column} {test} {json.dumps(value, ensure_ascii=False)}"

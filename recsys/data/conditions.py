@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.config import CONDITION_TESTS, Condition
+from recsys.config import Condition
 from recsys.data.contracts import DEFECT, id_text, is_missing, nearest
 from recsys.data.readers import Rows
 from recsys.errors import InputError
@@ -91,8 +91,7 @@ def _met(condition: Condition, dtype: Any) -> pl.Expr:
     """
     if dtype.is_nested() or dtype == pl.Binary:
         raise InputError(f"A condition looks at the column {condition.column!r}, which holds {dtype}; it needs text.")
-    test = next(test for test in CONDITION_TESTS if getattr(condition, test) is not None)
-    value = getattr(condition, test)
+    test, value = condition.test, getattr(condition, condition.test)
     if test == "missing":
         met = is_missing(condition.column, dtype) if value else ~is_missing(condition.column, dtype)
     elif test in ("starts_with", "matches", "one_of"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,6 +161,14 @@ def test_a_condition_that_cannot_be_run_is_refused_at_the_start(
     assert said in str(refused.value)
     assert "interactions.drop.0" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_settings_with_conditions_are_written_and_read_again(tmp_path: Path) -> None:
+    settings = configured(tmp_path, {"source": "log.csv", "drop": DROP, "withdraw": [DROP[0]]})
+    written = settings.model_dump(mode="json")
+    assert written["interactions"]["drop"] == DROP
+    assert parse_settings(written) == settings
+    assert tomllib.loads(tomlkit.dumps({"drop": written["interactions"]["drop"]})) == {"drop": DROP}
 
 
 def test_a_log_is_its_own_catalogue(tmp_path: Path) -> None:
