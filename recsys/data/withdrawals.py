@@ -3,10 +3,10 @@
 The table only grows: a withdrawal is an event of its own there, so that reading a file twice, or tomorrow's
 cancellation of today's order, needs nothing special. What it takes back is decided here, whenever the table is read.
 
-A withdrawal takes from its user's newest event with its item at or before its time (in a log without time: before its
-place). Where both have a weight (a quantity), it takes as much
-as it weighs, whatever its sign, from that event and then from the one before it; an event of which nothing is left is
-gone, and one of which something is left stays. Where one of the two has none, it takes one whole event.
+A withdrawal takes from one event, its user's newest with its item at or before its time (in a log without time: before
+its place) of which anything is left. Where both have a weight (a quantity), it takes as much as it weighs, whatever its
+sign: an event of which nothing is left is gone, and one of which something is left stays. Where one of the two has
+none, it takes the whole event.
 """
 
 from __future__ import annotations
@@ -82,19 +82,15 @@ def _taken_back(rows: Iterable[tuple[bool, bool, float | None, int]]) -> tuple[l
             had.append((place, weight))
             continue
         withdrawals += 1
-        unmatched += not had
-        amount = weight or None
-        while had:
-            newest, left = had[-1]
-            if amount is None or not left or left <= amount:
-                had.pop()
-                gone.append(newest)
-                if amount is None or left is None or left == amount:
-                    break
-                amount -= left
-            else:
-                had[-1] = (newest, left - amount)
-                touched.add(newest)
-                break
+        if not had:
+            unmatched += 1
+            continue
+        newest, left = had[-1]
+        if weight and left and left > weight:
+            had[-1] = (newest, left - weight)
+            touched.add(newest)
+        else:
+            had.pop()
+            gone.append(newest)
     lessened += sum(place in touched for place, _ in had)
     return gone, Withdrawals(rows=withdrawals, events=len(gone), lessened=lessened, unmatched=unmatched)

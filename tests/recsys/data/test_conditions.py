@@ -247,11 +247,11 @@ def standing(rows: Sequence[Row]) -> tuple[list[int], Withdrawals]:
             [],
             Withdrawals(rows=2, events=1),
         ),
-        # more than the newest weighs goes on to the one before
+        # more than the newest weighs takes no other one
         (
             [(1, "a", 1, "", 12.0), (1, "a", 2, "", 6.0), (1, "a", 3, WITHDRAWAL, -8.0)],
             [0],
-            Withdrawals(rows=1, events=1, lessened=1),
+            Withdrawals(rows=1, events=1),
         ),
         # without times the place decides
         (
