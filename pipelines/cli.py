@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import Output, Show, facts, show_examples, show_metrics, show_night
+from pipelines.console import Output, Show, facts, left_out_lines, show_examples, show_metrics, show_night
 from pipelines.outcome import outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 from recsys.addresses import masked
@@ -117,6 +117,7 @@ def _step(
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: _short(report.get(line)) for line in lines}
+    chosen["left out"] = "\n".join(left_out_lines(report.get("rows_dropped", {}))) or None
 
     def told(console: Console) -> None:
         if "baselines" in report:
@@ -143,7 +144,7 @@ def ingest(
         "ingest",
         config,
         overrides,
-        ("versions", "rows_read", "rows_added", "rows_rejected", "rows_dropped", "withdrawals", "duplicates"),
+        ("versions", "rows_read", "rows_added", "rows_rejected", "withdrawals", "duplicates"),
     )
 
 

@@ -167,6 +167,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "bundle": summary["bundle"],
         "export": (summary.get("export") or {}).get("path"),
+        "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "MLflow run": summary["mlflow"]["link"],
         "MLflow UI": ui,
@@ -208,6 +209,19 @@ def counted(counts: Mapping[str, int]) -> str:
     'genres 1,200, user:zip 3'
     """
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Rows that the conditions of a configuration leave out, a line for each table and condition.
+
+    >>> left_out_lines({"interactions": {"quantity below 1": 1200}})
+    ['interactions: quantity below 1, 1,200 rows']
+    """
+    return [
+        f"{table}: {condition}, {count:,} row{'s' if count != 1 else ''}"
+        for table, counts in dropped.items()
+        for condition, count in counts.items()
+    ]
 
 
 def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:

@@ -269,7 +269,8 @@ class SplitSettings(_Section):
     """What is held out for validation and test."""
 
     strategy: Literal["leave-one-out", "time"] = "leave-one-out"
-    # what a user's events at one time are: events in the log's order, or one step without order, as a shop's basket is
+    # a user's events at one time: events in the log's order, or one step without an order, as a shop's basket is; it is
+    # held out whole, and training by next items asks for one of the next basket
     same_time: Literal["order", "basket"] = "order"
     test_from: datetime | None = None  # time: the cut-off; None: the fractions below decide
     validation_from: datetime | None = None

@@ -33,6 +33,12 @@ class Withdrawals:
     lessened: int = 0  # events of which something was taken and something is left
     unmatched: int = 0  # withdrawals that found nothing to take back
 
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} withdrawals took {self.events:,} events back and a part of {self.lessened:,} others; "
+            f"{self.unmatched:,} found nothing to take."
+        )
+
 
 def without_withdrawn(log: pl.LazyFrame) -> tuple[pl.LazyFrame, Withdrawals]:
     """The events of a log that were not taken back, and what was.

@@ -24,6 +24,7 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
+from recsys.data.withdrawals import Withdrawals
 from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
@@ -102,6 +103,13 @@ def fit(
     """
     began = time.perf_counter()
     dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
+    withdrawals = Withdrawals(**dataset.report["withdrawals"])
+    if withdrawals.rows:
+        say(str(withdrawals))
+    if settings.split.same_time == "basket" and settings.model.kind == "recformer":
+        say(
+            "Recformer learns what comes next event by event, inside a basket in a drawn order; it is measured by baskets."
+        )
     previous, reason = earlier_bundle(settings)
     origin = earlier_recformer(settings) if settings.model.kind == "recformer" else previous
     known = None if origin is None else known_before(origin, settings, dataset.split)
