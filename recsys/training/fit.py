@@ -107,9 +107,7 @@ def fit(
     if withdrawals.rows:
         say(str(withdrawals))
     if settings.split.same_time == "basket" and settings.model.kind == "recformer":
-        say(
-            "Recformer learns what comes next event by event, inside a basket in a drawn order; it is measured by baskets."
-        )
+        say("Recformer learns what comes next event by event, also inside a basket, and is measured by baskets.")
     previous, reason = earlier_bundle(settings)
     origin = earlier_recformer(settings) if settings.model.kind == "recformer" else previous
     known = None if origin is None else known_before(origin, settings, dataset.split)
