@@ -337,3 +337,25 @@ def test_only_events_that_count_are_taken_back(tmp_path: Path) -> None:
     dataset = prepare(settings, warehouse.current_versions(tmp_path / "warehouse"))
     assert dataset.report["interactions"] == 3  # the view is not what was returned
     assert dataset.vocabulary.items.to_list() == ["b"]  # and c and d are held out
+
+
+def test_overlapping_sheets_and_two_lines_of_one_item_are_one_event(tmp_path: Path) -> None:
+    header = "invoice,code,quantity,customer,at\n"
+    (tmp_path / "2010.csv").write_text(
+        header + "1,10,2,1,100\n1,10,3,1,100\n1,11,1,1,100\n2,12,1,1,200\nC3,11,-1,1,300\n"
+    )
+    (tmp_path / "2011.csv").write_text(header + "2,12,1,1,200\nC3,11,-1,1,300\n4,11,1,1,400\n")
+    log = {
+        "source": ["2010.csv", "2011.csv"],
+        "columns": {**COLUMNS, "weight": "quantity"},
+        "withdraw": [{"column": "invoice", "starts_with": "C"}],
+    }
+    report = read(tmp_path, log)
+    assert (report.rows_read[INTERACTIONS], report.rows_added[INTERACTIONS], report.duplicates[INTERACTIONS]) == (
+        8,
+        5,
+        3,
+    )
+    left, told = without_withdrawn(warehouse.scan(tmp_path / "warehouse", INTERACTIONS))
+    assert left.sort(POSITION).collect()[ITEM_ID].to_list() == [10, 12, 11]  # the withdrawal counts once
+    assert told == Withdrawals(rows=1, events=1)
