@@ -17,7 +17,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import Output, Show, facts, rejected_lines, show_examples, show_metrics, show_night
+from pipelines.console import (
+    Output,
+    Show,
+    facts,
+    left_out_lines,
+    rejected_lines,
+    show_examples,
+    show_metrics,
+    show_night,
+)
 from pipelines.outcome import STOPPED, outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 from recsys import __version__
@@ -139,6 +148,7 @@ def _step(
     chosen = {line: _short(report.get(line)) for line in lines}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
+    chosen["left out"] = "\n".join(left_out_lines(report.get("rows_dropped", {}))) or None
 
     def told(console: Console) -> None:
         if "baselines" in report:
@@ -163,7 +173,8 @@ def ingest(
 
     Example: [bold]recsys ingest recsys.toml[/]
     """
-    counts = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected", "forgotten", "delisted")
+    read = ("rows_read", "rows_added", "rows_rejected", "withdrawals", "duplicates")
+    counts = (*read, "corrected", "forgotten", "delisted")
     _step(ctx, "ingest", config, overrides, ("versions", *counts), rebuild=rebuild)
 
 
@@ -499,7 +510,7 @@ def _list(ctx: typer.Context, found: dict[str, Any]) -> None:
 def _short(value: Any) -> Any:
     """A report's entry on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None) or None
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or None
     return f"{value:.4f}" if isinstance(value, float) else value

@@ -177,6 +177,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "bundle": summary["bundle"],
         "export": (summary.get("export") or {}).get("path"),
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
+        "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "MLflow run": summary["mlflow"]["link"],
         "MLflow lacks": _lacking(summary["mlflow"]),
@@ -237,6 +238,19 @@ def rejected_lines(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
         f"{table}: {reason}, {count:,} row{'s' if count != 1 else ''}"
         for table, counts in reasons.items()
         for reason, count in counts.items()
+    ]
+
+
+def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Rows that the conditions of a configuration leave out, a line for each table and condition.
+
+    >>> left_out_lines({"interactions": {"quantity below 1": 1200}})
+    ['interactions: quantity below 1, 1,200 rows']
+    """
+    return [
+        f"{table}: {condition}, {count:,} row{'s' if count != 1 else ''}"
+        for table, counts in dropped.items()
+        for condition, count in counts.items()
     ]
 
 

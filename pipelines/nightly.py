@@ -157,6 +157,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
             "reasons": ingested["reasons"],
             "corrected": ingested["corrected"],
             "delisted": ingested["delisted"],
+            "dropped": ingested["rows_dropped"],
             "digests": ingested["digests"],
         },
         "represent": reports["represent"],

@@ -9,6 +9,7 @@ USER_ID: Final = "user_id"
 ITEM_ID: Final = "item_id"
 TIMESTAMP: Final = "timestamp"  # Datetime("us", "UTC"); null in a log that has no time
 EVENT: Final = "event"  # what the user did ("view", "purchase"); the empty string where the log does not say
+WITHDRAWAL: Final = "__withdrawal"  # the event that takes back an earlier one of the same user and item
 WEIGHT: Final = "weight"  # a rating, a count; null where the log does not say
 POSITION: Final = "position"  # the row's place in the log, ascending; breaks ties in time, orders a log without time
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from features.declaration import Feature, check_features
 
@@ -36,6 +36,63 @@ class _Section(BaseModel):
         return {name: None if name in optional and value == "none" else value for name, value in given.items()}
 
 
+class Condition(_Section):
+    """What a row of a source is tested for: one column and one test. A value that is missing passes no other test."""
+
+    column: str  # of the source, by the source's own name
+    starts_with: str | None = None  # the value as text begins with this
+    matches: str | None = None  # a regular expression is found in the value as text; Rust's: no look-around
+    one_of: tuple[bool | str | int | float, ...] | None = None  # the value as text is one of these
+    below: float | None = None  # the value as a number; text that is no number passes none of the four
+    at_most: float | None = None
+    above: float | None = None
+    at_least: float | None = None
+    missing: bool | None = None  # true: there is no value, or a blank one; false: there is one
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        given = [test for test in CONDITION_TESTS if getattr(self, test) is not None]
+        if len(given) != 1:
+            has = " and ".join(given) or "none"
+            raise ValueError(f"a condition on {self.column!r} needs one test, not {has}: {', '.join(CONDITION_TESTS)}")
+        if self.matches is not None:
+            problem = pattern_problem(self.matches)
+            if problem is not None:
+                raise ValueError(f"matches = {self.matches!r} is no regular expression that can be run: {problem}")
+        return self
+
+    @property
+    def test(self) -> str:
+        """The name of its test."""
+        return next(test for test in CONDITION_TESTS if getattr(self, test) is not None)
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"column": self.column, self.test: getattr(self, self.test)}
+
+    def __str__(self) -> str:
+        test, value = self.test, getattr(self, self.test)
+        value = list(value) if isinstance(value, tuple) else value
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
+        return f"{self.column} {test} {json.dumps(value, ensure_ascii=False)}"
+
+
+CONDITION_TESTS = tuple(name for name in Condition.model_fields if name != "column")
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """What the engine that will run a regular expression (Rust's, by polars) has against it, in one line; or None."""
+    import polars as pl  # here, because most commands that read settings run no expression
+
+    try:
+        pl.Series([""]).str.contains(pattern)
+    except pl.exceptions.ComputeError as error:
+        lines = str(error).splitlines()
+        told = next((line for line in lines if line.startswith("error: ")), lines[0])
+        return told.removeprefix("regex ").removeprefix("error: ").rstrip(".")
+    return None
+
+
 class SourceSettings(_Section):
     """Where a table's rows come from and how to read them."""
 
@@ -47,6 +104,7 @@ class SourceSettings(_Section):
     # csv only: the fields' names, for a file without a header line
     fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     max_rejected_share: Share = 0.01  # (0 to 1) more rejected rows than this stop the run
+    drop: tuple[Condition, ...] = ()  # rows that meet one of these are left out before they are judged, and counted
 
     @model_validator(mode="after")
     def _source_is_named(self) -> Self:
@@ -73,6 +131,9 @@ class InteractionSettings(SourceSettings):
     columns: dict[Literal["user_id", "item_id", "timestamp", "event", "weight"], str] = {}  # ours = theirs
     time_unit: Literal["auto", "s", "ms", "us"] = "auto"  # of numeric times; "auto" decides by magnitude
     timezone: str | None = None  # of times written without a zone; without it such a time is rejected
+    # a row that meets one of these is no event: it takes back its user's newest earlier event with its item (where the
+    # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does
+    withdraw: tuple[Condition, ...] = ()
 
 
 class AttributeSettings(_Section):
@@ -139,6 +200,9 @@ class AttributedSettings(SourceSettings):
     numeric: dict[str, NumericSettings] = {}
     crosses: dict[str, CrossSettings] = {}
     id_map: IdMapSettings | None = None
+    # of the rows of one reading that share an id: the last, or of each attribute the value that most of them have (of
+    # equals the last), as a log needs that is its own catalogue; another reading's rows replace them in either case
+    several: Literal["last", "most-frequent"] = "last"
 
     @model_validator(mode="after")
     def _features_fit_together(self) -> Self:
@@ -215,6 +279,9 @@ class SplitSettings(_Section):
     """What is held out for validation and test."""
 
     strategy: Literal["leave-one-out", "time"] = "leave-one-out"
+    # a user's events at one time: events in the log's order, or one step without an order, as a shop's basket is; it is
+    # held out whole, and training by next items asks for one of the next basket
+    same_time: Literal["order", "basket"] = "order"
     test_from: datetime | None = None  # time: the cut-off; None: the fractions below decide
     validation_from: datetime | None = None
     test_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)  # time: share of interactions after the cut

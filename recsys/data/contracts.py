@@ -23,6 +23,7 @@ from recsys.columns import (
     TIMESTAMP,
     USER_ID,
     WEIGHT,
+    WITHDRAWAL,
 )
 from recsys.errors import InputError
 
@@ -287,6 +288,7 @@ def check_interactions(
     time_unit: TimeUnit = "auto",
     timezone: str | None = None,
     decimal: str = ".",
+    withdrawn: pl.Expr | None = None,
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Interactions in their table's types, and the rows that break the contract.
 
@@ -302,6 +304,8 @@ def check_interactions(
         A later time is in the future.
     decimal
         What stands before the fraction of a weight that is text.
+    withdrawn
+        Whether a row takes an earlier event back: its event is then WITHDRAWAL.
 
     Returns
     -------
@@ -313,13 +317,15 @@ def check_interactions(
     values = {name: text if id_types[name] == pl.String else integer_ids(text) for name, text in texts.items()}
     rules = [rule for name in texts for rule in _id_rules(name, columns[name], schema[columns[name]], id_types[name])]
     values[EVENT] = pl.col(columns[EVENT]).cast(pl.String).fill_null("") if EVENT in columns else pl.lit("")
+    if withdrawn is not None:
+        values[EVENT] = pl.when(withdrawn).then(pl.lit(WITHDRAWAL)).otherwise(values[EVENT])
     values[WEIGHT] = pl.lit(None, dtype=pl.Float64)
     if WEIGHT in columns:
         column, dtype = columns[WEIGHT], schema[columns[WEIGHT]]
         given = pl.col(column)
         values[WEIGHT] = number(given, decimal) if dtype == pl.String else given.cast(pl.Float64, strict=False)
         finite = pl.col(_ours(WEIGHT)).is_finite().fill_null(False)
-        rules.append((~_is_missing(column, dtype) & ~finite, WEIGHT_TYPE))
+        rules.append((~is_missing(column, dtype) & ~finite, WEIGHT_TYPE))
     if TIMESTAMP in columns:
         column = columns[TIMESTAMP]
         if decimal != "." and schema[column] == pl.String:  # seconds since 1970 with a fraction
@@ -328,7 +334,7 @@ def check_interactions(
         frame = with_time(frame, column, time_unit, timezone)
         values[TIMESTAMP] = pl.col(TIME)
         rules += [
-            (_is_missing(column, schema[column]), MISSING[TIMESTAMP]),
+            (is_missing(column, schema[column]), MISSING[TIMESTAMP]),
             *([(pl.col(NAIVE), NAIVE_TIME)] if timezone is None else []),
             (pl.col(TIME).is_null() | (pl.col(TIME) < pl.lit(_FIRST).cast(pl.Datetime("us", "UTC"))), BAD_TIME),
             (pl.col(TIME) > now, FUTURE_TIME),
@@ -400,7 +406,8 @@ def number(text: pl.Expr, decimal: str) -> pl.Expr:
     return stripped.cast(pl.Float64, strict=False)
 
 
-def _is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
+def is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Whether a column holds no value: null, not a number, or a blank string."""
     column = pl.col(name)
     if dtype == pl.String:
         return column.is_null() | (column.str.strip_chars() == "")

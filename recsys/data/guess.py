@@ -19,6 +19,7 @@ from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
 from recsys.config import ModelSettings, RetrieveSettings, TrackingSettings, TrainSettings
 from recsys.data.guess_items import CatalogueGuess, guess_catalogue
 from recsys.data.guess_log import LogGuess, guess_log
+from recsys.data.guess_shop import guess_shop, own_catalogue
 from recsys.data.guess_toml import configuration
 from recsys.data.sniff import Sample, take_sample
 from recsys.errors import InputError
@@ -51,7 +52,18 @@ def guess(log: str | Path, items: str | Path | None = None) -> tuple[str, Findin
     """
     sample = take_sample(str(log))
     catalogue_sample = take_sample(str(items)) if items is not None else None
-    guessed = guess_log(sample, catalogue_sample.frame if catalogue_sample is not None else None)
+    log_is_catalogue = items is not None and str(items) == str(log)
+    known = catalogue_sample.frame if catalogue_sample is not None and not log_is_catalogue else None
+    guessed = guess_log(sample, known)
+    shop = guess_shop(sample, guessed.columns)
+    if log_is_catalogue:
+        catalogue_sample = own_catalogue(sample, shop, guessed.columns[ITEM_ID])
+    sample = shop.kept(sample)
+    guessed = guess_log(sample, known)  # of what is left
+    guessed.found += shop.found
+    if shop.timezone is not None:  # a better guess than that one
+        guessed.unsure = [sentence for sentence in guessed.unsure if "timezone =" not in sentence]
+    guessed.unsure += shop.unsure
     catalogue = None
     if catalogue_sample is not None:
         catalogue = guess_catalogue(catalogue_sample, sample.frame[guessed.columns[ITEM_ID]])
@@ -59,7 +71,7 @@ def guess(log: str | Path, items: str | Path | None = None) -> tuple[str, Findin
         guessed.unsure = catalogue.unsure + guessed.unsure  # whose items these are matters most
     for looked_at in (sample, catalogue_sample):
         guessed.unsure += [] if looked_at is None else looked_at.doubts
-    tree = _tree(sample, guessed, catalogue_sample, catalogue)
+    tree = shop.added_to(_tree(sample, guessed, catalogue_sample, catalogue), own_catalogue=log_is_catalogue)
     findings = Findings(found=tuple(guessed.found), unsure=tuple(guessed.unsure))
     return configuration(tree, findings.unsure), findings
 

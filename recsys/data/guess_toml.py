@@ -17,6 +17,7 @@ _TITLES: Final = {
     "split": "What is held out for validation and test.",
     "model": "The item tower and the sequence encoder.",
     "train": "Training: first to tell what comes next, then to fill in what is hidden (cloze).",
+    "evaluate": "The offline report.",
     "retrieve": "The candidate table.",
     "export": "The copy of the candidate table for downstream services.",
     "tracking": "MLflow.",
@@ -39,6 +40,12 @@ _COMMENTS: Final = {
     "categorical": "(attributes) that become features; separator splits one string into several values",
     "min_user_interactions": "(1 or more) users with fewer are left out; iterative k-core with the next",
     "min_item_interactions": "(1 or more) items with fewer are left out",
+    "drop": "rows that meet one of these are left out before they are judged, and counted",
+    "withdraw": "rows that meet one of these take their user's newest earlier event with their item back",
+    "several": "(last, most-frequent) of rows that share an id: the last, or what most of them say",
+    "same_time": "(order, basket) a user's events at one time: in the log's order, or one step",
+    "objective": "(cloze, next-item) what training asks",
+    "model.repeats": "(true, false) what was had is scored by how long ago that was",
     "repeats": "(keep, first, last) a user's repeated item: all, the first, the last",
     "strategy": "(leave-one-out, time) time holds out everything after a moment",
     "kind": "(bert4rec, text) text trains nothing: the mean of the history's text vectors",
@@ -92,12 +99,17 @@ def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
 
 
 def _add(target: Table | tomlkit.TOMLDocument, key: str, value: Any, comment: str) -> None:
-    item = _inline(value) if isinstance(value, Mapping) else tomlkit.item(value)
+    item = _inline(value) if isinstance(value, Mapping | list) else tomlkit.item(value)
     item.comment(comment)
     target.add(key, item)
 
 
-def _inline(value: Mapping[str, Any]) -> Any:
+def _inline(value: Mapping[str, Any] | list[Any]) -> Any:
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_inline(inner) if isinstance(inner, Mapping) else inner)
+        return array.multiline(any(isinstance(inner, Mapping) for inner in value))
     table = tomlkit.inline_table()
     for key, inner in value.items():
         table.append(key, _inline(inner) if isinstance(inner, Mapping) else inner)

@@ -28,10 +28,18 @@ from recsys.columns import (
     USER_ID,
     USERS,
     WEIGHT,
+    WITHDRAWAL,
 )
-from recsys.config import AttributedSettings, InteractionSettings, Settings, SourceSettings
+from recsys.config import (
+    AttributedSettings,
+    Condition,
+    InteractionSettings,
+    Settings,
+    SourceSettings,
+)
 from recsys.data import warehouse
 from recsys.data.attributes import need_attributes
+from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
     FILE_LINE,
     all_integers,
@@ -72,6 +80,8 @@ class IngestReport:
     rows_added: dict[str, int]  # by table; of items and users the rows that are new or changed
     rows_rejected: dict[str, int]  # by table
     reasons: dict[str, dict[str, int]]  # rejected rows by table and reason
+    rows_dropped: dict[str, dict[str, int]]  # by table and condition of its `drop`: rows left out, not judged
+    withdrawals: int  # rows of this reading that take an earlier event back
     duplicates: dict[str, int]  # by table: rows of this reading that say what another one of it says
     corrected: dict[str, int]  # by table: events that were there and whose weight this reading changes
     forgotten: int  # rows of users who are to stay out (`recsys forget`)
@@ -91,6 +101,7 @@ class _File:
 
     rows: Rows
     columns: dict[str, str]
+    dropped: pl.LazyFrame | None = None  # rows left out, by the place of the condition
 
 
 def ingest(
@@ -147,7 +158,7 @@ def ingest(
                 if rows.empty:
                     skipped.append(file.name)
                 else:
-                    files[table].append(_File(rows=rows, columns=_match_columns(table, section, rows)))
+                    files[table].append(_open_file(table, section, rows))
             _need_rows(table, found[table], bool(files[table]))
         digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
         id_maps: dict[str, pl.DataFrame] = {}
@@ -180,8 +191,11 @@ def ingest(
     logs = [file.rows for file in files[INTERACTIONS]]
     changes = [merge_interactions(root, checked[0].good, logs, ends, records[INTERACTIONS], rebuild=rebuild)]
     changes += [
-        merge_attributes(root, c.table, _KEYS[c.table][0], c.good, records[c.table], rebuild=rebuild)
+        merge_attributes(
+            root, c.table, _KEYS[c.table][0], c.good, records[c.table], c.settings.several, rebuild=rebuild
+        )
         for c in checked[1:]
+        if isinstance(c.settings, AttributedSettings)
     ]
     for change in reversed(changes):  # the log last: a new event's item is in the catalogue before it
         step(f"writing {change.table}")
@@ -194,6 +208,8 @@ def ingest(
         rows_added={change.table: change.added for change in changes},
         rows_rejected={c.table: len(c.rejected) for c in checked},
         reasons={c.table: by_reason(c.rejected) for c in checked},
+        rows_dropped={c.table: dict(c.dropped) for c in checked if c.dropped},
+        withdrawals=int((checked[0].good[EVENT] == WITHDRAWAL).sum()),
         duplicates={change.table: change.duplicates for change in changes},
         corrected={INTERACTIONS: changes[0].corrected},
         forgotten=left_out,
@@ -219,7 +235,21 @@ def _wanted(table: str, section: SourceSettings) -> list[str] | None:
     """The file's columns that the log reads; None: all of them."""
     if table != INTERACTIONS:
         return None
-    return [_columns_of(section).get(name, name) for name in (*_KEYS[table], *_OPTIONAL)]
+    ours = [_columns_of(section).get(name, name) for name in (*_KEYS[table], *_OPTIONAL)]
+    return list(dict.fromkeys([*ours, *columns_of((*section.drop, *_withdraw_of(section)))]))
+
+
+def _withdraw_of(section: SourceSettings) -> tuple[Condition, ...]:
+    return section.withdraw if isinstance(section, InteractionSettings) else ()
+
+
+def _open_file(table: str, section: SourceSettings, rows: Rows) -> _File:
+    """A file whose columns are there, without the rows that the settings leave out."""
+    columns = _match_columns(table, section, rows)
+    need_columns(f"{table}.drop", section.drop, rows)
+    need_columns(f"{table}.withdraw", _withdraw_of(section), rows)
+    kept, dropped = left_out(rows, section.drop)
+    return _File(rows=kept, columns=columns, dropped=dropped)
 
 
 def _match_columns(table: str, section: SourceSettings, rows: Rows) -> dict[str, str]:
@@ -323,6 +353,7 @@ def _judge(
             time_unit=section.time_unit,
             timezone=section.timezone,
             decimal=section.decimal if file.rows.file.format == "csv" else ".",
+            withdrawn=any_met(section.withdraw, file.rows.frame.collect_schema()) if section.withdraw else None,
         )
     (key,) = _KEYS[table]
     return check_attributes(file.rows.frame, key, file.columns[key], id_type=types[key], columns=file.rows.columns)
@@ -342,12 +373,15 @@ def _check(
         raise InputError(
             f"{without} has no timestamps and other files of the log have; a log has them all or not at all."
         )
-    good, rejected, skipped = [], [], []
+    good, rejected, skipped, dropped = [], [], [], []
     for index, file in enumerate(files):
         as_given = types if id_map is None else dict.fromkeys(_KEYS[table], pl.String())
         lazy = _judge(table, section, file, as_given, now)
         with reading(file.rows.file):
-            ours, broken = pl.collect_all(lazy, engine="streaming")
+            ours, broken, *counts = pl.collect_all(
+                [*lazy, *([] if file.dropped is None else [file.dropped])], engine="streaming"
+            )
+        dropped += counts
         if not ours[FILE_LINE].is_sorted():  # records of several lines come last
             ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
@@ -370,6 +404,7 @@ def _check(
         rejected=pl.concat(rejected).sort(SOURCE, LINE),
         unmapped=unmapped,
         skipped=tuple(skipped),
+        dropped=counted(section.drop, dropped),
     )
 
 
@@ -384,7 +419,9 @@ def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_en
 def _tied_share(root: str, version: int) -> float | None:
     """Share of the events with a time that have user and time in common with another event."""
     tied = pl.col("len").filter(pl.col("len") > 1).sum() / pl.col("len").sum()
-    moments = warehouse.scan(root, INTERACTIONS, version).filter(pl.col(TIMESTAMP).is_not_null())
+    moments = warehouse.scan(root, INTERACTIONS, version).filter(
+        pl.col(TIMESTAMP).is_not_null() & (pl.col(EVENT) != WITHDRAWAL)
+    )
     counts = moments.group_by(USER_ID, TIMESTAMP).len()
     share = counts.select(tied, pl.len().alias("moments")).collect(engine="streaming")
     return share.item(0, 0) if share.item(0, "moments") else None

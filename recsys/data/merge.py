@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import warehouse
 from recsys.data.doubles import check_doubles
+from recsys.data.most_frequent import most_frequent
 from recsys.data.provenance import FILLED
 from recsys.data.readers import Rows
 from recsys.errors import InputError
@@ -253,19 +254,27 @@ def _beside_ordered(held: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge_attributes(
-    root: str, table: str, key: str, good: pl.DataFrame, record: dict[str, Any], *, rebuild: bool = False
+    root: str,
+    table: str,
+    key: str,
+    good: pl.DataFrame,
+    record: dict[str, Any],
+    several: Literal["last", "most-frequent"] = "last",
+    *,
+    rebuild: bool = False,
 ) -> Change:
     """Items or users after a reading: the newest row of an id wins, ids that are not in the reading stay.
 
-    A column whose type changed between two readings takes the wider one (number, list of strings, string). Items get
-    LISTED: whether this reading, the newest one, holds them.
+    Within the reading `several` says which row that is, see `AttributedSettings`. A column whose type changed between
+    two readings takes the wider one (number, list of strings, string). Items get LISTED: whether this reading, the
+    newest one, holds them.
 
     Parameters
     ----------
     record, rebuild
         As in `merge_interactions`.
     """
-    rows = good.unique(key, keep="last", maintain_order=True)
+    rows = good.unique(key, keep="last", maintain_order=True) if several == "last" else most_frequent(good, key)
     if table == ITEMS:
         rows = rows.with_columns(pl.lit(True).alias(LISTED))
     expected = warehouse.latest_version(root, table)

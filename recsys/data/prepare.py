@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,17 @@ from recsys.columns import (
     USER_ID,
     USERS,
     WEIGHT,
+    WITHDRAWAL,
 )
 from recsys.config import FilterSettings, ItemSettings, Settings
 from recsys.data.attributes import attribute_values, need_attributes
+from recsys.data.baskets import in_drawn_order
 from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
-from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_sequences
+from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
+from recsys.data.withdrawals import without_withdrawn
 from recsys.errors import InputError
 
 
@@ -79,8 +82,14 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
         The leak guard found held-out events in training.
     """
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
-    kept = filter_interactions(log, settings.filter, settings.model.context)
+    events = settings.filter.events
+    # what does not count cannot be taken back
+    counting = log if events is None else log.filter(pl.col(EVENT).is_in([*events, WITHDRAWAL]))
+    standing, withdrawals = without_withdrawn(counting)
+    kept = filter_interactions(standing, settings.filter, settings.model.context)
     frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
+    if settings.split.same_time == "basket":
+        frame = in_drawn_order(frame, settings.seed)
     if frame.is_empty():
         raise InputError(
             "No interaction is left after [filter]: min_user_interactions = "
@@ -134,6 +143,8 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             "history_length_max": int(lengths.max()),
             "tied_share": _tied_share(split.serving),
             "split": settings.split.strategy,
+            "same_time": settings.split.same_time,
+            "withdrawals": asdict(withdrawals),
         },
         digest=_digest(split, vocabulary),
     )
@@ -245,15 +256,19 @@ def _recode(split: Split, recode: np.ndarray) -> Split:
         recoded = replace(part, items=codes)
         return recoded if known.all() else recoded.keep(known)
 
+    def held_out(part: HeldOut) -> HeldOut:
+        return replace(
+            part,
+            histories=sequences(part.histories),
+            targets=recode[part.targets],
+            others=None if part.others is None else sequences(part.others),
+        )
+
     return replace(
         split,
         train=sequences(split.train),
-        validation=replace(
-            split.validation,
-            histories=sequences(split.validation.histories),
-            targets=recode[split.validation.targets],
-        ),
-        test=replace(split.test, histories=sequences(split.test.histories), targets=recode[split.test.targets]),
+        validation=held_out(split.validation),
+        test=held_out(split.test),
         serving=sequences(split.serving),
     )
 

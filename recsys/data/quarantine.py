@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -49,9 +49,14 @@ class Checked:
     rejected: pl.DataFrame  # source, line, reason, raw
     unmapped: int = 0  # rows that the id map left out
     skipped: tuple[str, ...] = ()  # files without rows
+    dropped: Mapping[str, int] = field(default_factory=dict)  # rows that the settings leave out, by condition
 
     @property
     def read(self) -> int:
+        return self.judged + sum(self.dropped.values())
+
+    @property
+    def judged(self) -> int:
         return len(self.good) + len(self.rejected) + self.unmapped
 
 
@@ -75,7 +80,7 @@ def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: 
 
 
 def _too_many(rows: Checked) -> bool:
-    return len(rows.rejected) > rows.settings.max_rejected_share * rows.read
+    return len(rows.rejected) > rows.settings.max_rejected_share * rows.judged
 
 
 def refuse(root: str, rows: Checked) -> None:
@@ -88,9 +93,14 @@ def refuse(root: str, rows: Checked) -> None:
     """
     if not _too_many(rows) and len(rows.good):
         return
+    if not rows.judged:
+        met = ", ".join(f"{condition} ({count})" for condition, count in rows.dropped.items())
+        raise InputError(
+            f"All {rows.read} rows of {rows.table} meet a condition of {rows.table}.drop: {met}; change it."
+        )
     if not len(rows.rejected):
         raise InputError(
-            f"None of the {rows.read} {rows.table} has an id that {rows.table}.id_map knows; check the map's columns."
+            f"None of the {rows.judged} {rows.table} has an id that {rows.table}.id_map knows; check the map's columns."
         )
     reasons = by_reason(rows.rejected)
     counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
@@ -100,7 +110,7 @@ def refuse(root: str, rows: Checked) -> None:
     hint = _HINTS.get(worst, "correct the file")
     limit = f", more than {rows.table}.max_rejected_share = {rows.settings.max_rejected_share:g} allows"
     raise InputError(
-        f"{len(rows.rejected)} of {rows.read} rows of {rows.table} are rejected"
+        f"{len(rows.rejected)} of {rows.judged} rows of {rows.table} are rejected"
         f"{limit if _too_many(rows) else ''}: {counts}; "
         f"for example {source} line {line}: {shown!r} ({worst}). Nothing was published; the rows are in "
         f"{warehouse.table_path(root, QUARANTINE)}: {hint}."

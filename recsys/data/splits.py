@@ -1,7 +1,8 @@
 """What is held out: the last items of every user, or everything after a moment; and the guard against leaks.
 
 Leave-one-out lets other users' future into training (peers do the same, and the report says so); the time split does
-not. Evaluation asks for the *next* item: one target a user, the first event after the history.
+not. Evaluation asks for the *next* item: one target a user, the first event after the history. Where baskets are steps,
+the rest of the target's basket is kept apart; see data/baskets.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from recsys.config import SplitSettings
+from recsys.data.baskets import basket_starts
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError, RecsysError
 
@@ -23,11 +25,13 @@ class HeldOut:
 
     `targets` int32 [U]: the item's code; 0 stands for an item that the vocabulary does not know, always a miss.
     `times` int64 [U]: the target's time in microseconds; None in a log without time.
+    `others`: what else the target's basket holds, for the same users; None where baskets are not told.
     """
 
     histories: Sequences
     targets: np.ndarray
     times: np.ndarray | None = None
+    others: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -38,7 +42,17 @@ class HeldOut:
             histories=self.histories.select(users),
             targets=self.targets[users],
             times=None if self.times is None else self.times[users],
+            others=None if self.others is None else self.others.select(users),
         )
+
+    def rest(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is not ranked against the targets of users `start` to `stop`: row among them and code, int64 [R]."""
+        if self.others is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        part = self.others.select(np.arange(start, stop))
+        rows = np.repeat(np.arange(stop - start), part.lengths)
+        other = (part.items != self.targets[start + rows]) & (part.items > 0)  # bought and viewed, at once
+        return rows[other], part.items[other].astype(np.int64)
 
 
 def some_users(held_out: HeldOut, count: int | None, seed: int) -> HeldOut:
@@ -75,43 +89,53 @@ def split_sequences(sequences: Sequences, settings: SplitSettings) -> Split:
     InputError
         A time split of a log without time, a cut-off that leaves one side empty, no user with three events.
     """
+    baskets = settings.same_time == "basket"
     if settings.strategy == "leave-one-out":
-        if sequences.lengths.max() < 3:
+        split = leave_one_out(sequences, baskets=baskets)
+        if not len(split.test):
+            what = "baskets (interactions at different times)" if baskets else "interactions"
             raise InputError(
-                f"None of the {len(sequences)} users has three interactions, which split.strategy = "
+                f"None of the {len(sequences)} users has three {what}, which split.strategy = "
                 '"leave-one-out" needs to hold out two; give longer histories, or use strategy = "time".'
             )
-        return leave_one_out(sequences)
+        return split
     if sequences.times is None:
         raise InputError(
             'split.strategy = "time" needs a timestamp in every interaction and this log has none; '
             'name the column in interactions.columns or use strategy = "leave-one-out".'
         )
     test_from, validation_from = cut_offs(sequences.times, settings)
-    return time_split(sequences, validation_from=validation_from, test_from=test_from)
+    return time_split(sequences, validation_from=validation_from, test_from=test_from, baskets=baskets)
 
 
-def leave_one_out(sequences: Sequences) -> Split:
+def leave_one_out(sequences: Sequences, *, baskets: bool = False) -> Split:
     """The last item is the test target, the one before it the validation target, the rest trains.
 
-    Users with fewer than three events train only. The test history holds the validation item.
+    Users with fewer than three events train only. The test history holds the validation item. With `baskets` all of
+    this is said of baskets, and a basket's target is its first item.
     """
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
     everyone = np.arange(len(sequences))
-    long = np.flatnonzero(sequences.lengths >= 3)
+    steps = basket_starts(sequences) if baskets else np.arange(len(sequences.items))
+    after = np.searchsorted(steps, ends)  # [U] the first step of the next user
+    long = np.flatnonzero(after - np.searchsorted(steps, starts) >= 3)
+    last, before = steps[after[long] - 1], steps[after[long] - 2]
+    train_ends = ends.copy()
+    train_ends[long] = before
     return Split(
-        train=sequences.crop(everyone, starts, np.where(sequences.lengths >= 3, ends - 2, ends)),
-        validation=_held_out(sequences, long, ends[long] - 2),
-        test=_held_out(sequences, long, ends[long] - 1),
+        train=sequences.crop(everyone, starts, train_ends),
+        validation=_held_out(sequences, long, before, last if baskets else None),
+        test=_held_out(sequences, long, last, ends[long] if baskets else None),
         serving=sequences,
     )
 
 
-def time_split(sequences: Sequences, *, validation_from: int, test_from: int) -> Split:
+def time_split(sequences: Sequences, *, validation_from: int, test_from: int, baskets: bool = False) -> Split:
     """Events before `validation_from` train; the first event at or after a cut-off is that part's target.
 
     Times in microseconds since the epoch. Events at the same moment fall on the same side. A user needs at least one
-    event before a cut-off to be asked for the next one; the validation target must lie before `test_from`.
+    event before a cut-off to be asked for the next one; the validation target must lie before `test_from`. With
+    `baskets` the rest of the target's basket is kept apart.
     """
     assert sequences.times is not None
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
@@ -130,10 +154,16 @@ def time_split(sequences: Sequences, *, validation_from: int, test_from: int) ->
                 f"The time split leaves no user for {name} (cut-off {moment(cut)}, the log runs from "
                 f"{moment(int(sequences.times.min()))} to {moment(int(sequences.times.max()))}); move the cut-offs."
             )
+    targets_validation, targets_test = first_validation[asked_validation], first_test[asked_test]
+    steps = np.append(basket_starts(sequences), len(sequences.items)) if baskets else None
+
+    def basket_ends(targets: np.ndarray) -> np.ndarray | None:
+        return None if steps is None else steps[np.searchsorted(steps, targets, side="right")]
+
     return Split(
         train=sequences.crop(trained, starts[trained], first_validation[trained]),
-        validation=_held_out(sequences, asked_validation, first_validation[asked_validation]),
-        test=_held_out(sequences, asked_test, first_test[asked_test]),
+        validation=_held_out(sequences, asked_validation, targets_validation, basket_ends(targets_validation)),
+        test=_held_out(sequences, asked_test, targets_test, basket_ends(targets_test)),
         serving=sequences,
         test_from=test_from,
         validation_from=validation_from,
@@ -179,7 +209,8 @@ def check_no_leak(split: Split) -> None:
 
     Both: history and target of every question are the beginning of the user's whole history. Time split: no training
     event at or after the validation cut, no history event at or after its target's cut. Leave-one-out: every training
-    history is the beginning of the same user's validation and test histories.
+    history is the beginning of the same user's validation and test histories, and stops two events (or baskets) before
+    the end. Where baskets are steps, no history holds an event of its target's basket.
 
     A training that is handed something else is found by `evaluation.leaks`.
 
@@ -205,9 +236,12 @@ def check_no_leak(split: Split) -> None:
                     f"(first: user {part.users[user]!r} at {moment(int(part.times[late[0]]))})."
                 )
         return
-    if (split.test.histories.lengths + 1 != split.serving.lengths[_places(split.test, split.serving)]).any():
+    asked_for = split.test.histories.lengths + _step_lengths(split.test)
+    if (asked_for != split.serving.lengths[_places(split.test, split.serving)]).any():
         raise RecsysError("Leak: a test target is not its user's last event, as leave-one-out has it.")
-    for name, asked, further in (("validation", split.validation, 0), ("test", split.test, 1)):
+    same = _places(split.test, split.validation.histories)
+    between = _step_lengths(split.validation)[same]
+    for name, asked, further in (("validation", split.validation, 0), ("test", split.test, between)):
         histories = asked.histories
         train = split.train.select(_places(asked, split.train))
         leaked = np.flatnonzero(train.lengths + further != histories.lengths)
@@ -238,6 +272,19 @@ def _check_questions(name: str, asked: HeldOut, serving: Sequences) -> None:
             f"Leak: the {name} history of user {user!r} and the item that is asked for are not the beginning of the "
             "user's history."
         )
+    if asked.others is not None and asked.times is not None and histories.times is not None:
+        owner = np.repeat(np.arange(len(histories)), lengths)
+        late = np.flatnonzero(histories.times >= asked.times[owner])
+        if len(late):
+            raise RecsysError(
+                f"Leak: the {name} history of user {histories.users[int(owner[late[0]])]!r} holds an event of the "
+                f"basket that is asked for, of {moment(int(histories.times[late[0]]))}."
+            )
+
+
+def _step_lengths(asked: HeldOut) -> np.ndarray:
+    """int64 [U] events of the step that a question asks for: 1, or a basket's."""
+    return np.ones(len(asked), dtype=np.int64) + (0 if asked.others is None else asked.others.lengths)
 
 
 def _places(asked: HeldOut, among: Sequences) -> np.ndarray:
@@ -268,11 +315,15 @@ def check_vocabulary(trained: np.ndarray, in_catalogue: np.ndarray) -> None:
         )
 
 
-def _held_out(sequences: Sequences, users: np.ndarray, target_index: np.ndarray) -> HeldOut:
+def _held_out(
+    sequences: Sequences, users: np.ndarray, target_index: np.ndarray, basket_ends: np.ndarray | None = None
+) -> HeldOut:
+    """Questions of some users; `basket_ends` int64 [U] where the targets' baskets end, if they are told."""
     return HeldOut(
         histories=sequences.crop(users, sequences.offsets[users], target_index),
         targets=sequences.items[target_index],
         times=None if sequences.times is None else sequences.times[target_index],
+        others=None if basket_ends is None else sequences.crop(users, target_index + 1, basket_ends),
     )
 
 

@@ -222,8 +222,11 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
         "validation_item_in_training": False,
         "validation_item_in_history": True,
         "request_time": False,
+        "same_time": settings.split.same_time,
         "training_interactions": len(split.train.items),
     }
+    if settings.split.same_time == "basket":
+        flags["basket"] = "one item of the held-out basket, drawn by the seed; its other items are not ranked"
     if settings.split.strategy == "leave-one-out":
         flags["caveat"] = "leave-one-out lets other users' future into training"
     return flags

@@ -80,7 +80,7 @@ def rank_targets(
     top_k: int = 100,
     progress: Callable[[int], None] | None = None,
 ) -> Ranking:
-    """Rank every target among all allowed items.
+    """Rank every target among all allowed items but those that its basket also holds; the lists hold these, too.
 
     Parameters
     ----------
@@ -124,8 +124,9 @@ def rank_targets(
             scores[rows, codes] = -np.inf
             own = codes == targets[start + rows]
             seen_targets += len(np.unique(rows[own & (codes != PADDING)]))
-        ranks[start:stop], best[start:stop], worst[start:stop] = _place(scores, targets[start:stop])
         top[start:stop] = top_codes(scores, top_k)
+        scores[held_out.rest(start, stop)] = -np.inf
+        ranks[start:stop], best[start:stop], worst[start:stop] = _place(scores, targets[start:stop])
         if progress:
             progress(stop - start)
     return Ranking(ranks=ranks, best=best, worst=worst, top=top, seen_targets=seen_targets)

@@ -28,7 +28,7 @@ from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import Shelf
 
 # who proposes; bits of `Proposals.by`
-SOURCES: Final = ("vector", "transitions", "together", "linear", "text", "popularity")
+SOURCES: Final = ("vector", "transitions", "together", "linear", "text", "popularity", "history")
 ROOTED: Final = ("followed", "next", "together", "linear", "linear_next")  # features that are square roots
 # pairs of features without a product: the regressions say 0 of every new item, so it would move all new items together
 UNPAIRED: Final = (("new", "linear"), ("new", "linear_next"))
@@ -104,7 +104,7 @@ def feature_names(neighbours: Neighbours) -> tuple[str, ...]:
     - "linear", "linear_next": square roots of what the regressions say, signs kept.
     - "popular", "recent": logarithms of counts.
     - "new": the item has no count at all. Counts then say nothing, and the products with "new" leave it to the others.
-    - "seen": the item is in the history.
+    - "seen": how often the item is in the history, 0 for never, 1 for once, then growing as the logarithm does.
     - "text", "words": similarities.
     """
     names = ("model", *ROOTED, "popular", "recent", "new", "seen")
@@ -171,6 +171,10 @@ def propose(
         scores["text"] = (newest @ neighbours.text) @ neighbours.text.T
         proposed["text"] = _best_keys(scores["text"], hidden, n, allowed)
 
+    if not exclude_seen:  # what somebody buys again and again need not be what others buy
+        had = recency_weights(histories.items, histories.offsets, stride - 1, last=WHOLE, decay=1.0).toarray()
+        proposed["history"] = _best_keys(had, hidden, n, allowed)
+
     keys = _distinct(np.concatenate(list(proposed.values())))
     by = np.zeros(len(keys), dtype=np.uint8)
     for name, own in proposed.items():
@@ -182,7 +186,7 @@ def propose(
         np.log1p(neighbours.popular[codes]),
         np.log1p(neighbours.recent[codes]),
         neighbours.popular[codes] == 0,
-        np.isin(keys, seen, assume_unique=True) if not exclude_seen else np.zeros(len(keys)),
+        np.zeros(len(keys)) if exclude_seen else np.log2(1 + had[rows, codes]),
     ]
     if neighbours.words is not None:
         asked = (newest @ neighbours.words).toarray()  # [b, W]

@@ -24,6 +24,7 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
 from recsys.data.warehouse import TableVersions
+from recsys.data.withdrawals import Withdrawals
 from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
@@ -40,6 +41,7 @@ from recsys.training.fit_blend import BlendReport, fit_blend
 from recsys.training.fitted import Fitted
 from recsys.training.loop import OnEpoch, OnResume, Training, train
 from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
+from recsys.training.next_basket import NextBasket
 from recsys.training.recformer_fit import fit_recformer
 from recsys.training.recformer_start import earlier_recformer
 from recsys.training.warm_start import (
@@ -101,6 +103,11 @@ def fit(
     """
     began = time.perf_counter()
     dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
+    withdrawals = Withdrawals(**dataset.report["withdrawals"])
+    if withdrawals.rows:
+        say(str(withdrawals))
+    if settings.split.same_time == "basket" and settings.model.kind == "recformer":
+        say("Recformer learns what comes next event by event, also inside a basket, and is measured by baskets.")
     previous, reason = earlier_bundle(settings)
     origin = earlier_recformer(settings) if settings.model.kind == "recformer" else previous
     known = None if origin is None else known_before(origin, settings, dataset.split)
@@ -333,6 +340,12 @@ def train_model(
 ) -> Training:
     """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
     held_out = dataset.split.validation
+    baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
+    if baskets is not None and not (baskets.next >= 0).any():
+        raise InputError(
+            'No user has two baskets to train on, which split.same_time = "basket" needs; give longer histories, or '
+            'use same_time = "order".'
+        )
     training = train(
         model.to(best_device()),
         dataset.split.train.items,
@@ -340,13 +353,14 @@ def train_model(
         settings.train,
         seed=settings.seed,
         # a window of one more event asks as many next items as the encoder has positions
-        max_length=settings.model.max_length + (settings.model.objective == "next-item"),
+        max_length=settings.model.max_length + (settings.model.objective == "next-item" and baskets is None),
         validate=validation(settings, held_out, encoders.side(held_out.histories)),
         primary=PRIMARY,
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         on_resume=on_resume,
         side=encoders.side(dataset.split.train),
+        baskets=baskets,
     )
     model.cpu()  # whatever follows needs no accelerator
     return replace(training, validated=Consumed.asked(held_out))

@@ -181,12 +181,15 @@ def _measure(
             exclude_seen=settings.evaluate.exclude_seen,
         )
         keys = found.rows * stride + found.codes
+        rows, codes = held_out.rest(start, start + len(part))
+        asked = ~np.isin(keys, rows * stride + codes)  # the target's basket does not compete with it
+        keys = keys[asked]
         wanted = (part - start) * stride + held_out.targets[part]
         place = np.searchsorted(keys, wanted)  # nobody may have proposed anything: everything was seen
         came.append(np.where(np.append(keys, -1)[place] == wanted, before + place, -1))
-        counts.append(np.bincount(found.rows, minlength=len(part)))
-        features.append(found.features)
-        context.append(found.context)
+        counts.append(np.bincount(found.rows[asked], minlength=len(part)))
+        features.append(found.features[asked])
+        context.append(found.context[asked])
         before += len(keys)
     return _Measured(
         offsets=np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64),

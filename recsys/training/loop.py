@@ -23,6 +23,7 @@ from recsys.models.side import Side, SideBatch
 from recsys.training.batches import batches, windows
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.losses import task_loss
+from recsys.training.next_basket import NextBasket
 from recsys.training.objectives import events_of, make_task, objective_at
 
 OnEpoch = Callable[[dict[str, float]], None]
@@ -70,6 +71,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
     side: Side | None = None,
+    baskets: NextBasket | None = None,
 ) -> Training:
     """Train until the epochs are over or validation stops gaining.
 
@@ -99,6 +101,8 @@ def train(
         Called with the epoch and the steps done in it when the training goes on from a checkpoint.
     side
         What is known of these histories besides their items, for a model that reads it.
+    baskets
+        Of these histories, where the next item is one of the next basket's.
 
     Raises
     ------
@@ -108,6 +112,9 @@ def train(
         There is nothing to learn from: no history has two events.
     """
     starts, ends = windows(offsets, max_length)
+    if baskets is not None:
+        asking = baskets.ask(starts, ends)
+        starts, ends = starts[asking], ends[asking]
     if not len(starts):
         raise InputError(
             f"None of the {len(offsets) - 1} training histories has two events, and one event teaches nothing of what "
@@ -134,12 +141,15 @@ def train(
             model.train()
             objective = objective_at(place.epoch, settings, model.objective)
             order = batches(numbers, starts, ends, settings.batch_size, np.random.default_rng((seed, place.epoch, 0)))
+            # an epoch's answers, not a step's: a training that is resumed in its midst draws them again
+            labels = None if baskets is None else baskets.labels(np.random.default_rng((seed, place.epoch, 0, 1)))
             total = torch.tensor(place.loss, dtype=torch.float64, device=model.output_bias.device)
             for batch in islice(order, place.step, None):
                 place.step += 1
                 rng = np.random.default_rng((seed, place.epoch, place.step))
                 torch.manual_seed(int(rng.integers(2**63)))
-                task = make_task(codes[batch], rng, settings, objective)
+                answers = None if labels is None else labels[batch]
+                task = make_task(codes[batch], rng, settings, objective, answers)
                 known = None if side is None else side_of(side, batch, task.tokens, offsets)
                 loss = task_loss(model, task, settings, rng, known)
                 learner.step(loss)

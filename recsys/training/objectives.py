@@ -6,7 +6,8 @@ Here these are cut after a random event first, so that every event is once the l
 more: one of them stands beside dozens that were read with their future in sight.
 Masking afresh at every step replaces the original's ten fixed copies of each history.
 
-Next item: SASRec (arXiv 1808.09781): a causal encoder tells, at every event, which item comes next.
+Next item: SASRec (arXiv 1808.09781): a causal encoder tells, at every event, which item comes next. Where baskets are
+steps it tells what the next basket holds (next_basket.py).
 
 Shapes: B histories, L positions, Q questions of each history.
 """
@@ -112,6 +113,11 @@ def next_items(tokens: np.ndarray) -> Task:
     return Task(tokens=tokens[:, :-1], wanted=None, labels=labels, causal=True)
 
 
+def next_baskets(tokens: np.ndarray, labels: np.ndarray) -> Task:
+    """At every event: what does the next basket hold? `labels` int64 [B, L], 0 where there is none."""
+    return Task(tokens=tokens, wanted=None, labels=labels, causal=True)
+
+
 def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
     """What an epoch, from 1, asks: the model's objective, which the last epoch has always, or first the next item."""
     first = min(round(settings.next_item_share * settings.epochs), settings.epochs - 1)
@@ -142,10 +148,19 @@ def events_of(batch: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.where(columns >= 0, np.take_along_axis(events, np.maximum(columns, 0), axis=1), 0)
 
 
-def make_task(batch: np.ndarray, rng: np.random.Generator, settings: TrainSettings, objective: str) -> Task:
-    """The questions that an objective makes of a batch of histories, int64 [B, L]."""
+def make_task(
+    batch: np.ndarray,
+    rng: np.random.Generator,
+    settings: TrainSettings,
+    objective: str,
+    labels: np.ndarray | None = None,
+) -> Task:
+    """The questions that an objective makes of a batch of histories, int64 [B, L].
+
+    `labels` are the next items, int64 [B, L], where they are not those that follow: where baskets are steps.
+    """
     if objective == "next-item":
-        return next_items(batch)
+        return next_items(batch) if labels is None else next_baskets(batch, labels)
     return cloze(
         batch,
         rng,

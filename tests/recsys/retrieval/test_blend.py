@@ -114,6 +114,7 @@ def test_each_source_proposes_its_best_unseen_items(
         "linear": whole(histories) @ neighbours.linear.toarray(),
         "text": newest @ neighbours.text @ neighbours.text.T,
         "popularity": np.tile(neighbours.recent, (U, 1)),
+        "history": whole(histories),  # nothing where what was had is left out
     }
     for bit, name in enumerate(SOURCES):
         proposed = set(zip(found.rows[found.by >> bit & 1 > 0], found.codes[found.by >> bit & 1 > 0], strict=True))
@@ -149,7 +150,7 @@ def test_features_are_what_the_sources_say(
         "popular": np.log1p(neighbours.popular)[codes],
         "recent": np.log1p(neighbours.recent)[codes],
         "new": (neighbours.popular == 0)[codes],
-        "seen": [code in histories.history(row) for row, code in zip(rows, codes, strict=True)],
+        "seen": [np.log2(1 + (histories.history(row) == code).sum()) for row, code in zip(rows, codes, strict=True)],
         "text": (newest @ neighbours.text @ neighbours.text.T)[rows, codes],
         "words": (newest @ neighbours.words.toarray() @ neighbours.words.toarray().T)[rows, codes],
     }
