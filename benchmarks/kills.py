@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,11 @@ def left_over(folder: Path) -> list[str]:
     # other programs' folders, such as caches, are not ours to delete
     found += [path.name for path in (folder / "temporary").iterdir() if path.name.startswith(("recsys-", "tmp"))]
     found += [path.name for path in (folder / "mlruns").glob(".*making*")]
+    mark = f"PREFECT_HOME={folder / 'prefect'}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone, or somebody else's
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(f"process {process.name}")
     return found + [path.name for path in (folder / "warehouse" / "runs" / "processes").iterdir()]
 
 
