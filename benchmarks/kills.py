@@ -206,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--a-night", type=int, default=6, help="kills in one night")
     parser.add_argument("--quick", action="store_true", help="without Prefect, whose start takes 10 s each time")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout; progress on stderr")
     parser.add_argument("--folder", help="where the nights' folders go; kept")
     given = parser.parse_args(arguments)
     rng = random.Random(given.seed)
@@ -223,7 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     took = durations(undisturbed, time.monotonic())
     wanted = result(reference_folder, summary)
-    print("undisturbed:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items()), flush=True)
+    told = sys.stderr
+    print("undisturbed:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items()), file=told, flush=True)
 
     kills: dict[str, int] = defaultdict(int)
     worked: dict[str, int] = defaultdict(int)
@@ -264,15 +266,23 @@ def main(arguments: list[str] | None = None) -> int:
         for place in hit:
             worked[place] += 1
             equal[place] += not differing
-        print(f"night {number}: killed in {', '.join(hit)}; {'equal' if not differing else 'differs'}", flush=True)
+        ending = "differs" if differing else "equal"
+        print(f"night {number}: killed in {', '.join(hit)}; {ending}", file=told, flush=True)
         shutil.rmtree(folder)
 
-    print(f"\n| killed in | kills | restarts that worked | nights with equal tables |\n{'| --- ' * 4}|")
-    for place in ("start", *PHASES):
-        if kills[place]:
-            print(f"| {place} | {kills[place]} | {worked[place]} | {equal[place]} |")
-    print(f"| all | {sum(kills.values())} | {sum(worked.values())} | {sum(equal.values())} |")
-    print(*problems, sep="\n")
+    rows = [
+        {"killed_in": place, "kills": kills[place], "restarts": worked[place], "equal": equal[place]}
+        for place in ("start", *PHASES)
+        if kills[place]
+    ]
+    rows.append(
+        {"killed_in": "all", **{name: sum(row[name] for row in rows) for name in ("kills", "restarts", "equal")}}
+    )
+    if given.json:
+        print(json.dumps({"rows": rows, "problems": problems}))
+    else:
+        print("| killed in | kills | restarts that worked | equal tables |", "| --- | ---: | ---: | ---: |", sep="\n")
+        print(*(f"| {' | '.join(map(str, row.values()))} |" for row in rows), *problems, sep="\n")
     if not given.folder and not problems:
         shutil.rmtree(parent)
     return 1 if problems else 0
