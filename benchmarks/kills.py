@@ -202,13 +202,14 @@ def durations(night: Night, ended: float) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of kills by phase; returns 1 where a restart failed or a table differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--kills", type=int, help="60, or 5 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--a-night", type=int, default=6, help="kills in one night")
     parser.add_argument("--quick", action="store_true", help="without Prefect, whose start takes 10 s each time")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout; progress on stderr")
     parser.add_argument("--folder", help="where the nights' folders go; kept")
     given = parser.parse_args(arguments)
+    given.kills = given.kills or (5 if given.quick else 60)
     rng = random.Random(given.seed)
     parent = Path(given.folder or tempfile.mkdtemp(prefix="kills-"))
     parent.mkdir(parents=True, exist_ok=True)
