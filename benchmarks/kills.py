@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,11 @@ def left_over(folder: Path) -> list[str]:
     # other programs' folders, such as caches, are not ours to delete
     found += [path.name for path in (folder / "temporary").iterdir() if path.name.startswith(("recsys-", "tmp"))]
     found += [path.name for path in (folder / "mlruns").glob(".*making*")]
+    mark = f"PREFECT_HOME={folder / 'prefect'}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone, or somebody else's
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(f"process {process.name}")
     return found + [path.name for path in (folder / "warehouse" / "runs" / "processes").iterdir()]
 
 
@@ -197,12 +202,14 @@ def durations(night: Night, ended: float) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Print a table of kills by phase; returns 1 where a restart failed or a table differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--kills", type=int, help="60, or 5 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--a-night", type=int, default=6, help="kills in one night")
     parser.add_argument("--quick", action="store_true", help="without Prefect, whose start takes 10 s each time")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout; progress on stderr")
     parser.add_argument("--folder", help="where the nights' folders go; kept")
     given = parser.parse_args(arguments)
+    given.kills = given.kills or (5 if given.quick else 60)
     rng = random.Random(given.seed)
     parent = Path(given.folder or tempfile.mkdtemp(prefix="kills-"))
     parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     took = durations(undisturbed, time.monotonic())
     wanted = result(reference_folder, summary)
-    print("undisturbed:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items()), flush=True)
+    told = sys.stderr
+    print("undisturbed:", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items()), file=told, flush=True)
 
     kills: dict[str, int] = defaultdict(int)
     worked: dict[str, int] = defaultdict(int)
@@ -259,15 +267,23 @@ def main(arguments: list[str] | None = None) -> int:
         for place in hit:
             worked[place] += 1
             equal[place] += not differing
-        print(f"night {number}: killed in {', '.join(hit)}; {'equal' if not differing else 'differs'}", flush=True)
+        ending = "differs" if differing else "equal"
+        print(f"night {number}: killed in {', '.join(hit)}; {ending}", file=told, flush=True)
         shutil.rmtree(folder)
 
-    print(f"\n| killed in | kills | restarts that worked | nights with equal tables |\n{'| --- ' * 4}|")
-    for place in ("start", *PHASES):
-        if kills[place]:
-            print(f"| {place} | {kills[place]} | {worked[place]} | {equal[place]} |")
-    print(f"| all | {sum(kills.values())} | {sum(worked.values())} | {sum(equal.values())} |")
-    print(*problems, sep="\n")
+    rows = [
+        {"killed_in": place, "kills": kills[place], "restarts": worked[place], "equal": equal[place]}
+        for place in ("start", *PHASES)
+        if kills[place]
+    ]
+    rows.append(
+        {"killed_in": "all", **{name: sum(row[name] for row in rows) for name in ("kills", "restarts", "equal")}}
+    )
+    if given.json:
+        print(json.dumps({"rows": rows, "problems": problems}))
+    else:
+        print("| killed in | kills | restarts that worked | equal tables |", "| --- | ---: | ---: | ---: |", sep="\n")
+        print(*(f"| {' | '.join(map(str, row.values()))} |" for row in rows), *problems, sep="\n")
     if not given.folder and not problems:
         shutil.rmtree(parent)
     return 1 if problems else 0

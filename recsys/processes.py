@@ -45,10 +45,9 @@ def registered(warehouse: str) -> Iterator[str | None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(aside.open("w", encoding="utf-8"))
+            file = stack.enter_context(aside.open("wb", buffering=0))  # a buffer would fail a second time at the end
             fcntl.flock(file, fcntl.LOCK_EX)  # before it has its name: unlocked it would be one of the dead
-            json.dump({"scratch": str(scratch)}, file)
-            file.flush()
+            file.write(json.dumps({"scratch": str(scratch)}).encode())
             aside.rename(folder / name)
             scratch.mkdir(mode=0o700)
         except OSError:

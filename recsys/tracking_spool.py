@@ -11,8 +11,9 @@ import fcntl
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 Record = dict[str, Any]
 
@@ -33,17 +34,18 @@ class Spool:
         self.path = folder / f"{store}-{uuid.uuid4().hex[:12]}.jsonl"
         self.kept = 0  # records
         self.dropped = 0  # records that the disk did not take
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Keep a record; where the disk does not take it, it is counted as dropped."""
         try:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("a", encoding="utf-8")
+                self._file = self.path.open("ab", buffering=0)  # what a full disk refuses must not come later
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            line = json.dumps(record).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                raise OSError("the disk took a part")
         except OSError:
             self.dropped += 1
         else:
@@ -63,8 +65,7 @@ class Spool:
     def close(self) -> None:
         """Let go of the file; what it holds is sent at the next start."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a buffer that a full disk has refused already
-                self._file.close()
+            self._file.close()
             self._file = None
 
     def left_by_others(self) -> Iterator[Path]:

@@ -279,11 +279,11 @@ def _need_writable(database: Path) -> None:
         raise RecsysError(
             f"The MLflow store {database} cannot be written ({error}); make it writable or change tracking.uri."
         ) from None
-    artifacts = database.parent / "artifacts"
-    for folder in (database.parent, artifacts):
-        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+    for place in (database, database.parent, database.parent / "artifacts"):
+        if place.exists() and not os.access(place, os.W_OK):
             raise RecsysError(
-                f"The folder {folder} of tracking.uri cannot be written; make it writable or change tracking.uri."
+                f"The MLflow store {place} cannot be written (it is read-only for this user); "
+                "make it writable or change tracking.uri."
             )
 
 

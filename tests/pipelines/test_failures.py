@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from recsys.data.synthetic import generate
+from recsys.data.warehouse import scan
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +150,31 @@ def test_a_server_that_dies_in_training_costs_no_work(shop: Path) -> None:
         points = client.get_metric_history(train.info.run_id, "train/loss")
         assert [point.step for point in points] == list(range(1, summary["epochs"] + 1))
         assert client.get_model_version_by_alias("shop", "candidate").run_id == run.info.run_id
+
+
+@pytest.mark.parametrize("small_disk", [64], indirect=True)
+@pytest.mark.parametrize("leave", [0, 200_000, 1_000_000])  # full at the first write, and later
+def test_a_full_disk_leaves_the_tables_of_yesterday(shop: Path, small_disk: Path, leave: int) -> None:
+    places = [f"warehouse={small_disk}/warehouse", f"export.path={small_disk}/export"]
+    common = [part for place in places for part in ("--set", place)]
+    first = started(shop, *common)
+    summary = json.loads(first.communicate()[0])
+    exported = sorted((small_disk / "export").resolve().iterdir())
+    with (small_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0" * 65_536)
+    os.truncate(small_disk / "ballast", (small_disk / "ballast").stat().st_size - leave)
+    second = started(shop, *common, "--set", "seed=1")
+    answer, told = second.communicate()
+    error = json.loads(answer)["error"]
+    assert second.returncode == 1 and "Traceback" not in told, told
+    assert str(small_disk) in error and "No space left on device" in error
+    assert sorted((small_disk / "export").resolve().iterdir()) == exported
+    (small_disk / "ballast").unlink()
+    table = scan(small_disk / "warehouse", "candidates").collect()
+    assert table.height == summary["candidates"]["rows"]
+    third = started(shop, *common, "--set", "seed=1")  # goes on where it was
+    assert json.loads(third.communicate()[0])["candidates"]["rows"] > 0 and third.returncode == 0
 
 
 @pytest.mark.parametrize("step", ["ingest", "represent", "train", "evaluate", "publish"])

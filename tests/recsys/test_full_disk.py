@@ -19,7 +19,7 @@ from recsys.bundle_store import latest_bundle, publish_bundle, write_bundle
 from recsys.columns import INTERACTIONS
 from recsys.config_file import parse_settings
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import append, latest_version, scan
+from recsys.data.warehouse import append, latest_version, overwrite, scan
 from recsys.errors import RecsysError
 from recsys.files import refusal, writing
 from recsys.retrieval.export import Candidates, export
@@ -145,7 +145,7 @@ def test_an_export(small_disk: Path, tmp_path: Path, kind: str) -> None:
     settings, table = parse_settings(tree), str(tmp_path / CANDIDATES)
     export(settings, Candidates(path=table, version=version))
     before = listing(small_disk)
-    bigger = append(tmp_path, CANDIDATES, candidates(300_000), expected=version)
+    bigger = overwrite(tmp_path, CANDIDATES, candidates(300_000), expected=version)
     with pytest.raises(RecsysError, match=rf"^The export to {target} cannot be written: {FULL}\.$"):
         export(settings, Candidates(path=table, version=bigger))
     assert listing(small_disk) == before

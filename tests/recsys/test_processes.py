@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -102,3 +103,12 @@ def test_a_warehouse_that_cannot_be_written_registers_nobody(tmp_path: Path) -> 
     before = tempfile.gettempdir()
     with processes.registered(str(tmp_path / "file")) as name:
         assert name is None and tempfile.gettempdir() == before
+
+
+def test_a_full_disk_registers_nobody_and_hides_no_error(small_disk: Path) -> None:
+    with (small_disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0" * 4096)
+    with pytest.raises(ZeroDivisionError), processes.registered(str(small_disk)) as name:
+        assert name is None
+        raise ZeroDivisionError
