@@ -4,7 +4,7 @@ Tests whose results come from products of matrices are marked `numeric`: `make t
 processors.
 
 RECSYS_TEST_THREADS     torch's threads, 1 unless it says otherwise.
-RECSYS_TEST_PROCESSOR   "uneven": every test runs with products as `Uneven` makes them.
+RECSYS_TEST_PROCESSOR   "uneven": every test runs with products as `Uneven` makes them, in bf16 and in fp32.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Uneven(TorchDispatchMode):
         flat = result.reshape(-1)
         for towards in (-torch.inf, torch.inf):
             some = torch.arange(len(flat))[(hash(result.shape) + 61 * (towards > 0)) % 128 :: 128]
+            some = some[flat[some] != 0]  # sums of nothing are nothing everywhere
             flat[some] = torch.nextafter(flat[some], flat.new_full((len(some),), towards))
         return flat.view(result.shape)
 
@@ -109,7 +110,7 @@ def processor() -> Iterator[Any]:
     if os.environ.get("RECSYS_TEST_PROCESSOR") != "uneven":
         yield None
         return
-    with Uneven() as mode:
+    with Uneven(torch.bfloat16, torch.float32) as mode:
         yield mode
 
 

@@ -15,7 +15,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 import recsys.represent as module
-from features.text import Encoded, Encoder, encode
+from features.text import SAMENESS, Encoded, Encoder, encode
 from recsys.columns import ITEM_ID, ITEM_VECTORS, ITEMS
 from recsys.config import Settings
 from recsys.config_file import parse_settings
@@ -136,7 +136,7 @@ def test_vectors_by_sentence(tmp_path: Path) -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 1, 0, 1], abs=1e-5)
     assert (vectors[0] == vectors[4]).all() and (vectors[0] != vectors[2]).any()
     direct = encode(module.load(settings), ["title: Toy Story"]).vectors[0]
-    assert (vectors[2] == direct).all()
+    assert np.abs(vectors[2] - direct).max() <= max(SAMENESS.values())  # in other company
 
 
 def test_vectors_that_were_never_made(tmp_path: Path, tiny: str) -> None:
