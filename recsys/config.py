@@ -42,6 +42,7 @@ class SourceSettings(_Section):
     source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
     format: Format | None = None  # None: by the file's extension
     separator: str = ","  # csv only: any string, "::" too
+    decimal: Literal[".", ","] = "."  # csv only: what stands before the fraction of weights and numeric attributes
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
     # csv only: the fields' names, for a file without a header line
     fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -51,6 +52,13 @@ class SourceSettings(_Section):
     def _source_is_named(self) -> Self:
         if not self.sources or "" in self.sources:
             raise ValueError(f"source = {self.source!r} names no file; give a path, a glob or a list of them")
+        return self
+
+    @model_validator(mode="after")
+    def _decimals_are_not_separators(self) -> Self:
+        tabs = self.format is None and all(".tsv" in source for source in self.sources)
+        if self.decimal == self.separator == "," and self.format in (None, "csv") and not tabs:
+            raise ValueError('decimal = "," is the separator, too; set one of the two to what it is')
         return self
 
     @property

@@ -102,6 +102,8 @@ def test_settings_survive_json() -> None:
         ({"interactions": {"source": []}}, r"interactions: source = \(\) names no file"),
         ({"interactions": {"source": ""}}, "interactions: source = '' names no file"),
         ({"interactions": {"source": "a.csv", "fields": []}}, r"interactions\.fields: .*at least 1"),
+        ({"interactions": {"source": "a.csv", "decimal": ","}}, 'interactions: decimal = "," is the separator, too'),
+        ({"interactions": {"source": "a.csv", "decimal": "·"}}, r"interactions\.decimal = '·': input should be"),
         (
             {"items": {"source": "a.csv", "categorical": {"sentence": {}}}},
             "items: categorical cannot hold 'sentence', which is a name of ours",
@@ -111,3 +113,8 @@ def test_settings_survive_json() -> None:
 def test_values_that_nothing_can_be_done_with(change: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         parse_settings({"name": "n", "interactions": {"source": "a.csv"}} | change)
+
+
+def test_a_decimal_comma_needs_another_separator() -> None:
+    for source in ({"source": "a.csv", "separator": ";"}, {"source": "a.tsv"}, {"source": "a", "format": "jsonl"}):
+        parse_settings({"name": "n", "interactions": {**source, "decimal": ","}})
