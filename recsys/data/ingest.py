@@ -46,6 +46,7 @@ from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, 
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
+from recsys.data.times import check_formats, refuse_disguise
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 
@@ -108,6 +109,7 @@ def ingest(settings: Settings, progress: Progress | None = None, now: datetime |
     now = (now or datetime.now(UTC)).astimezone(UTC)
     root = settings.warehouse
     check_timezone(settings.interactions.timezone)
+    check_formats(settings.interactions.time_formats)
     declared = {INTERACTIONS: settings.interactions, ITEMS: settings.items, USERS: settings.users}
     sources: dict[str, SourceSettings] = {table: section for table, section in declared.items() if section is not None}
     found = {table: find_files(table, section, settings.data_root) for table, section in sources.items()}
@@ -295,6 +297,9 @@ def _check(
     good, rejected = [], []
     for index, file in enumerate(files):
         if isinstance(section, InteractionSettings):
+            if TIMESTAMP in file.columns and section.time_unit == "auto" and not section.time_formats:
+                with reading(file.rows.file):
+                    refuse_disguise(file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name)
             lazy = check_interactions(
                 file.rows.frame,
                 file.columns,
@@ -302,6 +307,7 @@ def _check(
                 now=now,
                 time_unit=section.time_unit,
                 timezone=section.timezone,
+                time_formats=section.time_formats,
             )
         else:
             (key,) = _KEYS[table]

@@ -12,7 +12,7 @@ import polars as pl
 from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE
 from recsys.config import SourceSettings
 from recsys.data import warehouse
-from recsys.data.contracts import BAD_BYTES, BAD_TIME, FUTURE_TIME, NAIVE_TIME, NOT_INTEGER, WRONG_FIELDS
+from recsys.data.contracts import BAD_BYTES, BAD_TIME, FUTURE_TIME, NAIVE_TIME, NOT_INTEGER, SKIPPED_TIME, WRONG_FIELDS
 from recsys.errors import InputError
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
@@ -20,8 +20,9 @@ _KEPT: Final = 10_000  # rows a table that are kept when the run stops for their
 _HINTS: Final = {
     BAD_BYTES: "set the encoding",
     WRONG_FIELDS: "check the separator and the fields",
-    BAD_TIME: "write times as ISO 8601 or as numbers since 1970",
+    BAD_TIME: "declare interactions.time_format, or write times as ISO 8601 or as numbers since 1970",
     NAIVE_TIME: "declare interactions.timezone",
+    SKIPPED_TIME: "check interactions.timezone",
     FUTURE_TIME: "check interactions.time_unit and the clock",
     **dict.fromkeys(NOT_INTEGER.values(), "a log with other ids needs a new warehouse"),
 }
