@@ -24,6 +24,7 @@ from recsys.columns import (
     USER_ID,
     WEIGHT,
 )
+from recsys.data.nested import leaves
 from recsys.data.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 from recsys.errors import InputError
 
@@ -194,18 +195,22 @@ def check_interactions(
 
 
 def check_attributes(
-    frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str]
+    frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str], nested: Collection[str] = ()
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Items or users: the id (`key`, in the file `column`) in its table's type, the other `columns` as given.
 
     Strings, lists of strings, numbers and truth values stay; an empty string is null; dates become ISO
-    strings, lists of lists one list, and objects JSON.
+    strings, lists of lists one list, and objects JSON. Values inside objects that `nested` names ("category.path")
+    become columns of their own, where the rows have them.
 
     Returns
     -------
     tuple
         (key, attributes ..., FILE_LINE), (line, reason, raw)
     """
+    inside = leaves(frame.collect_schema())
+    frame = frame.with_columns(inside[name].alias(name) for name in nested if name in inside)
+    columns = [*columns, *(name for name in nested if name in inside)]
     schema = frame.collect_schema()
     text = id_text(column, schema[column])
     # a column of the file that has our name but is not the id keeps a name of its own

@@ -30,7 +30,7 @@ from recsys.columns import (
 )
 from recsys.config import AttributedSettings, IdMapSettings, InteractionSettings, Settings, SourceSettings
 from recsys.data import warehouse
-from recsys.data.attributes import need_attributes
+from recsys.data.attributes import need_attributes, nested_names
 from recsys.data.contracts import (
     DEFECT,
     FILE_LINE,
@@ -312,7 +312,15 @@ def _check(
         else:
             (key,) = _KEYS[table]
             id_type = types[key] if id_map is None else pl.String()
-            lazy = check_attributes(file.rows.frame, key, file.columns[key], id_type=id_type, columns=file.rows.columns)
+            nested = nested_names(section) if isinstance(section, AttributedSettings) else []
+            lazy = check_attributes(
+                file.rows.frame,
+                key,
+                file.columns[key],
+                id_type=id_type,
+                columns=file.rows.columns,
+                nested=nested,
+            )
         with reading(file.rows.file):
             ours, broken = pl.collect_all(lazy, engine="streaming")
         if not ours[FILE_LINE].is_sorted():  # records of several lines come last
@@ -333,6 +341,19 @@ def _check(
         rejected=pl.concat(rejected).sort(SOURCE, LINE),
         unmapped=unmapped,
     )
+
+
+def try_rows(section: InteractionSettings, rows: Rows, now: datetime) -> Checked:
+    """Judge the rows of one file of a log as `ingest` does, with no warehouse.
+
+    Raises
+    ------
+    InputError
+        A column is not there, or holds what cannot be read.
+    """
+    file = _File(rows=rows, columns=_match_columns(INTERACTIONS, section, rows))
+    types = {name: pl.Int64() if _are_integers(file, name) else pl.String() for name in (USER_ID, ITEM_ID)}
+    return _check(INTERACTIONS, section, [file], types, now, None)
 
 
 def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_end: bool) -> pl.DataFrame:

@@ -37,6 +37,7 @@ from recsys.data.contracts import (
     no_reason,
 )
 from recsys.data.delta import scan_delta
+from recsys.data.headers import without_types
 from recsys.data.json_object import read_object
 from recsys.data.sources import SourceFile, TextFile, digest_file, read_text
 from recsys.errors import InputError, first_line
@@ -100,7 +101,7 @@ def read_rows(
         elif file.format == "jsonl":
             frame, columns = _jsonl(file, text, scratch, wanted)
         else:
-            frame, columns = _csv(file, text, settings.fields)
+            frame, columns = without_types(*_csv(file, text, settings.fields), settings)
         _check_names(file, columns)
         return Rows(
             file=file,
