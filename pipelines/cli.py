@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import Output, Show, facts, show_examples, show_metrics, show_night
+from pipelines.console import Output, Show, capped, facts, show_examples, show_metrics, show_night
 from pipelines.outcome import outcome
 from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 from recsys.addresses import masked
@@ -122,6 +122,7 @@ def _step(
     def told(console: Console) -> None:
         if "baselines" in report:
             show_metrics(console, settings.name, report)
+            chosen["repeated targets"] = capped(report["report"])
         facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)})
 
     _answer(ctx, report, told)

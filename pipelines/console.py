@@ -168,6 +168,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "bundle": summary["bundle"],
         "export": (summary.get("export") or {}).get("path"),
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
+        "repeated targets": summary.get("repeated_targets"),
         "MLflow run": summary["mlflow"]["link"],
         "MLflow UI": ui,
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
@@ -208,6 +209,17 @@ def counted(counts: Mapping[str, int]) -> str:
     'genres 1,200, user:zip 3'
     """
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def capped(report: Mapping[str, Any]) -> str | None:
+    """A sentence on test targets that the history holds already, where seen items cannot be ranked; else None."""
+    repeated = report.get("repeated_targets") or 0.0
+    if repeated < 0.005 or not report["protocol"].get("exclude_seen", True):
+        return None
+    return (
+        f"{repeated:.0%} of the test targets are in the user's history and seen items are not ranked, so that no hit "
+        f"rate can pass {1 - repeated:.2f} (evaluate.exclude_seen, filter.repeats)"
+    )
 
 
 def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from pipelines.console import counted
+from pipelines.console import capped, counted
 from pipelines.evaluate import baseline_metrics, evaluate_task
 from pipelines.export import export_task
 from pipelines.ingest import ingest_task
@@ -133,6 +133,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "metrics": evaluated["metrics"],
         "baselines": evaluated["baselines"],
         "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
+        "repeated_targets": capped(evaluated["report"]),
         "intervals": evaluated["intervals"],
         "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
         "export": reports.get("export"),
@@ -196,6 +197,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),
+            *([f"- {summary['repeated_targets']}"] if summary.get("repeated_targets") else []),
             f"- time: {seconds}",
             f"- [MLflow run]({summary['mlflow']['link']}) in `{summary['mlflow']['uri']}`",
         ]

@@ -8,7 +8,7 @@ import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.config import AttributedSettings, CategoricalSettings, ItemSettings, NumericSettings
-from recsys.data.contracts import nearest
+from recsys.data.contracts import nearest, number
 from recsys.errors import InputError
 
 
@@ -57,7 +57,9 @@ def attribute_values(table: str, settings: AttributedSettings, rows: pl.DataFram
         A numeric attribute has values and no number among them.
     """
     columns = [_categorical(rows.schema[of.column or name], name, of) for name, of in settings.categorical.items()]
-    columns += [_numeric(rows.schema[of.column or name], name, of) for name, of in settings.numeric.items()]
+    columns += [
+        _numeric(rows.schema[of.column or name], name, of, settings.decimal) for name, of in settings.numeric.items()
+    ]
     found = rows.select(columns)
     for name, of in settings.numeric.items():
         given = rows[of.column or name]
@@ -91,10 +93,10 @@ def _categorical(dtype: pl.DataType, name: str, of: CategoricalSettings) -> pl.E
     return stripped.list.eval(pl.element().filter(pl.element() != "")).fill_null([]).alias(name)
 
 
-def _numeric(dtype: pl.DataType, name: str, of: NumericSettings) -> pl.Expr:
+def _numeric(dtype: pl.DataType, name: str, of: NumericSettings, decimal: str) -> pl.Expr:
     column = of.column or name
     if dtype == pl.List:
         return pl.col(column).alias(name)
     if dtype == pl.String or of.pattern is not None:
-        return _text(column, of.pattern).str.strip_chars().cast(pl.Float64, strict=False).alias(name)
+        return number(_text(column, of.pattern), decimal).alias(name)
     return pl.col(column).cast(pl.Float64).alias(name)

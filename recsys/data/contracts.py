@@ -146,6 +146,7 @@ def check_interactions(
     time_unit: TimeUnit = "auto",
     timezone: str | None = None,
     time_formats: Collection[str] = (),
+    decimal: str = ".",
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Interactions in their table's types, and the rows that break the contract.
 
@@ -159,6 +160,10 @@ def check_interactions(
         `pl.Int64` or `pl.String` for user_id and item_id.
     now
         A later time is in the future.
+    time_unit, timezone, time_formats
+        See `with_time`.
+    decimal
+        What stands before the fraction of a weight that is text.
 
     Returns
     -------
@@ -173,12 +178,15 @@ def check_interactions(
     values[WEIGHT] = pl.lit(None, dtype=pl.Float64)
     if WEIGHT in columns:
         column, dtype = columns[WEIGHT], schema[columns[WEIGHT]]
-        text = pl.col(column).str.strip_chars() if dtype == pl.String else pl.col(column)
-        values[WEIGHT] = text.cast(pl.Float64, strict=False)
+        given = pl.col(column)
+        values[WEIGHT] = number(given, decimal) if dtype == pl.String else given.cast(pl.Float64, strict=False)
         finite = pl.col(_ours(WEIGHT)).is_finite().fill_null(False)
         rules.append((~_is_missing(column, dtype) & ~finite, WEIGHT_TYPE))
     if TIMESTAMP in columns:
         column = columns[TIMESTAMP]
+        if decimal != "." and schema[column] == pl.String:  # seconds since 1970 with a fraction
+            pointed = pl.col(column).str.replace(rf"^(\s*-?\d+){decimal}(\d+\s*)$", "${1}.${2}")
+            frame = frame.with_columns(pointed)
         frame = with_time(frame, column, time_unit, timezone, tuple(time_formats))
         values[TIMESTAMP] = pl.col(TIME)
         rules += [
@@ -247,6 +255,16 @@ def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def _json(value: pl.Expr) -> pl.Expr:
     return pl.when(value.is_not_null()).then(value.struct.json_encode())
+
+
+def number(text: pl.Expr, decimal: str) -> pl.Expr:
+    """Float64 of numbers that are text; null for any other text, one with separators of thousands too."""
+    stripped = text.str.strip_chars()
+    if decimal != ".":
+        # a point would be one between thousands
+        pointed = stripped.str.replace(decimal, ".", literal=True)
+        stripped = pl.when(~stripped.str.contains(".", literal=True)).then(pointed)
+    return stripped.cast(pl.Float64, strict=False)
 
 
 def _is_missing(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -155,7 +155,7 @@ def _number(sample: Sample, name: str, values: pl.Series, result: AttributeGuess
     coded = coded or share(written.str.contains(r"^0\d")) > 0
     quantity = bool(tokens(name) & set(_QUANTITY))
     few = values.n_unique() <= _CODES and not quantity
-    own = not quantity and len(values) > 50 and values.n_unique() >= 0.95 * len(values)
+    own = not quantity and len(values) > 20 and values.n_unique() >= 0.95 * len(values)
     if sample.types.get(name) != "float" and whole and (coded or few or own):
         if not (_repeats(values) or few):
             return "a number of its own in nearly every row"

@@ -308,6 +308,7 @@ def _check(
                 time_unit=section.time_unit,
                 timezone=section.timezone,
                 time_formats=section.time_formats,
+                decimal=section.decimal if file.rows.file.format == "csv" else ".",
             )
         else:
             (key,) = _KEYS[table]

@@ -31,7 +31,7 @@ from recsys.config import FilterSettings, ItemSettings, Settings
 from recsys.data.attributes import attribute_values, need_attributes
 from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
-from recsys.data.splits import Split, check_no_leak, check_vocabulary, split_sequences
+from recsys.data.splits import Split, check_no_leak, check_vocabulary, repeated_share, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
@@ -133,6 +133,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             "history_length_median": float(np.median(lengths)),
             "history_length_max": int(lengths.max()),
             "tied_share": _tied_share(split.serving),
+            "repeated_targets": repeated_share(split.test),
             "split": settings.split.strategy,
         },
         digest=_digest(split, vocabulary),

@@ -174,8 +174,20 @@ def _parse(text: pl.Expr, pattern: str) -> pl.Expr:
     widths = [_DIGITS.get(found) for found in _DIRECTIVE.findall(pattern)]
     if None not in widths and not _DIRECTIVE.sub("", pattern):  # digits alone: "2023111" is no date
         text = pl.when(text.str.len_bytes() == sum(width or 0 for width in widths)).then(text)
-    read = text.str.to_datetime(pattern, time_unit="us", strict=False)
-    return pl.when(read.dt.year() >= 1000).then(read)  # %Y reads "23" as the year 23
+    # the engine reads "23" by %Y as the year 23, and "3" by %y as 2003
+    text = pl.when(text.str.contains(_with_whole_year(pattern))).then(text)
+    return text.str.to_datetime(pattern, time_unit="us", strict=False)
+
+
+def _with_whole_year(pattern: str) -> str:
+    """A regular expression of texts that write the year in all its digits."""
+    pieces = re.split(r"(%(?::z|#z|\.\d?f|-\w|.))", pattern)
+    years = {"%Y": r"\d{4}", "%y": r"\d{2}"}
+    inside = [
+        years.get(piece, ".*?") if piece.startswith("%") else re.escape(piece).replace("\\ ", r"\s*")
+        for piece in pieces
+    ]
+    return f"^{''.join(inside)}$"
 
 
 def _with_formats(frame: pl.LazyFrame, text: pl.Expr, formats: Sequence[str], timezone: str | None) -> pl.LazyFrame:
