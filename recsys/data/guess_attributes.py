@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEMS, USERS
-from recsys.config import RESERVED
+from recsys.config import RESERVED, SourceSettings
 from recsys.data.guess_names import tokens
 from recsys.data.guess_times import TimeColumn, read_times
 from recsys.data.nested import leaves
@@ -36,6 +37,7 @@ _QUANTITY: Final = (  # numbers whose size means something, however few differen
 _ADDRESS: Final = r"^\s*(https?://|www\.|/)"
 _SEPARATORS: Final = ("|", ";", " > ", " / ", ", ", ",")
 _FILLED: Final = 0.05  # share of the rows that must have a value for a column to be used
+_MISSING: Final = 0.1  # share of the rows that may lack an id in the column of ids
 _CODES: Final = 30  # whole numbers of no more than these different values are codes rather than quantities
 
 
@@ -48,6 +50,7 @@ class AttributeGuess:
     categorical: dict[str, str | None] = field(default_factory=dict)  # separator; None: a value is not to be split
     numeric: list[str] = field(default_factory=list)
     decimal: str = "."
+    max_rejected_share: float | None = None  # None: as the settings have it
     unused: dict[str, list[str]] = field(default_factory=dict)  # columns by reason
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
@@ -211,7 +214,7 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
     for name in frame.columns:
         values = frame[name]
         flat = values.dtype.is_integer() or values.dtype == pl.String
-        if flat and values.n_unique() >= 0.9 * len(values) and values.null_count() == 0:
+        if flat and _missing(values) <= _MISSING and values.n_unique() >= 0.9 * len(values):
             shares[name] = known_share(log_ids, values)
     if not shares:
         raise InputError(
@@ -221,6 +224,13 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
     best = max(shares, key=lambda name: (shares[name], bool(_ID_NAME.search(name)), -frame.columns.index(name)))
     known = shares[best]
     result = AttributeGuess(id=best)
+    missing = _missing(frame[best])
+    if missing > SourceSettings(source=sample.path).max_rejected_share:
+        result.max_rejected_share = min(1.0, math.ceil(150 * missing) / 100)
+        result.unsure.append(
+            f"{missing:.1%} of the rows of {sample.path} have no {key} and would be quarantined; "
+            f"max_rejected_share = {result.max_rejected_share:g} lets them pass."
+        )
     shown = repr(best) if sample.named else f"field {best.removeprefix('column_')}"
     told = f"{len(frame):,} {table} in {sample.path}, {key} = {shown}: it holds {known:.0%} of the log's {table}."
     count = _renumbered(log_ids) if table == ITEMS else 0
@@ -246,6 +256,12 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
             "a few items, and if they differ, name a file of the two ids in items.id_map."
         )
     return result
+
+
+def _missing(values: pl.Series) -> float:
+    """Share of the values that are null or blank."""
+    blank = values.is_null() | (values.str.strip_chars() == "") if values.dtype == pl.String else values.is_null()
+    return share(blank.fill_null(True))
 
 
 def _renumbered(log_items: pl.Series) -> int:
@@ -287,6 +303,8 @@ def attribute_tree(result: AttributeGuess, table: str, names: dict[str, str]) ->
     }
     tree: dict[str, Any] = {"text": [names.get(name, name) for name in result.text]} if table == ITEMS else {}
     tree["categorical"] = categorical
+    if result.max_rejected_share is not None:
+        tree["max_rejected_share"] = result.max_rejected_share
     if result.numeric:
         tree["numeric"] = {names.get(name, name): {} for name in result.numeric}
     return tree

@@ -179,11 +179,14 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
         return
     ids = [name for name in free if _is_id(frame[name])]
     for unlikely in (
-        lambda n: _is_event(frame[n], by_name=False) or _is_weight(sample, n, by_name=False),
+        lambda n: _is_event(frame[n], by_name=False),
         lambda n: len(frame) > 50 and frame[n].n_unique() == len(frame),  # a row's number, an order line
+        lambda n: _is_weight(sample, n, by_name=False),
     ):
         likely = [name for name in ids if not unlikely(name)]
-        ids = likely if len(likely) >= len(missing) else ids
+        spare = sorted((n for n in ids if n not in likely), key=lambda n: -frame[n].n_unique())
+        likely += spare[: max(0, len(missing) - len(likely))]  # those that tell the most apart
+        ids = [name for name in ids if name in likely]
     if ITEM_ID in missing and catalogue is not None and ids:
         known = {name: _known(frame[name], catalogue) for name in ids}
         best = max(ids, key=lambda name: known[name])

@@ -120,7 +120,7 @@ def written(case: Case, row: dict[str, Any]) -> dict[str, str]:
 def put(case: Case, folder: Path) -> tuple[Path, Path | None, Path | None]:
     wanted = {"time": case.time != "none", "weight": case.weight, "event": case.event}
     columns = [name for name in case.columns if wanted.get(name, True)]
-    if not case.header:  # places tell users from items then
+    if not case.header or case.names == "nothing":  # places tell users from items then, which is asked about
         columns.sort(key=lambda name: name != "user")
     names = dict(zip(("user", "item", "time", "weight", "event"), NAMES[case.names], strict=True))
     rows = [{names[name]: written(case, row)[name] for name in columns} for row in log_of(case)]
@@ -161,7 +161,7 @@ def typed(ids: list[str]) -> list[Any]:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases)
 def test_what_init_writes_ingest_reads_rightly(case: Case) -> None:
     with TemporaryDirectory() as name:
@@ -182,6 +182,8 @@ def test_what_init_writes_ingest_reads_rightly(case: Case) -> None:
             assert report.rows_read[ITEMS] == report.rows_added[ITEMS] == 39
         if case.users:
             assert report.rows_added[USERS] == 14
+        if case.kind not in ("jsonl", "parquet") and not case.header:
+            assert any("taken for its place" in sentence for sentence in findings.unsure)
         rows = log_of(case)
         got = warehouse.scan(told.warehouse, INTERACTIONS).collect()
         keys = [typed([row[name] for row in rows]) for name in ("user", "item")]

@@ -181,6 +181,15 @@ def test_a_user_table(tmp_path: Path) -> None:
     assert prepare(settings, report.versions).split.serving.attributes is not None
 
 
+def test_a_catalogue_with_rows_without_an_id_is_asked_about(tmp_path: Path) -> None:
+    rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
+    log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
+    things = [(item if item % 20 else "", f"Thing {item} of wood") for item in range(101, 141)]
+    settings, findings = guessed(tmp_path, log, write(tmp_path / "items.csv", ["id", "title"], things))
+    assert said(findings, "5.0% of the rows", "no item_id", "max_rejected_share")
+    assert ingest(settings).rows_rejected[ITEMS] == 2
+
+
 def test_every_column_of_a_catalogue_is_used_or_said(tmp_path: Path) -> None:
     rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
     log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
