@@ -155,13 +155,13 @@ def _number(sample: Sample, name: str, values: pl.Series, result: AttributeGuess
     written = values.cast(pl.String).str.strip_chars()
     whole = bool(written.str.contains(r"^[+-]?\d+(\.0+)?$").all())
     coded = bool(_CODE.search(name) or _CATEGORY.search(name) or _BRAND.search(name))
-    coded = coded or share(written.str.contains(r"^0\d")) > 0
+    zeros = share(written.str.contains(r"^0\d")) > 0  # 01067 is no size
     quantity = bool(tokens(name) & set(_QUANTITY))
     few = values.n_unique() <= _CODES and not quantity
     own = not quantity and len(values) > 20 and values.n_unique() >= 0.95 * len(values)
-    if sample.types.get(name) != "float" and whole and (coded or few or own):
+    if zeros or (sample.types.get(name) != "float" and whole and (coded or few or own)):
         if not (_repeats(values) or few):
-            return "a number of its own in nearly every row"
+            return "codes, of which hardly any comes again"
         result.categorical[name] = None
         return "category"
     result.numeric.append(name)

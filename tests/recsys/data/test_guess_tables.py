@@ -181,6 +181,16 @@ def test_a_user_table(tmp_path: Path) -> None:
     assert prepare(settings, report.versions).split.serving.attributes is not None
 
 
+def test_codes_with_leading_zeros_are_no_quantities(tmp_path: Path) -> None:
+    rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
+    log = write(tmp_path / "log.dat", None, rows, "::")
+    people = [(u, "MF"[u % 2], 18 + u % 40, f"0{1000 + 7 * u}") for u in range(1, 100)]
+    settings, findings = guessed(tmp_path, log, None, write(tmp_path / "users.dat", None, people, "::"))
+    assert settings.users is not None
+    assert (set(settings.users.categorical), set(settings.users.numeric)) == ({"column_2"}, {"column_3"})
+    assert any("column_4 (codes" in sentence for sentence in findings.found)
+
+
 def test_a_catalogue_with_rows_without_an_id_is_asked_about(tmp_path: Path) -> None:
     rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
     log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
