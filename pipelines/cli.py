@@ -20,6 +20,7 @@ from rich.markup import escape
 from pipelines.console import (
     Output,
     Show,
+    capped,
     facts,
     left_out_lines,
     rejected_lines,
@@ -89,6 +90,7 @@ def init(
     ctx: typer.Context,
     log: Annotated[str, typer.Argument(metavar="LOG", help="The interaction log, a file or a glob.")],
     items: Annotated[str | None, typer.Option("--items", metavar="FILE", help="The item catalogue.")] = None,
+    users: Annotated[str | None, typer.Option("--users", metavar="FILE", help="The user table.")] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write.")] = "recsys.toml",
     as_json: AsJson = False,
     debug: Debug = False,
@@ -99,7 +101,7 @@ def init(
     """
     from recsys.data.guess import guess, write_configuration
 
-    text, findings = guess(log, items)
+    text, findings = guess(log, items, users, output)
     path = write_configuration(text, output).as_posix()
     lines = {"found": "\n".join(findings.found), "to check": "\n".join(findings.unsure) or None}
     lines |= {"written": path, "next": f"recsys run {path}"}
@@ -153,6 +155,7 @@ def _step(
     def told(console: Console) -> None:
         if "baselines" in report:
             show_metrics(console, settings.name, report)
+            chosen["repeated targets"] = capped(report["report"])
         facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)})
 
     _answer(ctx, report, told)

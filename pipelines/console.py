@@ -179,6 +179,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
+        "repeated targets": summary.get("repeated_targets"),
         "MLflow run": summary["mlflow"]["link"],
         "MLflow lacks": _lacking(summary["mlflow"]),
         "MLflow UI": ui,
@@ -252,6 +253,17 @@ def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
         for table, counts in dropped.items()
         for condition, count in counts.items()
     ]
+
+
+def capped(report: Mapping[str, Any]) -> str | None:
+    """A sentence on test targets that the history holds already, where seen items cannot be ranked; else None."""
+    repeated = report.get("repeated_targets") or 0.0
+    if repeated < 0.005 or not report["protocol"].get("exclude_seen", True):
+        return None
+    return (
+        f"{repeated:.0%} of the test targets are in the user's history and seen items are not ranked, so that no hit "
+        f"rate can pass {1 - repeated:.2f} (evaluate.exclude_seen, filter.repeats)"
+    )
 
 
 def show_examples(console: Console, examples: list[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from pipelines import unmasked
-from pipelines.console import counted, rejected_lines
+from pipelines.console import capped, counted, rejected_lines
 from pipelines.evaluate import baseline_metrics, evaluate_task
 from pipelines.export import export_task
 from pipelines.ingest import ingest_task
@@ -148,6 +148,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "metrics": evaluated["metrics"],
         "baselines": evaluated["baselines"],
         "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
+        "repeated_targets": capped(evaluated["report"]),
         "intervals": evaluated["intervals"],
         "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
         "export": reports.get("export"),
@@ -216,6 +217,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             f"- bundle: `{summary['bundle']}`",
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),
+            *([f"- {summary['repeated_targets']}"] if summary.get("repeated_targets") else []),
             f"- time: {seconds}",
             f"- [MLflow run]({summary['mlflow']['link']}) in `{summary['mlflow']['uri']}`",
         ]

@@ -34,6 +34,13 @@ def need_attributes(table: str, settings: AttributedSettings, columns: Collectio
                 raise InputError(f"{key} names {name!r} and {whose} no such attribute{near}.")
 
 
+def nested_names(settings: AttributedSettings) -> list[str]:
+    """Declared columns that may be values inside objects, as they have a dot: "category.path"."""
+    texts = settings.text if isinstance(settings, ItemSettings) else ()
+    others = [of.column or name for kind in (settings.categorical, settings.numeric) for name, of in kind.items()]
+    return list(dict.fromkeys(name for name in (*texts, *others) if "." in name))
+
+
 def attribute_values(table: str, settings: AttributedSettings, rows: pl.DataFrame) -> pl.DataFrame:
     """A column for each categorical and numeric attribute, under its own name.
 

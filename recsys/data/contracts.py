@@ -1,7 +1,7 @@
 """What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons below.
 
 Pure functions of lazy frames. Ids stay as given: 64-bit integers where every id is written as one, else
-strings. Times become UTC microseconds; a time without a zone needs a declared one.
+strings. `recsys.data.times` reads the times.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from zoneinfo import available_timezones
 
 import polars as pl
@@ -25,13 +25,13 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
+from recsys.data.nested import leaves
+from recsys.data.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 from recsys.errors import InputError
 
 FILE_LINE: Final = "__line"  # what readers add to a file's own columns
 FILE_RAW: Final = "__raw"
 DEFECT: Final = "__defect"
-TIME: Final = "__time"
-NAIVE: Final = "__naive"
 
 BAD_BYTES: Final = "bytes that are not the declared encoding"
 WRONG_FIELDS: Final = "wrong number of fields"
@@ -45,6 +45,7 @@ NOT_INTEGER: Final = {name: f"{name} is not an integer, as the table's are" for 
 WEIGHT_TYPE: Final = "weight is not a number"
 BAD_TIME: Final = "unparsable time"
 NAIVE_TIME: Final = "time without a zone"
+SKIPPED_TIME: Final = "time that the zone's clock skips"
 FUTURE_TIME: Final = "time in the future"
 
 REASONS: Final = pl.Enum(
@@ -61,21 +62,13 @@ REASONS: Final = pl.Enum(
         WEIGHT_TYPE,
         BAD_TIME,
         NAIVE_TIME,
+        SKIPPED_TIME,
         FUTURE_TIME,
     ]
 )
 
-TimeUnit = Literal["auto", "s", "ms", "us"]
-_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # the first integer of which a float type does not hold the next one
 _WHOLE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
-_FIRST: Final = -62_135_596_800_000_000  # microseconds: the years 1 to 9999, which are all that Python's times hold
-_LAST: Final = 253_402_300_799_999_999
-_ISO: Final = (
-    r"^(?<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[Tt ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
-    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>\d{2})(?::?(?<minutes>\d{2}))?)?$"
-)
 
 
 def first_reason(*rules: tuple[pl.Expr, str]) -> pl.Expr:
@@ -161,121 +154,6 @@ def _id_rules(name: str, column: str, given: pl.DataType, dtype: Any) -> list[tu
     return rules if dtype == pl.String else [*rules, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]
 
 
-# --- time -----------------------------------------------------------------------------------------
-
-
-def with_time(frame: pl.LazyFrame, name: str, unit: TimeUnit, timezone: str | None) -> pl.LazyFrame:
-    """Add TIME, a column's moments as Datetime("us", "UTC"), and NAIVE: readable, but written without a zone.
-
-    Numbers count from 1970 in `unit`; "auto" decides for each by its magnitude: below 1e11 seconds (the year
-    5138), below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds. Strings hold such a number or
-    ISO 8601 (`2024-03-31`, `2024-03-31 02:30`, `2024-03-31T02:30:00.123+02:00`, `... UTC`). A local hour that
-    a zone's clock goes through twice means the first; one that it skips is no time. No time is null.
-    """
-    dtype = frame.collect_schema()[name]
-    column = pl.col(name)
-    zoned, stated = pl.lit(False).alias(NAIVE), column.is_not_null().alias(NAIVE)
-    if dtype == pl.Date:
-        return frame.with_columns(_localised(column.cast(pl.Datetime("us")), timezone).alias(TIME), stated)
-    if isinstance(dtype, pl.Datetime):
-        time = column.dt.cast_time_unit("us")
-        if dtype.time_zone is not None:
-            return frame.with_columns(time.dt.convert_time_zone("UTC").alias(TIME), zoned)
-        return frame.with_columns(_localised(time, timezone).alias(TIME), stated)
-    if dtype.is_integer():
-        number = column.cast(pl.Int64, strict=False)
-        return frame.with_columns(_moment(_from_integer(number, unit)).alias(TIME), zoned)
-    if dtype.is_float() or dtype.is_decimal():
-        return frame.with_columns(_moment(_from_float(column.cast(pl.Float64), unit)).alias(TIME), zoned)
-    return _with_text_time(frame, column.cast(pl.String, strict=False).str.strip_chars(), unit, timezone)
-
-
-def _with_text_time(frame: pl.LazyFrame, text: pl.Expr, unit: TimeUnit, timezone: str | None) -> pl.LazyFrame:
-    """In steps, so that costly expressions are computed once and ISO is tried only on what is no number."""
-    whole, real = text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False)
-    number = pl.when(whole.is_not_null()).then(_from_integer(whole, unit)).otherwise(_from_float(real, unit))
-    parts = pl.when(pl.col("__number").is_null()).then(text).str.extract_groups(_ISO)
-    clock, shift = _from_iso("__parts")
-    naive = pl.col("__clock").is_not_null() & pl.col("__shift").is_null()
-    zoned = (pl.col("__clock") - pl.col("__shift")).dt.replace_time_zone("UTC")
-    local = _localised(pl.when(naive).then("__clock"), timezone)
-    return (
-        frame.with_columns(number.alias("__number"))
-        .with_columns(parts.alias("__parts"))
-        .with_columns(clock.alias("__clock"), shift.alias("__shift"))
-        .with_columns(pl.coalesce(_moment(pl.col("__number")), zoned, local).alias(TIME), naive.alias(NAIVE))
-    )
-
-
-def _localised(naive: pl.Expr, timezone: str | None) -> pl.Expr:
-    if timezone is None:
-        return pl.lit(None, dtype=pl.Datetime("us", "UTC"))
-    return naive.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
-
-
-def _moment(microseconds: pl.Expr) -> pl.Expr:
-    there = pl.when(microseconds.is_between(_FIRST, _LAST)).then(microseconds)
-    return there.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-
-
-def _from_integer(number: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    def within(limit: int) -> pl.Expr:  # not by abs: the lowest integer has none
-        return number.is_between(-limit, limit, closed="none")
-
-    if unit != "auto":
-        factor = _MICROSECONDS[unit]
-        return pl.when(within(_LAST // factor + 1)).then(number * factor)
-    return (
-        pl.when(within(10**11))
-        .then(number * 1_000_000)
-        .when(within(10**14))
-        .then(number * 1_000)
-        .when(within(10**17))
-        .then(number)
-        .when(within(2**63 - 1))  # the lowest integer is NumPy's word for no time
-        .then(number // 1_000)
-    )
-
-
-def _from_float(number: pl.Expr, unit: TimeUnit) -> pl.Expr:
-    size = number.abs()
-    if unit != "auto":
-        scaled = number * _MICROSECONDS[unit]
-    else:
-        scaled = (
-            pl.when(size < 1e11)
-            .then(number * 1_000_000)
-            .when(size < 1e14)
-            .then(number * 1_000)
-            .when(size < 1e17)
-            .then(number)
-            .otherwise(number / 1_000)
-        )
-    # not a number and infinity fail the comparison
-    return pl.when(scaled.is_finite() & (scaled.abs() <= _LAST)).then(scaled.round()).cast(pl.Int64, strict=False)
-
-
-def _from_iso(parts: str) -> tuple[pl.Expr, pl.Expr]:
-    """The clock's reading of an ISO time, and its distance from UTC (null: none is written)."""
-
-    def part(name: str) -> pl.Expr:
-        return pl.col(parts).struct.field(name)
-
-    clock = pl.concat_str(
-        part("date"),
-        pl.lit("T"),
-        part("minute").fill_null("00:00"),
-        part("second").fill_null(":00"),
-        pl.lit("."),
-        part("fraction").fill_null("0"),
-    )
-    naive = clock.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    minutes = part("hours").cast(pl.Int64) * 60 + part("minutes").cast(pl.Int64).fill_null(0)
-    east = pl.when(part("sign") == "-").then(-minutes).otherwise(minutes)
-    shift = pl.when(part("utc").is_not_null()).then(0).otherwise(east)
-    return naive, pl.duration(minutes=shift, time_unit="us")
-
-
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -287,6 +165,7 @@ def check_interactions(
     now: datetime,
     time_unit: TimeUnit = "auto",
     timezone: str | None = None,
+    time_formats: Collection[str] = (),
     decimal: str = ".",
     withdrawn: pl.Expr | None = None,
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
@@ -302,6 +181,8 @@ def check_interactions(
         `pl.Int64` or `pl.String` for user_id and item_id.
     now
         A later time is in the future.
+    time_unit, timezone, time_formats
+        See `with_time`.
     decimal
         What stands before the fraction of a weight that is text.
     withdrawn
@@ -331,12 +212,13 @@ def check_interactions(
         if decimal != "." and schema[column] == pl.String:  # seconds since 1970 with a fraction
             pointed = pl.col(column).str.replace(rf"^(\s*-?\d+){decimal}(\d+\s*)$", "${1}.${2}")
             frame = frame.with_columns(pointed)
-        frame = with_time(frame, column, time_unit, timezone)
+        frame = with_time(frame, column, time_unit, timezone, tuple(time_formats))
         values[TIMESTAMP] = pl.col(TIME)
         rules += [
             (is_missing(column, schema[column]), MISSING[TIMESTAMP]),
             *([(pl.col(NAIVE), NAIVE_TIME)] if timezone is None else []),
-            (pl.col(TIME).is_null() | (pl.col(TIME) < pl.lit(_FIRST).cast(pl.Datetime("us", "UTC"))), BAD_TIME),
+            (pl.col(SKIPPED), SKIPPED_TIME),
+            (pl.col(TIME).is_null() | (pl.col(TIME) < pl.lit(FIRST).cast(pl.Datetime("us", "UTC"))), BAD_TIME),
             (pl.col(TIME) > now, FUTURE_TIME),
         ]
     else:
@@ -346,18 +228,22 @@ def check_interactions(
 
 
 def check_attributes(
-    frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str]
+    frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str], nested: Collection[str] = ()
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Items or users: the id (`key`, in the file `column`) in its table's type, the other `columns` as given.
 
     Strings, lists of strings, numbers and truth values stay; an empty string is null; dates become ISO
-    strings, lists of lists one list, and objects JSON.
+    strings, lists of lists one list, and objects JSON. Values inside objects that `nested` names ("category.path")
+    become columns of their own, where the rows have them.
 
     Returns
     -------
     tuple
         (key, attributes ..., FILE_LINE), (line, reason, raw)
     """
+    inside = leaves(frame.collect_schema())
+    frame = frame.with_columns(inside[name].alias(name) for name in nested if name in inside)
+    columns = [*columns, *(name for name in nested if name in inside)]
     schema = frame.collect_schema()
     text = id_text(column, schema[column])
     # a column of the file that has our name but is not the id keeps a name of its own

@@ -1,12 +1,12 @@
-"""`recsys init`: look at a log and a catalogue, guess what their columns mean, write a configuration.
+"""`recsys init`: look at a log, a catalogue and a user table, guess what their columns mean, write a configuration.
 
-What was decided on weak grounds is said, in the findings and at the configuration's head.
+What was decided on weak grounds is said, in the findings and at the configuration's head. The configuration is
+tried on the first rows with ingest's own rules before it is written.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID
+from recsys.columns import ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS
 from recsys.config import ModelSettings, RetrieveSettings, TrackingSettings, TrainSettings
-from recsys.data.guess_items import CatalogueGuess, guess_catalogue
+from recsys.config_file import parse_settings
+from recsys.data.guess_attributes import AttributeGuess, attribute_tree, guess_attributes
+from recsys.data.guess_histories import describe_histories
 from recsys.data.guess_log import LogGuess, guess_log
+from recsys.data.guess_name import free_name
 from recsys.data.guess_shop import guess_shop, own_catalogue
 from recsys.data.guess_toml import configuration
+from recsys.data.guess_trial import try_configuration
 from recsys.data.sniff import Sample, take_sample
 from recsys.errors import InputError
 
 FEW_USERS: Final = 1_000  # below this a log is small
+_KEYS: Final = {ITEMS: ITEM_ID, USERS: USER_ID}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,45 +40,72 @@ class Findings:
     unsure: tuple[str, ...]  # worth a look before the first run
 
 
-def guess(log: str | Path, items: str | Path | None = None) -> tuple[str, Findings]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Table:
+    """A catalogue or a user table, looked at."""
+
+    sample: Sample
+    guess: AttributeGuess
+
+
+def guess(
+    log: str | Path,
+    items: str | Path | None = None,
+    users: str | Path | None = None,
+    output: str | Path = "recsys.toml",
+) -> tuple[str, Findings]:
     """A configuration for these files, as commented TOML that `load_settings` accepts.
 
     Parameters
     ----------
     log
         The interaction log: a file, a pattern in quotes, a Delta table; only its beginning is read.
-    items
-        The item catalogue.
+    items, users
+        The item catalogue and the user table.
+    output
+        Where the configuration will be written; its name and those of the configurations beside it decide on the
+        configuration's name, its warehouse and its export.
 
     Raises
     ------
     InputError
-        A file is missing, empty or unreadable, or no column can be the user's or the item's id.
+        A file is missing, empty or unreadable, no column can be the user's or the item's id, or ingest would refuse
+        the configuration.
     """
     sample = take_sample(str(log))
-    catalogue_sample = take_sample(str(items)) if items is not None else None
+    samples = {table: take_sample(str(path)) for table, path in ((ITEMS, items), (USERS, users)) if path is not None}
     log_is_catalogue = items is not None and str(items) == str(log)
-    known = catalogue_sample.frame if catalogue_sample is not None and not log_is_catalogue else None
+    known = samples[ITEMS].frame if ITEMS in samples and not log_is_catalogue else None
     guessed = guess_log(sample, known)
     shop = guess_shop(sample, guessed.columns)
     if log_is_catalogue:
-        catalogue_sample = own_catalogue(sample, shop, guessed.columns[ITEM_ID])
-    sample = shop.kept(sample)
+        samples[ITEMS] = own_catalogue(sample, shop, guessed.columns[ITEM_ID])
+    whole, sample = sample, shop.kept(sample)
     guessed = guess_log(sample, known)  # of what is left
     guessed.found += shop.found
     if shop.timezone is not None:  # a better guess than that one
         guessed.unsure = [sentence for sentence in guessed.unsure if "timezone =" not in sentence]
     guessed.unsure += shop.unsure
-    catalogue = None
-    if catalogue_sample is not None:
-        catalogue = guess_catalogue(catalogue_sample, sample.frame[guessed.columns[ITEM_ID]])
-        guessed.found += catalogue.found
-        guessed.unsure = catalogue.unsure + guessed.unsure  # whose items these are matters most
-    for looked_at in (sample, catalogue_sample):
-        guessed.unsure += [] if looked_at is None else looked_at.doubts
-    tree = shop.added_to(_tree(sample, guessed, catalogue_sample, catalogue), own_catalogue=log_is_catalogue)
+    events = describe_histories(sample, guessed)
+    tables = {}
+    for table, looked_at in samples.items():
+        found = guess_attributes(table, looked_at, sample.frame[guessed.columns[_KEYS[table]]])
+        tables[table] = _Table(sample=looked_at, guess=found)
+        guessed.found += found.found
+        guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most
+    for looked_at in (whole, *samples.values()):
+        guessed.unsure += looked_at.doubts
+    tree = _tree(sample, guessed, tables, free_name(sample.path, Path(output)))
+    tree = shop.added_to(tree, own_catalogue=log_is_catalogue)
+    try_configuration(parse_settings(tree), whole, guessed)
+    if guessed.max_rejected_share is not None:
+        tree["interactions"]["max_rejected_share"] = guessed.max_rejected_share
+    offers = {}
+    if events:
+        told = ", ".join(f"{event} ({count:,})" for event, count in events.items())
+        offers["filter"] = {"events": (list(events), told)}
     findings = Findings(found=tuple(guessed.found), unsure=tuple(guessed.unsure))
-    return configuration(tree, findings.unsure), findings
+    return configuration(tree, findings.unsure, offers), findings
 
 
 def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
@@ -95,41 +127,36 @@ def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
     return path
 
 
-def _tree(
-    sample: Sample, guessed: LogGuess, catalogue_sample: Sample | None, catalogue: CatalogueGuess | None
-) -> dict[str, Any]:
+def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name: str) -> dict[str, Any]:
     """The settings' values, in the order in which they are written."""
-    roots = [_folder(s.path) for s in (sample, catalogue_sample) if s is not None]
+    roots = [_folder(s.path) for s in (sample, *(table.sample for table in tables.values()))]
     root = os.path.commonpath([Path(r) for r in roots]) if all("://" not in r for r in roots) and _alike(roots) else ""
-    log = _source(sample, guessed.columns, root)
+    log = _source(sample, guessed.columns, root, guessed.decimal)
     if sample.format == "sequences":
         log.pop("columns")
     if TIMESTAMP in guessed.columns:
         log["time_unit"] = guessed.time_unit
+    if guessed.time_formats:
+        formats = guessed.time_formats
+        log["time_format"] = formats[0] if len(formats) == 1 else list(formats)
     if guessed.timezone is not None:
         log["timezone"] = guessed.timezone
     tree: dict[str, Any] = {
-        "name": _name(sample.path),
+        "name": name,
         "seed": 0,
         "data_root": Path(root).as_posix() if root else ".",
-        "warehouse": "warehouse",
+        "warehouse": f"warehouses/{name}",
         "interactions": log,
     }
-    if catalogue_sample is not None and catalogue is not None:
+    for table, of in tables.items():
         # a file without names gets one for what readers of reports see
-        nameless = catalogue_sample.format == "csv" and not catalogue_sample.header
-        title = (
-            {catalogue.text[0]: "title"} if nameless and set(catalogue.text[:1]) - set(catalogue.categorical) else {}
-        )
-        tree["items"] = _source(catalogue_sample, {ITEM_ID: catalogue.item_id}, root, title) | {
-            "text": [title.get(name, name) for name in catalogue.text],
-            "categorical": {
-                title.get(name, name): {} if separator is None else {"separator": separator}
-                for name, separator in catalogue.categorical.items()
-            },
-        }
+        names = {}
+        if not of.sample.named and set(of.guess.text[:1]) - set(of.guess.categorical):
+            names = {of.guess.text[0]: "title"}
+        source = _source(of.sample, {_KEYS[table]: of.guess.id}, root, of.guess.decimal, names)
+        tree[table] = source | attribute_tree(of.guess, table, names)
     model, train, retrieve = ModelSettings(), TrainSettings(), RetrieveSettings()
-    lengths = sample.frame[guessed.columns[USER_ID]].value_counts()["count"].to_numpy()
+    lengths = sample.frame[guessed.columns[USER_ID]].drop_nulls().value_counts()["count"].to_numpy()
     typical, long = (float(np.quantile(lengths, q)) for q in (0.5, 0.9))
     tree["filter"] = {
         "min_user_interactions": 5 if typical >= 5 else 3,
@@ -150,13 +177,17 @@ def _tree(
         "learning_rate": train.learning_rate,
     }
     tree["retrieve"] = {"k": retrieve.k, "exclude_seen": retrieve.exclude_seen}
-    tree["export"] = {"path": "exports/candidates", "format": "parquet"}
+    tree["export"] = {"path": f"exports/{name}", "format": "parquet"}
     tree["tracking"] = {"uri": TrackingSettings().uri}
     return tree
 
 
 def _source(
-    sample: Sample, columns: dict[str, str], root: str, title: Mapping[str, str] = MappingProxyType({})
+    sample: Sample,
+    columns: Mapping[str, str],
+    root: str,
+    decimal: str = ".",
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The keys that say where a table comes from and how to read it."""
     path = sample.path
@@ -165,11 +196,13 @@ def _source(
     source: dict[str, Any] = {"source": path, "format": sample.format}
     if sample.format == "csv":
         source["separator"] = sample.separator
+    if decimal != ".":
+        source["decimal"] = decimal
     if sample.format not in ("parquet", "delta"):
         source["encoding"] = sample.encoding
     if sample.format == "csv" and not sample.header:
         ours = {theirs: name for name, theirs in columns.items()}
-        ours |= title
+        ours |= names
         source["fields"] = [ours.get(name, name) for name in sample.frame.columns]
     else:
         source["columns"] = dict(columns)
@@ -185,12 +218,3 @@ def _folder(path: str) -> str:
 
 def _alike(roots: Sequence[str]) -> bool:
     return len({Path(root).is_absolute() for root in roots}) == 1
-
-
-def _name(path: str) -> str:
-    """A name for the configuration: the file's, or its folder's where the file's says nothing."""
-    parts = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part).strip("-.") for part in Path(path).absolute().parts[-2:]]
-    stem = parts[-1].split(".")[0]
-    dull = not stem or re.fullmatch(r"(?i)(ratings?|interactions?|events?|logs?|data|train|part.*|reviews?)", stem)
-    chosen = (parts[0] if dull else stem) or "recommender"
-    return chosen if re.match(r"[A-Za-z0-9]", chosen) else f"r{chosen}"

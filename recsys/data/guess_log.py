@@ -1,130 +1,53 @@
 """Which columns of an interaction log are user, item, timestamp, event and weight.
 
-Names decide first ("userId", "asin", "ts"), then values (moments, ratings, ids that the catalogue knows).
+Names decide first ("userId", "Artikelnummer", "ts"), then values (moments, ratings, ids that the catalogue knows).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
-from recsys.data.contracts import NAIVE, TIME, with_time
-from recsys.data.sniff import Sample, known_share, looks_numeric, share
+from recsys.data.guess_names import by_name, is_other_time
+from recsys.data.guess_times import TimeColumn, read_times
+from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, share
+from recsys.data.times import TimeUnit
 from recsys.errors import InputError
 
-# normalised names (letters and digits only), the likeliest first; "x" also matches "x_id", "x_key", ...
-_NAMES: Final[dict[str, tuple[str, ...]]] = {
-    USER_ID: (
-        *("user", "uid", "customer", "client", "member", "account", "buyer", "shopper", "reviewer", "reader"),
-        *(
-            "subscriber",
-            "player",
-            "visitor",
-            "fullvisitor",
-            "person",
-            "profile",
-            "session",
-            "device",
-            "cookie",
-        ),
-    ),
-    ITEM_ID: (
-        *(
-            "item",
-            "iid",
-            "product",
-            "movie",
-            "asin",
-            "parentasin",
-            "sku",
-            "article",
-            "book",
-            "isbn",
-            "track",
-            "song",
-        ),
-        *("game", "video", "show", "anime", "recipe", "news", "listing", "offer", "ad", "business", "artist"),
-        *("content", "material", "stock", "good", "entity", "target"),
-    ),
-    TIMESTAMP: (
-        *(
-            "timestamp",
-            "ts",
-            "eventtime",
-            "eventtimestamp",
-            "datetime",
-            "time",
-            "date",
-            "createdat",
-            "created",
-        ),
-        *(
-            "unixreviewtime",
-            "eventdate",
-            "orderdate",
-            "invoicedate",
-            "purchasedate",
-            "reviewtime",
-            "when",
-            "tdat",
-        ),
-        *("unixtime", "epoch", "day", "updatedat"),
-    ),
-    EVENT: (
-        "event",
-        "eventtype",
-        "eventname",
-        "action",
-        "actiontype",
-        "behavior",
-        "behaviour",
-        "behaviortype",
-    ),
-    WEIGHT: (
-        *("rating", "weight", "score", "stars", "overall", "quantity", "qty", "count", "plays", "playcount"),
-        *("amount", "value", "label", "feedback", "strength"),
-    ),
-}
-_SUFFIXES: Final = (
-    "",
-    "id",
-    "ids",
-    "key",
-    "code",
-    "no",
-    "number",
-    "num",
-    "idx",
-    "index",
-    "hash",
-    "uuid",
-    "name",
-)
-_NOT_ITEM: Final = re.compile(r"title|descr|categ|price|type|url|brand|count|group")
+_VAGUE: Final = ("data", "day", "tag", "when")  # names of times, and of much else
+_CLOCK: Final = r"^\s*\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp][Mm])?\s*$"
+_CONSTANT: Final = 0.95  # share of the users (items) with one time alone that makes it a time of theirs
 Take = Callable[[str, str, str], None]  # (our name, the column, why it is only a guess or "")
-_READABLE: Final = 0.9  # share of a column's values that must be moments for it to be the time
 
 
 @dataclass(kw_only=True)
 class LogGuess:
-    """The log's columns by meaning (ours = theirs), and what is said about them."""
+    """The log's columns by meaning (ours = theirs), how they are read, and what is said about them."""
 
     columns: dict[str, str] = field(default_factory=dict)
-    time_unit: str = "auto"
+    time_unit: TimeUnit = "auto"
+    time_formats: tuple[str, ...] = ()
     timezone: str | None = None
+    decimal: str = "."
+    moments: pl.Series | None = None  # a row an event
+    max_rejected_share: float | None = None  # None: as the settings have it
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
 
 def guess_log(sample: Sample, catalogue: pl.DataFrame | None = None) -> LogGuess:
-    """Which columns of a log are user, item, timestamp, event and weight."""
+    """Which columns of a log are user, item, timestamp, event and weight.
+
+    Raises
+    ------
+    InputError
+        No column can be the user's or the item's id.
+    """
     frame, result = sample.frame, LogGuess()
-    named = sample.header or sample.format in ("jsonl", "sequences")
     result.found.append(_described(sample))
     free = [name for name in frame.columns if not frame.schema[name].is_nested()]
 
@@ -132,79 +55,138 @@ def guess_log(sample: Sample, catalogue: pl.DataFrame | None = None) -> LogGuess
         result.columns[ours] = theirs
         free.remove(theirs)
         if why:
-            result.unsure.append(f"{ours} = {_shown(sample, theirs)}: {why}")
+            result.unsure.append(f"{ours} = {shown(sample, theirs)}: {why}")
 
     if sample.format == "sequences":
         take(USER_ID, USER_ID, "")
         take(ITEM_ID, ITEM_ID, "")
-    else:
-        by_name = {ours: _by_name(frame, free, ours) if named else None for ours in _NAMES}
-        for ours in (USER_ID, ITEM_ID):
-            theirs = by_name[ours]
-            if theirs is not None and theirs in free:
-                take(ours, theirs, "")
-        _take_time(sample, free, by_name[TIMESTAMP], result, take)
-        _take_ids(sample, free, catalogue, result, take)
-        for ours, fits, why in (
-            (WEIGHT, _is_weight, "few different small numbers, as ratings are"),
-            (EVENT, _is_event, "few different words, as events are"),
-        ):
-            theirs = by_name[ours]
-            if theirs is not None and theirs in free and fits(frame[theirs], by_name=True):
-                take(ours, theirs, "")
-            elif not named or ours == EVENT:
-                theirs = next((name for name in free if fits(frame[name], by_name=False)), None)
-                if theirs is not None:
-                    take(ours, theirs, f"taken for its values ({why}).")
-    if TIMESTAMP not in result.columns:
-        result.found.append("No column holds times: the order of the file is taken as the order of events.")
-    _describe_histories(sample, result)
+        return result
+    named = {ours: by_name(frame, free, ours) if sample.named else [] for ours in _MEANINGS}
+    for ours in (USER_ID, ITEM_ID):
+        theirs = next((name for name in named[ours] if name in free), None)
+        if theirs is not None:
+            take(ours, theirs, "")
+    times = _times(sample, free, named[TIMESTAMP], result)
+    _take_ids(sample, [name for name in free if name not in times], catalogue, result, take)
+    _take_time(sample, times, named[TIMESTAMP], result, take)
+    _take_weight(sample, free, named[WEIGHT], result, take)
+    _take_event(sample, free, named[EVENT], take)
     return result
 
 
-def _take_time(sample: Sample, free: list[str], named: str | None, result: LogGuess, take: Take) -> None:
-    candidates = [named] if named is not None and named in free else []
-    candidates += [name for name in free if name not in candidates]
-    for name in candidates:
-        values = sample.frame[name].drop_nulls()
-        unit = _unit(values)
-        if name != named and unit is None:
-            continue
-        readable, naive, unread = _moments(values)
-        if readable < _READABLE:
-            if name == named and len(values):
-                then = (
-                    "ingest rejects such rows" if name == TIMESTAMP else "it was left out; rewrite it to have the order"
-                )
-                result.unsure.append(
-                    f"The column {name!r} is named like a time, but values such as {unread!r} are "
-                    f"neither ISO 8601 nor seconds since 1970: {then}."
-                )
-            continue
-        take(
-            TIMESTAMP,
-            name,
-            "" if name == named else "taken for its values, which are moments of 1990 to 2100.",
-        )
-        result.time_unit = unit if unit in ("s", "ms", "us") else "auto"
-        if naive:
-            result.timezone = "UTC"
-            result.unsure.append(
-                f"The times in {_shown(sample, name)} have no zone (such as {str(values[0])!r}); "
-                'timezone = "UTC" is a guess.'
+_MEANINGS: Final = (USER_ID, ITEM_ID, TIMESTAMP, EVENT, WEIGHT)
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+def _times(sample: Sample, free: list[str], named: list[str], result: LogGuess) -> dict[str, TimeColumn]:
+    """Columns that hold times: named ones that can be read, others whose moments are such as logs have."""
+    found: dict[str, TimeColumn] = {}
+    clocks = [
+        name
+        for name in free
+        if sample.frame.schema[name] == pl.String and share(sample.frame[name].drop_nulls().str.contains(_CLOCK)) > 0.9
+    ]
+    for name in [*(n for n in named if n in free), *(n for n in free if n not in named)]:
+        read = read_times(sample.frame[name], name)
+        if isinstance(read, TimeColumn):
+            if read.plausible or name in named:
+                found[name] = read
+        elif name in named and name not in clocks and name.lower() not in _VAGUE and read.example:
+            of = (
+                f"are {read.kind}"
+                if read.kind
+                else "are neither ISO 8601 nor another known format nor counts from 1970"
             )
+            then = read.advice if read.kind else "set interactions.time_format to their pattern, or rewrite them"
+            result.unsure.append(
+                f"The column {name!r} is named like a time, but values such as {read.example!r} {of}; it was left out: "
+                f"{then}."
+            )
+    if clocks:
+        result.unsure.append(
+            f"The column {clocks[0]!r} holds times of the day without a date; write date and time into one column to "
+            "have the order within a day."
+        )
+    return found
+
+
+def _take_time(sample: Sample, times: dict[str, TimeColumn], named: list[str], result: LogGuess, take: Take) -> None:
+    """The event's own time: not one of a user or an item, named, fine, in this order."""
+    left = {name: time for name, time in times.items() if name not in result.columns.values()}
+    if not left:
         return
+    owners = {name: _owner(sample.frame, time, result.columns) for name, time in left.items()}
+
+    def rank(name: str) -> tuple[bool, bool, bool, bool, int]:
+        place = named.index(name) if name in named else len(named)
+        return is_other_time(name), owners[name] is not None, not left[name].plausible, not left[name].fine, place
+
+    ordered = sorted(left, key=rank)
+    best, others = left[ordered[0]], ordered[1:]
+    shown_best = shown(sample, best.name)
+    take(TIMESTAMP, best.name, "" if best.name in named else "taken for its values, which are moments of 1990 to 2100.")
+    result.time_unit, result.time_formats, result.moments = best.unit, best.formats, best.moments
+    if best.question is not None:
+        result.unsure.append(f"The times in {shown_best} {best.question}")
+    elif best.formats:
+        result.found.append(f"The times in {shown_best} are written as {' or '.join(best.formats)}.")
+    if best.naive:
+        result.timezone = "UTC"
+        example = next(str(value) for value in sample.frame[best.name] if value is not None)
+        result.unsure.append(
+            f'The times in {shown_best} have no zone (such as {example!r}); timezone = "UTC" is a guess.'
+        )
+    if not best.plausible:
+        known = best.moments.drop_nulls()
+        result.unsure.append(
+            f"The times in {shown_best} would be of {str(known.min())[:10]} to {str(known.max())[:10]}; if they count "
+            "from another moment than 1970, their order is right and their hours and days are not."
+        )
+    if is_other_time(best.name) or owners[best.name] is not None:
+        whose = owners[best.name] or "something else than the event"
+        result.unsure.append(f"The times in {shown_best} may be those of {whose}, not of the event: look at a few.")
+    if others:
+        told = ", ".join(shown(sample, name) for name in others)
+        result.unsure.append(f"timestamp = {shown_best}: {told} holds times, too; one of them orders the events.")
+
+
+def _owner(frame: pl.DataFrame, time: TimeColumn, columns: dict[str, str]) -> str | None:
+    """Whose time it is when nearly every user or item with several events has one value alone."""
+    for ours, whose in ((USER_ID, "the user"), (ITEM_ID, "the item")):
+        ids = frame[columns[ours]].alias("id")
+        several = (
+            pl.DataFrame([ids, time.moments.alias("time")])
+            .drop_nulls()
+            .group_by("id")
+            .agg(pl.len(), pl.n_unique("time").alias("times"))
+            .filter(pl.col("len") > 1)
+        )
+        if len(several) >= 10 and share(several["times"] == 1) >= _CONSTANT and time.moments.n_unique() > 2:
+            return whose
+    return None
+
+
+# --- ids ------------------------------------------------------------------------------------------
 
 
 def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, result: LogGuess, take: Take) -> None:
-    """What names did not tell: columns of ids, the user's first unless the catalogue knows better."""
+    """Columns of ids that no name told: the user's first, unless the catalogue knows better."""
     frame = sample.frame
     missing = [ours for ours in (USER_ID, ITEM_ID) if ours not in result.columns]
     if not missing:
         return
     ids = [name for name in free if _is_id(frame[name])]
-    likely = [n for n in ids if not (_is_event(frame[n], by_name=False) or _is_weight(frame[n], by_name=False))]
-    ids = likely if len(likely) >= len(missing) else ids
+    for unlikely in (
+        lambda n: _is_event(frame[n], by_name=False),
+        lambda n: len(frame) > 50 and frame[n].n_unique() == len(frame),  # a row's number, an order line
+        lambda n: _is_weight(sample, n, by_name=False),
+    ):
+        likely = [name for name in ids if not unlikely(name)]
+        spare = sorted((n for n in ids if n not in likely), key=lambda n: -frame[n].n_unique())
+        likely += spare[: max(0, len(missing) - len(likely))]  # those that tell the most apart
+        ids = [name for name in ids if name in likely]
     if ITEM_ID in missing and catalogue is not None and ids:
         known = {name: _known(frame[name], catalogue) for name in ids}
         best = max(ids, key=lambda name: known[name])
@@ -226,25 +208,6 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
         take(ours, ids.pop(0), why)
 
 
-def _by_name(frame: pl.DataFrame, names: Sequence[str], ours: str) -> str | None:
-    """The column whose name means this, the likeliest meaning first."""
-    plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in names}
-    suffixes = _SUFFIXES if ours in (USER_ID, ITEM_ID) else ("", "ms", "s", "utc", "type", "seconds")
-    for word in _NAMES[ours]:
-        for suffix in suffixes:
-            for name, written in plain.items():
-                if written == word + suffix and frame[name].n_unique() > 1:
-                    return name
-    if ours in (EVENT, WEIGHT):
-        return None
-    for word in _NAMES[ours]:  # "shop_product_id", "product.id", "viewed_at_time"
-        for name in names:
-            tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-            if word in (token.lower() for token in tokens) and not _NOT_ITEM.search(name.lower()):
-                return name
-    return None
-
-
 def _is_id(values: pl.Series) -> bool:
     """Numbers without fractions or short strings, more than one of them, without gaps."""
     if values.null_count() > 0.1 * len(values) or values.n_unique() < 2:
@@ -253,46 +216,7 @@ def _is_id(values: pl.Series) -> bool:
         return True
     if values.dtype != pl.String:
         return False
-    return not values.str.contains(r"^\s*\d+\.\d+\s*$|\s\S+\s").any()
-
-
-def _is_weight(values: pl.Series, *, by_name: bool) -> bool:
-    if not looks_numeric(values):
-        return False
-    small = share(values.drop_nulls().cast(pl.Float64, strict=False).abs() <= 100) == 1
-    return by_name or (values.n_unique() <= 20 and small)
-
-
-def _is_event(values: pl.Series, *, by_name: bool) -> bool:
-    if values.dtype != pl.String or looks_numeric(values):
-        return False
-    distinct = values.n_unique()
-    few = distinct <= 50 if by_name else 2 <= distinct <= 12 and distinct < 0.01 * len(values) + 3
-    return few and bool(values.drop_nulls().str.contains(r"^[A-Za-z][\w -]*$").all())
-
-
-def _unit(values: pl.Series) -> str | None:
-    """Of numbers that are moments of 1990 to 2100: "s", "ms", "us", "ns"; "text" of dates; else None."""
-    if isinstance(values.dtype, pl.Datetime | pl.Date):
-        return "text"
-    if not looks_numeric(values):
-        dates = values.dtype == pl.String and len(values) and values.str.contains(r"^\s*\d{4}-\d{2}-\d{2}").all()
-        return "text" if dates else None
-    numbers = values.cast(pl.Float64, strict=False)
-    for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
-        if share(numbers.is_between(631_152_000 * scale, 4_102_444_800 * scale)) >= _READABLE:
-            return unit
-    return None
-
-
-def _moments(values: pl.Series) -> tuple[float, bool, str]:
-    """The share of values that ingest can read as times, whether some have no zone, and one that it cannot read."""
-    if not len(values) or values.dtype == pl.Boolean:
-        return 0.0, False, "" if values.is_empty() else str(values[0])
-    head = values.head(100_000).alias(TIMESTAMP).to_frame().lazy()
-    told = with_time(head, TIMESTAMP, "auto", "UTC").select(TIMESTAMP, TIME, NAIVE).collect()
-    unread = told.filter(pl.col(TIME).is_null())[TIMESTAMP].head(1).to_list()
-    return share(told[TIME].is_not_null()), bool(told[NAIVE].any()), str(*unread)
+    return not values.str.contains(r"^\s*\d+[.,]\d+\s*$|\s\S+\s").any()
 
 
 def _known(values: pl.Series, catalogue: pl.DataFrame) -> float:
@@ -302,24 +226,71 @@ def _known(values: pl.Series, catalogue: pl.DataFrame) -> float:
     return max((known_share(values, column) for column in telling), default=0.0)
 
 
-def _describe_histories(sample: Sample, result: LogGuess) -> None:
-    ids = sample.frame.select(
-        pl.col(result.columns[USER_ID]).alias(USER_ID), pl.col(result.columns[ITEM_ID]).alias(ITEM_ID)
-    )
-    repeats = 1 - ids.n_unique() / len(ids)
-    part = "" if sample.complete else f" among the first {len(ids):,} rows"
-    result.found.append(
-        f"{len(ids):,} interactions of {ids[USER_ID].n_unique():,} users with "
-        f"{ids[ITEM_ID].n_unique():,} items" + (part and f"{part} (the rest of the file was not looked at)") + "."
-    )
-    if repeats > 0.05:
-        result.unsure.append(
-            f"{repeats:.0%} of the interactions repeat an item of the same user; every one counts "
-            '(filter.repeats = "keep"): "first" or "last" keeps one of them.'
-        )
-    if sample.rejected:
-        reason, rows = next(iter(sample.rejected.items()))
-        result.unsure.append(f"{rows:,} rows of {sample.path} cannot be read and would be quarantined: {reason}.")
+# --- weights and events ---------------------------------------------------------------------------
+
+
+def _take_weight(sample: Sample, free: list[str], named: list[str], result: LogGuess, take: Take) -> None:
+    """A column of numbers: named like a weight, or in a file without names few different small ones."""
+    candidates = [(name, "") for name in named if name in free]
+    if not sample.named:
+        why = "taken for its values (few different small numbers, as ratings are)."
+        candidates = [(name, why) for name in free if _is_weight(sample, name, by_name=False)]
+    for name, why in candidates:
+        values = sample.frame[name]
+        if _is_weight(sample, name, by_name=True):
+            take(WEIGHT, name, why)
+            result.decimal = "," if sample.format == "csv" and comma_decimals(values) else "."
+            return
+        if looks_numeric(values):
+            why = (
+                "may stand before a fraction or between thousands"
+                if comma_decimals(values) is None
+                else "is read only in csv files whose fields are separated by another sign"
+            )
+            result.unsure.append(
+                f"The numbers in {shown(sample, name)} have a comma that {why} (such as {_with_comma(values)!r}); they "
+                "are not used as weight."
+            )
+
+
+def _is_weight(sample: Sample, name: str, *, by_name: bool) -> bool:
+    values = sample.frame[name]
+    if not looks_numeric(values):
+        return False
+    commas = comma_decimals(values)
+    if commas is None or (commas and (sample.format != "csv" or sample.separator == ",")):
+        return False
+    if by_name:
+        return True
+    text = values.drop_nulls().cast(pl.String).str.strip_chars().str.replace(",", ".", literal=True)
+    small = share(text.cast(pl.Float64, strict=False).abs() <= 100) == 1
+    return values.n_unique() <= 20 and small
+
+
+def _with_comma(values: pl.Series) -> str:
+    return str(values.filter(values.str.contains(",", literal=True).fill_null(False))[0])
+
+
+def _take_event(sample: Sample, free: list[str], named: list[str], take: Take) -> None:
+    frame = sample.frame
+    for name in named:
+        if name in free and _is_event(frame[name], by_name=True):
+            take(EVENT, name, "")
+            return
+    theirs = next((name for name in free if _is_event(frame[name], by_name=False)), None)
+    if theirs is not None:
+        take(EVENT, theirs, "taken for its values (few different words, as events are).")
+
+
+def _is_event(values: pl.Series, *, by_name: bool) -> bool:
+    if values.dtype != pl.String or looks_numeric(values):
+        return False
+    distinct = values.n_unique()
+    few = distinct <= 50 if by_name else 2 <= distinct <= 12 and distinct < 0.01 * len(values) + 3
+    return few and bool(values.drop_nulls().str.contains(r"^[^\W\d][\w -]*$").all())
+
+
+# --- words ----------------------------------------------------------------------------------------
 
 
 def _described(sample: Sample) -> str:
@@ -333,5 +304,6 @@ def _described(sample: Sample) -> str:
     return f"{sample.path} is {sample.format}."
 
 
-def _shown(sample: Sample, column: str) -> str:
-    return repr(column) if sample.header or sample.format != "csv" else f"field {column.removeprefix('column_')}"
+def shown(sample: Sample, column: str) -> str:
+    """A column as it goes into a sentence."""
+    return repr(column) if sample.named else f"field {column.removeprefix('column_')}"

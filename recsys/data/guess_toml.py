@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import tomlkit
@@ -13,6 +14,7 @@ from recsys.config_file import parse_settings
 _TITLES: Final = {
     "interactions": "The interaction log.",
     "items": "The item catalogue.",
+    "users": "The user table.",
     "filter": "Which interactions count.",
     "split": "What is held out for validation and test.",
     "model": "The item tower and the sequence encoder.",
@@ -31,13 +33,17 @@ _COMMENTS: Final = {
     "source": "(path, glob or a list of them) local, s3://, gs://, abfss://",
     "format": "(csv, jsonl, parquet, delta, sequences) sequences: a user and the items in order, a line",
     "separator": "(text) between two fields, '::' too",
+    "decimal": "(. or ,) before the fraction of weights and numeric attributes",
     "encoding": "(codec) utf-8, latin-1, ... any that Python knows",
     "fields": "(names) of the fields, as the file has no header line",
     "columns": "(ours = theirs) what the file's columns mean",
     "time_unit": "(auto, s, ms, us) of numeric times; auto decides by magnitude",
+    "time_format": "(pattern or a list) of written times: %d day, %m month, %Y year, %H:%M:%S clock, %I %p am or pm",
+    "max_rejected_share": "(0 to 1) more rejected rows than this stop the run",
     "timezone": "(zone) of times written without one; this one is a GUESS, set the log's own",
     "text": "(attributes) of the item's sentence, in this order; the first one is the title",
     "categorical": "(attributes) that become features; separator splits one string into several values",
+    "numeric": "(attributes) that become features by buckets of their size",
     "min_user_interactions": "(1 or more) users with fewer are left out; iterative k-core with the next",
     "min_item_interactions": "(1 or more) items with fewer are left out",
     "drop": "rows that meet one of these are left out before they are judged, and counted",
@@ -46,6 +52,7 @@ _COMMENTS: Final = {
     "same_time": "(order, basket) a user's events at one time: in the log's order, or one step",
     "objective": "(cloze, next-item) what training asks",
     "model.repeats": "(true, false) what was had is scored by how long ago that was",
+    "events": "(names) the events that count; found",
     "repeats": "(keep, first, last) a user's repeated item: all, the first, the last",
     "strategy": "(leave-one-out, time) time holds out everything after a moment",
     "kind": "(bert4rec, text) text trains nothing: the mean of the history's text vectors",
@@ -62,7 +69,11 @@ _COMMENTS: Final = {
 }
 
 
-def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
+def configuration(
+    tree: Mapping[str, Any],
+    unsure: Sequence[str] = (),
+    offers: Mapping[str, Mapping[str, tuple[Any, str]]] = MappingProxyType({}),
+) -> str:
     """A tree of settings as commented TOML.
 
     Parameters
@@ -71,6 +82,8 @@ def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
         Values by key; a mapping under a key of `_TITLES` is a section.
     unsure
         Sentences for the head: what to look at before the first run.
+    offers
+        By section and key a value that is written as a comment, and what is said about it.
 
     Raises
     ------
@@ -91,6 +104,9 @@ def configuration(tree: Mapping[str, Any], unsure: Sequence[str] = ()) -> str:
             section.comment(_TITLES[key])
             for inner, inner_value in value.items():
                 _add(section, inner, inner_value, _COMMENTS.get(f"{key}.{inner}", _COMMENTS[inner]))
+            for offered, (offered_value, why) in offers.get(key, {}).items():
+                written = f"{offered} = {tomlkit.item(offered_value).as_string()}"
+                section.add(tomlkit.comment(_one_line(f"{written}  # {_COMMENTS[offered]} {why}")))
             document.add(tomlkit.nl())
             document.add(key, section)
         else:

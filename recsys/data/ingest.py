@@ -38,7 +38,7 @@ from recsys.config import (
     SourceSettings,
 )
 from recsys.data import warehouse
-from recsys.data.attributes import need_attributes
+from recsys.data.attributes import need_attributes, nested_names
 from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
     FILE_LINE,
@@ -57,6 +57,7 @@ from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
+from recsys.data.times import check_formats, refuse_disguise
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.files import writing
@@ -131,6 +132,7 @@ def ingest(
     now = (now or datetime.now(UTC)).astimezone(UTC)
     root = settings.warehouse
     check_timezone(settings.interactions.timezone)
+    check_formats(settings.interactions.time_formats)
     check_filled(settings, rules=not rebuild)
     sources = declared(settings)
     found = {table: find_files(table, section, settings.data_root) for table, section in sources.items()}
@@ -154,7 +156,7 @@ def ingest(
             for file in found[table]:
                 step(f"reading {file.name}")
                 ids = [_columns_of(section).get(name, name) for name in _KEYS[table]]
-                rows = read_rows(file, section, Path(scratch), _wanted(table, section), marks, ids)
+                rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids)
                 if rows.empty:
                     skipped.append(file.name)
                 else:
@@ -231,7 +233,7 @@ def _columns_of(section: SourceSettings) -> Mapping[str, str]:
     return getattr(section, "columns", {})
 
 
-def _wanted(table: str, section: SourceSettings) -> list[str] | None:
+def wanted(table: str, section: SourceSettings) -> list[str] | None:
     """The file's columns that the log reads; None: all of them."""
     if table != INTERACTIONS:
         return None
@@ -352,11 +354,25 @@ def _judge(
             now=now,
             time_unit=section.time_unit,
             timezone=section.timezone,
+            time_formats=section.time_formats,
             decimal=section.decimal if file.rows.file.format == "csv" else ".",
             withdrawn=any_met(section.withdraw, file.rows.frame.collect_schema()) if section.withdraw else None,
         )
     (key,) = _KEYS[table]
-    return check_attributes(file.rows.frame, key, file.columns[key], id_type=types[key], columns=file.rows.columns)
+    return check_attributes(
+        file.rows.frame,
+        key,
+        file.columns[key],
+        id_type=types[key],
+        columns=file.rows.columns,
+        nested=nested_names(section) if isinstance(section, AttributedSettings) else [],
+    )
+
+
+def _refuse_disguise(section: InteractionSettings, file: _File) -> None:
+    if TIMESTAMP in file.columns and section.time_unit == "auto" and not section.time_formats:
+        with reading(file.rows.file):
+            refuse_disguise(file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name)
 
 
 def _check(
@@ -376,6 +392,8 @@ def _check(
     good, rejected, skipped, dropped = [], [], [], []
     for index, file in enumerate(files):
         as_given = types if id_map is None else dict.fromkeys(_KEYS[table], pl.String())
+        if isinstance(section, InteractionSettings):
+            _refuse_disguise(section, file)
         lazy = _judge(table, section, file, as_given, now)
         with reading(file.rows.file):
             ours, broken, *counts = pl.collect_all(
@@ -406,6 +424,22 @@ def _check(
         skipped=tuple(skipped),
         dropped=counted(section.drop, dropped),
     )
+
+
+def try_rows(section: InteractionSettings, rows: Rows, now: datetime) -> Checked:
+    """Judge the rows of one file of a log as `ingest` does, with no warehouse.
+
+    Raises
+    ------
+    InputError
+        A column is not there, or holds what cannot be read.
+    """
+    file = _open_file(INTERACTIONS, section, rows)
+    types = {
+        name: pl.Int64() if _are_integers(INTERACTIONS, section, file, name, now) else pl.String()
+        for name in (USER_ID, ITEM_ID)
+    }
+    return _check(INTERACTIONS, section, [file], types, now, None)
 
 
 def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_end: bool) -> pl.DataFrame:

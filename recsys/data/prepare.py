@@ -33,7 +33,7 @@ from recsys.data.attributes import attribute_values, need_attributes
 from recsys.data.baskets import in_drawn_order
 from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
-from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, split_sequences
+from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, repeated_share, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.data.withdrawals import without_withdrawn
@@ -142,6 +142,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             "history_length_median": float(np.median(lengths)),
             "history_length_max": int(lengths.max()),
             "tied_share": _tied_share(split.serving),
+            "repeated_targets": repeated_share(split.test),
             "split": settings.split.strategy,
             "same_time": settings.split.same_time,
             "withdrawals": asdict(withdrawals),

@@ -20,6 +20,7 @@ from recsys.data.contracts import (
     NAIVE_TIME,
     NESTED,
     NOT_INTEGER,
+    SKIPPED_TIME,
     WRONG_FIELDS,
 )
 from recsys.data.forgotten import Forgotten
@@ -32,8 +33,9 @@ _HINTS: Final = {
     WRONG_FIELDS: "check the separator and the fields",
     NESTED: "write one value a key, and one event a line",
     INEXACT_ID: "export ids as integers or strings",
-    BAD_TIME: "write times as ISO 8601 or as numbers since 1970",
+    BAD_TIME: "declare interactions.time_format, or write times as ISO 8601 or as numbers since 1970",
     NAIVE_TIME: "declare interactions.timezone",
+    SKIPPED_TIME: "check interactions.timezone",
     FUTURE_TIME: "check interactions.time_unit and the clock",
     **dict.fromkeys(NOT_INTEGER.values(), "a log with other ids needs a new warehouse"),
 }

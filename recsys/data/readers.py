@@ -25,6 +25,7 @@ from recsys.config import SourceSettings
 from recsys.data.contracts import BAD_BYTES, DEFECT, FILE_LINE, FILE_RAW, WRONG_FIELDS, first_reason, no_reason
 from recsys.data.delimited import WRITTEN, split_rows
 from recsys.data.delta import scan_delta
+from recsys.data.headers import without_types
 from recsys.data.json_lines import read_all, read_wanted
 from recsys.data.json_object import read_object
 from recsys.data.sources import SourceFile, TextFile, digest_file, read_text
@@ -91,7 +92,7 @@ def read_rows(
         elif file.format == "jsonl":
             frame, columns = _jsonl(file, text, scratch, wanted, ids)
         else:
-            frame, columns = split_rows(file, _lines(text), text, settings.fields)
+            frame, columns = without_types(*split_rows(file, _lines(text), text, settings.fields), settings)
         _check_names(file, columns)
         return Rows(
             file=file,

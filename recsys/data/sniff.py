@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ import polars as pl
 from recsys.config import Format, SourceSettings
 from recsys.data.contracts import DEFECT
 from recsys.data.delimited import preamble, split_line, stated_separator
+from recsys.data.guess_names import means
+from recsys.data.headers import header_types
 from recsys.data.literals import with_lists
 from recsys.data.readers import read_rows, reading, scan_table
 from recsys.data.sources import SourceFile, is_url
@@ -32,9 +35,10 @@ _ACCENTED: Final = re.compile(r"[^\s;,|\"]*[^\x00-\x7f]+[^\s;,|\"]*")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _NUMBERS: Final = rf"^\s*(?:{_NUMBER.pattern})\s*$"
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
+_TIME: Final = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}([ T].*)?|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}(,? .*)?")
 _KNOWN_NAME: Final = re.compile(r"(?i).*(id|_?key|asin|sku|user|item|title|timestamp|name)")
-_NAME: Final = re.compile(r"([^\W\d][\w .:/#-]*)?")  # a table's row numbers have an empty one
+_NAME: Final = re.compile(r"([^\W\d][^\n]{,60})?")  # a table's row numbers have an empty one
+_DIGIT: Final = re.compile(r"\d")
 _LONGEST: Final = 100  # lines that one quoted field may span here
 
 
@@ -51,6 +55,13 @@ class Sample:
     complete: bool  # these are all rows
     rejected: dict[str, int]  # rows that ingest would not read: reason -> how many
     doubts: tuple[str, ...] = ()  # sentences about how the file is read that are worth a look
+    text: str | None = None  # what was looked at; text formats only
+    types: Mapping[str, str] = field(default_factory=dict)  # of columns whose header states one
+
+    @property
+    def named(self) -> bool:
+        """Whether the file itself names its columns."""
+        return self.header or self.format in ("jsonl", "sequences")
 
 
 def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
@@ -120,6 +131,8 @@ def _take(path: str, first: str, limit: int) -> Sample:
         separator=separator,
         encoding=encoding,
         header=header,
+        text=text,
+        types=header_types(split_line(lines[preamble(lines, separator)].rstrip("\r"), separator)) if header else {},
         frame=with_lists(sound) if kind == "csv" else sound,
         complete=complete,
         rejected=dict(frame[DEFECT].drop_nulls().value_counts(sort=True).iter_rows()),
@@ -137,6 +150,21 @@ def looks_numeric(values: pl.Series) -> bool:
     if values.dtype.is_numeric():
         return True
     return values.dtype == pl.String and share(values.drop_nulls().str.contains(_NUMBERS)) > _CONSISTENT
+
+
+def comma_decimals(values: pl.Series) -> bool | None:
+    """Whether numbers have a comma before the fraction; None where it may as well stand between thousands."""
+    if values.dtype != pl.String:
+        return False
+    text = values.drop_nulls().str.strip_chars()
+    commas = text.filter(text.str.contains(",", literal=True))
+    if not len(commas):
+        return False
+    if text.str.contains(".", literal=True).any():
+        return None
+    thousands = commas.str.contains(r"^[+-]?[1-9]\d{0,2},\d{3}$").all()
+    large = text.str.contains(r"^[+-]?\d{4,}").any()
+    return None if thousands and not large else True
 
 
 def known_share(ids: pl.Series, among: pl.Series) -> float:
@@ -292,16 +320,24 @@ def _has_header(rows: list[list[str]]) -> bool:
     rest = [row for row in rows[1:] if len(row) == len(rows[0]) and row != rows[0]]  # exports put together repeat it
     if not any(first) or not all(_NAME.fullmatch(cell) for cell in first):
         return False
-    if any(_KNOWN_NAME.fullmatch(cell) for cell in first) and all(
+    if any(_KNOWN_NAME.fullmatch(cell) or means(cell) for cell in first) and all(
         not cell or cell not in {row[i].strip() for row in rest} for i, cell in enumerate(first)
     ):
         return True
     if len(set(first)) < len(first):
         return False
+    below = [[row[i].strip() for row in rest] for i in range(len(first))]
     return any(
-        rest and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in column)
-        for column in ([row[i].strip() for row in rest] for i in range(len(first)))
+        _mostly(column, lambda cell: bool(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell)))
+        or (not _DIGIT.search(name) and _mostly(column, lambda cell: bool(_DIGIT.search(cell))))
+        for name, column in zip(first, below, strict=True)
     )
+
+
+def _mostly(cells: Sequence[str], rule: Callable[[str], bool]) -> bool:
+    """Whether nearly all cells that hold something follow a rule."""
+    there = [cell for cell in cells if cell]
+    return len(there) > 0 and sum(map(rule, there)) >= _CONSISTENT * len(there)
 
 
 def _typed_sample(path: str, first: str, kind: Format) -> Sample:

@@ -204,6 +204,13 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
     return test_from, validation_from
 
 
+def repeated_share(part: HeldOut) -> float:
+    """Share of the targets that the user's history holds already; no list without seen items can hold them."""
+    owner = np.repeat(np.arange(len(part)), part.histories.lengths)
+    hits = part.histories.items == part.targets[owner]
+    return float((np.bincount(owner[hits], minlength=len(part)) > 0).mean()) if len(part) else 0.0
+
+
 def check_no_leak(split: Split) -> None:
     """Fail the run when the split lets training see what it is measured on.
 

@@ -102,7 +102,9 @@ def evaluate(
     if model.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
     unseen = unseen_values(model.encoders, dataset)
-    return replace(report, report=report.report | {"protocol": stated, "unseen_look_ups": unseen})
+    repeated = dataset.report["repeated_targets"]
+    more = {"protocol": stated, "unseen_look_ups": unseen, "repeated_targets": repeated}
+    return replace(report, report=report.report | more)
 
 
 def blend_scorer(

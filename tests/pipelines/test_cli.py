@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines import cli
+from pipelines.console import capped
 from pipelines.outcome import commands
 from pipelines.ui import program, ui_command
 from recsys import __version__
@@ -332,3 +333,23 @@ def test_a_preview_shows_sentences_and_where_they_are_cut(tmp_path: Path, capsys
     assert [item["item_id"] for item in json.loads(capsys.readouterr().out)["shown"]] == [1]
     code, error, _ = failing(["represent", str(config), "3"], capsys)
     assert code == 2 and "add --preview" in error
+
+
+def test_init_with_users_writes_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, users, config = tmp_path / "log.csv", tmp_path / "users.csv", tmp_path / "shop.toml"
+    rows = "".join(f"{row % 20},{row % 7},{1_700_000_000 + 60 * row}\n" for row in range(200))
+    log.write_text(f"user_id,item_id,timestamp\n{rows}")
+    users.write_text("user_id,gender\n" + "".join(f"{user},{'mf'[user % 2]}\n" for user in range(20)))
+    arguments = ["init", str(log), "--users", str(users), "-o", str(config), "--json"]
+    assert cli.execute(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == config.as_posix()
+    text = config.read_text()
+    assert 'warehouse = "warehouses/shop"' in text and "[users]" in text and "gender" in text
+
+
+def test_repeated_targets_are_said_where_they_cap_the_report() -> None:
+    report = {"repeated_targets": 0.28, "protocol": {"exclude_seen": True}}
+    assert "28% of the test targets" in str(capped(report)) and "0.72" in str(capped(report))
+    assert capped({**report, "protocol": {"exclude_seen": False}}) is None
+    assert capped({**report, "repeated_targets": 0.0}) is None
+    assert capped({"protocol": {}}) is None  # a report of an older night

@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys.columns import EVENT, ITEM_ID, LINE, RAW, REASON, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import contracts
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, NAIVE, TIME
+from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.errors import InputError
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -24,113 +23,6 @@ def rows(**columns: Any) -> pl.LazyFrame:
     return frame.with_row_index(FILE_LINE, offset=1).with_columns(
         pl.col(FILE_LINE).cast(pl.Int64), pl.lit("raw").alias(FILE_RAW), contracts.no_reason().alias(DEFECT)
     )
-
-
-def times(values: Any, unit: contracts.TimeUnit = "auto", zone: str | None = None) -> list[datetime | None]:
-    frame = pl.LazyFrame({"t": values}) if not isinstance(values, pl.Series) else pl.LazyFrame([values.alias("t")])
-    return contracts.with_time(frame, "t", unit, zone).collect()[TIME].to_list()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2024-03-31T02:30:00Z", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
-        ("2024-03-31 02:30:00.125+02:00", datetime(2024, 3, 31, 0, 30, 0, 125_000, tzinfo=UTC)),
-        ("2024-03-31T02:30:00,5-0330", datetime(2024, 3, 31, 6, 0, 0, 500_000, tzinfo=UTC)),
-        ("2024-03-31 02:30:00+00", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
-        ("2024-03-31 02:30:00 UTC", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
-        ("2024-03-31T02:30z", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
-        ("2024-03-31T02:30:00.123456789Z", datetime(2024, 3, 31, 2, 30, 0, 123_456, tzinfo=UTC)),
-        (" 1711852200 ", datetime(2024, 3, 31, 2, 30, tzinfo=UTC)),
-        ("1711852200.25", datetime(2024, 3, 31, 2, 30, 0, 250_000, tzinfo=UTC)),
-        ("1711852200125", datetime(2024, 3, 31, 2, 30, 0, 125_000, tzinfo=UTC)),
-        ("1711852200125001", datetime(2024, 3, 31, 2, 30, 0, 125_001, tzinfo=UTC)),
-        ("1711852200125001999", datetime(2024, 3, 31, 2, 30, 0, 125_001, tzinfo=UTC)),
-        ("-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
-        ("2024-03-31T02:30:00", None),  # no zone
-        ("2024-03-31", None),
-        ("2024-02-30T00:00:00Z", None),
-        ("2024-03-31T25:00:00Z", None),
-        ("31.03.2024", None),
-        ("yesterday", None),
-        ("nan", None),
-        ("inf", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_times_as_text(text: str | None, expected: datetime | None) -> None:
-    assert times(pl.Series([text], dtype=pl.String)) == [expected]
-
-
-def test_times_with_a_declared_zone_follow_its_clock_changes() -> None:
-    written = [
-        "2024-03-31 01:59:59",  # winter, UTC+1
-        "2024-03-31 02:30:00",  # the clock skips this hour
-        "2024-03-31 03:00:00",  # summer, UTC+2
-        "2024-10-27 02:30:00",  # the clock passes it twice: the first counts
-        "2024-10-27 02:30:00+01:00",  # its own zone wins
-        "2024-07-01",
-    ]
-    expected = [
-        datetime(2024, 3, 31, 0, 59, 59, tzinfo=UTC),
-        None,
-        datetime(2024, 3, 31, 1, tzinfo=UTC),
-        datetime(2024, 10, 27, 0, 30, tzinfo=UTC),
-        datetime(2024, 10, 27, 1, 30, tzinfo=UTC),
-        datetime(2024, 6, 30, 22, tzinfo=UTC),
-    ]
-    assert times(written, zone="Europe/Berlin") == expected
-    # the same clock readings as native values
-    naive = [datetime.fromisoformat(text) for text in written[:4]]
-    assert times(naive, zone="Europe/Berlin") == expected[:4]
-    assert times([date(2024, 7, 1)], zone="Europe/Berlin") == [expected[5]]
-
-
-def test_native_times() -> None:
-    moment = datetime(2024, 3, 31, 2, 30, 0, 125_000, tzinfo=UTC)
-    zoned = pl.Series([moment]).dt.convert_time_zone("Asia/Tokyo")
-    assert times(zoned) == [moment]
-    assert times(zoned.dt.cast_time_unit("ns")) == [moment]
-    assert times(zoned.dt.replace_time_zone(None)) == [None]
-    assert times([1711852200]) == times([1711852200.0]) == [datetime(2024, 3, 31, 2, 30, tzinfo=UTC)]
-    assert times(pl.Series([1711852200], dtype=pl.UInt32)) == [datetime(2024, 3, 31, 2, 30, tzinfo=UTC)]
-
-
-def test_a_declared_unit_holds_for_every_number() -> None:
-    assert times(["1000", "1000.5"], unit="ms") == [
-        datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
-        datetime(1970, 1, 1, 0, 0, 1, 500, tzinfo=UTC),
-    ]
-    # no silent overflow: 10^18 seconds is no time
-    assert times(["1000000000000000000", "1e18"], unit="s") == [None, None]
-    assert times([10**18], unit="s") == [None]
-
-
-def test_naive_is_told_from_unreadable() -> None:
-    frame = pl.LazyFrame({"t": ["2024-01-01 10:00", "2024-01-01 10:00Z", "12", "x"]})
-    assert contracts.with_time(frame, "t", "auto", None).collect()[NAIVE].to_list() == [
-        True,
-        False,
-        False,
-        False,
-    ]
-
-
-@given(
-    st.datetimes(min_value=datetime(1902, 1, 1), max_value=datetime(2037, 1, 1)),
-    st.sampled_from(["Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC"]),
-)
-def test_a_zoned_time_survives_its_writing(naive: datetime, zone: str) -> None:
-    moment = naive.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))
-    offset = moment.utcoffset()
-    assert offset is not None
-    if offset.seconds % 60:  # local mean time; ISO offsets have no seconds
-        moment = moment.astimezone(UTC)
-    assert times([moment.isoformat()]) == [moment.astimezone(UTC)]
-    assert times([(naive - datetime(1970, 1, 1)) // timedelta(microseconds=1)], unit="us") == [
-        naive.replace(tzinfo=UTC)
-    ]
 
 
 def test_every_rule_has_its_reason() -> None:
@@ -261,14 +153,6 @@ def test_a_nested_id_and_an_unknown_zone_are_refused() -> None:
         contracts.check_timezone("Europe/Berln")
     contracts.check_timezone("Europe/Berlin")
     contracts.check_timezone(None)
-
-
-@pytest.mark.parametrize("unit", ["auto", "s", "ms", "us"])
-def test_numbers_beyond_the_calendar_are_no_times(unit: contracts.TimeUnit) -> None:
-    lowest, highest = -(2**63), 2**63 - 1
-    assert times(pl.Series([lowest]), unit) == times([str(lowest)], unit) == [None]
-    assert unit == "auto" or times([highest, -highest], unit) == [None, None]
-    assert times(["-62135596801000000"], "us") == [None]  # a second before the year 1
 
 
 def test_a_year_before_the_first_is_unparsable() -> None:

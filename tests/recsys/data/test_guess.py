@@ -213,8 +213,9 @@ def test_one_broken_line_does_not_change_the_encoding(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_time_is_left_out_and_told(tmp_path: Path) -> None:
-    log = _log("american")
-    path = _write(tmp_path / "log.csv", {"userId": log["user"], "itemId": log["item"], "date": log["time"]})
+    log = _log()
+    times = [f"Mitte März {2000 + row % 20}" for row in range(ROWS)]
+    path = _write(tmp_path / "log.csv", {"userId": log["user"], "itemId": log["item"], "date": times})
     told, findings = _guessed(tmp_path, path)
     assert "timestamp" not in told.interactions.columns
     assert any("'date'" in sentence and "ISO 8601" in sentence for sentence in findings.unsure)
@@ -428,7 +429,7 @@ def test_a_catalogue_of_nested_categories_and_a_list_as_title(tmp_path: Path) ->
     log = _write(tmp_path / "some.csv", _log())
     items = tmp_path / "items.jsonl"
     lines = [
-        {"id": f"p{item}", "name": TITLES[item % 4], "title": ["x"], "category": [["Home", "Bath"], ["Sale"]]}
+        {"id": f"p{item}", "name": TITLES[item % 4], "title": [f"x{item}"], "category": [["Home", "Bath"], ["Sale"]]}
         for item in range(1, 90)
     ]
     items.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -72,6 +72,13 @@ def put(path: Path, *lines: str) -> None:
 HEADER = "user_id,item_id,timestamp,weight"
 
 
+def test_an_hour_that_the_clock_skips_has_its_own_reason(tmp_path: Path) -> None:
+    times = ["2021-03-28 02:30:00", "2021-03-28 03:30:00", "2021-10-31 02:30:00", "2021-3-4 5:06"]
+    put(tmp_path / "log.csv", "user_id,item_id,timestamp", *(f"1,{item},{time}" for item, time in enumerate(times)))
+    report = run(tmp_path, {"timezone": "Europe/Berlin"})
+    assert report.reasons[INTERACTIONS] == {"time that the zone's clock skips": 1, "unparsable time": 1}
+
+
 # --- the log ------------------------------------------------------------------------------------------------
 
 

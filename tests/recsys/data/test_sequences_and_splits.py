@@ -17,6 +17,7 @@ from recsys.data.splits import (
     check_vocabulary,
     cut_offs,
     leave_one_out,
+    repeated_share,
     split_sequences,
     time_split,
 )
@@ -176,3 +177,10 @@ def test_a_time_split_needs_time() -> None:
 def test_an_empty_side_is_said() -> None:
     with pytest.raises(InputError, match="no user for test"):
         time_split(sequences([[1, 2]], [[1, 2]]), validation_from=2, test_from=50)
+
+
+@given(histories)
+def test_repeated_targets_by_counting(all_of: list[list[int]]) -> None:
+    test = leave_one_out(sequences(all_of)).test
+    expected = [target in as_lists(test.histories)[user] for user, target in enumerate(test.targets.tolist())]
+    assert repeated_share(test) == pytest.approx(float(np.mean(expected)) if expected else 0.0)
