@@ -97,6 +97,15 @@ def test_intervals_and_paired_differences_surround_their_means() -> None:
     assert set(found.differences) == {"popularity", "transitions"}
 
 
+def test_one_training_event_makes_a_target_known() -> None:
+    targets = leave_one_out(logs()).test.targets
+    counts = np.full(SIZE + 1, 9, dtype=np.float32)
+    counts[39], counts[5] = 0, 1
+    found, _ = report(popularity=counts)
+    assert (targets == 5).any()
+    assert found.report["cold_targets"] == (targets == 39).sum() == 1
+
+
 def test_cold_targets_are_counted_and_measured() -> None:
     found, held_out = report()
     assert found.report["cold_targets"] == 2

@@ -18,6 +18,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
+from recsys.evaluation import evaluate as module
 from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
 from recsys.models.baselines import popularity
 from recsys.training.fit import fit
@@ -134,6 +135,22 @@ def test_figures_are_those_of_the_test_part_by_hand(
         report.intervals["test/hr_at_10"]["mean"]
         - np.mean([0 if np.isinf(rank) else rank <= 10 for rank in popularity_ranks(histories, counts, exclude_seen)])
     )
+
+
+def test_baselines_are_counted_on_the_training_part_alone(
+    trained: tuple[Path, TableVersions, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, versions, path = trained
+    given: list[Sequences] = []
+
+    def watched(names: Any, train: Sequences, *rest: Any) -> Any:
+        given.append(train)
+        return baseline_scorers(names, train, *rest)
+
+    monkeypatch.setattr(module, "baseline_scorers", watched)
+    evaluate(settings(folder), versions, path)
+    train = prepare(settings(folder), versions).split.train
+    assert [one.items.tolist() for one in given] == [train.items.tolist()]
 
 
 def popularity_ranks(histories: list[np.ndarray], counts: np.ndarray, exclude_seen: bool) -> list[float]:

@@ -17,6 +17,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
+from recsys.evaluation.ranking import MISS
 from recsys.retrieval.blend import CONTEXT, Blended, blend_scores, feature_names
 from recsys.retrieval.index import build_index
 from recsys.training import fit_blend as module
@@ -158,6 +159,19 @@ def test_the_weights_that_serve_are_fitted_on_all_that_were_measured(monkeypatch
     first, second, served = fitted
     assert not first & second and first | second == served
     assert min(len(first), len(second)) > 0.4 * len(served)
+
+
+def test_of_equal_scores_the_lower_code_ranks_first() -> None:
+    """As in evaluation: a source that says the same of everything is no oracle."""
+    measured = module._Measured(
+        offsets=np.array([0, 4, 7, 9]),
+        features=np.zeros((9, 1), dtype=np.float32),
+        context=np.zeros((9, 1), dtype=np.float32),
+        came=np.array([2, -1, 7]),
+        asked=Consumed.of(np.zeros(0), np.zeros(1, dtype=np.int64)),
+    )
+    assert module._ranks(measured, np.zeros(9)).tolist() == [3, MISS, 1]
+    assert module._ranks(measured, np.array([0.0, 1, 1, 1, 5, 5, 5, 0, 1])).tolist() == [2, MISS, 2]
 
 
 def test_what_was_had_is_proposed_where_evaluation_ranks_it() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,18 @@ def test_every_step_of_every_epoch_has_dropout_and_questions_of_its_own(monkeypa
     run(epochs=3, evaluate_every=1, next_item_share=0.0)
     assert all(training) and len(training) == 3 * 10
     assert len(set(asked)) == len(asked)
+
+
+def test_no_step_draws_what_another_drew(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float] = []
+
+    def watched(batch: np.ndarray, rng: np.random.Generator, *rest: Any) -> Task:
+        drawn.append(copy.deepcopy(rng).random())
+        return make_task(batch, rng, *rest)
+
+    monkeypatch.setattr(loop, "make_task", watched)
+    run(epochs=3, evaluate_every=3)
+    assert len(drawn) == 30 == len(set(drawn))
 
 
 def test_batches_have_other_company_in_the_next_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
