@@ -268,8 +268,9 @@ def _shape(path: str, lines: list[str]) -> tuple[Format, str, bool]:
             )
         separator = " "
     table = every[preamble(every, separator) :]
-    header = _has_header([split_line(line, separator) for line in table])
-    if table[0].startswith("# ") and not header:
+    cells = [split_line(line, separator) for line in table]
+    header = _has_header(cells)
+    if table[0].startswith("# ") and (not header or _has_header(cells[1:])):  # names below it are the header
         raise InputError(f"{path} begins with {table[0][:60]!r}, which reads like a row; take that line out.")
     return "csv", separator, header
 
@@ -315,6 +316,8 @@ def _are_sequences(lines: list[str], words: list[int]) -> bool:
 
 def _has_header(rows: list[list[str]]) -> bool:
     """Names in the first line: words that do not come again below, known ones or above numbers or times."""
+    if not rows:
+        return False
     first = [cell.strip() for cell in rows[0]]
     first[0] = first[0].lstrip("# ")  # "#user_id" is a name
     rest = [row for row in rows[1:] if len(row) == len(rows[0]) and row != rows[0]]  # exports put together repeat it

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines import evaluate as module
+from pipelines.steps import plain
 from pipelines.watch import WATCH, Watch
 from recsys.evaluation.compare import EvaluationReport
 from recsys.evaluation.leaks import NOT_RECORDED
@@ -27,11 +28,12 @@ def report(**protocol: Any) -> EvaluationReport:
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_bundle_that_does_not_say_what_it_learnt_from_is_warned_of(
+def test_a_bundle_that_does_not_say_what_it_learned_from_is_warned_of(
     recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stated = {"trained_on": "9 events"} if recorded else {"consumed": NOT_RECORDED}
-    monkeypatch.setattr(module, "step_run", lambda *_: contextlib.nullcontext((None, "run")))
+    step = SimpleNamespace(store=None, run_id="run", done=plain)
+    monkeypatch.setattr(module, "step_run", lambda *_: contextlib.nullcontext(step))
     monkeypatch.setattr(module, "tracking", SimpleNamespace(log_metrics=lambda *_: None))
     monkeypatch.setattr(module.evaluation, "evaluate", lambda *_: report(**stated))
     listening = Listening()
@@ -41,5 +43,5 @@ def test_a_bundle_that_does_not_say_what_it_learnt_from_is_warned_of(
     finally:
         WATCH.reset(token)
     assert found["report"]["protocol"] == stated
-    expected = f"Which events shop-0123 learnt from is {NOT_RECORDED}; a leak in its training would not be seen."
+    expected = f"Which events shop-0123 learned from is {NOT_RECORDED}; a leak in its training would not be seen."
     assert listening.warnings == ([] if recorded else [expected])

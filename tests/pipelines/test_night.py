@@ -482,6 +482,8 @@ def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_pat
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         try:
             while True:

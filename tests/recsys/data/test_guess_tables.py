@@ -270,10 +270,19 @@ def test_words_for_nothing_as_ids_are_asked_about(tmp_path: Path, word: str) -> 
     assert ingest(settings).rows_added[INTERACTIONS] == len(rows)  # asked, and nothing dropped
 
 
-def test_missing_ids_are_asked_about_and_let_pass(tmp_path: Path) -> None:
+def test_missing_ids_are_said_and_left_out(tmp_path: Path) -> None:
     rows = [("" if row % 5 == 0 else u, i, int(m.timestamp())) for row, (u, i, m) in enumerate(events())]
     settings, findings = guessed(tmp_path, write(tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], rows))
-    assert said(findings, "20.0%", "missing user_id (60)", "max_rejected_share")
+    assert said(findings, "20% of the rows have no 'user_id'", "interactions.drop")
+    report = ingest(settings)
+    assert list(report.rows_dropped[INTERACTIONS].values()) == [60]
+    assert report.rows_rejected == {INTERACTIONS: 0}
+
+
+def test_missing_times_are_asked_about_and_let_pass(tmp_path: Path) -> None:
+    rows = [(u, i, "" if row % 5 == 0 else int(m.timestamp())) for row, (u, i, m) in enumerate(events())]
+    settings, findings = guessed(tmp_path, write(tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], rows))
+    assert said(findings, "20.0%", "missing timestamp (60)", "max_rejected_share")
     assert ingest(settings).rows_rejected == {INTERACTIONS: 60}
 
 
