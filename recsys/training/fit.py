@@ -15,7 +15,7 @@ from features.device import best_device
 from features.multiplexed import HASHING, by_feature, hash_values
 from features.precision import activation_dtype
 from features.whitening import Whitening
-from recsys.bundle import Bundle, of_histories, query_encoder, read_bundle
+from recsys.bundle import REPEATS, Bundle, of_histories, query_encoder, read_bundle
 from recsys.bundle_store import write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
 from recsys.config import ModelSettings, Settings
@@ -31,7 +31,7 @@ from recsys.evaluation.ranking import rank_targets
 from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
 from recsys.models.item_tower import Attribute, ItemFeatures
-from recsys.models.repeats import with_repeats
+from recsys.models.repeats import STEP, with_repeats
 from recsys.models.side import Side, SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
@@ -137,7 +137,11 @@ def fit(
     if text is not None and text.whitening is not None:
         weights |= text.whitening.to_tensors()
     served = query_encoder(settings, fitted.declared, weights, vectors)
-    blended, blend = fit_blend(settings, dataset, of_histories(served, fitted.encoders), vectors, allowed)
+    queries, alone = of_histories(served, fitted.encoders), None
+    if REPEATS in weights and settings.model.repeats and settings.blend.kind != "never":
+        repeats = STEP * weights[REPEATS].detach().cpu().numpy()
+        alone = validation_metrics(queries, vectors, allowed, dataset.split.validation, settings, repeats)
+    blended, blend = fit_blend(settings, dataset, queries, vectors, allowed, alone)
     if blend is not None:
         say(blend.reason)
     consumed = _consumed(outcome, blend)

@@ -86,7 +86,12 @@ class _Measured:
 
 
 def fit_blend(
-    settings: Settings, dataset: Dataset, queries: HistoryVectors, vectors: np.ndarray, allowed: np.ndarray
+    settings: Settings,
+    dataset: Dataset,
+    queries: HistoryVectors,
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    alone: dict[str, float] | None = None,
 ) -> tuple[Blended | None, BlendReport | None]:
     """The blend of a model with the neighbour sources; None where the settings or validation are against it.
 
@@ -96,6 +101,8 @@ def fit_blend(
         Of the model.
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1], the model's items.
+    alone
+        What the model reaches on validation where its vectors do not say all of it, as with `model.repeats`.
     """
     if settings.blend.kind == "never":
         return None, None
@@ -122,6 +129,8 @@ def fit_blend(
         crossed = np.where(fold == other, own, crossed)
     ranks["blend"] = crossed
     validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items() if name not in ("new", "seen")}
+    if alone is not None:
+        validation["model"] = alone
     model, blend = validation["model"][PRIMARY], validation["blend"][PRIMARY]
     used = blend > model or settings.blend.kind == "always"
     weights = _fit(measured, found, names, settings.seed)

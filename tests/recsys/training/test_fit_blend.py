@@ -101,6 +101,15 @@ def test_a_model_that_knows_the_answer_serves_alone() -> None:
     assert always is not None
 
 
+def test_the_blend_has_to_beat_what_the_model_serves_alone() -> None:
+    """Numbers for what was had are no part of the vectors, and of what the model serves without a blend."""
+    alone = {"val/hr_at_10": 1.0, "val/ndcg_at_10": 0.99, "val/mrr_at_10": 0.99}
+    blended, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED, alone)
+    assert blended is None and report is not None
+    assert report.reason.endswith("and the model alone 0.9900.")
+    assert (report.validation or {})["model"] == alone
+
+
 def test_no_blend_where_none_is_wanted_or_too_few_can_be_measured() -> None:
     assert fit_blend(settings(kind="never"), dataset(walks()), noise, VECTORS, ALLOWED) == (None, None)
     few = walks().select(np.arange(40))
