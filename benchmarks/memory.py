@@ -38,8 +38,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "20,000 items, text": {"items": 20_000, "users": 4000, "text": True},
     "150,000 items, width 64": {"items": 150_000, "users": 2000, "dimensions": 64},
     "150,000 items": {"items": 150_000, "users": 2000},
-    "150,000 items, sampled": {"items": 150_000, "users": 30_000, "loss": "sampled"},
-    "150,000 items, text, sampled": {"items": 150_000, "users": 5000, "text": True, "loss": "sampled"},
+    "150,000 items, sampled": {"items": 150_000, "users": 6000, "loss": "sampled"},
+    "150,000 items, text, sampled": {"items": 150_000, "users": 2000, "text": True, "loss": "sampled"},
 }
 QUICK = ("2,000 items",)
 LENGTH = 15  # events of a history, on average

@@ -39,8 +39,8 @@ MEASURED: Final = 10_000  # validation users on whom the blend is measured
 OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
 SOURCES: Final = 4  # whose candidates are mostly others
 BLOCKS: Final = 12  # [b, V] float32 alive while a block of users is scored by the blend
-VECTORS: Final = 4  # copies of the item vectors: the model's, the bundle's, the index's, and on the way to them
-SHARE_KEPT: Final = 0.5  # of what a training took that the process keeps
+VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
+SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
 
 @dataclass(frozen=True, kw_only=True)

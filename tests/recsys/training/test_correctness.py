@@ -215,7 +215,7 @@ def trained(objective: str = "cloze", **changes: Any) -> Bert4Rec:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_bf16_ranks_as_fp32_does(objective: str) -> None:
-    """Of a trained model: nine of the ten best items are the same on average, and the best one for 95% of users."""
+    """Of a trained model: nine of the ten best items are the same on average, and the best one for 90% of users."""
     built = trained(objective)
     items, offsets = cycles(1)
     vectors = built.item_vectors()[0]
@@ -227,7 +227,7 @@ def test_bf16_ranks_as_fp32_does(objective: str) -> None:
     best = [np.argsort(-found, axis=1)[:, :10] for found in (exact, rounded)]
     shared = [len(set(a) & set(b)) / 10 for a, b in zip(*best, strict=True)]
     assert np.mean(shared) > 0.9
-    assert (best[0][:, 0] == best[1][:, 0]).mean() > 0.95
+    assert (best[0][:, 0] == best[1][:, 0]).mean() > 0.9
 
 
 @pytest.mark.parametrize("loss", ["full", "sampled", "gbce"])
