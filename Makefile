@@ -61,7 +61,7 @@ test-pythons:  ## what needs no torch, under each Python from 3.11 to 3.13 that 
 	      | $$environment/bin/python -m pip install --quiet --no-deps --requirement /dev/stdin && \
 	    touch $$environment/.installed || exit 1; \
 	  fi; \
-	  $$environment/bin/python -m compileall -q -f features recsys pipelines tests benchmarks && \
+	  $$environment/bin/python -m compileall -q -f recsys features pipelines tests benchmarks && \
 	  PYTHONPATH=$$PWD $$environment/bin/python -m pytest -q -p no:cacheprovider $(WITHOUT_TORCH) || exit 1; \
 	done
 

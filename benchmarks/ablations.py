@@ -22,7 +22,6 @@ from typing import Any
 import common
 import torch
 
-from features.precision import activation_dtype
 from recsys.columns import PADDING
 from recsys.config import Settings
 from recsys.config_file import load_settings
@@ -31,6 +30,7 @@ from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.feature_encoders import Encoders, fit_encoders
+from recsys.features.precision import activation_dtype
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.represent import represent
 from recsys.training.fit import PRIMARY, build_model, item_features, item_text, train_model

@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.precision import KERNELS
 from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError, first_line
+from recsys.features.precision import KERNELS
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training.fit import table_rows

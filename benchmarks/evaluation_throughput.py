@@ -29,10 +29,10 @@ import common
 import numpy as np
 import torch
 
-from features.precision import activation_dtype
 from recsys.config import ModelSettings
 from recsys.data.splits import HeldOut, leave_one_out
 from recsys.evaluation.ranking import rank_targets
+from recsys.features.precision import activation_dtype
 from recsys.models.bert4rec import encode_queries
 from recsys.retrieval.candidates import top_k
 from recsys.retrieval.index import build_index

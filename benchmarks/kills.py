@@ -87,7 +87,7 @@ class Night:
             "PREFECT_API_URL": "",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }
-        command = [sys.executable, "-m", "pipelines.cli", "run", "recsys.toml", "--json"]
+        command = [sys.executable, "-m", "recsys", "run", "recsys.toml", "--json"]
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [*command, "--prefect" if self.prefect else "--no-prefect"],

@@ -37,9 +37,9 @@ from common import NO_PEERS, answer, ask_peer, say, table
 from peers.ids import power_law
 from torch import Tensor, nn
 
-from features.hashing import hash_values
-from features.multiplexed import Feature, FeatureBatch, MultiplexedFeatures, MultiplexedTable
-from features.rowwise import RowWiseAdagrad
+from recsys.features.hashing import hash_values
+from recsys.features.multiplexed import Feature, FeatureBatch, MultiplexedFeatures, MultiplexedTable
+from recsys.features.rowwise import RowWiseAdagrad
 
 WIDTH = 16
 BATCHES = 4  # different ones, in turn

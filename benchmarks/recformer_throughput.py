@@ -26,11 +26,11 @@ import polars as pl
 import torch
 from training_throughput import bf16_rate
 
-from features.device import best_device
-from features.tokens import ItemTokens, tokenise
 from recsys.columns import TITLE
 from recsys.config import RecformerSettings
 from recsys.config_file import load_settings
+from recsys.features.device import best_device
+from recsys.features.tokens import ItemTokens, tokenise
 from recsys.models.recformer import Recformer, Shape
 from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import read, token_lengths

@@ -51,7 +51,14 @@ def with_shuffled_ties(source: Path, log: str, folder: Path, seed: int) -> Path:
 
 def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The summary of one `recsys run`, in a working folder of its own."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(common.ROOT / "configs" / f"{name}.toml"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "recsys",
+        "run",
+        str(common.ROOT / "configs" / f"{name}.toml"),
+        "--json",
+    ]
     for override in (f"data_root={data}", *overrides):
         command += ["--set", override]
     done = subprocess.run(

@@ -25,8 +25,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.sentences import sentences
-from features.text import Encoder, encode, load_encoder
+from recsys.features.sentences import sentences
+from recsys.features.text import Encoder, encode, load_encoder
 
 ATTRIBUTES = ("title", "attributes")
 ROUNDS, COUNT = 6, 1024

@@ -24,11 +24,11 @@ from typing import Any
 import common
 from training_throughput import bf16_rate, flops
 
-from features.device import best_device
 from recsys.config import Settings
 from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.splits import leave_one_out
+from recsys.features.device import best_device
 from recsys.represent import represent
 from recsys.training.batches import windows
 from recsys.training.fit import PRIMARY, fit, validation

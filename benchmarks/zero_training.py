@@ -20,7 +20,6 @@ from typing import Any
 import common
 import numpy as np
 
-from features.whitening import Whitening
 from recsys.columns import SENTENCE
 from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
@@ -28,6 +27,7 @@ from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS, rank_targets
+from recsys.features.whitening import Whitening
 from recsys.models.text import text_queries
 from recsys.represent import represent, text_vectors
 

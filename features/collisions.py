@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from features.declaration import Feature
-from features.hashing import MAX_LOOKUPS, PADDING, lookup_rows
-from features.multiplexed import FeatureBatch
+from recsys.features.declaration import Feature
+from recsys.features.hashing import MAX_LOOKUPS, PADDING, lookup_rows
+from recsys.features.multiplexed import FeatureBatch
 
 BYTES = 4  # of a trained weight
 

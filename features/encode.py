@@ -14,10 +14,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from features.buckets import QuantileBuckets
-from features.declaration import Feature, check_features, declared, describe, unknown
-from features.hashing import cross_hashes, hash_values
-from features.multiplexed import FeatureBatch
+from recsys.features.buckets import QuantileBuckets
+from recsys.features.declaration import Feature, check_features, declared, describe, unknown
+from recsys.features.hashing import cross_hashes, hash_values
+from recsys.features.multiplexed import FeatureBatch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.declaration import MAX_LOOKUPS
+from recsys.features.declaration import MAX_LOOKUPS
 
 MISSING: Final = "\x00missing"  # absent values share a hash of their own
 HASHING: Final = "BLAKE2b-64 of the value's text, splitmix64 of it and the salt, modulo rows"  # as a bundle declares it

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from features.declaration import Feature, check_features
-from features.hashing import (
+from recsys.features.declaration import Feature, check_features
+from recsys.features.hashing import (
     HASHING,
     MAX_LOOKUPS,
     MISSING,
@@ -33,7 +33,7 @@ from features.hashing import (
     salted_rows,
     salts,
 )
-from features.tables import MultiplexedTable, ShardedTable, Table, reduce_bags
+from recsys.features.tables import MultiplexedTable, ShardedTable, Table, reduce_bags
 
 __all__ = [
     "HASHING",
@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureBatch:
-    """Hashed features of N rows of data, from `features.encode`.
+    """Hashed features of N rows of data, from `recsys.features.encode`.
 
     Attributes
     ----------

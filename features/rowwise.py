@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from features.rows import read_rows, sum_by_row, write_rows
+from recsys.features.rows import read_rows, sum_by_row, write_rows
 
 
 class RowWiseAdagrad(Optimizer):

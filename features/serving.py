@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 import torch
 from torch import Tensor
 
-from features.tables import MultiplexedTable, Table
+from recsys.features.tables import MultiplexedTable, Table
 
 Storage = Literal["bf16", "int8"]
 _LEVELS: Final = 127  # of int8 on either side of zero

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.rows import SparseRead
+from recsys.features.rows import SparseRead
 
 Reduction = Literal["mean", "sum"]
 

@@ -6,7 +6,7 @@ Nothing is padded, so a vector depends on its sentence and not on the batch's ot
 same within `SAMENESS` in any order and any company. It is not the same to the last bit, as a processor may add up the
 products of a large batch in another order than those of a small one. In one call each distinct sentence is encoded
 once, and `recsys.represent` keeps its vector by content: equal sentences have equal bytes, also after an interrupted
-run. BERTs on a CPU run as `features.packed` has them; other networks run as the library has them, a batch holding
+run. BERTs on a CPU run as `features/packed.py` has them; other networks run as the library has them, a batch holding
 sentences of one length only.
 """
 
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import torch
 
-from features.device import best_device
-from features.model_source import OFFLINE_MODEL, EncoderError, explain, find_model, hub_answers, quiet
-from features.packed import PackedBert
-from features.precision import native_bf16
+from recsys.features.device import best_device
+from recsys.features.model_source import OFFLINE_MODEL, EncoderError, explain, find_model, hub_answers, quiet
+from recsys.features.packed import PackedBert
+from recsys.features.precision import native_bf16
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

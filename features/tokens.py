@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from features.sentences import sentences
+from recsys.features.sentences import sentences
 
 FIRST, NAME, VALUE, FILL = 0, 1, 2, 3  # token types: the first token, an attribute's name, its value, padding
 TOKEN_TYPES: Final = 4

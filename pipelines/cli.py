@@ -17,7 +17,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipelines.console import (
+from recsys import __version__
+from recsys.addresses import masked
+from recsys.pipelines.console import (
     Output,
     Show,
     capped,
@@ -28,10 +30,8 @@ from pipelines.console import (
     show_metrics,
     show_night,
 )
-from pipelines.outcome import STOPPED, outcome
-from pipelines.ui import DEFAULT_STORE, check, serve, ui_command
-from recsys import __version__
-from recsys.addresses import masked
+from recsys.pipelines.outcome import STOPPED, outcome
+from recsys.pipelines.ui import DEFAULT_STORE, check, serve, ui_command
 
 if TYPE_CHECKING:
     from recsys.config import Settings
@@ -144,7 +144,7 @@ def _step(
     from recsys.config_file import load_settings
 
     settings = load_settings(config, overrides or ())
-    from pipelines.launch import run_step
+    from recsys.pipelines.launch import run_step
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: _short(report.get(line)) for line in lines}
@@ -196,8 +196,8 @@ def represent(
     Example: [bold]recsys represent recsys.toml --preview 3[/]
     """
     if preview:
-        from pipelines.represent import represent_preview, show_preview
         from recsys.config_file import load_settings
+        from recsys.pipelines.represent import represent_preview, show_preview
 
         report = represent_preview(load_settings(config, overrides or ()), shown or 5)
         _answer(ctx, report, lambda console: show_preview(console, report))
@@ -245,10 +245,10 @@ def pretrain(
     from recsys.pretrain_settings import load_pretrain_settings
 
     settings = load_pretrain_settings(config, overrides or ())
-    from pipelines.launch import run_step
+    from recsys.pipelines.launch import run_step
 
     report = run_step("pretrain", settings, config, overrides or [], Show())
-    from pipelines.pretrain import rank
+    from recsys.pipelines.pretrain import rank
 
     if rank() > 0:  # the first of several processes answers for all
         return
@@ -362,8 +362,8 @@ def features(
     from recsys.config_file import load_settings
 
     settings = load_settings(config, overrides or ())
-    from pipelines.features import features as report_on
-    from pipelines.features import show_features
+    from recsys.pipelines.features import features as report_on
+    from recsys.pipelines.features import show_features
 
     report = report_on(settings, memory)
     _answer(ctx, report, lambda console: show_features(console, report))
@@ -382,8 +382,8 @@ def forget(
 
     Example: [bold]recsys forget recsys.toml --user 42 --user 43[/]
     """
-    from pipelines.forget import forget as remove
     from recsys.config_file import load_settings
+    from recsys.pipelines.forget import forget as remove
 
     report = remove(load_settings(config, overrides or ()), users)
     lines: dict[str, Any] = {table: f"{rows:,} rows removed" for table, rows in report["removed"].items()}
@@ -429,8 +429,8 @@ def demo(
 
     Example: [bold]recsys demo --folder demo[/]
     """
-    from pipelines.demo import write_demo
     from recsys.config_file import load_settings
+    from recsys.pipelines.demo import write_demo
 
     show = Show()
     with show.step("generate"):
@@ -494,7 +494,7 @@ def _answer(ctx: typer.Context, value: Any, show: Callable[[Console], None]) -> 
 def _night(settings: Settings, config: str, overrides: list[str], prefect: bool) -> dict[str, Any]:
     show = Show()
     show.say("Starting ..." if prefect else "Starting without Prefect ...")
-    from pipelines.launch import run_night
+    from recsys.pipelines.launch import run_night
 
     return run_night(settings, config, overrides, show, prefect=prefect)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines import unmasked
-from pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, step_run
 from recsys import tracking
 from recsys.config import Settings
 from recsys.config_file import load_settings
+from recsys.pipelines import unmasked
+from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, step_run
 from recsys.retrieval.export import Candidates, check
 from recsys.retrieval.export import export as copy_candidates
 

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.console import facts
-from pipelines.steps import newest_versions
 from recsys.config import Settings
 from recsys.feature_report import MEGABYTE, feature_report
+from recsys.pipelines.console import facts
+from recsys.pipelines.steps import newest_versions
 
 
 def features(settings: Settings, memory: float | None) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.steps import newest_candidates, plain
 from recsys import runs
 from recsys.config import Settings
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
+from recsys.pipelines.steps import newest_candidates, plain
 from recsys.retrieval.export import Candidates, check, export
 from recsys.retrieval.table import candidates_table
 

@@ -13,11 +13,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines import unmasked
-from pipelines.steps import as_function
-from pipelines.watch import WATCH, Watch
 from recsys.config import RunSettings, Settings
 from recsys.errors import RecsysError
+from recsys.pipelines import unmasked
+from recsys.pipelines.steps import as_function
+from recsys.pipelines.watch import WATCH, Watch
 from recsys.processes import registered
 
 _PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
@@ -27,7 +27,7 @@ def run_night(
     settings: Settings, config: str, overrides: Sequence[str], looking: Watch, *, prefect: bool = True
 ) -> dict[str, Any]:
     """The night with Prefect, or without; returns the run's summary."""
-    from pipelines.nightly import night, nightly
+    from recsys.pipelines.nightly import night, nightly
 
     def bare() -> dict[str, Any]:
         return night(settings)
@@ -44,7 +44,7 @@ def run_step(
     step: str, settings: RunSettings, config: str, overrides: Sequence[str], looking: Watch, **options: Any
 ) -> dict[str, Any]:
     """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
-    module = importlib.import_module(f"pipelines.{step}")
+    module = importlib.import_module(f"recsys.pipelines.{step}")
     alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
 
     def as_flow() -> dict[str, Any]:

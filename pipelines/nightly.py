@@ -16,23 +16,33 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from pipelines import unmasked
-from pipelines.console import capped, counted, rejected_lines
-from pipelines.evaluate import baseline_metrics, evaluate_task
-from pipelines.export import export_task
-from pipelines.ingest import ingest_task
-from pipelines.publish import publish_task
-from pipelines.represent import represent_task
-from pipelines.retrieve import retrieve_task
-from pipelines.steps import RECORD, Run, Step, as_function, as_task, candidates_of, plain, table_versions, tracked
-from pipelines.train import train_task
-from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.addresses import masked
 from recsys.config import Settings
 from recsys.config_file import load_settings
 from recsys.errors import RecsysError
 from recsys.night_memory import check_night
+from recsys.pipelines import unmasked
+from recsys.pipelines.console import capped, counted, rejected_lines
+from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
+from recsys.pipelines.export import export_task
+from recsys.pipelines.ingest import ingest_task
+from recsys.pipelines.publish import publish_task
+from recsys.pipelines.represent import represent_task
+from recsys.pipelines.retrieve import retrieve_task
+from recsys.pipelines.steps import (
+    RECORD,
+    Run,
+    Step,
+    as_function,
+    as_task,
+    candidates_of,
+    plain,
+    table_versions,
+    tracked,
+)
+from recsys.pipelines.train import train_task
+from recsys.pipelines.watch import watch
 from recsys.retrieval.export import check
 
 

@@ -6,8 +6,8 @@ import os
 
 import typer
 
-from pipelines.console import Output, only_answers
 from recsys.errors import InputError, RecsysError, first_line, is_panic
+from recsys.pipelines.console import Output, only_answers
 
 INTERRUPTED = 130
 STOPPED = 143  # by SIGTERM

@@ -1,7 +1,7 @@
 """Pre-train: several logs and catalogues become a Recformer, or a text-only sequence model, that reads others.
 
-A Recformer over several devices: `torchrun --nproc-per-node=N -m pipelines.cli pretrain CONFIG`; each process learns
-from batches of its own and contrasts them with everybody's.
+A Recformer over several devices: `torchrun --nproc-per-node=N -m recsys pretrain CONFIG`; each process
+learns from batches of its own and contrasts them with everybody's.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines import unmasked
-from pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run, tracked
-from pipelines.watch import watch
 from recsys import runs, tracking
 from recsys.data.ingest import ingest
 from recsys.data.warehouse import TableVersions, current_versions
 from recsys.errors import InputError
+from recsys.pipelines import unmasked
+from recsys.pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run, tracked
+from recsys.pipelines.watch import watch
 from recsys.pretrain_settings import PretrainSettings, load_pretrain_settings
 from recsys.represent import represent
 

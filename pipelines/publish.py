@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.steps import compute_task, tracked
 from recsys import registry, tracking
 from recsys.bundle import read_bundle
 from recsys.bundle_store import publish_bundle
 from recsys.config import Settings
 from recsys.evaluation import plots
+from recsys.pipelines.steps import compute_task, tracked
 from recsys.retrieval.sample import candidate_sample
 from recsys.training.fit import PRIMARY
 

@@ -10,9 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import unmasked
-from pipelines.console import facts
-from pipelines.steps import (
+from recsys import represent as text
+from recsys import runs, tracking
+from recsys.config import Settings
+from recsys.config_file import load_settings
+from recsys.data.warehouse import TableVersions
+from recsys.pipelines import unmasked
+from recsys.pipelines.console import facts
+from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
@@ -21,12 +26,7 @@ from pipelines.steps import (
     numbers,
     step_run,
 )
-from pipelines.watch import watch
-from recsys import represent as text
-from recsys import runs, tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys.pipelines.watch import watch
 from recsys.preview import preview
 
 SHOWN_CHARACTERS = 400  # of one attribute in a preview's table; JSON has all

@@ -7,8 +7,12 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines import unmasked
-from pipelines.steps import (
+from recsys import runs, tracking
+from recsys.config import Settings
+from recsys.config_file import load_settings
+from recsys.data.warehouse import TableVersions
+from recsys.pipelines import unmasked
+from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
@@ -18,11 +22,7 @@ from pipelines.steps import (
     numbers,
     step_run,
 )
-from pipelines.watch import watch
-from recsys import runs, tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys.pipelines.watch import watch
 from recsys.retrieval import retrieve as retrieval
 
 COUNTS = ("rows", "users", "k", "short_lists", "unlisted")

@@ -15,13 +15,13 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from pipelines.watch import watch
 from recsys import processes, tracking
 from recsys.bundle_store import latest_bundle
 from recsys.config import RunSettings, Settings
 from recsys.data.provenance import check_filled
 from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path
 from recsys.errors import InputError, RecsysError
+from recsys.pipelines.watch import watch
 from recsys.retrieval.table import candidates_table
 
 P = ParamSpec("P")

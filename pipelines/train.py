@@ -6,8 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from pipelines import unmasked
-from pipelines.steps import (
+from recsys import runs, tracking
+from recsys.bundle_store import publish_bundle
+from recsys.config import Settings
+from recsys.config_file import load_settings
+from recsys.data.warehouse import TableVersions
+from recsys.pipelines import unmasked
+from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
@@ -16,12 +21,7 @@ from pipelines.steps import (
     numbers,
     step_run,
 )
-from pipelines.watch import watch
-from recsys import runs, tracking
-from recsys.bundle_store import publish_bundle
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys.pipelines.watch import watch
 from recsys.training.fit import fit
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from recsys.pipelines.cli import main
 
 if __name__ == "__main__":
-    # by name: the library itself imports nothing of the pipelines
-    importlib.import_module("pipelines.cli").main()
+    main()

@@ -34,8 +34,6 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from features.hashing import HASHING
-from features.precision import activation_dtype
 from recsys.columns import ITEM_ID, PADDING
 from recsys.config import Settings
 from recsys.config_file import parse_settings
@@ -43,6 +41,8 @@ from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.feature_encoders import Encoders, check_declared
+from recsys.features.hashing import HASHING
+from recsys.features.precision import activation_dtype
 from recsys.manifest import (
     BLEND,
     CATALOGUE,

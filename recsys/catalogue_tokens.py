@@ -13,12 +13,12 @@ import polars as pl
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from features.tokens import ItemTokenizer, ItemTokens, content_hash, tokenise
 from recsys.columns import ITEM_ID, ITEMS
 from recsys.config import Settings
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
+from recsys.features.tokens import ItemTokenizer, ItemTokens, content_hash, tokenise
 from recsys.files import synchronise
 
 FOLDER: Final = "tokens"  # in the warehouse

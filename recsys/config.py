@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-from features.declaration import Feature, check_features
+from recsys.features.declaration import Feature, check_features
 
 Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

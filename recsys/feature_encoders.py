@@ -16,12 +16,12 @@ import polars as pl
 import torch
 from torch.nn import functional
 
-from features.collisions import unseen_lookups
-from features.declaration import Feature, require_same
-from features.encode import FeatureEncoder
 from recsys.config import ModelSettings, Settings
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.features.collisions import unseen_lookups
+from recsys.features.declaration import Feature, require_same
+from recsys.features.encode import FeatureEncoder
 from recsys.models.side import Side, SideFeatures
 
 if TYPE_CHECKING:  # a bundle answers without the tables

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from features.collisions import BYTES, Suggestion, Use, suggest, table_use, unseen
 from recsys.config import ModelSettings, Settings
 from recsys.data.prepare import prepare
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.feature_encoders import fit_encoders, unseen_values
+from recsys.features.collisions import BYTES, Suggestion, Use, suggest, table_use, unseen
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.training.fit import item_features, table_rows
 

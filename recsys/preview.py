@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.sentences import Attribute, cleaned, joined, shortened
-from features.text import Encoder, token_count
 from recsys.columns import ITEM_ID
 from recsys.config import Settings
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
+from recsys.features.sentences import Attribute, cleaned, joined, shortened
+from recsys.features.text import Encoder, token_count
 from recsys.represent import load, text_columns
 
 

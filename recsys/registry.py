@@ -138,7 +138,7 @@ def _save(path: Path, bundle: str | Path, example: list[str], model: Model) -> N
             path=str(path),
             python_model=str(here / "mlflow_model.py"),
             artifacts={"bundle": str(bundle)},
-            code_paths=[str(here), str(here.parent / "features")],
+            code_paths=[str(here)],
             input_example=[{"history": example}],
             pip_requirements=requirements,
             mlflow_model=model,

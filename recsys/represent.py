@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.model_source import EncoderError
-from features.sentences import cleaned, joined, shortened
-from features.text import Encoder, encode, load_encoder
 from recsys.columns import CONTENT_HASH, ENCODER, ITEM_VECTORS, ITEMS, SENTENCE, VECTOR
 from recsys.config import Settings
 from recsys.data.warehouse import TableVersions, append, latest_version, scan
 from recsys.errors import InputError
+from recsys.features.model_source import EncoderError
+from recsys.features.sentences import cleaned, joined, shortened
+from recsys.features.text import Encoder, encode, load_encoder
 
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
 ROWS = 262_144  # of the catalogue in memory at once

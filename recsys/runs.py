@@ -84,10 +84,11 @@ def digest_of(digests: Mapping[str, str]) -> str:
 @functools.cache
 def code_version() -> str:
     """sha256 (hex) of the program's own source files."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent
     digest = hashlib.sha256()
-    for package in ("features", "recsys", "pipelines"):
-        for path in sorted((root / package).rglob("*.py")):
+    # a checkout holds features/ and pipelines/ by links, which rglob does not follow
+    for package in (root, root / "features", root / "pipelines"):
+        for path in sorted(package.rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

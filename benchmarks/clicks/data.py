@@ -13,9 +13,9 @@ import torch
 from clicks.published_draw import published_rows
 from torch import Tensor
 
-from features.encode import FeatureEncoder
-from features.hashing import hash_values, lookup_rows
-from features.multiplexed import Feature, FeatureBatch
+from recsys.features.encode import FeatureEncoder
+from recsys.features.hashing import hash_values, lookup_rows
+from recsys.features.multiplexed import Feature, FeatureBatch
 
 BASE = tuple(Feature(name=name) for name in ("user", "movie", "gender", "age", "occupation", "zip"))
 LARGE = (

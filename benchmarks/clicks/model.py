@@ -13,11 +13,11 @@ from clicks.data import FEATURES, WIDTH, Job, prepared, rows_of, split
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.collisions import angle, overlap, projections
-from features.multiplexed import FeatureBatch
-from features.precision import native_bf16
-from features.rowwise import RowWiseAdagrad
-from features.tables import MultiplexedTable
+from recsys.features.collisions import angle, overlap, projections
+from recsys.features.multiplexed import FeatureBatch
+from recsys.features.precision import native_bf16
+from recsys.features.rowwise import RowWiseAdagrad
+from recsys.features.tables import MultiplexedTable
 
 
 class DeepCross(nn.Module):

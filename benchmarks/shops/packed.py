@@ -17,13 +17,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.tokens import ItemTokenizer, ItemTokens
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
+from recsys.features.tokens import ItemTokenizer, ItemTokens
 from recsys.models.recformer import MaskedHead, Recformer, Shape
 from recsys.pretrain_settings import load_pretrain_settings
 from recsys.training.pretrain_recformer import read_corpora

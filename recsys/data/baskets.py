@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.hashing import hash_values, mix
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.features.hashing import hash_values, mix
 
 
 def in_drawn_order(frame: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.sentences import sentences
 from recsys.columns import (
     EVENT,
     INTERACTIONS,
@@ -38,6 +37,7 @@ from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.warehouse import TableVersions, scan
 from recsys.data.withdrawals import without_withdrawn
 from recsys.errors import InputError
+from recsys.features.sentences import sentences
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

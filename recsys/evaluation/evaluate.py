@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.whitening import Whitening
 from recsys.bundle import Bundle, read_bundle
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.config import Settings
@@ -30,6 +29,7 @@ from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, 
 from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.ranking import ScoreBlock
 from recsys.feature_encoders import unseen_values
+from recsys.features.whitening import Whitening
 from recsys.models import baselines as counting
 from recsys.models.repeats import with_repeats
 from recsys.represent import text_vectors

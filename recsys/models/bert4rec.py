@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.device import is_accelerator
-from features.tables import MultiplexedTable, Table
-from features.threads import side_by_side
 from recsys.columns import PADDING
 from recsys.config import ModelSettings
+from recsys.features.device import is_accelerator
+from recsys.features.tables import MultiplexedTable, Table
+from recsys.features.threads import side_by_side
 from recsys.models.item_tower import ItemFeatures, ItemTower
 from recsys.models.layers import LayerNorm, Linear
 from recsys.models.queries import Queries

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from features.declaration import Feature
-from features.hashing import hash_values
-from features.multiplexed import MultiplexedTable, attend, lookup_rows
+from recsys.features.declaration import Feature
+from recsys.features.hashing import hash_values
+from recsys.features.multiplexed import MultiplexedTable, attend, lookup_rows
 from recsys.models.text_adapter import TextAdapter
 
 ID_FEATURE = "item_id"

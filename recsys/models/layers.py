@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.device import is_accelerator
+from recsys.features.device import is_accelerator
 
 
 class Linear(nn.Linear):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from features.tokens import TOKEN_TYPES
+from recsys.features.tokens import TOKEN_TYPES
 from recsys.models.layers import Dropout, LayerNorm, Linear
 from recsys.models.recformer_input import Input, Limits
 from recsys.models.repeats import Repeats

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.device import best_device
-from features.precision import activation_dtype
-from features.tokens import ItemTokens
+from recsys.features.device import best_device
+from recsys.features.precision import activation_dtype
+from recsys.features.tokens import ItemTokens
 from recsys.models.queries import Queries
 from recsys.models.recformer import Recformer, Shape
 from recsys.models.recformer_input import Input, groups, read, token_lengths

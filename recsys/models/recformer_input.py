@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from features.tokens import FILL, FIRST, ItemTokens, spans
+from recsys.features.tokens import FILL, FIRST, ItemTokens, spans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

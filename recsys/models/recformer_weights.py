@@ -24,10 +24,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from features.model_source import EncoderError, find_model, hub_answers, quiet
-from features.tokens import ItemTokenizer, plain_tokenizer
-from features.whitening import Whitening
 from recsys.errors import InputError
+from recsys.features.model_source import EncoderError, find_model, hub_answers, quiet
+from recsys.features.tokens import ItemTokenizer, plain_tokenizer
+from recsys.features.whitening import Whitening
 from recsys.files import WRITING, sha256, synchronise, write_json, writing
 from recsys.models.recformer import MaskedHead, Recformer, Shape
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.tokens import spans
 from recsys.columns import PADDING
+from recsys.features.tokens import spans
 
 # the weight is this many times the parameter, which so moves as fast as a softmax's scores do and not as a matrix's
 STEP = 10.0

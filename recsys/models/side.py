@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.declaration import Feature
-from features.device import sent
-from features.hashing import PADDING as NO_VALUE
-from features.hashing import hash_values
-from features.multiplexed import FeatureBatch, MultiplexedFeatures, by_feature
-from features.tables import Table
+from recsys.features.declaration import Feature
+from recsys.features.device import sent
+from recsys.features.hashing import PADDING as NO_VALUE
+from recsys.features.hashing import hash_values
+from recsys.features.multiplexed import FeatureBatch, MultiplexedFeatures, by_feature
+from recsys.features.tables import Table
 from recsys.models.layers import Linear
 
 MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended

@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from features.whitening import Whitening
 from recsys.config import ModelSettings
+from recsys.features.whitening import Whitening
 from recsys.models.baselines import recency_weights
 from recsys.models.queries import Queries
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.device import fused_attention, is_accelerator
 from recsys.config import ModelSettings
+from recsys.features.device import fused_attention, is_accelerator
 from recsys.models.layers import Dropout, LayerNorm, Linear
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.device import fused_attention, is_accelerator
+from recsys.features.device import fused_attention, is_accelerator
 
 MASKED_ON_ACCELERATORS: Final = 2048  # tokens up to which a mask of all pairs is small there
 

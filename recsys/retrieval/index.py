@@ -18,8 +18,8 @@ from typing import Any, Final
 import faiss
 import numpy as np
 
-from features.threads import processors
 from recsys.errors import InputError, RecsysError
+from recsys.features.threads import processors
 
 FACTORY: Final = "IDMap2,Flat"
 METRIC: Final = "inner_product"

@@ -11,10 +11,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.device import best_device
-from features.multiplexed import HASHING, by_feature, hash_values
-from features.precision import activation_dtype
-from features.whitening import Whitening
 from recsys.bundle import REPEATS, Bundle, of_histories, query_encoder, read_bundle
 from recsys.bundle_store import write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
@@ -29,6 +25,10 @@ from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.feature_encoders import Encoders, fit_encoders
+from recsys.features.device import best_device
+from recsys.features.multiplexed import HASHING, by_feature, hash_values
+from recsys.features.precision import activation_dtype
+from recsys.features.whitening import Whitening
 from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.repeats import STEP, with_repeats

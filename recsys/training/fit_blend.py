@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from features.words import word_table
 from recsys.columns import SENTENCE, metric_name
 from recsys.config import Settings
 from recsys.consumed import Consumed
@@ -23,6 +22,7 @@ from recsys.errors import InputError
 from recsys.evaluation.evaluate import baseline_text
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import MISS
+from recsys.features.words import word_table
 from recsys.models.blend import Blend, fit_weights
 from recsys.models.neighbours import Neighbours
 from recsys.retrieval.blend import BLOCK_FLOATS, CONTEXT, UNPAIRED, Blended, feature_names, propose

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.device import is_accelerator, sent
-from features.precision import activation_dtype
 from recsys.columns import PADDING
 from recsys.config import TrainSettings
+from recsys.features.device import is_accelerator, sent
+from recsys.features.precision import activation_dtype
 from recsys.models.bert4rec import MASK, Bert4Rec
 from recsys.models.repeats import Earlier, earlier_events
 from recsys.models.side import SideBatch

@@ -20,10 +20,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from features.device import best_device, is_accelerator
-from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
+from recsys.features.device import best_device, is_accelerator
+from recsys.features.precision import activation_dtype
 from recsys.models.bert4rec import SequenceEncoder
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.side import SideFeatures

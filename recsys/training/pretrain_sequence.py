@@ -20,7 +20,6 @@ import polars as pl
 import torch
 from torch.nn import functional
 
-from features.multiplexed import hash_values
 from recsys.bundle import read_bundle
 from recsys.bundle_store import publish_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE
@@ -32,6 +31,7 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.feature_encoders import Encoders
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.text import TextItems, text_items

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.consumed import Consumed
 from recsys.errors import InputError
+from recsys.features.tokens import ItemTokens
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import best_dtype, encode, item_table
 from recsys.models.recformer_input import token_lengths

@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from features.tokens import ItemTokens
-from features.whitening import Whitening
 from recsys.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.config import RecformerSettings, Settings
 from recsys.consumed import Consumed
@@ -18,6 +16,8 @@ from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut, some_users
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
+from recsys.features.tokens import ItemTokens
+from recsys.features.whitening import Whitening
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import best_dtype, encode_histories, item_table
 from recsys.models.recformer_weights import ENCODER, aligned, declaration, extended, identity, unprojected, whitened

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
+from recsys.features.tokens import FIRST, NAME, ItemTokenizer, ItemTokens, join
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import best_dtype, encode, read_groups
 from recsys.models.recformer_input import Input, token_lengths

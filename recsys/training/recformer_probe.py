@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.tokens import ItemTokens
+from recsys.features.tokens import ItemTokens
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import read_groups
 from recsys.training.recformer_loss import had_before, softmax_loss

@@ -12,11 +12,11 @@ from typing import Any, Final
 import polars as pl
 import torch
 
-from features.device import best_device
-from features.tokens import ItemTokenizer, every_text, train_tokenizer
 from recsys.bundle import Bundle, read_bundle
 from recsys.config import RecformerSettings, Settings
 from recsys.errors import InputError, first_line
+from recsys.features.device import best_device
+from recsys.features.tokens import ItemTokenizer, every_text, train_tokenizer
 from recsys.files import synchronise, write_json
 from recsys.manifest import MANIFEST
 from recsys.models.recformer import MaskedHead, Recformer, Shape

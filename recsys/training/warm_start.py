@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.multiplexed import HASHING, hash_values, lookup_rows
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_store import latest_bundle
 from recsys.config import ModelSettings, Settings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split, moment
 from recsys.errors import InputError
+from recsys.features.multiplexed import HASHING, hash_values, lookup_rows
 from recsys.models.bert4rec import NO_SIDE, TABLE, Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.models.side import Side

@@ -16,13 +16,13 @@ import polars as pl
 import pytest
 import torch
 
-from features.tokens import tokenise
 from recsys.config import ModelSettings, RecformerSettings
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
+from recsys.features.tokens import tokenise
 from recsys.models.recformer_encode import item_table
 from recsys.training.recformer_start import start
 

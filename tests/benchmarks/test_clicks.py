@@ -10,8 +10,8 @@ import pytest
 import torch
 import xxhash
 
-from features.hashing import hash_values, lookup_rows
-from features.multiplexed import FeatureBatch
+from recsys.features.hashing import hash_values, lookup_rows
+from recsys.features.multiplexed import FeatureBatch
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.buckets import NULL, QuantileBuckets
+from recsys.features.buckets import NULL, QuantileBuckets
 
 
 def test_buckets_hold_equally_many_training_values() -> None:

@@ -4,10 +4,18 @@ import polars as pl
 import pytest
 import torch
 
-from features.collisions import angle, expected_confused, overlap, projections, suggest, table_use, unseen_lookups
-from features.declaration import Feature
-from features.encode import FeatureEncoder
-from features.hashing import PADDING, hash_values, lookup_rows
+from recsys.features.collisions import (
+    angle,
+    expected_confused,
+    overlap,
+    projections,
+    suggest,
+    table_use,
+    unseen_lookups,
+)
+from recsys.features.declaration import Feature
+from recsys.features.encode import FeatureEncoder
+from recsys.features.hashing import PADDING, hash_values, lookup_rows
 
 
 def hashes(prefix: str, count: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.declaration import Feature, check_features, declared, describe, require_same
+from recsys.features.declaration import Feature, check_features, declared, describe, require_same
 
 SHOP = (
     Feature(name="brand", lookups=2),

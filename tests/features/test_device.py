@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-import features.device
-from features.device import fused_attention, sent
+import recsys.features.device
+from recsys.features.device import fused_attention, sent
 
 
 def test_attention_is_the_one_of_the_definition() -> None:
@@ -28,7 +28,7 @@ def test_no_kernel_is_planned_for_each_shape(monkeypatch: pytest.MonkeyPatch) ->
         return q
 
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    monkeypatch.setattr(features.device, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(recsys.features.device, "scaled_dot_product_attention", attention)
     on_accelerator: Any = SimpleNamespace(is_cuda=True)
     fused_attention(on_accelerator, on_accelerator, on_accelerator, None)
     assert seen == [(False, True)] and torch.backends.cuda.cudnn_sdp_enabled() == before

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from features.declaration import Feature
-from features.encode import FeatureEncoder, hash_lists
-from features.hashing import MISSING, cross_hashes, hash_values
+from recsys.features.declaration import Feature
+from recsys.features.encode import FeatureEncoder, hash_lists
+from recsys.features.hashing import MISSING, cross_hashes, hash_values
 
 FEATURES = (
     Feature(name="brand", lookups=2),
@@ -81,7 +81,7 @@ def test_types_that_have_one_text_everywhere() -> None:
 def test_another_process_encodes_the_same_after_json() -> None:
     encoder = FeatureEncoder.fit(FEATURES, FRAME)
     code = (
-        "import json, sys; import polars as pl; from features.encode import FeatureEncoder;"
+        "import json, sys; import polars as pl; from recsys.features.encode import FeatureEncoder;"
         "given = json.load(sys.stdin);"
         "batch = FeatureEncoder.from_dict(given['encoder']).encode(pl.read_json(given['frame'].encode()));"
         "print(batch.values.tolist(), batch.bags.tolist(), batch.offsets.tolist())"

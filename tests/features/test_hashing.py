@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.hashing import MISSING, PADDING, cross_hashes, hash_values, lookup_rows
+from recsys.features.hashing import MISSING, PADDING, cross_hashes, hash_values, lookup_rows
 
 
 def splitmix_finaliser(bits: int) -> int:
@@ -34,7 +34,7 @@ def test_rows_follow_the_published_hashes(value: str, rows: int) -> None:
 
 def test_rows_are_the_same_in_another_process() -> None:
     code = (
-        "import torch; from features.hashing import *;"
+        "import torch; from recsys.features.hashing import *;"
         "h = torch.from_numpy(hash_values(['a', 7, None]));"
         "print(lookup_rows(h, 'f', 3, 1000).tolist(), cross_hashes([h, h.flip(0)]).tolist())"
     )

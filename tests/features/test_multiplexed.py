@@ -6,10 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from features.encode import FeatureEncoder
-from features.hashing import PADDING, hash_values, lookup_rows
-from features.multiplexed import Feature, FeatureBatch, MultiplexedFeatures, MultiplexedTable, ShardedTable, attend
-from features.rowwise import RowWiseAdagrad
+from recsys.features.encode import FeatureEncoder
+from recsys.features.hashing import PADDING, hash_values, lookup_rows
+from recsys.features.multiplexed import (
+    Feature,
+    FeatureBatch,
+    MultiplexedFeatures,
+    MultiplexedTable,
+    ShardedTable,
+    attend,
+)
+from recsys.features.rowwise import RowWiseAdagrad
 
 FEATURES = (
     Feature(name="brand", lookups=2),

@@ -18,7 +18,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from features.packed import FusedDense, PackedBert, fuses
+from recsys.features.packed import FusedDense, PackedBert, fuses
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.rows import read_rows, sum_by_row, write_rows
-from features.rowwise import RowWiseAdagrad
-from features.tables import MultiplexedTable
+from recsys.features.rows import read_rows, sum_by_row, write_rows
+from recsys.features.rowwise import RowWiseAdagrad
+from recsys.features.tables import MultiplexedTable
 
 
 def reference(weight: np.ndarray, steps: list[tuple[np.ndarray, np.ndarray]], lr: float, decay: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.sentences import cleaned, sentences, shortened
+from recsys.features.sentences import cleaned, sentences, shortened
 
 
 def one(value: object, dtype: pl.DataType | None = None) -> str:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.serving import ServingTable
-from features.tables import MultiplexedTable
+from recsys.features.serving import ServingTable
+from recsys.features.tables import MultiplexedTable
 
 
 def trained(rows: int = 200, width: int = 16, seed: int = 0) -> MultiplexedTable:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.hashing import hash_values, lookup_rows
-from features.tables import MultiplexedTable, ShardedTable, Table
+from recsys.features.hashing import hash_values, lookup_rows
+from recsys.features.tables import MultiplexedTable, ShardedTable, Table
 
 
 def tables() -> list[Table]:

@@ -16,9 +16,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel
 
-from features import model_source, text
-from features.model_source import EncoderError
-from features.text import SAMENESS, Encoder, Precision, encode, load_encoder, token_count
+from recsys.features import model_source, text
+from recsys.features.model_source import EncoderError
+from recsys.features.text import SAMENESS, Encoder, Precision, encode, load_encoder, token_count
 
 ITEMS = [
     "title: OPI Nail Lacquer, Simmer and Shimmer category: Makeup, Nails, Nail Polish",

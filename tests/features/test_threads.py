@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from features.threads import processors, side_by_side
+from recsys.features.threads import processors, side_by_side
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.tokens import (
+from recsys.features.tokens import (
     NAME,
     VALUE,
     ItemTokenizer,

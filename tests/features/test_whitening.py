@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.whitening import Whitening
+from recsys.features.whitening import Whitening
 
 
 def correlated(n: int, width: int, seed: int = 0) -> np.ndarray:

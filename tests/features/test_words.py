@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features.words import word_table
+from recsys.features.words import word_table
 
 
 def test_shared_rare_words_make_items_alike() -> None:

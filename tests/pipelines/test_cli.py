@@ -12,12 +12,12 @@ from types import MappingProxyType
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import cli
-from pipelines.console import capped
-from pipelines.outcome import commands
-from pipelines.ui import program, ui_command
 from recsys import __version__
 from recsys.errors import InputError, RecsysError
+from recsys.pipelines import cli
+from recsys.pipelines.console import capped
+from recsys.pipelines.outcome import commands
+from recsys.pipelines.ui import program, ui_command
 
 CONFIG = """
 name = "shop"
@@ -34,13 +34,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def recsys(
-    *arguments: str, cwd: Path, module: str = "pipelines.cli", more: Mapping[str, str] = MappingProxyType({})
+    *arguments: str, cwd: Path, module: str = "recsys.pipelines.cli", more: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent), **more},
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), **more},
         capture_output=True,
         text=True,
         check=False,
@@ -52,7 +52,7 @@ def recsys(
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     """Imports are all that could make it slow."""
-    code = "import sys; from pipelines.cli import execute; execute(['--help']); print(*sys.modules)"
+    code = "import sys; from recsys.pipelines.cli import execute; execute(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     heavy = {
@@ -188,7 +188,7 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
 def test_no_secret_is_in_an_answer(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     secret = {"path": "s3://key:hunter2@bucket/candidates", "digests": {"https://h/log.csv?sig=hunter2": "d"}}
     for as_json in (True, False):
-        from pipelines.console import Output, facts
+        from recsys.pipelines.console import Output, facts
 
         Output(answers=sys.stdout, json=as_json).answer(secret, lambda console: facts(console, secret))
         shown = capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_no_secret_is_in_an_answer(config: str, capsys: pytest.CaptureFixture[st
 
 
 def test_prefect_stores_overrides_without_secrets() -> None:
-    from pipelines import unmasked
+    from recsys.pipelines import unmasked
 
     given = ["tracking.uri=http://ann:hunter2@host", "train.epochs=1"]
     with unmasked.of(given) as shown:
@@ -268,8 +268,8 @@ def test_real_processes_and_their_exit_codes(tmp_path: Path) -> None:
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "pipelines.cli", "--help"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    command = [sys.executable, "-m", "recsys", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -278,7 +278,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
 def test_nothing_but_the_object_reaches_stdout(tmp_path: Path) -> None:
     code = """
 import os, subprocess, sys
-from pipelines import cli
+from recsys.pipelines import cli
 def night(*_):
     print("python"); os.write(1, b"descriptor\\n"); subprocess.run(["echo", "child"], check=True)
     return {"value": 1}

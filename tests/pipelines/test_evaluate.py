@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipelines import evaluate as module
-from pipelines.steps import plain
-from pipelines.watch import WATCH, Watch
 from recsys.evaluation.compare import EvaluationReport
 from recsys.evaluation.leaks import NOT_RECORDED
+from recsys.pipelines import evaluate as module
+from recsys.pipelines.steps import plain
+from recsys.pipelines.watch import WATCH, Watch
 
 
 class Listening(Watch):

@@ -44,7 +44,7 @@ path = "export"
 [tracking]
 uri = {uri!r}
 """
-RUN = [sys.executable, "-m", "pipelines.cli"]
+RUN = [sys.executable, "-m", "recsys"]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines import launch, steps
-from pipelines.watch import WATCH, Watch, watch
 from recsys.errors import InputError, RecsysError
+from recsys.pipelines import launch, steps
+from recsys.pipelines.watch import WATCH, Watch, watch
 
 
 class Ear(Watch):

@@ -21,14 +21,14 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from pipelines import cli, nightly, steps
-from pipelines import train as training
 from recsys import tracking
 from recsys.config import Settings
 from recsys.config_file import load_settings, parse_settings
 from recsys.data.synthetic import generate
 from recsys.data.warehouse import scan
 from recsys.errors import InputError
+from recsys.pipelines import cli, nightly, steps
+from recsys.pipelines import train as training
 
 pytestmark = [
     pytest.mark.integration,
@@ -218,7 +218,7 @@ def test_an_export_that_cannot_be_is_said_before_any_work(
 
 
 def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import retrieve
+    from recsys.pipelines import retrieve
 
     settings = load_settings(config)
 
@@ -243,7 +243,7 @@ KILLED = """
 import sys
 import torch
 torch.set_num_threads(1)  # as in conftest.py: other thread counts round differently
-from pipelines import evaluate, nightly
+from recsys.pipelines import evaluate, nightly
 from recsys.config_file import load_settings
 def wait(*_):
     print("evaluating", flush=True)
@@ -351,7 +351,7 @@ KILLED_IN_TRAINING = """
 import sys
 import torch
 torch.set_num_threads(1)
-from pipelines import nightly
+from recsys.pipelines import nightly
 from recsys.config_file import load_settings
 from recsys.training import checkpoint
 class Eager(checkpoint.Checkpoints):
@@ -468,14 +468,14 @@ def test_the_ui_serves_the_store(first: tuple[Settings, dict[str, Any]], tmp_pat
     command = [
         sys.executable,
         "-m",
-        "pipelines.cli",
+        "recsys",
         "ui",
         "--uri",
         first[0].tracking.uri,
         "--port",
         str(port),
     ]
-    root = str(Path(cli.__file__).parent.parent)
+    root = str(Path(cli.__file__).parents[2])
     with subprocess.Popen(
         command,
         cwd=tmp_path,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import cli
+from recsys.pipelines import cli
 
 PRETRAIN = """
 name = "words"

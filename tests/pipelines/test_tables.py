@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipelines import cli
 from recsys import tracking
 from recsys.config_file import load_settings
 from recsys.data.stream import overwrite_streamed
 from recsys.data.warehouse import SCHEMAS, scan
+from recsys.pipelines import cli
 from recsys.retrieval.export import Candidates, export
 
 pytestmark = pytest.mark.integration

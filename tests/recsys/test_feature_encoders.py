@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 import torch
 
-from features.hashing import hash_values
 from recsys.bundle import Bundle, read_bundle
 from recsys.config import Settings
 from recsys.config_file import parse_settings
@@ -22,6 +21,7 @@ from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.feature_encoders import fit_encoders, unseen_values
+from recsys.features.hashing import hash_values
 from recsys.retrieval import retrieve as retrieval
 from recsys.retrieval.answers import recommend
 from recsys.training.fit import build_model, fit, item_features, validation_metrics
@@ -195,7 +195,7 @@ def test_a_bundle_serves_what_it_was_trained_with(
     def other_edges(*_: Any) -> Any:
         raise AssertionError("edges are the bundle's")
 
-    monkeypatch.setattr("features.buckets.QuantileBuckets.fit", other_edges)
+    monkeypatch.setattr("recsys.features.buckets.QuantileBuckets.fit", other_edges)
     retrieved = retrieval.retrieve(
         configured, versions, bundle.path, "r", pl.Series([0]).cast(pl.Datetime("us", "UTC"))[0]
     )

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipelines import cli
 from recsys.config import Settings
 from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.feature_encoders import fit_encoders
 from recsys.feature_report import feature_report
+from recsys.pipelines import cli
 from recsys.training.fit import build_model, item_features
 
 CONFIG = """

@@ -15,12 +15,12 @@ import torch
 from transformers import BertConfig, BertModel
 
 import recsys.represent as module
-from features.text import SAMENESS, Encoded, Encoder, encode
 from recsys.columns import ITEM_ID, ITEM_VECTORS, ITEMS
 from recsys.config import Settings
 from recsys.config_file import parse_settings
 from recsys.data.warehouse import TableVersions, append, latest_version, overwrite, scan
 from recsys.errors import InputError
+from recsys.features.text import SAMENESS, Encoded, Encoder, encode
 from recsys.preview import preview
 from recsys.represent import RepresentReport, represent, text_vectors
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from features.multiplexed import hash_values
 from recsys.config import ModelSettings
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries, load_encoder
 from recsys.models.item_tower import ItemFeatures
 

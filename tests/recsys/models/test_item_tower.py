@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from features.declaration import Feature
-from features.multiplexed import hash_values, lookup_rows
+from recsys.features.declaration import Feature
+from recsys.features.multiplexed import hash_values, lookup_rows
 from recsys.models.item_tower import Attribute, ItemFeatures, ItemTower, module_key
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from features.tokens import ItemTokenizer, ItemTokens, join, tokenise, train_tokenizer
+from recsys.features.tokens import ItemTokenizer, ItemTokens, join, tokenise, train_tokenizer
 from recsys.models.recformer import Recformer, Shape
 from recsys.models.recformer_encode import PACKING, encode, encode_histories, item_table, load_encoder, read_groups
 from recsys.models.recformer_input import read

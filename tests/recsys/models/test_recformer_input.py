@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.tokens import FILL, FIRST, NAME, VALUE, ItemTokens
+from recsys.features.tokens import FILL, FIRST, NAME, VALUE, ItemTokens
 from recsys.models.recformer_input import Limits, groups, read, token_lengths
 
 # item 1: 10 11, item 2: 20, item 3: 30 31 32, item 4 has no text

@@ -19,9 +19,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from features.model_source import OFFLINE_MODEL, find_model
-from features.tokens import ItemTokenizer, train_tokenizer
 from recsys.errors import InputError
+from recsys.features.model_source import OFFLINE_MODEL, find_model
+from recsys.features.tokens import ItemTokenizer, train_tokenizer
 from recsys.files import write_json
 from recsys.models.recformer import MaskedHead, Recformer
 from recsys.models.recformer_input import Input

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.declaration import Feature
-from features.hashing import hash_values
-from features.multiplexed import FeatureBatch
 from recsys.config import ModelSettings, TrainSettings
+from recsys.features.declaration import Feature
+from recsys.features.hashing import hash_values
+from recsys.features.multiplexed import FeatureBatch
 from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries, load_encoder
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.side import Side, SideFeatures, unknown_side

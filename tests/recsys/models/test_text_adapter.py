@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from features.multiplexed import hash_values
 from recsys.config import ModelSettings
 from recsys.config_file import parse_settings
 from recsys.errors import InputError
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.models.text import text_queries

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.tokens import ItemTokenizer, ItemTokens, tokenise
+from recsys.features.tokens import ItemTokenizer, ItemTokens, tokenise
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import encode_histories, item_table
 from recsys.training.recformer_pretrain import Corpus

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.multiplexed import hash_values
 from recsys.config import ModelSettings, TrainSettings
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import checkpoint

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from features.multiplexed import hash_values
 from recsys.columns import PADDING
 from recsys.config import ModelSettings, SplitSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import split_sequences
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.retrieval.candidates import top_k

@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import torch
 
-from features.declaration import Feature
 from recsys.bundle import read_bundle
 from recsys.config import ModelSettings, Settings, TrainSettings
 from recsys.config_file import parse_settings
@@ -18,6 +17,7 @@ from recsys.data.prepare import few_users, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
+from recsys.features.declaration import Feature
 from recsys.models.bert4rec import Bert4Rec, load_encoder
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.models.side import SideFeatures

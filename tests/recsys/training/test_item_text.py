@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.whitening import Whitening
 from recsys.columns import SENTENCE
 from recsys.config_file import parse_settings
 from recsys.errors import InputError
+from recsys.features.whitening import Whitening
 from recsys.training import fit
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from features.multiplexed import hash_values
-from features.precision import activation_dtype
 from recsys.config import ModelSettings, TrainSettings
 from recsys.consumed import Consumed
 from recsys.errors import InputError
+from recsys.features.multiplexed import hash_values
+from recsys.features.precision import activation_dtype
 from recsys.models.bert4rec import Bert4Rec, encode_queries
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import loop

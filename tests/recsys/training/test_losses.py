@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from features.multiplexed import hash_values
 from recsys.config import ModelSettings, TrainSettings
+from recsys.features.multiplexed import hash_values
 from recsys.models.bert4rec import MASK, Bert4Rec
 from recsys.models.item_tower import ItemFeatures
 from recsys.training import losses

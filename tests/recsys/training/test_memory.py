@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.declaration import Feature
 from recsys.config import ModelSettings, TrainSettings
 from recsys.errors import InputError
+from recsys.features.declaration import Feature
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import Attribute, ItemFeatures
 from recsys.training import memory

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.tokens import ItemTokens
 from recsys.config import RecformerSettings, TrainSettings
 from recsys.consumed import Consumed
+from recsys.features.tokens import ItemTokens
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import encode, item_table
 from recsys.models.recformer_weights import extended

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import torch
 
-from features.tokens import ItemTokenizer, tokenise
 from recsys import catalogue_tokens
 from recsys.bundle import Bundle, read_bundle
 from recsys.config import ModelSettings, RecformerSettings, Settings
@@ -20,6 +19,7 @@ from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
+from recsys.features.tokens import ItemTokenizer, tokenise
 from recsys.models.recformer import Recformer
 from recsys.models.recformer_encode import encode_histories, item_table
 from recsys.models.recformer_weights import rebuild, save, unprojected

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from features.tokens import FIRST, NAME, VALUE, ItemTokens, train_tokenizer
 from recsys.config import RecformerSettings
+from recsys.features.tokens import FIRST, NAME, VALUE, ItemTokens, train_tokenizer
 from recsys.models.recformer_input import Input
 from recsys.models.recformer_weights import identity
 from recsys.pretrain_settings import PretrainTrainSettings

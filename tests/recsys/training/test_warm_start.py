@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 import torch
 
-from features.multiplexed import lookup_rows
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_store import publish_bundle
 from recsys.config import Settings
@@ -25,6 +24,7 @@ from recsys.errors import InputError
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation.evaluate import evaluate
 from recsys.feature_encoders import fit_encoders
+from recsys.features.multiplexed import lookup_rows
 from recsys.models.bert4rec import Bert4Rec
 from recsys.models.item_tower import ID_FEATURE, ItemFeatures
 from recsys.training import fit as fitting
