@@ -406,10 +406,13 @@ def ui(
     Example: [bold]recsys ui --port 5001[/]
     """
     from recsys import telemetry
-    from recsys.config_file import load_settings
 
     telemetry.off()
-    address = uri or (load_settings(config).tracking.uri if config else DEFAULT_STORE)
+    address = uri or DEFAULT_STORE
+    if uri is None and config is not None:
+        from recsys.config_file import load_settings
+
+        address = load_settings(config).tracking.uri
     check(address, port)
     report = {"url": f"http://127.0.0.1:{port}", "uri": masked(address)}
     _answer(ctx, report, lambda console: facts(console, {"open": report["url"], "stop": "Ctrl-C"}))

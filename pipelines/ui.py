@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from recsys.addresses import local_database, masked
@@ -78,7 +79,9 @@ def serve(uri: str, port: int) -> None:
     # a session of its own, because MLflow's children outlive a signal that reaches only their parent
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:
-            code = server.wait()
+            # polars takes SIGINT over so that a wait without an end is not interrupted by it
+            while (code := server.poll()) is None:
+                time.sleep(0.1)
         except KeyboardInterrupt:
             return
         finally:
