@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,19 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
         return (bundle is None or Path(bundle).exists()) and tracking.resume_run(store, earlier.run_id)
 
+    def usable(name: str, done: Mapping[str, Any]) -> bool:
+        there = name != "train" or Path(done["report"]["bundle"]).exists()
+        return there and done.get("key") == runs.step_key(settings, name)
+
     key = runs.run_key(settings, plain(versions), ingested["digests"])
-    state, resumed = runs.begin(folder, key, new_run, still_there)
+    state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
     parent = state.run_id
-    if resumed:
+    if not resumed and state.steps:
+        looking.say(
+            f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
+        )
+        resumed = True
+    elif resumed:
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
         looking.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
 
@@ -94,7 +104,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
             def record(_: str, report: dict[str, Any]) -> None:
                 nonlocal state
-                state = state.with_step(name, report, round(time.perf_counter() - start, 3))
+                seconds = round(time.perf_counter() - start, 3)
+                state = state.with_step(name, report, seconds, runs.step_key(settings, name))
                 runs.save(folder, state)
 
             token = RECORD.set(record)

@@ -34,7 +34,7 @@ def publish(
     with tracked(settings) as store:
         for name, figure in figures.items():
             tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
-        sample = candidate_sample(settings.warehouse, retrieved, run_id, trained["bundle"])
+        sample = candidate_sample(settings.warehouse, retrieved, retrieved["run"], trained["bundle"])
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
         example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()

@@ -1,9 +1,10 @@
 """What a night has finished, kept beside the tables, so that a killed one goes on where it stopped.
 
-A run's key is a hash of everything that decides its result: settings, table versions, content digests of the
-sources and the program's own code. `<warehouse>/runs/<key>.json` holds the status, the MLflow run and each
-finished step's report. Starting with a key whose run is not finished takes the finished steps from there; a
-finished run is followed by a new one. A lock file in the same folder keeps a second night out.
+A run's key is a hash of its name and what it works on: table versions, content digests of the sources and the
+program's own code. `<warehouse>/runs/<key>.json` holds the status, the MLflow run and each finished step's report with
+the step's own key, a hash of the settings that the step depends on. Starting with a key whose run is not finished takes
+the finished steps from there: all of them where the settings are the same, else those whose keys are, in a new MLflow
+run. A finished run is followed by a new one. A lock file in the same folder keeps a second night out.
 
 For a warehouse that is not a local folder the state lies in `$XDG_STATE_HOME/recsys/<hash of the root>`
 (`~/.local/state` by default), because object stores have neither locks nor atomic renames.
@@ -22,13 +23,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from recsys.config import Settings
 from recsys.errors import RecsysError
 from recsys.files import writing
 
 Status = Literal["running", "failed", "finished"]
+
+# sections of the settings that neither a step nor one before it reads
+_UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
+    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "export", "tracking"),
+    "train": ("retrieve", "export", "tracking"),
+    "evaluate": ("retrieve", "export", "tracking"),
+    "retrieve": ("export", "tracking"),
+    "export": ("tracking",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +51,10 @@ class RunState:
         The MLflow run.
     started
         ISO 8601, UTC; kept over restarts, so that a resumed run's output carries the same time.
+    settings
+        Digest of the settings.
     steps
-        Finished step to `{"report": ..., "seconds": ...}`.
+        Finished step to `{"report": ..., "seconds": ..., "key": ...}`.
     """
 
     key: str
@@ -51,11 +63,12 @@ class RunState:
     status: Status = "running"
     finished: str | None = None
     error: str | None = None
+    settings: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def with_step(self, name: str, report: Mapping[str, Any], seconds: float) -> RunState:
+    def with_step(self, name: str, report: Mapping[str, Any], seconds: float, key: str = "") -> RunState:
         """The state after a step."""
-        return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds}})
+        return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds, "key": key}})
 
     def ended(self, status: Status, error: str | None = None) -> RunState:
         """The state after the last step, or after a failure."""
@@ -71,9 +84,22 @@ def state_folder(warehouse: str) -> Path:
 
 
 def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
-    """The hash of everything that decides a run's result, 32 hex digits."""
-    parts = [settings.digest(), sorted(versions.items()), digest_of(digests), code_version()]
+    """The hash of a run's name, the data that it works on and the program, 32 hex digits."""
+    parts = [settings.name, sorted(versions.items()), digest_of(digests), code_version()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def step_key(settings: Settings, step: str) -> str:
+    """The hash of the settings that a step and the steps before it depend on, 32 hex digits.
+
+    Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
+    """
+    tree = settings.model_dump(mode="json", exclude=set(_UNREAD.get(step, ())))
+    if step in ("train", "retrieve"):  # validation and the blend ask as evaluation does
+        tree["evaluate"] = settings.evaluate.exclude_seen
+    if step in ("train", "evaluate"):
+        tree["train"].pop("checkpoint_minutes")
+    return hashlib.sha256(json.dumps([step, tree], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
@@ -121,22 +147,34 @@ def save(folder: Path, state: RunState) -> None:
 
 
 def begin(
-    folder: Path, key: str, new_run: Callable[[], str], still_there: Callable[[RunState], bool]
+    folder: Path,
+    key: str,
+    new_run: Callable[[], str],
+    still_there: Callable[[RunState], bool],
+    *,
+    settings: str = "",
+    usable: Callable[[str, Mapping[str, Any]], bool] = lambda *_: False,
 ) -> tuple[RunState, bool]:
     """The state to go on from, and whether it is an earlier run's.
 
     Parameters
     ----------
+    settings
+        Their digest: an earlier run with others is not gone on with, but its steps may be used.
+    usable
+        Whether a finished step of an earlier run (its name and record) is what this run would do.
     new_run
         Creates an MLflow run and returns its id.
     still_there
         Whether an earlier run can be taken up again (its MLflow run and its files exist).
     """
     earlier = load(folder, key)
-    if earlier is not None and earlier.status != "finished" and still_there(earlier):
-        state, resumed = replace(earlier, status="running", finished=None, error=None), True
+    stopped = earlier if earlier is not None and earlier.status != "finished" else None
+    if stopped is not None and stopped.settings == settings and still_there(stopped):
+        state, resumed = replace(stopped, status="running", finished=None, error=None), True
     else:
-        state, resumed = RunState(key=key, run_id=new_run(), started=_now()), False
+        done = {} if stopped is None else {name: step for name, step in stopped.steps.items() if usable(name, step)}
+        state, resumed = RunState(key=key, run_id=new_run(), started=_now(), settings=settings, steps=done), False
     save(folder, state)
     return state, resumed
 

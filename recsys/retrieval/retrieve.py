@@ -50,6 +50,7 @@ class CandidatesReport:
 
     path: str  # of the Delta table
     version: int
+    run: str  # that its rows name
     rows: int
     users: int  # all, also those without a candidate
     k: int
@@ -144,6 +145,7 @@ def retrieve(
     return CandidatesReport(
         path=table_path(settings.warehouse, table),
         version=version,
+        run=run_id,
         rows=int(counts.sum()),
         users=len(serving),
         k=settings.retrieve.k,

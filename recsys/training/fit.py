@@ -35,6 +35,7 @@ from recsys.models.repeats import STEP, with_repeats
 from recsys.models.side import Side, SideFeatures
 from recsys.models.text import TextItems, text_items
 from recsys.represent import text_vectors
+from recsys.runs import step_key
 from recsys.training.batches import windows
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
 from recsys.training.fit_blend import BlendReport, fit_blend
@@ -249,7 +250,7 @@ def _checkpoints(
 ) -> Checkpoints | None:
     if settings.model.kind == "text":
         return None
-    parts = [settings.digest(), asdict(versions), dataset.digest, previous and previous.id]
+    parts = [step_key(settings, "train"), asdict(versions), dataset.digest, previous and previous.id]
     return checkpoints_of(settings.warehouse, "training", parts, settings.train.checkpoint_minutes)
 
 

@@ -26,7 +26,7 @@ from recsys.config import Settings
 from recsys.config_file import load_settings, parse_settings
 from recsys.data.synthetic import generate
 from recsys.data.warehouse import scan
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import train as training
 
@@ -251,6 +251,28 @@ def wait(*_):
 evaluate.evaluation.evaluate = wait
 nightly.night(load_settings(sys.argv[1], sys.argv[3:]))
 """
+
+
+def test_a_night_with_another_export_path_trains_no_second_time(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(config)
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly, "export_task", steps.compute_task(unwritable))
+        with pytest.raises(RecsysError, match="no room"):
+            nightly.night(settings)
+    elsewhere = load_settings(config, [f"export.path={tmp_path / 'elsewhere'}"])
+    with monkeypatch.context() as untrained:
+        for name in ("represent", "train", "evaluate", "retrieve"):
+            untrained.setattr(nightly, f"{name}_task", None)  # whoever runs it fails
+        summary = nightly.night(elsewhere)
+    assert summary["resumed"] and Path(summary["export"]["path"]) == tmp_path / "elsewhere"
+    assert (tmp_path / "elsewhere").exists()
+    assert nightly.night(load_settings(config, ["retrieve.k=3"]))["candidates"]["k"] == 3
+
+
+def unwritable(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
+    raise RecsysError("There is no room.")
 
 
 def test_a_killed_night_ends_in_the_state_of_one_that_was_not(

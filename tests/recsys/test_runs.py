@@ -31,12 +31,12 @@ def begin(folder: Path, run_id: str = "new", there: bool = True) -> tuple[runs.R
     return runs.begin(folder, "k", lambda: run_id, lambda state: there)
 
 
-def test_the_key_is_stable_and_sees_everything_that_decides_the_result(
+def test_the_key_is_stable_and_sees_name_data_and_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = key()
     assert first == key() and len(first) == 32
-    others = [key({**SETTINGS, "seed": 1}), key(version=2), key(digest="e")]
+    others = [key({**SETTINGS, "name": "other"}), key(version=2), key(digest="e")]
     monkeypatch.setattr(runs, "code_version", lambda: "other code")
     others.append(key())
     assert len({first, *others}) == 5
@@ -53,7 +53,43 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
     runs.save(tmp_path, state.with_step("train", {"bundle": "b"}, 1.5))
     again, resumed = begin(tmp_path, "second")
     assert resumed and again.run_id == "first" and again.started == state.started
-    assert again.steps == {"train": {"report": {"bundle": "b"}, "seconds": 1.5}}
+    assert again.steps == {"train": {"report": {"bundle": "b"}, "seconds": 1.5, "key": ""}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({}, {"represent", "train", "evaluate", "retrieve", "export", "publish"}),
+        ({"tracking": {"uri": "sqlite:///other.db"}}, {"represent", "train", "evaluate", "retrieve", "export"}),
+        ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "retrieve"}),
+        ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate"}),
+        ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "retrieve"}),
+        ({"evaluate": {"exclude_seen": False}}, {"represent"}),
+        ({"train": {"checkpoint_minutes": 9}}, {"represent", "train", "evaluate"}),
+        ({"train": {"epochs": 9}}, {"represent"}),
+        ({"seed": 9}, {"represent"}),
+        ({"filter": {"min_user_interactions": 2}}, {"represent"}),
+        ({"model": {"dimensions": 32}}, set()),
+        ({"text": {"dimensions": 32}}, set()),
+    ],
+)
+def test_a_step_is_done_again_where_settings_that_it_reads_have_changed(
+    changed: dict[str, object], kept: set[str]
+) -> None:
+    before, now = parse_settings(SETTINGS), parse_settings({**SETTINGS, **changed})
+    steps = ("represent", "train", "evaluate", "retrieve", "export", "publish")
+    assert {step for step in steps if runs.step_key(before, step) == runs.step_key(now, step)} == kept
+
+
+def test_a_run_with_other_settings_takes_the_steps_that_it_can_use(tmp_path: Path) -> None:
+    state, _ = runs.begin(tmp_path, "k", lambda: "first", lambda _: True, settings="a")
+    for step in ("represent", "train"):
+        state = state.with_step(step, {}, 1.0, key=step)
+    runs.save(tmp_path, state)
+    state, resumed = runs.begin(
+        tmp_path, "k", lambda: "second", lambda _: True, settings="b", usable=lambda name, done: name == "train"
+    )
+    assert (resumed, state.run_id, list(state.steps)) == (False, "second", ["train"])
 
 
 def test_a_failed_run_goes_on_too(tmp_path: Path) -> None:
