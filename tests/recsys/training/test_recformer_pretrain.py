@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,9 +121,8 @@ def test_every_process_contrasts_with_the_items_of_all(tmp_path: Path) -> None:
         for name in ("histories", "items")
     } | {"codes": torch.tensor([1, 2, 3, 1, 5, 6])}
     torch.save(given, tmp_path / "given.pt")
-    # a fork has everything loaded; newer Pythons warn of it, and elsewhere it is not safe
-    method = "fork" if sys.platform == "linux" and sys.version_info < (3, 12) else "spawn"
-    mp.start_processes(_one_process, args=(str(tmp_path),), nprocs=2, start_method=method)
+    # no fork: autograd refuses to work in the fork of a process that has used its threads
+    mp.start_processes(_one_process, args=(str(tmp_path),), nprocs=2, start_method="spawn")
     histories, items = (given[name].clone().requires_grad_() for name in ("histories", "items"))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = contrastive_loss(histories, items, given["codes"], 0.05)
