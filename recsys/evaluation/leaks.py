@@ -61,6 +61,11 @@ def check_consumed(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
     stated = {}
     for name, did in _DID.items():
         if record.get(name) is None:  # nothing was trained, or nothing is blended
+            if bundle.blended is not None and name in ("counted", "weighed"):
+                raise RecsysError(
+                    f"Leak guard: the bundle {bundle.path} blends and does not say what {did}, so a leak would not be "
+                    "seen; train again."
+                )
             continue
         found = Consumed.from_dict(record[name])
         allowed = _allowed(name, found, bundle, dataset, Consumed.of(train.items, train.offsets))
