@@ -183,11 +183,12 @@ def test_an_old_bundle_without_a_record_is_said_to_have_none(
     dataset = prepare(configured, versions)
     honest = without_record(read_bundle(fit(configured, versions).bundle))
     assert check_consumed(honest, dataset) == {"consumed": NOT_RECORDED}
-    if (whole := read_bundle(fit(configured, versions).bundle)).blended is not None:
-        consumed = {**whole.manifest["lineage"]["consumed"], "counted": None}
-        silent = {**whole.manifest, "lineage": {**whole.manifest["lineage"], "consumed": consumed}}
-        with pytest.raises(RecsysError, match="does not say what the blend's tables were counted on"):
-            check_consumed(replace(whole, manifest=silent), dataset)
+    whole = read_bundle(fit(configured, versions).bundle)
+    assert whole.blended is not None
+    consumed = {**whole.manifest["lineage"]["consumed"], "counted": None}
+    silent = {**whole.manifest, "lineage": {**whole.manifest["lineage"], "consumed": consumed}}
+    with pytest.raises(RecsysError, match="does not say what the blend's tables were counted on"):
+        check_consumed(replace(whole, manifest=silent), dataset)
     # the tables of its blend can be counted again all the same
     report = fit_with(monkeypatch, configured, versions, trains_on_everything, only_blend=True)
     with pytest.raises(RecsysError, match=r"^Leak: the blend of the bundle .* counted"):
