@@ -11,7 +11,6 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from recsys.features.declaration import Feature, check_features
@@ -81,7 +80,7 @@ CONDITION_TESTS = tuple(name for name in Condition.model_fields if name != "colu
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """What the engine that will run a regular expression (Rust's, by polars) has against it, in one line; or None."""
+    """Return what the engine that runs regular expressions (Rust's, by polars) has against one, in a line; or None."""
     import polars as pl  # here, because most commands that read settings run no expression
 
     try:
@@ -91,6 +90,13 @@ def pattern_problem(pattern: str) -> str | None:
         told = next((line for line in lines if line.startswith("error: ")), lines[0])
         return told.removeprefix("regex ").removeprefix("error: ").rstrip(".")
     return None
+
+
+def group_count(pattern: str) -> int:
+    """Count the groups of a regular expression that the engine can run."""
+    import polars as pl
+
+    return len(pl.Series([""]).str.extract_groups(pattern).struct.fields)
 
 
 class SourceSettings(_Section):
@@ -155,13 +161,10 @@ class AttributeSettings(_Section):
     def _pattern_has_a_group(self) -> Self:
         if self.pattern is None:
             return self
-        try:  # by the engine that will run it, which has no look-around and no back-references
-            groups = pl.Series([""]).str.extract_groups(self.pattern).struct.fields
-        except pl.exceptions.PolarsError as error:
-            why = str(error).removeprefix("regex error: ").partition("\n\nThis error")[0].strip()
-            told = why.splitlines()[-1].removeprefix("error: ").rstrip(".") if why else "it cannot be read"
-            raise ValueError(f"pattern = {self.pattern!r} is no regular expression of Rust's kind ({told})") from None
-        if not groups:
+        problem = pattern_problem(self.pattern)
+        if problem is not None:
+            raise ValueError(f"pattern = {self.pattern!r} is no regular expression that can be run: {problem}")
+        if not group_count(self.pattern):
             raise ValueError(f"pattern = {self.pattern!r} has no group; put what is the value into brackets")
         return self
 
