@@ -136,3 +136,45 @@ def test_integer_ids(tmp_path: Path) -> None:
     assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).select(USER_ID, ITEM_ID).collect().rows() == [(55, 5)]
     assert warehouse.scan(tmp_path / "warehouse", USERS).collect().rows() == [(55, "5")]
     assert read(tmp_path).forgotten == 2
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "from before the column"])
+@pytest.mark.parametrize(
+    ("user", "cell"),
+    [("auth0|12",) * 2, ("ann smith",) * 2, ("O'Neil",) * 2, ('u"q', '"u""q"'), ("ü3", '"\\u00fc3"'), ("3", "3.0")],
+)
+def test_rejected_rows_go_and_stay_away_however_the_id_is_written(
+    tmp_path: Path, user: str, cell: str, old: bool
+) -> None:
+    root = tmp_path / "warehouse"
+    other = "4" if user == "3" else "bob"
+    if cell.startswith('"\\'):
+        rows = [f'{{"user_id": {text}, "item_id": 1, "timestamp": {time}}}' for text, time in (
+            (f'"{user}"', 100), (f'"{other}"', 100), (cell, '"oops"'), (f'"{other}"', '"oops"')
+        )]  # fmt: skip
+        log, text = "log.jsonl", "\n".join(rows)
+    else:
+        sound = user if cell == "3.0" else cell
+        lines = [f"{sound},1,100", f"{other},1,100", f"{cell},1,oops", f"{other},1,oops"]
+        log, text = "log.csv", "\n".join(["user_id,item_id,timestamp", *lines])
+    (tmp_path / log).write_text(text + "\n")
+    tree: dict[str, Any] = {"name": "shop", "data_root": str(tmp_path), "warehouse": str(root)}
+    tree["interactions"] = {"source": log, "max_rejected_share": 0.9}
+    settings = Settings.model_validate(tree)
+    ingest(settings, now=NOW)
+    held = warehouse.scan(root, QUARANTINE).collect()
+    assert set(held[USER_ID]) == {user, other}
+    if old:
+        held.drop(USER_ID).write_delta(
+            root / QUARANTINE, mode="overwrite", delta_write_options={"schema_mode": "overwrite"}
+        )
+    assert remove(tmp_path, user).removed == {INTERACTIONS: 1, QUARANTINE: 1}
+    ingest(settings, now=NOW)
+    left = warehouse.scan(root, QUARANTINE).collect()
+    assert len(left) == 1
+    assert other in left[RAW][0]
+    assert warehouse.scan(root, INTERACTIONS).collect()[USER_ID].cast(pl.String).to_list() == [other]
+    (tmp_path / log).write_text(text.replace("oops", "never") + "\n")  # new rows beside those of an older table
+    ingest(settings, now=NOW)
+    users = warehouse.scan(root, QUARANTINE).collect()[USER_ID]
+    assert sorted(users.fill_null("")) == (["", other] if old else [other, other])
