@@ -29,6 +29,7 @@ from recsys.data.stream import overwrite_streamed
 from recsys.data.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.errors import InputError
 from recsys.files import write_json
+from recsys.tracking_spool import drop_quotes
 
 _ROWS: Final = 200_000  # in memory at once
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
@@ -41,6 +42,7 @@ class ForgetReport:
     users: int
     removed: dict[str, int]  # rows by table
     run_states: int  # records of nights from which examples were taken out
+    unsent: int  # records that MLflow has not taken yet and that quoted users
 
 
 def forget(root: str, users: Sequence[str], states: Path, now: datetime | None = None) -> ForgetReport:
@@ -73,7 +75,8 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
             _rewrite(root, table, wanted)
         _purge(table_path(root, table), commit_metadata(root, table))
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
-    return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned)
+    unsent = drop_quotes(states / "unsent")
+    return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned, unsent=unsent)
 
 
 def candidate_tables(root: str) -> list[str]:

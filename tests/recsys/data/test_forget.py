@@ -17,7 +17,9 @@ from recsys.data import warehouse
 from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
 from recsys.data.stream import overwrite_streamed
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
+from recsys.tracking_spool import Spool
+from recsys.tracking_spool import read as read_spool
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 ANN = "ann@example.org"
@@ -76,6 +78,22 @@ def test_no_file_holds_her_any_more(folder: Path) -> None:
     assert ANN not in everything(folder / "warehouse")
     assert ANN not in everything(folder / "states")
     assert "bob" in (folder / "states" / "k.json").read_text()
+
+
+def test_what_mlflow_has_not_taken_yet_does_not_quote_her_later(folder: Path) -> None:
+    spool = Spool(folder / "states" / "unsent", "s")
+    for path in ("candidates.json", "config.json"):
+        spool.add({"operation": "table", "run": "r", "path": path, "columns": ["user"], "rows": [[ANN], ["bob"]]})
+    spool.add({"operation": "artifact", "run": "r", "path": "candidates.md", "text": f"| {ANN} |"})
+    with pytest.raises(RecsysError, match=r"Another process is writing to .*; run the same command again"):
+        remove(folder, ANN)
+    spool.close()
+    with spool.path.open("a") as file:
+        file.write(f'{{"operation": "table", "rows": [["{ANN}')  # cut short by a kill
+    assert remove(folder, ANN).unsent == 2
+    assert [record["path"] for record in read_spool(spool.path)] == ["config.json"]
+    assert spool.path.read_text().endswith("}\n")
+    assert len(list(spool.folder.iterdir())) == 1
 
 
 def test_the_others_stay_as_they_were(folder: Path) -> None:
