@@ -54,7 +54,7 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.data.delta import scan_delta
-from recsys.data.intact import check_intact, note_write
+from recsys.data.intact import check_intact, damaged_commit, note_write, repair
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.files import refusal
 
@@ -311,6 +311,8 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        if damage := damaged_commit(path):
+            raise RecsysError(f"The table {path} cannot be opened: {damage}; {repair(path)}.") from None
         raise RecsysError(f"The table {path} cannot be opened: {first_line(error)}.") from None
 
 
