@@ -10,6 +10,7 @@ from recsys import runs
 from recsys.config import Settings
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
+from recsys.data.intact import naming_damage
 from recsys.data.provenance import check_filled
 from recsys.pipelines.steps import newest_candidates, plain
 from recsys.retrieval.export import Candidates, check, export
@@ -26,7 +27,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     RecsysError
         Another process writes to the warehouse.
     """
-    with runs.locked(settings.warehouse) as states:
+    with naming_damage(settings.warehouse), runs.locked(settings.warehouse) as states:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
         exported = settings.export.path is not None and Path(settings.export.path).is_symlink()

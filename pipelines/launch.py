@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from recsys.config import RunSettings, Settings
+from recsys.data.intact import naming_damage
 from recsys.errors import RecsysError
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import as_function
@@ -36,7 +37,7 @@ def run_night(
         with unmasked.of(overrides) as shown:
             return nightly(config, shown)
 
-    with registered(settings.warehouse):  # before Prefect starts its server
+    with registered(settings.warehouse), naming_damage(settings.warehouse):  # before Prefect starts its server
         return _launch(flow, bare, looking, prefect)
 
 
@@ -57,7 +58,7 @@ def run_step(
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
-    with registered(settings.warehouse):
+    with registered(settings.warehouse), naming_damage(settings.warehouse):
         return _launch(as_flow, bare, looking, bool(os.environ.get("PREFECT_API_URL")))
 
 

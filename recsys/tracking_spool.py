@@ -13,9 +13,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from recsys.errors import RecsysError
 
 Record = dict[str, Any]
+QUOTING: Final = frozenset({"candidates.json", "candidates.md"})  # artifacts that quote users
 
 
 class Spool:
@@ -85,3 +88,30 @@ def read(path: Path) -> list[Record]:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return [record for record in records if isinstance(record, dict)]
+
+
+def drop_quotes(folder: Path) -> int:
+    """Drop the records that quote users from every file of a folder; returns their number.
+
+    Raises
+    ------
+    RecsysError
+        Another process is writing to one of the files.
+    """
+    dropped = 0
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecsysError(
+                    f"Another process is writing to {path}, which may quote a user; run the same command again when "
+                    "it has ended."
+                ) from None
+            records = read(path)
+            kept = [record for record in records if record.get("path") not in QUOTING]
+            aside = path.with_suffix(".tmp")
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            aside.replace(path)  # a line that a kill cut short goes, too
+            dropped += len(records) - len(kept)
+    return dropped

@@ -191,7 +191,7 @@ def check_interactions(
     Returns
     -------
     tuple
-        (user_id, item_id, timestamp, event, weight, FILE_LINE), (line, reason, raw)
+        (user_id, item_id, timestamp, event, weight, FILE_LINE), (line, reason, raw, user_id)
     """
     schema = frame.collect_schema()
     texts = {name: id_text(columns[name], schema[columns[name]]) for name in (USER_ID, ITEM_ID)}
@@ -224,7 +224,7 @@ def check_interactions(
     else:
         values[TIMESTAMP] = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     names = (USER_ID, ITEM_ID, TIMESTAMP, EVENT, WEIGHT)
-    return _divide(frame, {name: values[name] for name in names}, rules)
+    return _divide(frame, {name: values[name] for name in names}, rules, _readable(texts[USER_ID], id_types[USER_ID]))
 
 
 def check_attributes(
@@ -239,7 +239,7 @@ def check_attributes(
     Returns
     -------
     tuple
-        (key, attributes ..., FILE_LINE), (line, reason, raw)
+        (key, attributes ..., FILE_LINE), (line, reason, raw, user_id); items have no user_id
     """
     inside = leaves(frame.collect_schema())
     frame = frame.with_columns(inside[name].alias(name) for name in nested if name in inside)
@@ -250,7 +250,8 @@ def check_attributes(
     names = {name: f"{name}_given" if name == key else name for name in columns if name != column}
     others = {given: _attribute(name, schema[name]) for name, given in names.items()}
     values = {key: text if id_type == pl.String else integer_ids(text), **others}
-    return _divide(frame, values, _id_rules(key, column, schema[column], id_type))
+    user = _readable(text, id_type) if key == USER_ID else pl.lit(None, dtype=pl.String)
+    return _divide(frame, values, _id_rules(key, column, schema[column], id_type), user)
 
 
 def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -305,14 +306,25 @@ def _ours(name: str) -> str:
     return f"__our_{name}"
 
 
+def _readable(text: pl.Expr, dtype: Any) -> pl.Expr:
+    """The id of a rejected row, where the reader did not break on it; an integer as one writes it ("3.0" is "3")."""
+    plain = text if dtype == pl.String else text.str.replace(r"^\s*(-?)\+?0*(\d+)(?:\.0*)?\s*$", "${1}${2}")
+    return pl.when(pl.col(DEFECT).is_null() | (pl.col(DEFECT) == NESTED)).then(plain)
+
+
 def _divide(
-    frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rules: list[tuple[pl.Expr, str]]
+    frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rules: list[tuple[pl.Expr, str]], user: pl.Expr
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     reason = pl.coalesce(pl.col(DEFECT), first_reason(*rules)).alias(DEFECT)
-    judged = frame.with_columns(value.alias(_ours(name)) for name, value in values.items())
+    judged = frame.with_columns(
+        *(value.alias(_ours(name)) for name, value in values.items()), user.alias(_ours("rejected_user"))
+    )
     ours = [pl.col(_ours(name)).alias(name) for name in values]
     good = judged.select(*ours, FILE_LINE, reason).filter(pl.col(DEFECT).is_null()).drop(DEFECT)
-    bad = judged.select(FILE_LINE, reason, FILE_RAW).filter(pl.col(DEFECT).is_not_null())
+    bad = judged.select(FILE_LINE, reason, FILE_RAW, _ours("rejected_user")).filter(pl.col(DEFECT).is_not_null())
     return good, bad.select(
-        pl.col(FILE_LINE).alias(LINE), pl.col(DEFECT).cast(pl.String).alias(REASON), pl.col(FILE_RAW).alias(RAW)
+        pl.col(FILE_LINE).alias(LINE),
+        pl.col(DEFECT).cast(pl.String).alias(REASON),
+        pl.col(FILE_RAW).alias(RAW),
+        pl.col(_ours("rejected_user")).alias(USER_ID),
     )

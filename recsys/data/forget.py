@@ -21,14 +21,15 @@ import polars as pl
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, RAW, USER_ID, USERS
+from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
 from recsys.data.delta import data_files
-from recsys.data.forgotten import add_forgotten, names_one, read_forgotten
+from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
 from recsys.data.intact import filesystem, note_write
 from recsys.data.stream import overwrite_streamed
 from recsys.data.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.errors import InputError
 from recsys.files import write_json
+from recsys.tracking_spool import drop_quotes
 
 _ROWS: Final = 200_000  # in memory at once
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
@@ -41,6 +42,7 @@ class ForgetReport:
     users: int
     removed: dict[str, int]  # rows by table
     run_states: int  # records of nights from which examples were taken out
+    unsent: int  # records that MLflow has not taken yet and that quoted users
 
 
 def forget(root: str, users: Sequence[str], states: Path, now: datetime | None = None) -> ForgetReport:
@@ -73,7 +75,8 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
             _rewrite(root, table, wanted)
         _purge(table_path(root, table), commit_metadata(root, table))
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
-    return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned)
+    unsent = drop_quotes(states / "unsent")
+    return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned, unsent=unsent)
 
 
 def candidate_tables(root: str) -> list[str]:
@@ -94,7 +97,7 @@ def _need_known(root: str, users: Collection[str], tables: Sequence[str]) -> Non
 
 def _count(root: str, table: str, users: Sequence[str]) -> int:
     if table == QUARANTINE:
-        return sum(len(frame) - len(_other_lines(frame, users)) for frame in _frames(root, table))
+        return sum(len(frame) - len(without_lines_of(users, frame)) for frame in _frames(root, table))
     theirs = scan(root, table).filter(pl.col(USER_ID).cast(pl.String).is_in(users))
     return int(theirs.select(pl.len()).collect(engine="streaming").item())
 
@@ -108,22 +111,18 @@ def _frames(root: str, table: str) -> Iterator[pl.DataFrame]:
     yield from rows.collect_batches(chunk_size=_ROWS, maintain_order=True)
 
 
-def _other_lines(frame: pl.DataFrame, users: Sequence[str]) -> pl.DataFrame:
-    return frame.filter(~pl.Series(names_one(frame[RAW], users), dtype=pl.Boolean))
-
-
-def _other_users(frame: pl.DataFrame, users: Sequence[str]) -> pl.DataFrame:
+def _other_users(users: Sequence[str], frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(users))
 
 
 def _rewrite(root: str, table: str, users: Sequence[str]) -> None:
-    others: Callable[[pl.DataFrame, Sequence[str]], pl.DataFrame]
-    others = _other_lines if table == QUARANTINE else _other_users
+    others: Callable[[Sequence[str], pl.DataFrame], pl.DataFrame]
+    others = without_lines_of if table == QUARANTINE else _other_users
     overwrite_streamed(
         root,
         table,
         dict(scan(root, table).collect_schema()),
-        (others(frame, users) for frame in _frames(root, table)),
+        (others(users, frame) for frame in _frames(root, table)),
         sorted_by=USER_ID if table.startswith(CANDIDATES) else None,
         metadata=commit_metadata(root, table),
     )

@@ -6,10 +6,12 @@ hashes are kept, so the list itself does not name them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +21,11 @@ import polars as pl
 from recsys.columns import DIGEST, FORGOTTEN, FORGOTTEN_AT, RAW, SALT, USER_ID
 from recsys.data import warehouse
 
-_TOKEN: Final = re.compile(r"[^\s,;:|\"'(){}\[\]=]+")  # what can be an id within a rejected line
+# what can be an id within a rejected line
+_TOKEN: Final = re.compile(r"[^\s,;:|\"'(){}\[\]=]+")
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
+_SEPARATORS: Final = ",;\t|"
+_WHOLE: Final = re.compile(r"(-?)\+?0*(\d+)(?:\.0*)?")  # other spellings of an integer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +49,8 @@ class Forgotten:
         return rows if theirs.is_empty() else rows.filter(~pl.col(USER_ID).is_in(theirs.implode()))
 
     def without_lines(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        """Rejected rows whose line names none of them as a word of its own."""
-        kept = [not any(word in self for word in _TOKEN.findall(raw)) for raw in rejected[RAW]]
-        return rejected.filter(pl.Series(kept, dtype=pl.Boolean))
+        """Rejected rows of other users; where the id cannot be read, those whose line names none of them."""
+        return rejected.filter(~_of(rejected, self.__contains__, lambda raw: any(word in self for word in _words(raw))))
 
 
 def read_forgotten(root: str) -> Forgotten | None:
@@ -67,11 +72,36 @@ def add_forgotten(root: str, users: Sequence[str], now: datetime) -> Forgotten:
     return Forgotten(salt=salt, digests=(held.digests if held else frozenset()) | set(new))
 
 
-def names_one(lines: Iterable[str], users: Collection[str]) -> list[bool]:
-    """Whether each line names one of the users as a word of its own."""
+def without_lines_of(users: Collection[str], rejected: pl.DataFrame) -> pl.DataFrame:
+    """Rejected rows of other users; where the id cannot be read, those whose line names none of them."""
     alternatives = "|".join(re.escape(user) for user in sorted(users, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w.-])(?:{alternatives})(?![\w-]|\.\w)")
-    return [pattern.search(line) is not None for line in lines]
+
+    def names_one(raw: str) -> bool:
+        return pattern.search(raw) is not None or any(word in users for word in _words(raw))
+
+    return rejected.filter(~_of(rejected, users.__contains__, names_one))
+
+
+def _of(rejected: pl.DataFrame, one: Callable[[str], bool], named: Callable[[str], bool]) -> pl.Series:
+    """Whether each rejected row is of a user for whom `one` holds, or, its id unknown, its line is `named`."""
+    ids = rejected[USER_ID] if USER_ID in rejected.columns else [None] * len(rejected)  # older tables lack it
+    rows = zip(ids, rejected[RAW], strict=True)
+    return pl.Series([named(raw) if user is None else one(user) for user, raw in rows], dtype=pl.Boolean)
+
+
+def _words(raw: str) -> Iterator[str]:
+    """The texts within a rejected line that can be an id."""
+    words = _TOKEN.findall(raw)
+    for separator in _SEPARATORS:
+        words += [part.strip().removeprefix('"').removesuffix('"').replace('""', '"') for part in raw.split(separator)]
+    for text in _STRING.findall(raw):
+        with contextlib.suppress(ValueError):
+            words.append(json.loads(text))
+    for word in words:
+        yield word
+        if whole := _WHOLE.fullmatch(word):
+            yield whole[1] + whole[2]
 
 
 def _digest(salt: str, user: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import ArrowException, fs
 
 from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, USERS
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line, is_panic
 
 NOTE: Final = "_last_write.json"  # Delta's clean-up leaves names that begin with an underscore alone
 _REPAIRS: Final = {
@@ -91,6 +92,51 @@ def check_intact(table: DeltaTable, path: str) -> None:
             f"The table {path} does not hold what its version {version} was written with: {lost} or a commit before it "
             f"is lost or was emptied; {repair(path)}."
         )
+
+
+@contextlib.contextmanager
+def naming_damage(root: str) -> Iterator[None]:
+    """Where a library fails within, look for the file of a local warehouse that is damaged, and name it.
+
+    Raises
+    ------
+    RecsysError
+        The table, the file, and what to do.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, pl.exceptions.PolarsError | DeltaError | ArrowException) and not is_panic(error):
+            raise
+        for log in sorted(Path(root).glob("*/_delta_log")):
+            if damage := damaged_commit(str(log.parent)) or _damaged_file(str(log.parent)):
+                raise RecsysError(f"The table {log.parent} is damaged: {damage}; {repair(str(log.parent))}.") from error
+        raise
+
+
+def damaged_commit(path: str) -> str | None:
+    """Which commit of a local table is no JSON, in words."""
+    for commit in sorted((Path(path) / "_delta_log").glob("*.json")):
+        try:
+            for line in commit.read_text(encoding="utf-8").splitlines():
+                json.loads(line)
+        except ValueError:
+            return f"its commit {commit} is cut off or holds other bytes than were written"
+    return None
+
+
+def _damaged_file(path: str) -> str | None:
+    """Which data file of a local table cannot be read, in words."""
+    for name in _files(DeltaTable(path))["path"]:
+        file = Path(path) / name
+        try:
+            for _ in pl.scan_parquet(file, glob=False).collect_batches(chunk_size=100_000):
+                pass
+        except BaseException as error:
+            if not isinstance(error, pl.exceptions.PolarsError | OSError) and not is_panic(error):
+                raise
+            return f"its file {file} cannot be read ({first_line(error)})"
+    return None
 
 
 def repair(path: str) -> str:

@@ -7,25 +7,29 @@ Two rules follow:
 - How a log is read decides what its rows are: in another time zone each event is another row. When these rules change
   for a log that has been read, the log must be read anew.
 
-Tables that older versions filled say nothing about themselves; the first configuration that reads into them adopts
-them.
+Tables that older versions filled say nothing about themselves. They belong to a name whose bundle or candidates lie
+beside them; where there are none, the first configuration that reads into them adopts them.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from recsys.columns import INTERACTIONS, ITEMS, USERS
+from recsys.columns import BUNDLE, CANDIDATES, INTERACTIONS, ITEMS, USERS
 from recsys.config import Settings, SourceSettings
 from recsys.data import warehouse
 from recsys.data.sources import resolve
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 
 FILLED: Final = "filled"  # key in a commit's metadata: name, sources, rules
 _NO_RULES: Final = frozenset({"source", "format", "separator", "max_rejected_share"})  # no row becomes another by these
 _ADDABLE: Final = frozenset({"timezone"})  # without it, times that lack a zone were rejected
+_POINTER: Final = ".latest.json"  # end of the file in bundles/ that names a configuration's newest bundle
 _MOST_SOURCES: Final = 100  # that a record holds, the newest
 
 
@@ -50,15 +54,15 @@ def check_filled(settings: Settings, *, rules: bool = True) -> None:
     """
     for table, section in declared(settings).items():
         filled = warehouse.commit_metadata(settings.warehouse, table).get(FILLED)
-        if not filled:
-            continue
         path = warehouse.table_path(settings.warehouse, table)
+        if not filled:
+            _check_owners(settings, table, path)
+            continue
         ours = _sources(section, settings.data_root)
         if filled["name"] != settings.name and set(filled["sources"]) != set(ours):
             raise InputError(
                 f"The table {path} was filled by the configuration {filled['name']!r} from "
-                f"{_short(filled['sources'])}, and {settings.name!r} reads {_short(ours)}: give it a warehouse of its "
-                f"own, for example warehouse = {settings.warehouse.rstrip('/') + '-' + settings.name!r}."
+                f"{_short(filled['sources'])}, and {settings.name!r} reads {_short(ours)}: {_own_warehouse(settings)}."
             )
         if rules and table == INTERACTIONS:
             _check_rules(filled["rules"], reading_rules(section), path)
@@ -81,6 +85,40 @@ def reading_rules(section: SourceSettings) -> dict[str, Any]:
     if "columns" in rules:
         rules["columns"] = {ours: theirs for ours, theirs in rules["columns"].items() if ours != theirs}
     return {key: value for key, value in rules.items() if value not in ({}, [], "utf-8")}
+
+
+def _check_owners(settings: Settings, table: str, path: str) -> None:
+    """Refuse a table that does not say who filled it, where only others have worked with it."""
+    if warehouse.latest_version(settings.warehouse, table) is None:
+        return
+    owners = _owners(settings.warehouse)
+    if owners and settings.name not in owners:
+        raise InputError(
+            f"The table {path} is older than the records of who filled it, and what lies beside it is of "
+            f"{' and '.join(map(repr, owners))}, not of {settings.name!r}: {_own_warehouse(settings)}, or, if both "
+            f"read the same sources, run `recsys ingest` with the configuration {owners[0]!r} first."
+        )
+
+
+def _owners(root: str) -> list[str]:
+    """The names, ascending, whose bundles lie in a warehouse; without bundles the one whose candidates do."""
+    if "://" not in root:
+        pointers = sorted((Path(root) / "bundles").glob(f"*{_POINTER}"))
+        if pointers:
+            return [pointer.name.removesuffix(_POINTER) for pointer in pointers]
+    with contextlib.suppress(RecsysError):  # no candidates, or damaged ones: they are made anew
+        rows = warehouse.scan(root, CANDIDATES)
+        if BUNDLE in rows.collect_schema():
+            labels = rows.select(BUNDLE).head(1).collect()[BUNDLE]
+            return [label[1] for label in (re.fullmatch(r"(.+)-[0-9a-f]{12}", str(label)) for label in labels) if label]
+    return []
+
+
+def _own_warehouse(settings: Settings) -> str:
+    return (
+        "give it a warehouse of its own, for example "
+        f"warehouse = {settings.warehouse.rstrip('/') + '-' + settings.name!r}"
+    )
 
 
 def _check_rules(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE
+from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
 from recsys.config import SourceSettings
 from recsys.data import warehouse
 from recsys.data.contracts import (
@@ -48,7 +48,7 @@ class Checked:
     table: str
     settings: SourceSettings
     good: pl.DataFrame
-    rejected: pl.DataFrame  # source, line, reason, raw
+    rejected: pl.DataFrame  # source, line, reason, raw, user_id (null where it cannot be read)
     unmapped: int = 0  # rows that the id map left out
     skipped: tuple[str, ...] = ()  # files without rows
     dropped: Mapping[str, int] = field(default_factory=dict)  # rows that the settings leave out, by condition
@@ -65,7 +65,7 @@ class Checked:
 def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:
     """Keep the rejected rows as they came; of a table that stops the run the first ones.
 
-    Lines that name a forgotten user are rejected and counted, and not kept.
+    Lines of a forgotten user are rejected and counted, and not kept.
     """
     frames = []
     for rows in checked:
@@ -74,7 +74,7 @@ def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: 
         frames.append(
             kept.with_columns(
                 pl.lit(rows.table).alias(TABLE), pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(REJECTED_AT)
-            ).select(*_KEY, REJECTED_AT)
+            ).select(*_KEY, REJECTED_AT, USER_ID)
         )
     frame = pl.concat(frames)
     if len(frame):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
@@ -54,7 +54,7 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.data.delta import scan_delta
-from recsys.data.intact import check_intact, note_write
+from recsys.data.intact import check_intact, damaged_commit, note_write, repair
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.files import refusal
 
@@ -80,6 +80,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         REASON: pl.String(),
         RAW: pl.String(),
         REJECTED_AT: MOMENT,
+        USER_ID: pl.String(),  # null where it cannot be read; older tables lack the column
     },
     FORGOTTEN: {SALT: pl.String(), DIGEST: pl.String(), FORGOTTEN_AT: MOMENT},
     ITEM_VECTORS: {  # by sentence, not by item: the same words are never encoded twice
@@ -101,6 +102,7 @@ SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
         ITEMS_VERSION: pl.Int64(),
     },
 }
+_APPENDED: Final[Mapping[str, Literal["merge"]]] = {QUARANTINE: "merge"}  # rows may have columns that the table lacks
 OPEN_SCHEMAS: Final = frozenset({ITEMS, USERS})  # tables that hold further columns
 
 
@@ -272,7 +274,7 @@ def _write(
             target,
             frame.to_arrow(),
             mode="error" if expected is None else mode,
-            schema_mode="overwrite" if mode == "overwrite" and expected is not None else None,
+            schema_mode=None if expected is None else "overwrite" if mode == "overwrite" else _APPENDED.get(table),
             writer_properties=WriterProperties(compression="ZSTD"),
             commit_properties=commit_properties(metadata or {}),
         )
@@ -309,6 +311,8 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        if damage := damaged_commit(path):
+            raise RecsysError(f"The table {path} cannot be opened: {damage}; {repair(path)}.") from None
         raise RecsysError(f"The table {path} cannot be opened: {first_line(error)}.") from None
 
 

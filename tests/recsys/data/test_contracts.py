@@ -143,7 +143,7 @@ def test_attributes_stay_as_given() -> None:
             "empty": None,
         },
     ]
-    assert bad.collect().rows() == [(3, "missing item_id", "raw")]
+    assert bad.collect().rows() == [(3, "missing item_id", "raw", None)]
 
 
 def test_a_nested_id_and_an_unknown_zone_are_refused() -> None:

@@ -17,7 +17,9 @@ from recsys.data import warehouse
 from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
 from recsys.data.stream import overwrite_streamed
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
+from recsys.tracking_spool import Spool
+from recsys.tracking_spool import read as read_spool
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 ANN = "ann@example.org"
@@ -78,6 +80,22 @@ def test_no_file_holds_her_any_more(folder: Path) -> None:
     assert "bob" in (folder / "states" / "k.json").read_text()
 
 
+def test_what_mlflow_has_not_taken_yet_does_not_quote_her_later(folder: Path) -> None:
+    spool = Spool(folder / "states" / "unsent", "s")
+    for path in ("candidates.json", "config.json"):
+        spool.add({"operation": "table", "run": "r", "path": path, "columns": ["user"], "rows": [[ANN], ["bob"]]})
+    spool.add({"operation": "artifact", "run": "r", "path": "candidates.md", "text": f"| {ANN} |"})
+    with pytest.raises(RecsysError, match=r"Another process is writing to .*; run the same command again"):
+        remove(folder, ANN)
+    spool.close()
+    with spool.path.open("a") as file:
+        file.write(f'{{"operation": "table", "rows": [["{ANN}')  # cut short by a kill
+    assert remove(folder, ANN).unsent == 2
+    assert [record["path"] for record in read_spool(spool.path)] == ["config.json"]
+    assert spool.path.read_text().endswith("}\n")
+    assert len(list(spool.folder.iterdir())) == 1
+
+
 def test_the_others_stay_as_they_were(folder: Path) -> None:
     root = folder / "warehouse"
     names = (INTERACTIONS, USERS, "candidates")
@@ -136,3 +154,45 @@ def test_integer_ids(tmp_path: Path) -> None:
     assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).select(USER_ID, ITEM_ID).collect().rows() == [(55, 5)]
     assert warehouse.scan(tmp_path / "warehouse", USERS).collect().rows() == [(55, "5")]
     assert read(tmp_path).forgotten == 2
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "from before the column"])
+@pytest.mark.parametrize(
+    ("user", "cell"),
+    [("auth0|12",) * 2, ("ann smith",) * 2, ("O'Neil",) * 2, ('u"q', '"u""q"'), ("ü3", '"\\u00fc3"'), ("3", "3.0")],
+)
+def test_rejected_rows_go_and_stay_away_however_the_id_is_written(
+    tmp_path: Path, user: str, cell: str, old: bool
+) -> None:
+    root = tmp_path / "warehouse"
+    other = "4" if user == "3" else "bob"
+    if cell.startswith('"\\'):
+        rows = [f'{{"user_id": {text}, "item_id": 1, "timestamp": {time}}}' for text, time in (
+            (f'"{user}"', 100), (f'"{other}"', 100), (cell, '"oops"'), (f'"{other}"', '"oops"')
+        )]  # fmt: skip
+        log, text = "log.jsonl", "\n".join(rows)
+    else:
+        sound = user if cell == "3.0" else cell
+        lines = [f"{sound},1,100", f"{other},1,100", f"{cell},1,oops", f"{other},1,oops"]
+        log, text = "log.csv", "\n".join(["user_id,item_id,timestamp", *lines])
+    (tmp_path / log).write_text(text + "\n")
+    tree: dict[str, Any] = {"name": "shop", "data_root": str(tmp_path), "warehouse": str(root)}
+    tree["interactions"] = {"source": log, "max_rejected_share": 0.9}
+    settings = Settings.model_validate(tree)
+    ingest(settings, now=NOW)
+    held = warehouse.scan(root, QUARANTINE).collect()
+    assert set(held[USER_ID]) == {user, other}
+    if old:
+        held.drop(USER_ID).write_delta(
+            root / QUARANTINE, mode="overwrite", delta_write_options={"schema_mode": "overwrite"}
+        )
+    assert remove(tmp_path, user).removed == {INTERACTIONS: 1, QUARANTINE: 1}
+    ingest(settings, now=NOW)
+    left = warehouse.scan(root, QUARANTINE).collect()
+    assert len(left) == 1
+    assert other in left[RAW][0]
+    assert warehouse.scan(root, INTERACTIONS).collect()[USER_ID].cast(pl.String).to_list() == [other]
+    (tmp_path / log).write_text(text.replace("oops", "never") + "\n")  # new rows beside those of an older table
+    ingest(settings, now=NOW)
+    users = warehouse.scan(root, QUARANTINE).collect()[USER_ID]
+    assert sorted(users.fill_null("")) == (["", other] if old else [other, other])

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from recsys.columns import QUARANTINE
 from recsys.data import warehouse
-from recsys.data.intact import NOTE
+from recsys.data.intact import NOTE, naming_damage
 from recsys.data.stream import overwrite_streamed
 from recsys.errors import InputError, RecsysError
 
@@ -67,6 +67,33 @@ def test_a_damaged_data_file_is_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(RecsysError, match=file.name) as error:
         scores(tmp_path)
     assert not isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_commit_that_is_cut_off_is_named(tmp_path: Path, version: int) -> None:
+    write(tmp_path, 1.0)
+    write(tmp_path, 2.0)
+    commit(tmp_path, version).write_bytes(commit(tmp_path, version).read_bytes()[:80])
+    with pytest.raises(RecsysError, match=rf"{commit(tmp_path, version)} is cut off.*`recsys retrieve CONFIG` again"):
+        scores(tmp_path)
+
+
+def test_a_file_with_another_byte_is_named(tmp_path: Path) -> None:
+    users = pl.DataFrame({"user": ["ann", "bob"]})
+    overwrite_streamed(tmp_path, "candidates", {"user": pl.String()}, iter([users]))
+    (file,) = (tmp_path / "candidates").glob("*.parquet")
+    content = bytearray(file.read_bytes())
+    content[5:40] = bytes(byte ^ 255 for byte in content[5:40])
+    file.write_bytes(content)
+    said = rf"candidates is damaged: its file .*{file.name} cannot be read"
+    with pytest.raises(RecsysError, match=said), naming_damage(str(tmp_path)):
+        warehouse.scan(tmp_path, "candidates").collect()
+
+
+def test_an_error_without_damage_stays_what_it_is(tmp_path: Path) -> None:
+    write(tmp_path, 1.0)
+    with pytest.raises(pl.exceptions.ColumnNotFoundError), naming_damage(str(tmp_path)):
+        warehouse.scan(tmp_path, "candidates").select("nothing").collect()
 
 
 def test_a_note_from_before_the_newest_commit_is_no_damage(tmp_path: Path) -> None:

@@ -97,6 +97,24 @@ def test_a_table_from_before_is_adopted_by_the_first_reading(folder: Path) -> No
     assert warehouse.latest_version(root, INTERACTIONS) == version  # once
 
 
+@pytest.mark.parametrize("left", ["bundle", "candidates"])
+def test_a_table_from_before_is_its_owners(folder: Path, left: str) -> None:
+    root = folder / "warehouse"
+    read(folder)
+    held = rows(folder)
+    warehouse.overwrite(root, INTERACTIONS, held, expected=0, metadata={"open_ends": []})
+    if left == "bundle":
+        (root / "bundles").mkdir()
+        (root / "bundles" / "a.latest.json").write_text("{}")
+    else:
+        pl.DataFrame({"user_id": [1], "bundle": ["a-0123456789ab"]}).write_delta(root / "candidates")
+    with pytest.raises(InputError, match=r"beside it is of 'a', not of 'b': give it a warehouse .*-b', or, if both"):
+        read(folder, "b", {"source": "b.csv"})
+    assert rows(folder).equals(held)
+    assert read(folder).rows_added == {INTERACTIONS: 0}
+    read(folder, "a-ids")  # of the same sources, after the owner has said them
+
+
 # --- rules ---------------------------------------------------------------------------------------------------
 
 LOCAL = "user_id,item_id,timestamp,stars\n1,10,2024-01-01 10:00:00,3\n2,11,2024-01-02 10:00:00,4\n"

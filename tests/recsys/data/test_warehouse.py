@@ -100,6 +100,7 @@ def test_append_new_compares_with_the_table_and_within_the_rows(tmp_path: Path) 
                 REASON: ["broken"] * len(lines),
                 RAW: ["x"] * len(lines),
                 REJECTED_AT: [MOMENT] * len(lines),
+                USER_ID: ["u"] * len(lines),
             },
             schema_overrides={LINE: pl.Int64, REJECTED_AT: pl.Datetime("us", "UTC")},
         )
