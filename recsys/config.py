@@ -99,7 +99,8 @@ class SourceSettings(_Section):
     source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
     format: Format | None = None  # None: by the file's extension
     separator: str = ","  # csv only: any string, "::" too
-    decimal: Literal[".", ","] = "."  # csv only: what stands before the fraction of weights and numeric attributes
+    # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at
+    decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
     # csv only: the fields' names, for a file without a header line
     fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None

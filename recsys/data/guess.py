@@ -77,12 +77,13 @@ def guess(
     log_is_catalogue = items is not None and str(items) == str(log)
     known = samples[ITEMS].frame if ITEMS in samples and not log_is_catalogue else None
     guessed = guess_log(sample, known)
-    shop = guess_shop(sample, guessed.columns)
+    shop = guess_shop(sample, guessed.columns, guessed.decimal)
     if log_is_catalogue:
         samples[ITEMS] = own_catalogue(sample, shop, guessed.columns[ITEM_ID])
     whole, sample = sample, shop.kept(sample)
     guessed = guess_log(sample, known)  # of what is left
     guessed.found += shop.found
+    guessed.decimal = shop.decimal  # one for the file: weights, and what the conditions look at
     if shop.timezone is not None:  # a better guess than that one
         guessed.unsure = [sentence for sentence in guessed.unsure if "timezone =" not in sentence]
     guessed.unsure += shop.unsure
@@ -90,6 +91,8 @@ def guess(
     tables = {}
     for table, looked_at in samples.items():
         found = guess_attributes(table, looked_at, sample.frame[guessed.columns[_KEYS[table]]])
+        if table == ITEMS and log_is_catalogue:
+            found.decimal = shop.decimal
         tables[table] = _Table(sample=looked_at, guess=found)
         guessed.found += found.found
         guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most

@@ -245,12 +245,17 @@ def _withdraw_of(section: SourceSettings) -> tuple[Condition, ...]:
     return section.withdraw if isinstance(section, InteractionSettings) else ()
 
 
+def _decimal(section: SourceSettings, rows: Rows) -> str:
+    """What stands before the fraction of a file's numbers that are text."""
+    return section.decimal if rows.file.format == "csv" else "."
+
+
 def _open_file(table: str, section: SourceSettings, rows: Rows) -> _File:
     """A file whose columns are there, without the rows that the settings leave out."""
     columns = _match_columns(table, section, rows)
     need_columns(f"{table}.drop", section.drop, rows)
     need_columns(f"{table}.withdraw", _withdraw_of(section), rows)
-    kept, dropped = left_out(rows, section.drop)
+    kept, dropped = left_out(rows, section.drop, _decimal(section, rows))
     return _File(rows=kept, columns=columns, dropped=dropped)
 
 
@@ -347,6 +352,7 @@ def _judge(
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Accepted and rejected rows of one file."""
     if isinstance(section, InteractionSettings):
+        schema, decimal = file.rows.frame.collect_schema(), _decimal(section, file.rows)
         return check_interactions(
             file.rows.frame,
             file.columns,
@@ -355,8 +361,8 @@ def _judge(
             time_unit=section.time_unit,
             timezone=section.timezone,
             time_formats=section.time_formats,
-            decimal=section.decimal if file.rows.file.format == "csv" else ".",
-            withdrawn=any_met(section.withdraw, file.rows.frame.collect_schema()) if section.withdraw else None,
+            decimal=decimal,
+            withdrawn=any_met(section.withdraw, schema, decimal) if section.withdraw else None,
         )
     (key,) = _KEYS[table]
     return check_attributes(

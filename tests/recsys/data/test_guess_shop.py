@@ -152,3 +152,20 @@ def test_another_log_gets_no_conditions(tmp_path: Path, frame: pl.DataFrame) -> 
     assert (settings.interactions.drop, settings.interactions.withdraw) == ((), ())
     assert (settings.split.same_time, settings.model.objective) == ("order", "cloze")
     assert settings.evaluate.exclude_seen
+
+
+def test_cancellations_and_unpaid_lines_are_seen_behind_decimal_commas(tmp_path: Path) -> None:
+    frame = till().with_columns(pl.col("Invoice").str.replace("C", "3"))
+    comma = [pl.col(name).cast(pl.Float64).cast(pl.String).str.replace(".", ",", literal=True) for name in
+             ("Quantity", "Price")]  # fmt: skip
+    path = tmp_path / "till.csv"
+    frame.with_columns(comma).write_csv(path, separator=";", datetime_format="%Y-%m-%d %H:%M:%S")
+    text, _ = guess(path, path)
+    settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"), [f"warehouse={tmp_path}/warehouse"])
+    assert settings.items is not None
+    assert (settings.interactions.decimal, settings.items.decimal) == (",", ",")
+    assert list(map(str, settings.interactions.withdraw)) == ["Quantity below 0"]
+    assert "Price at_most 0" in map(str, settings.interactions.drop)
+    report = ingest(settings, now=NOW)
+    cancelled = frame.filter(pl.col("Quantity").eq(-12))
+    assert report.withdrawals == len(cancelled.select("Customer ID", "StockCode", "InvoiceDate").unique())
