@@ -27,7 +27,7 @@ _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _ISO: Final = (
     r"^(?<date>\d{4}-\d{2}-\d{2})"
     r"(?:[Tt ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
-    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>\d{2})(?::?(?<minutes>\d{2}))?)?$"
+    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>0\d|1[0-4])(?::?(?<minutes>[0-5]\d))?)?$"
 )
 _KNOWN: Final = {*"YymdebBhaAjHIklMSpPTRDFf%", "z", ":z", "#z", ".f", ".3f", ".6f", ".9f", "-d", "-m", "-H", "-I"}
 _DIRECTIVE: Final = re.compile(r"%(:z|#z|\.\d?f|-\w|.)")
