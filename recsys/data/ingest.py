@@ -52,7 +52,7 @@ from recsys.data.contracts import (
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.literals import with_lists
-from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends
+from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
 from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
@@ -410,6 +410,8 @@ def _check(
             ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
             ours = _mark_open_end(ours, broken, index, file.rows.open_end)
+            if _withdraw_of(section) and {TIMESTAMP, WEIGHT} <= file.columns.keys():
+                ours = summed(ours)
         elif file.rows.file.format == "csv":
             ours = with_lists(ours, _KEYS[table][0])
         if ours.is_empty() and broken.is_empty():

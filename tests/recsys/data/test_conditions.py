@@ -380,3 +380,24 @@ def test_values_are_met_however_a_source_writes_them(tmp_path: Path, form: str) 
     drop = [{"column": "kind", "one_of": [1.0]}, {"column": "flag", "one_of": [True]}]
     report = read(tmp_path, {"source": write(frame, tmp_path, form), "drop": drop})
     assert list(report.rows_dropped[INTERACTIONS].values()) == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_lines_of_one_order_weigh_their_sum_and_a_second_reading_adds_nothing(tmp_path: Path, form: str) -> None:
+    """12 and 2 of a thing on one invoice, of which 12 are cancelled, 2 and 1 of another, all cancelled in two lines."""
+    columns = {"code": ["a", "a", "b", "b", "a", "b", "b"], "qty": [12.0, 2, 0.1, 0.2, -12, -0.2, -0.1]}
+    frame = pl.DataFrame({"customer": [1] * 7, "at": [100] * 4 + [200] * 3, **columns}, strict=False)
+    log = {"source": write(frame, tmp_path, form), "columns": {**COLUMNS, "weight": "qty"}}
+    withdraw = [{"column": "qty", "below": 0}]
+    report = read(tmp_path, {**log, "withdraw": withdraw})
+    assert (report.rows_added[INTERACTIONS], report.duplicates[INTERACTIONS]) == (4, 3)
+    table = warehouse.scan(tmp_path / "warehouse", INTERACTIONS)
+    left, told = without_withdrawn(table)
+    assert left.collect()[ITEM_ID].to_list() == ["a"]
+    assert (told.events, told.lessened, told.unmatched) == (1, 1, 0)
+    weights = held(tmp_path, WEIGHT)
+    again = read(tmp_path, {**log, "source": [log["source"], log["source"]], "withdraw": withdraw})
+    assert (again.rows_added[INTERACTIONS], again.corrected[INTERACTIONS]) == (0, 0)
+    write(pl.concat([frame, frame.tail(1).with_columns(at=pl.lit(300, pl.Int64))]), tmp_path, form)
+    assert read(tmp_path, {**log, "withdraw": withdraw}).corrected[INTERACTIONS] == 0
+    assert held(tmp_path, WEIGHT)[:4] == weights
