@@ -71,6 +71,11 @@ class ShopGuess:
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
+    @property
+    def looked_at(self) -> set[str]:
+        """The columns of its conditions."""
+        return {condition["column"] for condition in (*self.drop, *self.withdraw)}
+
     def kept(self, sample: Sample) -> Sample:
         """The sample without the rows that are dropped or withdraw."""
         return _without(sample, [*self.drop, *self.withdraw], self.decimal)

@@ -169,3 +169,16 @@ def test_cancellations_and_unpaid_lines_are_seen_behind_decimal_commas(tmp_path:
     report = ingest(settings, now=NOW)
     cancelled = frame.filter(pl.col("Quantity").eq(-12))
     assert report.withdrawals == len(cancelled.select("Customer ID", "StockCode", "InvoiceDate").unique())
+
+
+def test_a_quantity_that_all_sales_share_still_says_what_a_cancellation_takes_back(tmp_path: Path) -> None:
+    rows = [
+        (n % 12, f"{n % 20}a", -2 if n % 9 == 8 else 5, datetime(2024, 1, 1) + timedelta(hours=n)) for n in range(200)
+    ]
+    path = tmp_path / "log.csv"
+    pl.DataFrame(rows, schema=["user", "item", "qty", "time"], orient="row").write_csv(path)
+    text, findings = guess(path)
+    settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"))
+    assert settings.interactions.columns["weight"] == "qty"
+    assert list(map(str, settings.interactions.withdraw)) == ["qty below 0"]
+    assert "Not used" not in " ".join(findings.found)
