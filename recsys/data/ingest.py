@@ -57,7 +57,7 @@ from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
-from recsys.data.times import check_formats, refuse_disguise
+from recsys.data.times import check_formats, refuse_coarse, refuse_disguise
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.files import writing
@@ -375,10 +375,14 @@ def _judge(
     )
 
 
-def _refuse_disguise(section: InteractionSettings, file: _File) -> None:
-    if TIMESTAMP in file.columns and section.time_unit == "auto" and not section.time_formats:
-        with reading(file.rows.file):
-            refuse_disguise(file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name)
+def _refuse_times(section: InteractionSettings, file: _File) -> None:
+    if TIMESTAMP not in file.columns:
+        return
+    frame, column, name = file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name
+    with reading(file.rows.file):
+        if section.time_unit == "auto" and not section.time_formats:
+            refuse_disguise(frame, column, name)
+        refuse_coarse(frame, column, name, "s" if section.time_formats else section.time_unit)
 
 
 def _check(
@@ -399,7 +403,7 @@ def _check(
     for index, file in enumerate(files):
         as_given = types if id_map is None else dict.fromkeys(_KEYS[table], pl.String())
         if isinstance(section, InteractionSettings):
-            _refuse_disguise(section, file)
+            _refuse_times(section, file)
         lazy = _judge(table, section, file, as_given, now)
         with reading(file.rows.file):
             ours, broken, *counts = pl.collect_all(
