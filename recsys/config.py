@@ -105,7 +105,8 @@ class SourceSettings(_Section):
     source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
     format: Format | None = None  # None: by the file's extension
     separator: str = ","  # csv only: any string, "::" too
-    decimal: Literal[".", ","] = "."  # csv only: what stands before the fraction of weights and numeric attributes
+    # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at
+    decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
     # csv only: the fields' names, for a file without a header line
     fields: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -140,7 +141,8 @@ class InteractionSettings(SourceSettings):
     time_format: str | tuple[str, ...] | None = None
     timezone: str | None = None  # of times written without a zone; without it such a time is rejected
     # a row that meets one of these is no event: it takes back its user's newest earlier event with its item (where the
-    # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does
+    # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does; the rows of a file
+    # with one user, item, time and event are lines of one order then, and their weights are added
     withdraw: tuple[Condition, ...] = ()
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.config import Condition
-from recsys.data.contracts import DEFECT, id_text, is_missing, nearest
+from recsys.data.contracts import DEFECT, id_text, is_missing, nearest, number
 from recsys.data.readers import Rows
 from recsys.errors import InputError
 
@@ -41,8 +41,13 @@ def columns_of(conditions: Sequence[Condition]) -> list[str]:
     return list(dict.fromkeys(condition.column for condition in conditions))
 
 
-def left_out(rows: Rows, conditions: Sequence[Condition]) -> tuple[Rows, pl.LazyFrame | None]:
+def left_out(rows: Rows, conditions: Sequence[Condition], decimal: str = ".") -> tuple[Rows, pl.LazyFrame | None]:
     """A file's rows without those that meet a condition, and how many met which.
+
+    Parameters
+    ----------
+    decimal
+        What stands before the fraction of a number that is text.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def left_out(rows: Rows, conditions: Sequence[Condition]) -> tuple[Rows, pl.Lazy
     if not conditions:
         return rows, None
     schema = rows.frame.collect_schema()
-    marked = rows.frame.with_columns(_first_met(conditions, schema).alias(_MET))
+    marked = rows.frame.with_columns(_first_met(conditions, schema, decimal).alias(_MET))
     kept = marked.filter(pl.col(_MET).is_null()).drop(_MET)
     counts = marked.group_by(pl.col(_MET).alias("condition")).len().filter(pl.col("condition").is_not_null())
     return replace(rows, frame=kept), counts
@@ -62,26 +67,27 @@ def counted(conditions: Sequence[Condition], counts: Collection[pl.DataFrame]) -
     """Rows that were left out, by condition as it is written, in the order of the settings; each is in the dict."""
     total = dict.fromkeys(map(str, conditions), 0)
     for frame in counts:
-        for place, number in frame.iter_rows():
-            total[str(conditions[place])] += number
+        for place, rows in frame.iter_rows():
+            total[str(conditions[place])] += rows
     return total
 
 
-def any_met(conditions: Sequence[Condition], schema: pl.Schema) -> pl.Expr:
-    """Whether a row meets one of the conditions; never null."""
-    return pl.any_horizontal(pl.lit(False), *(_met(condition, schema[condition.column]) for condition in conditions))
+def any_met(conditions: Sequence[Condition], schema: pl.Schema, decimal: str = ".") -> pl.Expr:
+    """Whether a row meets one of the conditions; never null. `decimal` as in `left_out`."""
+    met = (_met(condition, schema[condition.column], decimal) for condition in conditions)
+    return pl.any_horizontal(pl.lit(False), *met)
 
 
-def _first_met(conditions: Sequence[Condition], schema: pl.Schema) -> pl.Expr:
+def _first_met(conditions: Sequence[Condition], schema: pl.Schema, decimal: str) -> pl.Expr:
     sound = pl.col(DEFECT).is_null()
     cases = [
-        pl.when(sound & _met(condition, schema[condition.column])).then(pl.lit(place, dtype=pl.UInt32))
+        pl.when(sound & _met(condition, schema[condition.column], decimal)).then(pl.lit(place, dtype=pl.UInt32))
         for place, condition in enumerate(conditions)
     ]
     return pl.coalesce(cases)
 
 
-def _met(condition: Condition, dtype: Any) -> pl.Expr:
+def _met(condition: Condition, dtype: Any, decimal: str) -> pl.Expr:
     """Whether a row meets a condition; never null.
 
     Raises
@@ -101,17 +107,25 @@ def _met(condition: Condition, dtype: Any) -> pl.Expr:
         elif test == "matches":
             met = text.str.contains(value)
         else:
-            met = text.is_in([str(one).lower() if isinstance(one, bool) else str(one) for one in value])
+            met = text.is_in([spelling for one in value for spelling in _spellings(one)])
     else:
-        number = pl.col(condition.column)
-        if not dtype.is_numeric():
-            number = number.cast(pl.String).str.strip_chars()
-        number = number.cast(pl.Float64, strict=False)
-        compared = {
-            "below": number < value,
-            "at_most": number <= value,
-            "above": number > value,
-            "at_least": number >= value,
-        }
-        met = compared[test] & number.is_not_nan()
+        size = numbers(condition.column, dtype, decimal)
+        compared = {"below": size < value, "at_most": size <= value, "above": size > value, "at_least": size >= value}
+        met = compared[test] & size.is_not_nan()
     return met.fill_null(False)
+
+
+def numbers(name: str, dtype: Any, decimal: str) -> pl.Expr:
+    """A column as Float64, as conditions see it; null where a value is no number."""
+    column = pl.col(name)
+    if dtype.is_numeric():
+        return column.cast(pl.Float64, strict=False)
+    return number(column.cast(pl.String), decimal if dtype == pl.String else ".")
+
+
+def _spellings(value: bool | str | int | float) -> list[str]:
+    """How sources write a value: a truth value in small or capital letters, a whole number without its fraction."""
+    text = str(value)
+    if isinstance(value, bool):
+        return [text.lower(), text, text.upper()]
+    return [text, str(int(value))] if isinstance(value, float) and value.is_integer() else [text]

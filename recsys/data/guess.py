@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.columns import ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS
+from recsys.columns import ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS, WEIGHT
 from recsys.config import ModelSettings, RetrieveSettings, TrackingSettings, TrainSettings
 from recsys.config_file import parse_settings
 from recsys.data.guess_attributes import AttributeGuess, attribute_tree, guess_attributes
@@ -77,19 +77,25 @@ def guess(
     log_is_catalogue = items is not None and str(items) == str(log)
     known = samples[ITEMS].frame if ITEMS in samples and not log_is_catalogue else None
     guessed = guess_log(sample, known)
-    shop = guess_shop(sample, guessed.columns)
+    shop = guess_shop(sample, guessed.columns, guessed.decimal)
     if log_is_catalogue:
         samples[ITEMS] = own_catalogue(sample, shop, guessed.columns[ITEM_ID])
     whole, sample = sample, shop.kept(sample)
+    amount = guessed.columns.get(WEIGHT)
     guessed = guess_log(sample, known)  # of what is left
+    if shop.withdraw and amount is not None and amount not in guessed.columns.values():
+        guessed.columns[WEIGHT] = amount  # all sales may say the same: what takes them back does not
     guessed.found += shop.found
+    guessed.decimal = shop.decimal  # one for the file: weights, and what the conditions look at
     if shop.timezone is not None:  # a better guess than that one
         guessed.unsure = [sentence for sentence in guessed.unsure if "timezone =" not in sentence]
     guessed.unsure += shop.unsure
-    events = describe_histories(sample, guessed)
+    events = describe_histories(sample, guessed, shop.looked_at)
     tables = {}
     for table, looked_at in samples.items():
         found = guess_attributes(table, looked_at, sample.frame[guessed.columns[_KEYS[table]]])
+        if table == ITEMS and log_is_catalogue:
+            found.decimal = shop.decimal
         tables[table] = _Table(sample=looked_at, guess=found)
         guessed.found += found.found
         guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most

@@ -15,7 +15,7 @@ from recsys.config import RESERVED, SourceSettings
 from recsys.data.guess_names import tokens
 from recsys.data.guess_times import TimeColumn, read_times
 from recsys.data.nested import leaves
-from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, share
+from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.errors import InputError
 
 _TITLE: Final = re.compile(
@@ -166,6 +166,12 @@ def _number(sample: Sample, name: str, values: pl.Series, result: AttributeGuess
         return "category"
     result.numeric.append(name)
     result.decimal = "," if commas else result.decimal
+    asked = point_thousands(sample, values)
+    if asked is not None:
+        result.unsure.append(
+            f"The numbers in {name!r} of {sample.path} have a point that may stand before a fraction or between "
+            f"thousands (such as {asked!r}); it is read as one before a fraction: take it out if it is not."
+        )
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import polars as pl
@@ -21,8 +22,11 @@ _SORTED: Final = 0.98  # share of the steps that go one way for a column to be i
 _TIED: Final = 0.05  # share of the events whose user and time another one has too, from which this is said
 
 
-def describe_histories(sample: Sample, guess: LogGuess) -> dict[str, int]:
-    """Add what is found and what is to check to a guess; returns the rows by event, the most frequent first."""
+def describe_histories(sample: Sample, guess: LogGuess, looked_at: Collection[str] = ()) -> dict[str, int]:
+    """Add what is found and what is to check to a guess; returns the rows by event, the most frequent first.
+
+    `looked_at` are columns of conditions: they are used, too.
+    """
     frame = sample.frame.select(
         pl.col(guess.columns[USER_ID]).alias(USER_ID),
         pl.col(guess.columns[ITEM_ID]).alias(ITEM_ID),
@@ -35,7 +39,7 @@ def describe_histories(sample: Sample, guess: LogGuess) -> dict[str, int]:
     _say_order(sample, frame, guess)
     _say_repeats(sample, frame.drop_nulls([USER_ID, ITEM_ID]), guess)
     events = _say_events(sample, guess)
-    used = set(guess.columns.values())
+    used = {*guess.columns.values(), *looked_at}
     constant = [n for n in sample.frame.columns if n not in used and sample.frame[n].drop_nulls().n_unique() <= 1]
     if constant and sample.format != "sequences":
         guess.found.append(f"Not used, as every row says the same: {', '.join(shown(sample, n) for n in constant)}.")

@@ -14,7 +14,7 @@ import polars as pl
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data.guess_names import by_name, is_other_time
 from recsys.data.guess_times import TimeColumn, read_times
-from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, share
+from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.data.times import TimeUnit
 from recsys.errors import InputError
 
@@ -240,6 +240,12 @@ def _take_weight(sample: Sample, free: list[str], named: list[str], result: LogG
         if _is_weight(sample, name, by_name=True):
             take(WEIGHT, name, why)
             result.decimal = "," if sample.format == "csv" and comma_decimals(values) else "."
+            asked = point_thousands(sample, values)
+            if asked is not None:
+                result.unsure.append(
+                    f"The numbers in {shown(sample, name)} have a point that may stand before a fraction or between "
+                    f"thousands (such as {asked!r}); it is read as one before a fraction: take it out if it is not."
+                )
             return
         if looks_numeric(values):
             why = (

@@ -18,10 +18,10 @@ import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 from recsys.config import Condition
-from recsys.data.conditions import any_met
+from recsys.data.conditions import any_met, numbers
 from recsys.data.contracts import is_missing
 from recsys.data.most_frequent import most_frequent
-from recsys.data.sniff import Sample, looks_numeric, share
+from recsys.data.sniff import Sample, comma_decimals, looks_numeric, share
 
 _QUANTITY: Final = re.compile(r"(?i)quantit|qty|units|menge|anzahl|pieces")
 _PRICE: Final = re.compile(r"(?i)price|preis|amount|revenue|cost")
@@ -65,14 +65,20 @@ class ShopGuess:
     withdraw: list[dict[str, Any]] = field(default_factory=list)
     no_sale: list[dict[str, Any]] = field(default_factory=list)  # of a catalogue made of the log: dropped there, too
     timezone: str | None = None
+    decimal: str = "."
     baskets: bool = False
     again: bool = False
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
+    @property
+    def looked_at(self) -> set[str]:
+        """The columns of its conditions."""
+        return {condition["column"] for condition in (*self.drop, *self.withdraw)}
+
     def kept(self, sample: Sample) -> Sample:
         """The sample without the rows that are dropped or withdraw."""
-        return _without(sample, [*self.drop, *self.withdraw])
+        return _without(sample, [*self.drop, *self.withdraw], self.decimal)
 
     def added_to(self, tree: Mapping[str, Any], *, own_catalogue: bool) -> dict[str, Any]:
         """The settings' tree with what was seen."""
@@ -97,17 +103,24 @@ class ShopGuess:
         return tree
 
 
-def guess_shop(sample: Sample, columns: Mapping[str, str]) -> ShopGuess:
-    """Look at a log whose columns (ours = theirs) are known for what a till writes."""
-    frame, result = sample.frame, ShopGuess()
+def guess_shop(sample: Sample, columns: Mapping[str, str], decimal: str = ".") -> ShopGuess:
+    """Look at a log whose columns (ours = theirs) are known for what a till writes.
+
+    `decimal` is the sign of its weights; where it is a point, quantities and prices with a comma decide.
+    """
+    frame, result = sample.frame, ShopGuess(decimal=decimal)
     if not len(frame):
         return result
     _missing_ids(frame, columns, result)
     quantity = _named(frame, columns, _QUANTITY, columns.get(WEIGHT))
+    price = _named(frame, columns, _PRICE, None)
+    amounts = [name for name in (quantity, price) if name is not None]
+    may_be = sample.format == "csv" and sample.separator != "," and quantity is not None
+    if may_be and any(comma_decimals(frame[name]) for name in amounts):
+        result.decimal = ","
     if quantity is not None:
         _cancellations(frame, columns, quantity, result)
-        frame = _without(sample, result.drop).frame  # what is left out already needs no other reason
-        price = _named(frame, columns, _PRICE, None)
+        frame = _without(sample, result.drop, result.decimal).frame  # what is left out already needs no other reason
         if price is not None:
             _unpaid(frame, price, result)
         _no_goods(frame, columns[ITEM_ID], result)
@@ -124,7 +137,7 @@ def guess_shop(sample: Sample, columns: Mapping[str, str]) -> ShopGuess:
 
 def own_catalogue(sample: Sample, shop: ShopGuess, item: str) -> Sample:
     """A log as its own catalogue: one row an item, of the columns that say something of items."""
-    sold = _without(sample, [*shop.drop, *shop.no_sale]).frame
+    sold = _without(sample, [*shop.drop, *shop.no_sale], shop.decimal).frame
     flat = [name for name in sold.columns if name != item and not sold.schema[name].is_nested()]
     items = most_frequent(sold.select(item, *flat), item)
     both = sold.select(item, *flat).join(items, on=item, how="left", suffix="__most", maintain_order="left")
@@ -139,10 +152,10 @@ def own_catalogue(sample: Sample, shop: ShopGuess, item: str) -> Sample:
     return replace(sample, frame=items.select(item, *kept))
 
 
-def _without(sample: Sample, conditions: list[dict[str, Any]]) -> Sample:
+def _without(sample: Sample, conditions: list[dict[str, Any]], decimal: str) -> Sample:
     if not conditions:
         return sample
-    met = any_met([Condition.model_validate(one) for one in conditions], sample.frame.schema)
+    met = any_met([Condition.model_validate(one) for one in conditions], sample.frame.schema, decimal)
     return replace(sample, frame=sample.frame.filter(~met))
 
 
@@ -157,7 +170,7 @@ def _missing_ids(frame: pl.DataFrame, columns: Mapping[str, str], result: ShopGu
 
 def _cancellations(frame: pl.DataFrame, columns: Mapping[str, str], quantity: str, result: ShopGuess) -> None:
     user = columns[USER_ID]
-    number = _number(frame, quantity)
+    number = _number(frame, quantity, result.decimal)
     somebody = ~frame.select(is_missing(user, frame.schema[user]))[user]
     below = (number < 0).fill_null(False)
     if not below.any() or share(below) > 0.5:
@@ -195,7 +208,7 @@ def _mark(frame: pl.DataFrame, columns: Mapping[str, str], below: pl.Series) -> 
 
 
 def _unpaid(frame: pl.DataFrame, price: str, result: ShopGuess) -> None:
-    unpaid = int((_number(frame, price) <= 0).sum())
+    unpaid = int((_number(frame, price, result.decimal) <= 0).sum())
     if 0 < unpaid < _RARE * len(frame):
         result.drop.append({"column": price, "at_most": 0})
         result.unsure.append(f"{unpaid:,} rows have a {price!r} of 0 or less; they are left out as no sales.")
@@ -263,6 +276,5 @@ def _named(frame: pl.DataFrame, columns: Mapping[str, str], pattern: re.Pattern[
     return next((n for n in names if n not in taken and pattern.search(n) and looks_numeric(frame[n])), None)
 
 
-def _number(frame: pl.DataFrame, name: str) -> pl.Series:
-    column = pl.col(name) if frame.schema[name].is_numeric() else pl.col(name).cast(pl.String).str.strip_chars()
-    return frame.select(column.cast(pl.Float64, strict=False))[name]
+def _number(frame: pl.DataFrame, name: str, decimal: str) -> pl.Series:
+    return frame.select(numbers(name, frame.schema[name], decimal))[name]

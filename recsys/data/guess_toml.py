@@ -33,7 +33,7 @@ _COMMENTS: Final = {
     "source": "(path, glob or a list of them) local, s3://, gs://, abfss://",
     "format": "(csv, jsonl, parquet, delta, sequences) sequences: a user and the items in order, a line",
     "separator": "(text) between two fields, '::' too",
-    "decimal": "(. or ,) before the fraction of weights and numeric attributes",
+    "decimal": "(. or ,) before the fraction of weights, numeric attributes and numbers of conditions",
     "encoding": "(codec) utf-8, latin-1, ... any that Python knows",
     "fields": "(names) of the fields, as the file has no header line",
     "columns": "(ours = theirs) what the file's columns mean",

@@ -52,12 +52,12 @@ from recsys.data.contracts import (
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.literals import with_lists
-from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends
+from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
 from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
 from recsys.data.readers import Rows, read_rows, reading
 from recsys.data.sources import SourceFile, find_files
-from recsys.data.times import check_formats, refuse_disguise
+from recsys.data.times import check_formats, refuse_coarse, refuse_disguise
 from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
 from recsys.files import writing
@@ -245,12 +245,17 @@ def _withdraw_of(section: SourceSettings) -> tuple[Condition, ...]:
     return section.withdraw if isinstance(section, InteractionSettings) else ()
 
 
+def _decimal(section: SourceSettings, rows: Rows) -> str:
+    """What stands before the fraction of a file's numbers that are text."""
+    return section.decimal if rows.file.format == "csv" else "."
+
+
 def _open_file(table: str, section: SourceSettings, rows: Rows) -> _File:
     """A file whose columns are there, without the rows that the settings leave out."""
     columns = _match_columns(table, section, rows)
     need_columns(f"{table}.drop", section.drop, rows)
     need_columns(f"{table}.withdraw", _withdraw_of(section), rows)
-    kept, dropped = left_out(rows, section.drop)
+    kept, dropped = left_out(rows, section.drop, _decimal(section, rows))
     return _File(rows=kept, columns=columns, dropped=dropped)
 
 
@@ -347,6 +352,7 @@ def _judge(
 ) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Accepted and rejected rows of one file."""
     if isinstance(section, InteractionSettings):
+        schema, decimal = file.rows.frame.collect_schema(), _decimal(section, file.rows)
         return check_interactions(
             file.rows.frame,
             file.columns,
@@ -355,8 +361,8 @@ def _judge(
             time_unit=section.time_unit,
             timezone=section.timezone,
             time_formats=section.time_formats,
-            decimal=section.decimal if file.rows.file.format == "csv" else ".",
-            withdrawn=any_met(section.withdraw, file.rows.frame.collect_schema()) if section.withdraw else None,
+            decimal=decimal,
+            withdrawn=any_met(section.withdraw, schema, decimal) if section.withdraw else None,
         )
     (key,) = _KEYS[table]
     return check_attributes(
@@ -369,10 +375,14 @@ def _judge(
     )
 
 
-def _refuse_disguise(section: InteractionSettings, file: _File) -> None:
-    if TIMESTAMP in file.columns and section.time_unit == "auto" and not section.time_formats:
-        with reading(file.rows.file):
-            refuse_disguise(file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name)
+def _refuse_times(section: InteractionSettings, file: _File) -> None:
+    if TIMESTAMP not in file.columns:
+        return
+    frame, column, name = file.rows.frame, file.columns[TIMESTAMP], file.rows.file.name
+    with reading(file.rows.file):
+        if section.time_unit == "auto" and not section.time_formats:
+            refuse_disguise(frame, column, name)
+        refuse_coarse(frame, column, name, "s" if section.time_formats else section.time_unit)
 
 
 def _check(
@@ -393,7 +403,7 @@ def _check(
     for index, file in enumerate(files):
         as_given = types if id_map is None else dict.fromkeys(_KEYS[table], pl.String())
         if isinstance(section, InteractionSettings):
-            _refuse_disguise(section, file)
+            _refuse_times(section, file)
         lazy = _judge(table, section, file, as_given, now)
         with reading(file.rows.file):
             ours, broken, *counts = pl.collect_all(
@@ -404,6 +414,8 @@ def _check(
             ours = ours.sort(FILE_LINE, maintain_order=True)
         if table == INTERACTIONS:
             ours = _mark_open_end(ours, broken, index, file.rows.open_end)
+            if _withdraw_of(section) and {TIMESTAMP, WEIGHT} <= file.columns.keys():
+                ours = summed(ours)
         elif file.rows.file.format == "csv":
             ours = with_lists(ours, _KEYS[table][0])
         if ours.is_empty() and broken.is_empty():

@@ -3,8 +3,10 @@
 A log with time knows a row by user, item, time and event. A log without time knows it by its place, the n-th
 event of its user, so that a repeated event is a repeat and the same log, or a longer version of it, adds only
 what is new. A log only grows: what a newer file leaves out stays. A row that says the same event with another
-weight is a correction, and the newest one holds; a missing weight corrects nothing. Items and users know a row by
-its id; the newest wins and what a newer file leaves out stays. Items say whether the newest reading lists them.
+weight is a correction, and the newest one holds; a missing weight corrects nothing. Where withdrawals take back as much
+as they weigh, the rows of one file that say the same event are lines of one order, which weighs their sum. Items and
+users know a row by its id; the newest wins and what a newer file leaves out stays. Items say whether the newest
+reading lists them.
 """
 
 from __future__ import annotations
@@ -132,6 +134,16 @@ def merge_interactions(
         warnings=warnings,
         metadata={FILLED: record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
     )
+
+
+def summed(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one file of a log with time, each with the weight of all rows of it that say the same event.
+
+    The sum is taken a file, so that a file that is read again, or lies beside a longer version of it, adds nothing.
+    """
+    alike = pl.col(WEIGHT).count().over(LOG_KEY) > 1
+    total = pl.col(WEIGHT).sum().over(LOG_KEY).round(9)  # 0.1 + 0.2 - 0.3 leaves nothing
+    return rows.with_columns(pl.when(alike).then(total).otherwise(WEIGHT).alias(WEIGHT))
 
 
 def _distinct(good: pl.DataFrame) -> pl.DataFrame:

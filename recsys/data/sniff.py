@@ -167,6 +167,20 @@ def comma_decimals(values: pl.Series) -> bool | None:
     return None if thousands and not large else True
 
 
+def point_thousands(sample: Sample, values: pl.Series) -> str | None:
+    """A number whose point may as well stand between thousands, where a comma can be the decimal sign; None: none.
+
+    Three digits follow every point, and no number of four digits is written without one.
+    """
+    if values.dtype != pl.String or sample.format != "csv" or sample.separator == ",":
+        return None
+    text = values.drop_nulls().str.strip_chars()
+    points = text.filter(text.str.contains(".", literal=True))
+    if not len(points) or text.str.contains(r",|^[+-]?\d{4,}").any():
+        return None
+    return str(points[0]) if points.str.contains(r"^[+-]?[1-9]\d{0,2}\.\d{3}$").all() else None
+
+
 def known_share(ids: pl.Series, among: pl.Series) -> float:
     """Share of the distinct ids that another column holds; numbers are compared as they are written."""
     distinct = ids.drop_nulls().unique().cast(pl.String)

@@ -27,10 +27,13 @@ _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _ISO: Final = (
     r"^(?<date>\d{4}-\d{2}-\d{2})"
     r"(?:[Tt ](?<minute>\d{2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
-    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>\d{2})(?::?(?<minutes>\d{2}))?)?$"
+    r" ?(?:(?<utc>Z|z|UTC|GMT)|(?<sign>[+-])(?<hours>0\d|1[0-4])(?::?(?<minutes>[0-5]\d))?)?$"
 )
 _KNOWN: Final = {*"YymdebBhaAjHIklMSpPTRDFf%", "z", ":z", "#z", ".f", ".3f", ".6f", ".9f", "-d", "-m", "-H", "-I"}
 _DIRECTIVE: Final = re.compile(r"%(:z|#z|\.\d?f|-\w|.)")
+# from these on, the next number of a float is more than a second away; in finer units a multiple of them
+_COARSE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24}
+_FINER: Final = {"auto": 1, "s": 1, "ms": 2**9, "us": 2**19}
 _DIGITS: Final = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 
 
@@ -305,6 +308,27 @@ def refuse_disguise(frame: pl.LazyFrame, name: str, file: str) -> None:
         raise InputError(
             f"{file}: the numbers in {name!r}, such as {found.example}, are {found.kind} and no counts from 1970; "
             f"{found.advice}."
+        )
+
+
+def refuse_coarse(frame: pl.LazyFrame, name: str, file: str, unit: TimeUnit) -> None:
+    """Refuse a column of short floats, which hold such times in steps of more than a second.
+
+    Raises
+    ------
+    InputError
+        Names the type and a value.
+    """
+    dtype: Any = frame.collect_schema()[name]
+    if dtype not in _COARSE:
+        return
+    size = pl.col(name).cast(pl.Float64)
+    coarse = size.is_finite() & (size.abs() >= _COARSE[dtype] * _FINER[unit])
+    found = frame.filter(coarse).select(size).head(1).collect(engine="streaming")
+    if len(found):
+        raise InputError(
+            f"{file}: the times in {name!r} are {dtype}, which holds numbers such as {found.item():.0f} in steps of "
+            "more than a second, so that the moments are lost; write them as 64-bit numbers from where they came."
         )
 
 

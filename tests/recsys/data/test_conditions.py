@@ -359,3 +359,45 @@ def test_overlapping_sheets_and_two_lines_of_one_item_are_one_event(tmp_path: Pa
     left, told = without_withdrawn(warehouse.scan(tmp_path / "warehouse", INTERACTIONS))
     assert left.sort(POSITION).collect()[ITEM_ID].to_list() == [10, 12, 11]  # the withdrawal counts once
     assert told == Withdrawals(rows=1, events=1)
+
+
+def test_conditions_read_numbers_with_the_declared_decimal_sign(tmp_path: Path) -> None:
+    lines = ["customer;code;at;qty;price", "1;a;100;3,0;2,5", "1;a;200;-1,0;2,5", "1;b;300;1,5;0,0", "1;c;400;1;0,5"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    log = {"source": "log.csv", "separator": ";", "decimal": ",", "columns": {**COLUMNS, "weight": "qty"}}
+    conditions = {"withdraw": [{"column": "qty", "below": 0}], "drop": [{"column": "price", "below": 0.4}]}
+    report = read(tmp_path, {**log, **conditions})
+    assert report.rows_dropped == {INTERACTIONS: {"price below 0.4": 1}}
+    assert report.withdrawals == 1
+    assert held(tmp_path, ITEM_ID, EVENT, WEIGHT) == [("a", "", 3.0), ("a", WITHDRAWAL, -1.0), ("c", "", 1.0)]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_values_are_met_however_a_source_writes_them(tmp_path: Path, form: str) -> None:
+    written = ["true", "True", "TRUE", "no"] if form == "csv" else [True, True, True, False]
+    columns = {"customer": [1] * 4, "code": list("abcd"), "at": [1, 2, 3, 4], "flag": written}
+    frame = pl.DataFrame(columns).with_columns(kind=pl.Series([1, 2, 3, 4]))
+    drop = [{"column": "kind", "one_of": [1.0]}, {"column": "flag", "one_of": [True]}]
+    report = read(tmp_path, {"source": write(frame, tmp_path, form), "drop": drop})
+    assert list(report.rows_dropped[INTERACTIONS].values()) == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_lines_of_one_order_weigh_their_sum_and_a_second_reading_adds_nothing(tmp_path: Path, form: str) -> None:
+    """12 and 2 of a thing on one invoice, of which 12 are cancelled, 2 and 1 of another, all cancelled in two lines."""
+    columns = {"code": ["a", "a", "b", "b", "a", "b", "b"], "qty": [12.0, 2, 0.1, 0.2, -12, -0.2, -0.1]}
+    frame = pl.DataFrame({"customer": [1] * 7, "at": [100] * 4 + [200] * 3, **columns}, strict=False)
+    log = {"source": write(frame, tmp_path, form), "columns": {**COLUMNS, "weight": "qty"}}
+    withdraw = [{"column": "qty", "below": 0}]
+    report = read(tmp_path, {**log, "withdraw": withdraw})
+    assert (report.rows_added[INTERACTIONS], report.duplicates[INTERACTIONS]) == (4, 3)
+    table = warehouse.scan(tmp_path / "warehouse", INTERACTIONS)
+    left, told = without_withdrawn(table)
+    assert left.collect()[ITEM_ID].to_list() == ["a"]
+    assert (told.events, told.lessened, told.unmatched) == (1, 1, 0)
+    weights = held(tmp_path, WEIGHT)
+    again = read(tmp_path, {**log, "source": [log["source"], log["source"]], "withdraw": withdraw})
+    assert (again.rows_added[INTERACTIONS], again.corrected[INTERACTIONS]) == (0, 0)
+    write(pl.concat([frame, frame.tail(1).with_columns(at=pl.lit(300, pl.Int64))]), tmp_path, form)
+    assert read(tmp_path, {**log, "withdraw": withdraw}).corrected[INTERACTIONS] == 0
+    assert held(tmp_path, WEIGHT)[:4] == weights

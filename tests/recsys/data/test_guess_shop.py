@@ -152,3 +152,33 @@ def test_another_log_gets_no_conditions(tmp_path: Path, frame: pl.DataFrame) -> 
     assert (settings.interactions.drop, settings.interactions.withdraw) == ((), ())
     assert (settings.split.same_time, settings.model.objective) == ("order", "cloze")
     assert settings.evaluate.exclude_seen
+
+
+def test_cancellations_and_unpaid_lines_are_seen_behind_decimal_commas(tmp_path: Path) -> None:
+    frame = till().with_columns(pl.col("Invoice").str.replace("C", "3"))
+    comma = [pl.col(name).cast(pl.Float64).cast(pl.String).str.replace(".", ",", literal=True) for name in
+             ("Quantity", "Price")]  # fmt: skip
+    path = tmp_path / "till.csv"
+    frame.with_columns(comma).write_csv(path, separator=";", datetime_format="%Y-%m-%d %H:%M:%S")
+    text, _ = guess(path, path)
+    settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"), [f"warehouse={tmp_path}/warehouse"])
+    assert settings.items is not None
+    assert (settings.interactions.decimal, settings.items.decimal) == (",", ",")
+    assert list(map(str, settings.interactions.withdraw)) == ["Quantity below 0"]
+    assert "Price at_most 0" in map(str, settings.interactions.drop)
+    report = ingest(settings, now=NOW)
+    cancelled = frame.filter(pl.col("Quantity").eq(-12))
+    assert report.withdrawals == len(cancelled.select("Customer ID", "StockCode", "InvoiceDate").unique())
+
+
+def test_a_quantity_that_all_sales_share_still_says_what_a_cancellation_takes_back(tmp_path: Path) -> None:
+    rows = [
+        (n % 12, f"{n % 20}a", -2 if n % 9 == 8 else 5, datetime(2024, 1, 1) + timedelta(hours=n)) for n in range(200)
+    ]
+    path = tmp_path / "log.csv"
+    pl.DataFrame(rows, schema=["user", "item", "qty", "time"], orient="row").write_csv(path)
+    text, findings = guess(path)
+    settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"))
+    assert settings.interactions.columns["weight"] == "qty"
+    assert list(map(str, settings.interactions.withdraw)) == ["qty below 0"]
+    assert "Not used" not in " ".join(findings.found)

@@ -384,3 +384,19 @@ def test_a_header_above_ids_alone_is_a_header(tmp_path: Path) -> None:
     settings, _ = guessed(tmp_path, write(tmp_path / "log.csv", ["Kunde (intern)", "Ware/Art"], rows, ";"))
     assert settings.interactions.fields is None
     assert table_ids(settings) == set(rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "separator", "asked"),
+    [(["1.100", "250"], ";", True), (["1.100", "2.5"], ";", False), (["1.100", "250"], ",", False)],
+)
+def test_points_that_may_stand_between_thousands_are_asked_about(
+    tmp_path: Path, values: list[str], separator: str, asked: bool
+) -> None:
+    rows = [(u, i, int(m.timestamp()), values[row % 2]) for row, (u, i, m) in enumerate(events())]
+    log = write(tmp_path / "log.csv", ["user", "item", "timestamp", "rating"], rows, separator)
+    things = [(item, f"Thing {item} of wood", values[0] if item == 101 else values[1]) for item in range(101, 141)]
+    items = write(tmp_path / "items.csv", ["item", "title", "price"], things, separator)
+    _, findings = guessed(tmp_path, log, items)
+    for column in ("'rating'", "'price'"):
+        assert said(findings, column, "between thousands", "'1.100'") == asked

@@ -547,3 +547,31 @@ def test_an_id_is_the_same_in_every_format(tmp_path: Path) -> None:
     pl.DataFrame({USER_ID: ["x"], ITEM_ID: [7.0]}).write_parquet(tmp_path / "3.parquet")
     run(tmp_path, {"source": ["1.csv", "2.jsonl", "3.parquet"]})
     assert pairs(tmp_path) == [("u", 7), ("v", 7), ("w", 7), ("x", 7)]
+
+
+@pytest.mark.parametrize(
+    ("times", "read"),
+    [
+        ({"values": [1_700_000_000.0, 1_700_000_001.0]}, {}),
+        ({"values": [1_700_000_000_000.0, 1_700_000_001_000.0]}, {"time_unit": "ms"}),
+        ({"values": [20_231_115.0, 20_231_116.0]}, {"time_format": "%Y%m%d", "timezone": "UTC"}),
+    ],
+)
+def test_times_in_floats_too_short_for_them_are_refused(
+    tmp_path: Path, times: dict[str, list[float]], read: dict[str, str]
+) -> None:
+    columns = {USER_ID: [1, 1], ITEM_ID: [1, 2]}
+    short = pl.Series(TIMESTAMP, **times, dtype=pl.Float32)
+    pl.DataFrame(columns).with_columns(short).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="are Float32, which holds numbers such as"):
+        run(tmp_path, {"source": "log.parquet", **read})
+    pl.DataFrame(columns).with_columns(short.cast(pl.Float64)).write_parquet(tmp_path / "log.parquet")
+    assert run(tmp_path, {"source": "log.parquet", **read}).rows_added[INTERACTIONS] == 2
+
+
+def test_small_counts_in_short_floats_are_times(tmp_path: Path) -> None:
+    columns = {USER_ID: [1, 1], ITEM_ID: [1, 2], TIMESTAMP: [100.0, 16_000_001.0]}
+    frame = pl.DataFrame(columns).with_columns(pl.col(TIMESTAMP).cast(pl.Float32))
+    frame.write_parquet(tmp_path / "log.parquet")
+    run(tmp_path, {"source": "log.parquet"})
+    assert table(tmp_path)[TIMESTAMP].dt.epoch("s").to_list() == [100, 16_000_001]

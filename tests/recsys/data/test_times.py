@@ -37,6 +37,10 @@ def times(values: Any, unit: TimeUnit = "auto", zone: str | None = None) -> list
         ("-1", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
         ("2024-03-31T02:30:00", None),  # no zone
         ("2024-03-31", None),
+        ("2024-03-31T02:30:00-14:59", datetime(2024, 3, 31, 17, 29, tzinfo=UTC)),
+        ("2024-03-31T02:30:00+99:99", None),
+        ("2024-03-31T02:30:00+15", None),
+        ("2024-03-31T02:30:00+01:60", None),
         ("2024-02-30T00:00:00Z", None),
         ("2024-03-31T25:00:00Z", None),
         ("31.03.2024", None),
