@@ -142,7 +142,7 @@ class InteractionSettings(SourceSettings):
     timezone: str | None = None  # of times written without a zone; without it such a time is rejected
     # a row that meets one of these is no event: it takes back its user's newest earlier event with its item (where the
     # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does; the rows of a file
-    # with one user, item, time and event are lines of one order then, and their weights are added
+    # with one user, item, time and event are lines of one order then: their weights are added, equal ones once
     withdraw: tuple[Condition, ...] = ()
 
     @property

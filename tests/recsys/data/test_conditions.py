@@ -401,3 +401,7 @@ def test_lines_of_one_order_weigh_their_sum_and_a_second_reading_adds_nothing(tm
     write(pl.concat([frame, frame.tail(1).with_columns(at=pl.lit(300, pl.Int64))]), tmp_path, form)
     assert read(tmp_path, {**log, "withdraw": withdraw}).corrected[INTERACTIONS] == 0
     assert held(tmp_path, WEIGHT)[:4] == weights
+    # the same invoices again in one file, as where two exports overlap
+    write(pl.concat([frame, frame]), tmp_path, form)
+    again = read(tmp_path, {**log, "withdraw": withdraw})
+    assert (again.rows_added[INTERACTIONS], again.corrected[INTERACTIONS]) == (0, 0)
