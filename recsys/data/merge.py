@@ -139,8 +139,8 @@ def merge_interactions(
 def summed(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows of one file of a log with time, each with the weight of all rows of it that say the same event.
 
-    The sum is taken a file, so that a file that is read again, or lies beside a longer version of it, adds nothing. Equal
-    rows count once: an invoice that stands twice, as where two exports overlap, was bought once.
+    The sum is taken a file, so that a file that is read again, or lies beside a longer version of it, adds nothing.
+    Equal rows count once: an invoice that stands twice, as where two exports overlap, was bought once.
     """
     once = pl.when(pl.struct(*LOG_KEY, WEIGHT).is_first_distinct()).then(WEIGHT)
     alike = once.count().over(LOG_KEY) > 1
