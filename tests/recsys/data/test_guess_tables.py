@@ -384,3 +384,31 @@ def test_a_header_above_ids_alone_is_a_header(tmp_path: Path) -> None:
     settings, _ = guessed(tmp_path, write(tmp_path / "log.csv", ["Kunde (intern)", "Ware/Art"], rows, ";"))
     assert settings.interactions.fields is None
     assert table_ids(settings) == set(rows)
+
+
+# --- categories -----------------------------------------------------------------------------------
+
+
+def test_categories_of_parquet_files_are_strings(tmp_path: Path) -> None:
+    log = pl.DataFrame(
+        [(f"u{u}", f"i{i}", f"{n % 5 + 1}", m.isoformat()) for n, (u, i, m) in enumerate(events())],
+        schema=["user_id", "item_id", "rating", "timestamp"],
+        orient="row",
+    )
+    log.with_columns(pl.all().cast(pl.Categorical)).write_parquet(tmp_path / "log.parquet")
+    ids = [f"i{n}" for n in range(101, 141)]
+    items = pl.DataFrame(
+        {
+            "item_id": pl.Series(ids, dtype=pl.Categorical),
+            "title": pl.Series([f"A small thing {n}" for n in ids], dtype=pl.Categorical),
+            "kind": pl.Series(["ab"[n % 2] for n in range(40)], dtype=pl.Enum(["a", "b"])),
+            "tags": pl.Series([["x", "y"]] * 39 + [["x"]], dtype=pl.List(pl.Categorical)),
+        }
+    )
+    items.write_parquet(tmp_path / "items.parquet")
+    settings, _ = guessed(tmp_path, tmp_path / "log.parquet", tmp_path / "items.parquet")
+    assert settings.interactions.columns[WEIGHT] == "rating"
+    assert settings.items is not None and set(settings.items.categorical) == {"kind", "tags"}
+    ingest(settings)
+    assert table(settings, INTERACTIONS)[WEIGHT].sum() == sum(n % 5 + 1 for n in range(300))
+    assert table(settings, ITEMS)["kind"].value_counts(sort=True)["count"].to_list() == [20, 20]
