@@ -17,7 +17,7 @@ from recsys.data.guess_log import LogGuess
 from recsys.data.ingest import try_rows, wanted
 from recsys.data.quarantine import by_reason
 from recsys.data.readers import Rows, read_rows
-from recsys.data.sniff import Sample
+from recsys.data.sniff import Sample, write_sample
 from recsys.data.sources import SourceFile
 from recsys.errors import InputError
 
@@ -74,7 +74,7 @@ def _rows(settings: Settings, sample: Sample, scratch: Path) -> Rows:
         )
         return Rows(file=file, frame=frame, columns=tuple(sample.frame.columns), digest="")
     copy = scratch / "sample.txt"
-    copy.write_text(sample.text, encoding="utf-8", newline="")
+    write_sample(copy, sample.text)
     file = SourceFile(name=sample.path, path=str(copy), format=sample.format, separator=sample.separator)
     ids = [section.columns.get(name, name) for name in (USER_ID, ITEM_ID)]
     return read_rows(

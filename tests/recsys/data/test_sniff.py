@@ -22,6 +22,7 @@ NAMES = ["user_id", "item_id", "timestamp"]
     [
         ("Café “neu” – 5 €".encode("cp1252"), "cp1252"),
         ("Café".encode("latin-1"), "latin-1"),
+        ("Café Müller".encode("cp850"), "cp850"),
         ("Café “neu” – 5 €".encode(), "utf-8"),
     ],
 )
@@ -43,6 +44,23 @@ def test_a_guessed_encoding_is_to_be_checked(tmp_path: Path) -> None:
     )
     _, findings = guess(tmp_path / "log.csv", tmp_path / "items.csv")
     assert any("items.csv is not UTF-8" in sentence for sentence in findings.unsure)
+
+
+def test_an_encoding_that_nobody_can_tell_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    title = "红色的小杯子丂".encode("gb18030")
+    path.write_bytes(b"item_id,title\n" + b"".join(b"i%d,%s\n" % (n, title) for n in range(60)))
+    with pytest.raises(InputError, match="neither UTF-8 nor Windows' cp1252 nor cp850"):
+        take_sample(str(path))
+
+
+def test_stray_bytes_are_rejected_and_told(tmp_path: Path) -> None:
+    lines = [b"u%d,i%d,%s\n" % (n % 9, n % 20, "Café “Fuß”".encode("cp1252")) for n in range(300)]
+    (tmp_path / "log.csv").write_bytes(b"user_id,item_id,shop\n" + b"".join(lines) + b"u1,i1,Caf\xe9 \x81\n")
+    sample = take_sample(str(tmp_path / "log.csv"))
+    assert sample.encoding == "cp1252" and sum(sample.rejected.values()) == 1
+    _, findings = guess(tmp_path / "log.csv")
+    assert any("0.3% of the rows" in sentence and "encoding" in sentence for sentence in findings.unsure)
 
 
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
