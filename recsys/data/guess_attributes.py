@@ -220,9 +220,7 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
             f"{sample.path}: no column holds a different value in every row (its columns: "
             f'{", ".join(frame.columns)}); name the id in a configuration: [{table}] columns = {{ {key} = "..." }}.'
         )
-    best = max(
-        shares, key=lambda n: (shares[n], n in named, bool(_ID_NAME.search(n)), -frame.columns.index(n))
-    )
+    best = max(shares, key=lambda n: (shares[n], n in named, bool(_ID_NAME.search(n)), -frame.columns.index(n)))
     known = shares[best]
     result = AttributeGuess(id=best)
     repeated = len(frame) - frame[best].null_count() - frame[best].drop_nulls().n_unique()
