@@ -18,6 +18,7 @@ import numpy as np
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS
 from recsys.config import ModelSettings, RetrieveSettings, SourceSettings, TrackingSettings, TrainSettings
 from recsys.config_file import parse_settings
+from recsys.data.guess_alike import unlike
 from recsys.data.guess_attributes import AttributeGuess, attribute_tree, guess_attributes
 from recsys.data.guess_histories import describe_histories
 from recsys.data.guess_log import LogGuess, guess_log
@@ -94,7 +95,7 @@ def guess(
         guessed.found += found.found
         guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most
     for looked_at in (whole, *samples.values()):
-        guessed.unsure += looked_at.doubts
+        guessed.unsure += (*looked_at.doubts, *unlike(looked_at))
     tree = _tree(sample, guessed, tables, free_name(sample.path, Path(output)))
     tree = shop.added_to(tree, own_catalogue=log_is_catalogue)
     settings = parse_settings(tree)

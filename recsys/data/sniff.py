@@ -75,17 +75,17 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     InputError
         The file is missing, empty, binary, or its fields cannot be told apart.
     """
-    found = _find(path)
+    found = files_of(path)
     for place, first in enumerate(found[:_TRIED], 1):
         try:
             return _take(path, first, limit)
-        except _NothingInside:
+        except NothingInside:
             if place == len(found[:_TRIED]):
                 raise
     raise AssertionError
 
 
-class _NothingInside(InputError):
+class NothingInside(InputError):
     """A file without rows, beside which another one of the pattern may have some."""
 
 
@@ -94,7 +94,7 @@ def _take(path: str, first: str, limit: int) -> Sample:
         return _typed_sample(path, first, "delta")
     head, complete = _head(first, limit)
     if not head.strip():
-        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
+        raise NothingInside(f"{path} is empty; there is nothing to look at.")
     if head.startswith(b"PAR1"):
         return _typed_sample(path, first, "parquet")
     encoding = _encoding(path, head)
@@ -125,7 +125,7 @@ def _take(path: str, first: str, limit: int) -> Sample:
         with reading(file):
             frame = rows.frame.select(*rows.columns, pl.col(DEFECT).cast(pl.String)).collect()
     if frame.is_empty():
-        raise _NothingInside(f"{path} has a header line and no rows; there is nothing to look at.")
+        raise NothingInside(f"{path} has a header line and no rows; there is nothing to look at.")
     if frame[DEFECT].null_count() == 0:
         raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
     sound = frame.filter(pl.col(DEFECT).is_null()).drop(DEFECT)
@@ -182,7 +182,7 @@ def known_share(ids: pl.Series, among: pl.Series) -> float:
     return share(distinct.is_in(among.cast(pl.String).implode()))
 
 
-def _find(path: str) -> list[str]:
+def files_of(path: str) -> list[str]:
     """The file, the Delta table, or the files of a pattern."""
     if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
         return [path]
@@ -372,7 +372,7 @@ def _typed_sample(path: str, first: str, kind: Format) -> Sample:
     with reading(SourceFile(name=path, path=first, format=kind, separator=",")):
         rows = scan_table(first, kind).head(SAMPLE_ROWS + 1).collect()
     if rows.is_empty():
-        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
+        raise NothingInside(f"{path} is empty; there is nothing to look at.")
     return Sample(
         path=path,
         format=kind,

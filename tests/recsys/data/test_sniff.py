@@ -139,3 +139,27 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "log.parquet").write_bytes(content[:-20])
     with pytest.raises(InputError, match=r"log.parquet cannot be read as parquet"):
         take_sample(str(tmp_path / "log.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ((HEADER + ROWS).replace(",", ";").encode(), "separator ';' instead of ','"),
+        (ROWS.encode(), "no header line"),
+        ((HEADER.replace("item_id", "product") + ROWS).encode(), "no column 'item_id'"),
+        ((HEADER + ROWS + "ü,i1,1700000000\n").encode("latin-1"), "encoding latin-1 instead of utf-8"),
+        (b'{"user_id": "u1", "item_id": "i1"}\n', "format jsonl instead of csv"),
+        ((HEADER + ROWS).encode("utf-16"), "encoding utf-16 instead of utf-8"),
+        ((HEADER + ROWS + "ü,i1,1700000000\n").encode(), None),
+        (b"", None),
+    ],
+)
+def test_every_file_of_a_pattern_is_looked_at(tmp_path: Path, content: bytes, why: str | None) -> None:
+    (tmp_path / "a.csv").write_text(HEADER + ROWS)
+    (tmp_path / "b.csv").write_bytes(content)
+    (tmp_path / "c.csv").write_text(HEADER + ROWS)
+    _, findings = guess(tmp_path / "*.csv")
+    told = [sentence for sentence in findings.unsure if "not like the first" in sentence]
+    assert (["1 of the 3 files" in sentence and f"b.csv ({why})" in sentence for sentence in told] == [True]) == bool(
+        why
+    )
