@@ -15,16 +15,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.columns import ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS, WEIGHT
-from recsys.config import ModelSettings, RetrieveSettings, TrackingSettings, TrainSettings
+from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS, WEIGHT
+from recsys.config import ModelSettings, RetrieveSettings, SourceSettings, TrackingSettings, TrainSettings
 from recsys.config_file import parse_settings
+from recsys.data.guess_alike import unlike
 from recsys.data.guess_attributes import AttributeGuess, attribute_tree, guess_attributes
 from recsys.data.guess_histories import describe_histories
 from recsys.data.guess_log import LogGuess, guess_log
 from recsys.data.guess_name import free_name
 from recsys.data.guess_shop import guess_shop, own_catalogue
 from recsys.data.guess_toml import configuration
-from recsys.data.guess_trial import try_configuration
+from recsys.data.guess_trial import try_table
 from recsys.data.sniff import Sample, take_sample
 from recsys.errors import InputError
 
@@ -100,12 +101,20 @@ def guess(
         guessed.found += found.found
         guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most
     for looked_at in (whole, *samples.values()):
-        guessed.unsure += looked_at.doubts
+        guessed.unsure += (*looked_at.doubts, *unlike(looked_at))
     tree = _tree(sample, guessed, tables, free_name(sample.path, Path(output)))
     tree = shop.added_to(tree, own_catalogue=log_is_catalogue)
-    try_configuration(parse_settings(tree), whole, guessed)
-    if guessed.max_rejected_share is not None:
-        tree["interactions"]["max_rejected_share"] = guessed.max_rejected_share
+    settings = parse_settings(tree)
+    tried: dict[str, tuple[SourceSettings, Sample]] = {INTERACTIONS: (settings.interactions, whole)}
+    for table, section in ((ITEMS, settings.items), (USERS, settings.users)):
+        if section is not None:
+            of_log = table == ITEMS and log_is_catalogue
+            tried[table] = (section, whole if of_log else samples[table])
+    for table, (source, looked_at) in tried.items():
+        trial = try_table(table, source, looked_at)
+        guessed.unsure += trial.unsure
+        if trial.max_rejected_share is not None:
+            tree[table]["max_rejected_share"] = trial.max_rejected_share
     offers = {}
     if events:
         told = ", ".join(f"{event} ({count:,})" for event, count in events.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEMS, USERS
-from recsys.config import RESERVED, SourceSettings
-from recsys.data.guess_names import tokens
+from recsys.config import RESERVED
+from recsys.data.guess_names import means, tokens
 from recsys.data.guess_times import TimeColumn, read_times
 from recsys.data.nested import leaves
 from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
@@ -50,7 +49,6 @@ class AttributeGuess:
     categorical: dict[str, str | None] = field(default_factory=dict)  # separator; None: a value is not to be split
     numeric: list[str] = field(default_factory=list)
     decimal: str = "."
-    max_rejected_share: float | None = None  # None: as the settings have it
     unused: dict[str, list[str]] = field(default_factory=dict)  # columns by reason
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
@@ -214,28 +212,28 @@ def _repeats(values: pl.Series) -> bool:
 
 
 def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
-    """The column whose values are distinct and the most often among the log's ids."""
+    """The column whose values are the most often among the log's ids: distinct ones, or its name says what they are."""
     frame, key = sample.frame, f"{table[:-1]}_id"
+    named = {name for name in frame.columns if sample.named and (means(name) == key or name == log_ids.name)}
     shares = {}
     for name in frame.columns:
         values = frame[name]
         flat = values.dtype.is_integer() or values.dtype == pl.String
-        if flat and _missing(values) <= _MISSING and values.n_unique() >= 0.9 * len(values):
+        if flat and _missing(values) <= _MISSING and (name in named or values.n_unique() >= 0.9 * len(values)):
             shares[name] = known_share(log_ids, values)
     if not shares:
         raise InputError(
             f"{sample.path}: no column holds a different value in every row (its columns: "
             f'{", ".join(frame.columns)}); name the id in a configuration: [{table}] columns = {{ {key} = "..." }}.'
         )
-    best = max(shares, key=lambda name: (shares[name], bool(_ID_NAME.search(name)), -frame.columns.index(name)))
+    best = max(shares, key=lambda n: (shares[n], n in named, bool(_ID_NAME.search(n)), -frame.columns.index(n)))
     known = shares[best]
     result = AttributeGuess(id=best)
-    missing = _missing(frame[best])
-    if missing > SourceSettings(source=sample.path).max_rejected_share:
-        result.max_rejected_share = min(1.0, math.ceil(150 * missing) / 100)
+    repeated = len(frame) - frame[best].null_count() - frame[best].drop_nulls().n_unique()
+    if repeated:
         result.unsure.append(
-            f"{missing:.1%} of the rows of {sample.path} have no {key} and would be quarantined; "
-            f"max_rejected_share = {result.max_rejected_share:g} lets them pass."
+            f"{repeated:,} rows of {sample.path} repeat the {key} of another one; the last one of each counts "
+            f'({table}.several = "last").'
         )
     shown = repr(best) if sample.named else f"field {best.removeprefix('column_')}"
     told = f"{len(frame):,} {table} in {sample.path}, {key} = {shown}: it holds {known:.0%} of the log's {table}."
@@ -309,8 +307,6 @@ def attribute_tree(result: AttributeGuess, table: str, names: dict[str, str]) ->
     }
     tree: dict[str, Any] = {"text": [names.get(name, name) for name in result.text]} if table == ITEMS else {}
     tree["categorical"] = categorical
-    if result.max_rejected_share is not None:
-        tree["max_rejected_share"] = result.max_rejected_share
     if result.numeric:
         tree["numeric"] = {names.get(name, name): {} for name in result.numeric}
     return tree

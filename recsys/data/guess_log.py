@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
-from recsys.data.guess_names import by_name, is_other_time
+from recsys.data.guess_names import by_name, is_other_time, means
 from recsys.data.guess_times import TimeColumn, read_times
 from recsys.data.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.data.times import TimeUnit
@@ -34,7 +34,6 @@ class LogGuess:
     timezone: str | None = None
     decimal: str = "."
     moments: pl.Series | None = None  # a row an event
-    max_rejected_share: float | None = None  # None: as the settings have it
     found: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
@@ -222,7 +221,7 @@ def _is_id(values: pl.Series) -> bool:
 def _known(values: pl.Series, catalogue: pl.DataFrame) -> float:
     """Share of a column's distinct values that a column of the catalogue holds that tells items apart."""
     flat = [catalogue[name] for name in catalogue.columns if not catalogue.schema[name].is_nested()]
-    telling = [column for column in flat if column.n_unique() >= 0.9 * len(column)]
+    telling = [column for column in flat if means(column.name) == ITEM_ID or column.n_unique() >= 0.9 * len(column)]
     return max((known_share(values, column) for column in telling), default=0.0)
 
 

@@ -155,7 +155,7 @@ def ingest(
             files[table] = []
             for file in found[table]:
                 step(f"reading {file.name}")
-                ids = [_columns_of(section).get(name, name) for name in _KEYS[table]]
+                ids = id_columns(table, section)
                 rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids)
                 if rows.empty:
                     skipped.append(file.name)
@@ -231,6 +231,11 @@ def ingest(
 
 def _columns_of(section: SourceSettings) -> Mapping[str, str]:
     return getattr(section, "columns", {})
+
+
+def id_columns(table: str, section: SourceSettings) -> list[str]:
+    """The file's columns that hold the table's ids."""
+    return [_columns_of(section).get(name, name) for name in _KEYS[table]]
 
 
 def wanted(table: str, section: SourceSettings) -> list[str] | None:
@@ -438,20 +443,22 @@ def _check(
     )
 
 
-def try_rows(section: InteractionSettings, rows: Rows, now: datetime) -> Checked:
-    """Judge the rows of one file of a log as `ingest` does, with no warehouse.
+def try_rows(table: str, section: SourceSettings, rows: Rows, now: datetime) -> Checked:
+    """Judge the rows of one file of a table as `ingest` does, with no warehouse.
 
     Raises
     ------
     InputError
         A column is not there, or holds what cannot be read.
     """
-    file = _open_file(INTERACTIONS, section, rows)
+    file = _open_file(table, section, rows)
     types = {
-        name: pl.Int64() if _are_integers(INTERACTIONS, section, file, name, now) else pl.String()
-        for name in (USER_ID, ITEM_ID)
+        name: pl.Int64() if _are_integers(table, section, file, name, now) else pl.String() for name in _KEYS[table]
     }
-    return _check(INTERACTIONS, section, [file], types, now, None)
+    checked = _check(table, section, [file], types, now, None)
+    if isinstance(section, AttributedSettings):
+        need_attributes(table, section, checked.good.columns)
+    return checked
 
 
 def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_end: bool) -> pl.DataFrame:

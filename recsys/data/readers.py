@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import polars as pl
@@ -198,7 +198,7 @@ def scan_table(path: str, form: str) -> pl.LazyFrame:
     Folders named `column=value` above a Parquet file are columns of text, as written: user_id=007 is not user_id=7.
     """
     if form == "delta":
-        return scan_delta(DeltaTable(path))
+        return _with_strings(scan_delta(DeltaTable(path)))
     values = {unquote(name): unquote(value) for name, value in _PARTITION.findall(path)}
     partitions = [
         pl.lit(None if value == _NULL_PARTITION else value, dtype=pl.String).alias(name)
@@ -208,7 +208,25 @@ def scan_table(path: str, form: str) -> pl.LazyFrame:
     schema = frame.collect_schema()
     lengths, raw = ([name for name, dtype in schema.items() if dtype == kind] for kind in (pl.Duration, pl.Binary))
     words = pl.col(raw).map_batches(_words, return_dtype=pl.String, is_elementwise=True)
-    return frame.with_columns(pl.col(lengths).dt.to_string("iso"), words)  # polars casts neither of them to text
+    # polars casts neither of them to text
+    return _with_strings(frame.with_columns(pl.col(lengths).dt.to_string("iso"), words))
+
+
+def _with_strings(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Categories (pandas' `category`) as the strings that they stand for, inside lists and objects, too."""
+    given = frame.collect_schema()
+    plain = {name: _string_type(dtype) for name, dtype in given.items()}
+    return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in plain.items() if dtype != given[name])
+
+
+def _string_type(dtype: Any) -> Any:
+    if dtype in (pl.Categorical, pl.Enum):
+        return pl.String()
+    if isinstance(dtype, pl.List):
+        return pl.List(_string_type(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _string_type(field.dtype) for field in dtype.fields})
+    return dtype
 
 
 def _words(values: pl.Series) -> pl.Series:

@@ -31,6 +31,9 @@ _CONSISTENT: Final = 0.95  # share of the lines that must have the usual number 
 _SEPARATORS: Final = ("::", "\t", ",", ";", "|")
 _TRIED: Final = 100  # files of a pattern that may be empty before one that is looked at
 _OF_WINDOWS: Final = re.compile(rb"[\x80-\x9f]")  # signs of cp1252, control characters of latin-1
+_OF_BYTES: Final = ("utf-8", "latin-1", "cp1252", "cp850")  # every byte that does not decode can be told
+_OF_DOS: Final = bytes([*range(0x80, 0xA6), 0xB5, 0xB6, 0xB7, 0xC6, 0xC7, 0xE1])  # letters of cp850
+_STRAY: Final = 0.01  # share of the lines with accents that a few lost bytes may spoil
 _ACCENTED: Final = re.compile(r"[^\s;,|\"]*[^\x00-\x7f]+[^\s;,|\"]*")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
@@ -72,17 +75,17 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     InputError
         The file is missing, empty, binary, or its fields cannot be told apart.
     """
-    found = _find(path)
+    found = files_of(path)
     for place, first in enumerate(found[:_TRIED], 1):
         try:
             return _take(path, first, limit)
-        except _NothingInside:
+        except NothingInside:
             if place == len(found[:_TRIED]):
                 raise
     raise AssertionError
 
 
-class _NothingInside(InputError):
+class NothingInside(InputError):
     """A file without rows, beside which another one of the pattern may have some."""
 
 
@@ -91,11 +94,12 @@ def _take(path: str, first: str, limit: int) -> Sample:
         return _typed_sample(path, first, "delta")
     head, complete = _head(first, limit)
     if not head.strip():
-        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
+        raise NothingInside(f"{path} is empty; there is nothing to look at.")
     if head.startswith(b"PAR1"):
         return _typed_sample(path, first, "parquet")
     encoding = _encoding(path, head)
-    text = head.decode(encoding, "replace")
+    # bytes that are not the encoding's stay what they are, for the readers to find
+    text = head.decode(encoding, "surrogateescape" if encoding in _OF_BYTES else "replace")
     if not complete:
         text = text[: text.rfind("\n") + 1]
     text = text.removeprefix("\ufeff")
@@ -112,7 +116,7 @@ def _take(path: str, first: str, limit: int) -> Sample:
         columns = tuple(f"column_{i}" for i in range(1, len(split_line(line, separator)) + 1))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "sample.txt"
-        copy.write_text(text, encoding="utf-8", newline="")
+        write_sample(copy, text)
         file = SourceFile(name=path, path=str(copy), format=kind, separator=separator)
         source = SourceSettings(source=path, format=kind, separator=separator, fields=columns)
         rows = read_rows(file, source, Path(scratch))
@@ -121,7 +125,7 @@ def _take(path: str, first: str, limit: int) -> Sample:
         with reading(file):
             frame = rows.frame.select(*rows.columns, pl.col(DEFECT).cast(pl.String)).collect()
     if frame.is_empty():
-        raise _NothingInside(f"{path} has a header line and no rows; there is nothing to look at.")
+        raise NothingInside(f"{path} has a header line and no rows; there is nothing to look at.")
     if frame[DEFECT].null_count() == 0:
         raise InputError(f"{path} has no row that can be read as {kind}: {frame[DEFECT][0]}.")
     sound = frame.filter(pl.col(DEFECT).is_null()).drop(DEFECT)
@@ -138,6 +142,11 @@ def _take(path: str, first: str, limit: int) -> Sample:
         rejected=dict(frame[DEFECT].drop_nulls().value_counts(sort=True).iter_rows()),
         doubts=_doubts(path, encoding, text),
     )
+
+
+def write_sample(path: Path, text: str) -> None:
+    """Write a sample's text as UTF-8; the bytes that its encoding does not know as they came."""
+    path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def share(flags: pl.Series) -> float:
@@ -187,7 +196,7 @@ def known_share(ids: pl.Series, among: pl.Series) -> float:
     return share(distinct.is_in(among.cast(pl.String).implode()))
 
 
-def _find(path: str) -> list[str]:
+def files_of(path: str) -> list[str]:
     """The file, the Delta table, or the files of a pattern."""
     if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
         return [path]
@@ -230,23 +239,39 @@ def _encoding(path: str, head: bytes) -> str:
     # a broken line among sound accents is a defect; accents that hardly ever decode are another encoding
     if sum(not _decodes(line) for line in accented) <= 0.5 * len(accented):
         return "utf-8"
-    return "cp1252" if _OF_WINDOWS.search(head) else "latin-1"
+    if not _OF_WINDOWS.search(head):
+        return "latin-1"
+    broken = sum(not _decodes(line, "cp1252") for line in accented)
+    if not broken:
+        return "cp1252"
+    signs = b"".join(accented).translate(None, bytes(range(128)))
+    if len(signs.translate(None, _OF_DOS)) <= (1 - _CONSISTENT) * len(signs):
+        return "cp850"
+    if broken > _STRAY * len(accented):
+        raise InputError(
+            f"{path} is neither UTF-8 nor Windows' cp1252 nor cp850: {broken:,} of {len(accented):,} lines with other "
+            "letters than ASCII's have bytes that cp1252 does not know; export it as UTF-8, or write the configuration "
+            "by hand with its encoding (gb18030, shift_jis, ...)."
+        )
+    return "cp1252"
 
 
 def _doubts(path: str, encoding: str, text: str) -> tuple[str, ...]:
     """What a guessed encoding makes of the first words with an accent: nothing but a reader can tell its codepage."""
-    words = _ACCENTED.findall(text) if encoding in ("latin-1", "cp1252") else []
+    words = _ACCENTED.findall(text) if encoding in ("latin-1", "cp1252", "cp850") else []
+    words = [word for word in words if word.isprintable()] or words
     if not words:
         return ()
     shown = ", ".join(repr(word) for word in list(dict.fromkeys(words))[:3])
     return (
-        f"{path} is not UTF-8 and read as {encoding}: {shown}; where that is wrong, set its encoding (cp850, ...).",
+        f"{path} is not UTF-8 and read as {encoding}: {shown}; where that is wrong, set its encoding "
+        f"({'cp1252' if encoding == 'cp850' else 'cp850'}, ...).",
     )
 
 
-def _decodes(line: bytes) -> bool:
+def _decodes(line: bytes, encoding: str = "utf-8") -> bool:
     try:
-        line.decode("utf-8")
+        line.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True
@@ -361,7 +386,7 @@ def _typed_sample(path: str, first: str, kind: Format) -> Sample:
     with reading(SourceFile(name=path, path=first, format=kind, separator=",")):
         rows = scan_table(first, kind).head(SAMPLE_ROWS + 1).collect()
     if rows.is_empty():
-        raise _NothingInside(f"{path} is empty; there is nothing to look at.")
+        raise NothingInside(f"{path} is empty; there is nothing to look at.")
     return Sample(
         path=path,
         format=kind,

@@ -35,6 +35,13 @@ from recsys.addresses import local_database, masked, without_login
         ("the key AKIAIOSFODNN7EXAMPLE is", "the key *** is"),
         ("AWS_SECRET_ACCESS_KEY=abc/def+g", "AWS_SECRET_ACCESS_KEY=***"),
         ("accessToken=abc", "accessToken=***"),
+        ("down: http://u:99 9@h", "down: http://***@h"),
+        ('down: http://ann:x"y z@h', "down: http://***@h"),
+        ("http://h/?password=geh eim", "http://h/?password=***"),
+        ("'http://h/?password=geh eim' is down", "'http://h/?password=***' is down"),
+        ("GET http://h/?access_token=a b&n=1 gave 403", "GET http://h/?access_token=***&n=1 gave 403"),
+        ("db_pw=abc, pw=def", "db_pw=*** pw=***"),
+        ("at //ann:pw@h/x", "at //***@h/x"),
     ],
 )  # fmt: skip
 def test_masking(text: str, expected: str) -> None:

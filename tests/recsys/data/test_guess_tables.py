@@ -196,7 +196,7 @@ def test_a_catalogue_with_rows_without_an_id_is_asked_about(tmp_path: Path) -> N
     log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
     things = [(item if item % 20 else "", f"Thing {item} of wood") for item in range(101, 141)]
     settings, findings = guessed(tmp_path, log, write(tmp_path / "items.csv", ["id", "title"], things))
-    assert said(findings, "5.0% of the rows", "no item_id", "max_rejected_share")
+    assert said(findings, "5.0% of the rows", "missing item_id (2)", "max_rejected_share")
     assert ingest(settings).rows_rejected[ITEMS] == 2
 
 
@@ -400,3 +400,66 @@ def test_points_that_may_stand_between_thousands_are_asked_about(
     _, findings = guessed(tmp_path, log, items)
     for column in ("'rating'", "'price'"):
         assert said(findings, column, "between thousands", "'1.100'") == asked
+
+
+@pytest.mark.parametrize("whose", [ITEMS, USERS])
+def test_ids_may_repeat_in_a_column_that_is_named_so(tmp_path: Path, whose: str) -> None:
+    rows = [(u, f"i{i}", int(m.timestamp())) for u, i, m in events()]
+    log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
+    ids = [f"i{n}" for n in range(101, 141)] if whose == ITEMS else list(range(1, 30))
+    things = [(i, f"Thing {i} {n}", ["new", "old"][n]) for i in ids for n in range(2)]
+    path = write(tmp_path / "table.csv", [whose[:-1], "title", "state"], things)
+    settings, findings = guessed(tmp_path, log, **{whose: path})
+    section = settings.items if whose == ITEMS else settings.users
+    assert section is not None and section.columns == {f"{whose[:-1]}_id": whose[:-1]}
+    assert said(findings, f"{len(ids)} rows", "several") and not said(findings, "holds 0%")
+    ingest(settings)
+    assert table(settings, whose)["state"].to_list() == ["old"] * len(ids)
+
+
+# --- categories -----------------------------------------------------------------------------------
+
+
+def test_categories_of_parquet_files_are_strings(tmp_path: Path) -> None:
+    log = pl.DataFrame(
+        [(f"u{u}", f"i{i}", f"{n % 5 + 1}", m.isoformat()) for n, (u, i, m) in enumerate(events())],
+        schema=["user_id", "item_id", "rating", "timestamp"],
+        orient="row",
+    )
+    log.with_columns(pl.all().cast(pl.Categorical)).write_parquet(tmp_path / "log.parquet")
+    ids = [f"i{n}" for n in range(101, 141)]
+    items = pl.DataFrame(
+        {
+            "item_id": pl.Series(ids, dtype=pl.Categorical),
+            "title": pl.Series([f"A small thing {n}" for n in ids], dtype=pl.Categorical),
+            "kind": pl.Series(["ab"[n % 2] for n in range(40)], dtype=pl.Enum(["a", "b"])),
+            "tags": pl.Series([["x", "y"]] * 39 + [["x"]], dtype=pl.List(pl.Categorical)),
+        }
+    )
+    items.write_parquet(tmp_path / "items.parquet")
+    settings, _ = guessed(tmp_path, tmp_path / "log.parquet", tmp_path / "items.parquet")
+    assert settings.interactions.columns[WEIGHT] == "rating"
+    assert settings.items is not None and set(settings.items.categorical) == {"kind", "tags"}
+    ingest(settings)
+    assert table(settings, INTERACTIONS)[WEIGHT].sum() == sum(n % 5 + 1 for n in range(300))
+    assert table(settings, ITEMS)["kind"].value_counts(sort=True)["count"].to_list() == [20, 20]
+
+
+# --- the trial ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whose", ["items", "users"])
+def test_tables_are_tried_like_logs(tmp_path: Path, whose: str) -> None:
+    rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
+    log = write(tmp_path / "log.csv", ["user", "item", "timestamp"], rows)
+    key, first = ("item", 101) if whose == "items" else ("user", 1)
+
+    def table_of(n: int) -> dict[str, Path]:
+        things = [json.dumps({key: first + i, "title": f"Thing {i}", "kind": "ab"[i % 2]}) for i in range(n)]
+        (tmp_path / "table.jsonl").write_text("\n".join([*things, '["odd"]']) + "\n")
+        return {whose: tmp_path / "table.jsonl"}
+
+    with pytest.raises(InputError, match=r"table.jsonl cannot be read safely.*8% of its rows.*for example line 12"):
+        guess(log, **table_of(11))
+    _, findings = guess(log, **table_of(200))
+    assert said(findings, "0.5% of the rows", "table.jsonl")

@@ -22,6 +22,7 @@ NAMES = ["user_id", "item_id", "timestamp"]
     [
         ("Café “neu” – 5 €".encode("cp1252"), "cp1252"),
         ("Café".encode("latin-1"), "latin-1"),
+        ("Café Müller".encode("cp850"), "cp850"),
         ("Café “neu” – 5 €".encode(), "utf-8"),
     ],
 )
@@ -43,6 +44,23 @@ def test_a_guessed_encoding_is_to_be_checked(tmp_path: Path) -> None:
     )
     _, findings = guess(tmp_path / "log.csv", tmp_path / "items.csv")
     assert any("items.csv is not UTF-8" in sentence for sentence in findings.unsure)
+
+
+def test_an_encoding_that_nobody_can_tell_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    title = "红色的小杯子丂".encode("gb18030")
+    path.write_bytes(b"item_id,title\n" + b"".join(b"i%d,%s\n" % (n, title) for n in range(60)))
+    with pytest.raises(InputError, match="neither UTF-8 nor Windows' cp1252 nor cp850"):
+        take_sample(str(path))
+
+
+def test_stray_bytes_are_rejected_and_told(tmp_path: Path) -> None:
+    lines = [b"u%d,i%d,%s\n" % (n % 9, n % 20, "Café “Fuß”".encode("cp1252")) for n in range(300)]
+    (tmp_path / "log.csv").write_bytes(b"user_id,item_id,shop\n" + b"".join(lines) + b"u1,i1,Caf\xe9 \x81\n")
+    sample = take_sample(str(tmp_path / "log.csv"))
+    assert sample.encoding == "cp1252" and sum(sample.rejected.values()) == 1
+    _, findings = guess(tmp_path / "log.csv")
+    assert any("0.3% of the rows" in sentence and "encoding" in sentence for sentence in findings.unsure)
 
 
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -121,3 +139,27 @@ def test_a_damaged_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "log.parquet").write_bytes(content[:-20])
     with pytest.raises(InputError, match=r"log.parquet cannot be read as parquet"):
         take_sample(str(tmp_path / "log.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ((HEADER + ROWS).replace(",", ";").encode(), "separator ';' instead of ','"),
+        (ROWS.encode(), "no header line"),
+        ((HEADER.replace("item_id", "product") + ROWS).encode(), "no column 'item_id'"),
+        ((HEADER + ROWS + "ü,i1,1700000000\n").encode("latin-1"), "encoding latin-1 instead of utf-8"),
+        (b'{"user_id": "u1", "item_id": "i1"}\n', "format jsonl instead of csv"),
+        ((HEADER + ROWS).encode("utf-16"), "encoding utf-16 instead of utf-8"),
+        ((HEADER + ROWS + "ü,i1,1700000000\n").encode(), None),
+        (b"", None),
+    ],
+)
+def test_every_file_of_a_pattern_is_looked_at(tmp_path: Path, content: bytes, why: str | None) -> None:
+    (tmp_path / "a.csv").write_text(HEADER + ROWS)
+    (tmp_path / "b.csv").write_bytes(content)
+    (tmp_path / "c.csv").write_text(HEADER + ROWS)
+    _, findings = guess(tmp_path / "*.csv")
+    told = [sentence for sentence in findings.unsure if "not like the first" in sentence]
+    assert (["1 of the 3 files" in sentence and f"b.csv ({why})" in sentence for sentence in told] == [True]) == bool(
+        why
+    )
