@@ -91,7 +91,7 @@ def guess(
     if shop.timezone is not None:  # a better guess than that one
         guessed.unsure = [sentence for sentence in guessed.unsure if "timezone =" not in sentence]
     guessed.unsure += shop.unsure
-    events = describe_histories(sample, guessed, shop.looked_at)
+    events = describe_histories(sample, guessed, shop.looked_at, again=shop.recommends_again)
     tables = {}
     for table, looked_at in samples.items():
         found = guess_attributes(table, looked_at, sample.frame[guessed.columns[_KEYS[table]]])

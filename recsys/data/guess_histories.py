@@ -22,10 +22,13 @@ _SORTED: Final = 0.98  # share of the steps that go one way for a column to be i
 _TIED: Final = 0.05  # share of the events whose user and time another one has too, from which this is said
 
 
-def describe_histories(sample: Sample, guess: LogGuess, looked_at: Collection[str] = ()) -> dict[str, int]:
+def describe_histories(
+    sample: Sample, guess: LogGuess, looked_at: Collection[str] = (), *, again: bool = False
+) -> dict[str, int]:
     """Add what is found and what is to check to a guess; returns the rows by event, the most frequent first.
 
-    `looked_at` are columns of conditions: they are used, too.
+    `looked_at` are columns of conditions: they are used, too. With `again` the configuration recommends what was had,
+    and what repeats mean has been said.
     """
     frame = sample.frame.select(
         pl.col(guess.columns[USER_ID]).alias(USER_ID),
@@ -37,7 +40,8 @@ def describe_histories(sample: Sample, guess: LogGuess, looked_at: Collection[st
     _say_counts(sample, frame, guess)
     _say_null_words(sample, guess)
     _say_order(sample, frame, guess)
-    _say_repeats(sample, frame.drop_nulls([USER_ID, ITEM_ID]), guess)
+    if not again:
+        _say_repeats(sample, frame.drop_nulls([USER_ID, ITEM_ID]), guess)
     events = _say_events(sample, guess)
     used = {*guess.columns.values(), *looked_at}
     constant = [n for n in sample.frame.columns if n not in used and sample.frame[n].drop_nulls().n_unique() <= 1]

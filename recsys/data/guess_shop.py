@@ -76,6 +76,11 @@ class ShopGuess:
         """The columns of its conditions."""
         return {condition["column"] for condition in (*self.drop, *self.withdraw)}
 
+    @property
+    def recommends_again(self) -> bool:
+        """Whether the configuration ranks and recommends what was had."""
+        return self.baskets and self.again
+
     def kept(self, sample: Sample) -> Sample:
         """The sample without the rows that are dropped or withdraw."""
         return _without(sample, [*self.drop, *self.withdraw], self.decimal)
@@ -94,7 +99,7 @@ class ShopGuess:
         if self.baskets:
             tree["split"] = {**tree["split"], "same_time": "basket"}
             tree["model"] = {**tree["model"], "objective": "next-item"}
-        if self.baskets and self.again:
+        if self.recommends_again:
             tree["model"] = {**tree["model"], "repeats": True}
             place = list(tree).index("retrieve")
             parts = list(tree.items())

@@ -110,7 +110,8 @@ def test_purchases_made_again_stay_in_the_lists(tmp_path: Path) -> None:
         pl.col("InvoiceDate").dt.offset_by("200d"), pl.concat_str(pl.lit("5"), "Invoice").alias("Invoice")
     )
     path = write(pl.concat([frame, again.filter(pl.col("Quantity") > 0)]), tmp_path, "parquet")
-    text, _ = guess(path)
+    text, findings = guess(path)
+    assert not any("Seen items are not recommended" in sentence for sentence in findings.unsure)
     settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"))
     assert not settings.evaluate.exclude_seen
     assert not settings.retrieve.exclude_seen
