@@ -251,7 +251,7 @@ def _withdraw_of(section: SourceSettings) -> tuple[Condition, ...]:
 
 
 def _decimal(section: SourceSettings, rows: Rows) -> str:
-    """What stands before the fraction of a file's numbers that are text."""
+    """Return the sign before the fraction of a file's numbers that are text."""
     return section.decimal if rows.file.format == "csv" else "."
 
 
@@ -330,23 +330,24 @@ def _id_types(
             if other in id_maps:
                 given[other] = []
                 whole = gives_integers(id_maps[other])
-            whole = whole and all(
-                _are_integers(table, sources[table], file, column, now) for table in given for file in given[table]
-            )
+            told = [_are_integers(table, sources[table], file, column, now) for table in given for file in given[table]]
+            # where no row of any file is accepted, ids stay text, and rows are rejected for what is wrong with them
+            whole = whole and any(said is not None for said in told) and False not in told
             known = pl.Int64() if whole else pl.String()
         types[column] = known
     return types
 
 
-def _are_integers(table: str, section: SourceSettings, file: _File, column: str, now: datetime) -> bool:
-    """Whether every id in an accepted row is written as an integer; a rejected row decides nothing."""
+def _are_integers(table: str, section: SourceSettings, file: _File, column: str, now: datetime) -> bool | None:
+    """Return whether every id in an accepted row is written as an integer; None where no row is accepted."""
     with reading(file.rows.file):
         if all_integers(file.rows.frame, file.columns[column]):
             return True
         as_text = dict.fromkeys((USER_ID, ITEM_ID), pl.String())
         accepted, _ = _judge(table, section, file, as_text, now)
         whole = integer_ids(pl.col(column)).is_not_null().all()
-        return bool(accepted.select(whole).collect(engine="streaming").item())
+        rows, integers = accepted.select(pl.len(), whole.alias("whole")).collect(engine="streaming").row(0)
+        return bool(integers) if rows else None
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.config import Settings
+from recsys.config_file import parse_settings
 from recsys.data import warehouse
 from recsys.data.ingest import IngestReport, ingest
 from recsys.errors import InputError, RecsysError
@@ -575,3 +576,17 @@ def test_small_counts_in_short_floats_are_times(tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "log.parquet")
     run(tmp_path, {"source": "log.parquet"})
     assert table(tmp_path)[TIMESTAMP].dt.epoch("s").to_list() == [100, 16_000_001]
+
+
+def test_a_wrong_time_format_is_not_told_as_a_wrong_id(tmp_path: Path) -> None:
+    """No row is accepted, so none decides what ids are."""
+    rows = [f"user{n},item{n % 3},2024-03-{n + 1:02}" for n in range(20)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    tree = {
+        "name": "t",
+        "data_root": str(tmp_path),
+        "warehouse": str(tmp_path / "warehouse"),
+        "interactions": {"source": "log.csv", "time_format": "%d.%m.%Y", "timezone": "UTC"},
+    }
+    with pytest.raises(InputError, match=r"20 of 20 rows of interactions are rejected.*unparsable time \(20\)"):
+        ingest(parse_settings(tree))
