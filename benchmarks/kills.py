@@ -160,7 +160,7 @@ def new_folder(parent: Path, data: Path, name: str) -> Path:
 
 
 def result(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """What a night ends with, without its times and its run."""
+    """Return a night's results, without its times and its run."""
     warehouse = folder / "warehouse"
     candidates = scan(warehouse, "candidates", summary["candidates"]["version"]).collect()
     exported = pl.read_parquet(folder / "export" / "*.parquet")
@@ -176,7 +176,7 @@ def result(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """What should have been cleared away."""
+    """Return left-overs that should have been cleared away."""
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database:
         (running,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
     found = [f"{running} MLflow runs in state RUNNING"] if running else []

@@ -1,4 +1,4 @@
-"""How much amazon-beauty's figures owe to the order of its file: counting baselines by product code and by day.
+"""Effect of the file's order on amazon-beauty's figures: counting baselines by product code and by day.
 
     .venv/bin/python benchmarks/order_of_beauty.py --data ../shared/datasets
 

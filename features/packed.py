@@ -194,7 +194,7 @@ class FusedDense(Dense):
 
 
 def fuses(dtype: torch.dtype) -> bool:
-    """Whether `FusedDense` works here and gives what `Dense` gives."""
+    """Return whether `FusedDense` works here and gives what `Dense` gives."""
     if not torch.backends.mkldnn.is_available():
         return False
     weight = torch.linspace(-1, 1, 32 * 48).view(32, 48).sin()
@@ -229,7 +229,7 @@ class _Norm:
 
 
 def _is_plain_bert(model: Any) -> bool:
-    """Whether this is what `PackedBert` computes: no adapters, no other activation, on the processor."""
+    """Return whether `PackedBert` computes this model: no adapters, no other activation, on the processor."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) not in _KINDS or not hasattr(model, "encoder"):
         return False

@@ -189,7 +189,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
 
 
 def _lacking(tracked: Mapping[str, Any]) -> str | None:
-    """What MLflow has not taken of a night."""
+    """Return a sentence on the records of a night that MLflow has not taken."""
     unsent = tracked.get("unsent")
     return f"{unsent['records']} records, kept in {unsent['file']}, sent at the next start" if unsent else None
 

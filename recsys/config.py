@@ -36,7 +36,7 @@ class _Section(BaseModel):
 
 
 class Condition(_Section):
-    """What a row of a source is tested for: one column and one test. A value that is missing passes no other test."""
+    """A condition on a row of a source: one column and one test. A missing value passes no other test."""
 
     column: str  # of the source, by the source's own name
     starts_with: str | None = None  # the value as text begins with this

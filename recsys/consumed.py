@@ -42,7 +42,7 @@ class Consumed:
 
     @classmethod
     def of(cls, items: np.ndarray, offsets: np.ndarray, targets: np.ndarray | None = None) -> Self:
-        """What flat histories hold: `items` int [N], `offsets` int [U + 1], and the items asked for, int [U]."""
+        """Digest flat histories: `items` int [N], `offsets` int [U + 1], and the items asked for, int [U]."""
         lengths = np.diff(offsets)
         total, start = np.zeros(1, dtype=np.uint64), 0
         while start < len(lengths):
@@ -63,7 +63,7 @@ class Consumed:
 
     @classmethod
     def asked(cls, held_out: HeldOut) -> Self:
-        """What the questions of a held-out set hold: its histories, each with the item that came next."""
+        """Digest the questions of a held-out set: its histories, each with the item that came next."""
         return cls.of(held_out.histories.items, held_out.histories.offsets, held_out.targets)
 
     @classmethod

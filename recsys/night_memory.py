@@ -1,4 +1,4 @@
-"""How much memory a night will take, step by step, said before its steps begin.
+"""Predict the peak memory of a night by step, before its steps begin.
 
 The tables say how large the log and the catalogue are; what a step makes of them is counted, and the constants are
 calibrated: `benchmarks/memory.py` prints announced beside measured. A process gives little of what it freed back, so
@@ -45,7 +45,7 @@ SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
 @dataclass(frozen=True, kw_only=True)
 class NightSizes:
-    """What the memory of a night depends on besides the settings.
+    """Sizes that decide a night's memory besides the settings.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class NightMemory:
 
 
 def training_sizes(settings: Settings, sizes: NightSizes) -> Sizes:
-    """What the training of such a night depends on."""
+    """Return the sizes that decide the training's memory."""
     starts, ends = windows(
         np.concatenate([[0], np.cumsum(np.maximum(sizes.lengths - 2, 0))]), settings.model.max_length
     )
@@ -194,6 +194,6 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
 
 
 def _text_width(settings: Settings, sizes: NightSizes) -> int:
-    """Of the text vectors that the model reads."""
+    """Width of the text vectors that the model reads."""
     wanted = settings.text.truncate or sizes.text
     return wanted if settings.text.dimensions is None or settings.text.aligned else settings.text.dimensions

@@ -1,4 +1,4 @@
-"""What is asked of MLflow, each as a function of a store and of values that JSON can hold.
+"""Requests to MLflow, each a function of a store and of values that JSON can hold.
 
 An operation that is done twice ends as if it had been done once: after a connection broke nobody knows whether the
 server had taken it. Run ids that begin with `LOCAL` are of runs that were begun while the store did not answer.

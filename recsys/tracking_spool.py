@@ -1,4 +1,4 @@
-"""What MLflow has not taken: JSON lines beside the run states, until it does.
+"""Records that MLflow has not taken: JSON lines beside the run states, until it does.
 
 Every process writes to a file of its own, which it holds locked; the lock of a killed one is free, so that the next
 start sends its records. A line that a kill cut short is left out.
@@ -55,7 +55,7 @@ class Spool:
             self.kept += 1
 
     def records(self) -> list[Record]:
-        """What is kept, in the order in which it came."""
+        """Return the kept records in their order."""
         return read(self.path) if self.kept else []
 
     def clear(self) -> None:

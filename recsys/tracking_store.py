@@ -144,7 +144,7 @@ class Store:
         return sent
 
     def unsent(self) -> dict[str, Any] | None:
-        """What the store has not taken: `records`, `file` and `reason`; None where it has all."""
+        """Return what the store lacks: `records`, `file` and `reason`; None if it has all."""
         if self.spool is None or not self.spool.kept + self.spool.dropped:
             return None
         file = str(self.spool.path) if self.spool.kept else None

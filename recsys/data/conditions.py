@@ -124,7 +124,7 @@ def numbers(name: str, dtype: Any, decimal: str) -> pl.Expr:
 
 
 def _spellings(value: bool | str | int | float) -> list[str]:
-    """How sources write a value: a truth value in small or capital letters, a whole number without its fraction."""
+    """Return the spellings of a value in sources: truth values in both cases, whole numbers without a fraction."""
     text = str(value)
     if isinstance(value, bool):
         return [text.lower(), text, text.upper()]

@@ -148,7 +148,7 @@ def all_integers(frame: pl.LazyFrame, column: str) -> bool:
 
 
 def _id_rules(name: str, column: str, given: pl.DataType, dtype: Any) -> list[tuple[pl.Expr, str]]:
-    """What is wrong with an id of ours (`name`) in a file's column of a type, where the table's ids are of `dtype`."""
+    """Return the rules that an id of ours (`name`) may break in a column of type `given`; ours are `dtype`."""
     rules = [(_inexact(column, given).fill_null(False), INEXACT_ID)] if given.is_float() else []
     rules.append((id_text(column, given).is_null(), MISSING[name]))
     return rules if dtype == pl.String else [*rules, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]

@@ -109,7 +109,7 @@ def stated_separator(line: str) -> str | None:
 
 
 def preamble(lines: Sequence[str], separator: str) -> int:
-    """How many of the first lines stand before the header: `sep=;`, and comments.
+    """Count the first lines that stand before the header: `sep=;`, and comments.
 
     A comment begins with `#` and has another number of fields than the first line that begins otherwise: a header
     or an id may begin with `#`, too.

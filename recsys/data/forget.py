@@ -37,7 +37,7 @@ _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForgetReport:
-    """What was removed; JSON-friendly."""
+    """Counts of removed rows; JSON-friendly."""
 
     users: int
     removed: dict[str, int]  # rows by table

@@ -30,7 +30,7 @@ def unlike(sample: Sample) -> tuple[str, ...]:
 
 
 def _difference(sample: Sample, path: str) -> str:
-    """What a file has that the sample has not; empty where nothing matters."""
+    """Return the differences between a file and the sample; empty where nothing matters."""
     try:
         if sample.format == "parquet":
             with reading(SourceFile(name=path, path=path, format="parquet", separator=",")):

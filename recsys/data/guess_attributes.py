@@ -269,7 +269,7 @@ def _missing(values: pl.Series) -> float:
 
 
 def _renumbered(log_items: pl.Series) -> int:
-    """How many items a log has that numbers them 1, 2, 3, ... (or from 0) without a gap; else 0."""
+    """Count the items of a log that numbers them 1, 2, 3, ... (or from 0) without a gap; else 0."""
     numbers = log_items.cast(pl.Int64, strict=False).drop_nulls().unique().sort()
     if len(numbers) < 20 or numbers[0] not in (0, 1) or numbers[-1] - numbers[0] + 1 > len(numbers):
         return 0

@@ -1,4 +1,4 @@
-"""What a log's rows say of its histories: their order, repeats, events, and ids that stand for no id."""
+"""Facts about a log's histories: their order, repeats, events, and ids that stand for no id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `recsys init` sees in a shop's till log: lines that are no sales, cancellations, baskets, purchases made again.
+"""Signs of a shop's till log: lines that are no sales, cancellations, baskets, purchases made again.
 
 A till writes more than sales: corrections of the stock without a customer, postage and bank charges under codes of
 their own, cancelled invoices with quantities below 0. Each becomes a condition of the configuration, so that a reader
@@ -59,7 +59,7 @@ _ALIKE: Final = 0.95  # share of one value from which on a column says nothing
 
 @dataclass(kw_only=True)
 class ShopGuess:
-    """What the configuration of a shop has besides, and what is said about it."""
+    """Additional settings for a shop's log, and the sentences about them."""
 
     drop: list[dict[str, Any]] = field(default_factory=list)
     withdraw: list[dict[str, Any]] = field(default_factory=list)

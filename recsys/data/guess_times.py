@@ -126,7 +126,7 @@ def _judged(
 
 
 def _unit(values: pl.Series) -> TimeUnit:
-    """Of numbers that are moments of 1990 to 2100: "s", "ms" or "us"; else "auto", which knows nanoseconds too."""
+    """Return the unit of moments of 1990 to 2100: "s", "ms" or "us"; else "auto", which knows nanoseconds."""
     numbers = values.cast(pl.Float64, strict=False)
     units: tuple[tuple[TimeUnit, int], ...] = (("s", 1), ("ms", 10**3), ("us", 10**6))
     for unit, scale in units:

@@ -26,7 +26,7 @@ _ROOM: Final = 1.5  # times the share of the first rows without an id that the w
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What ingest would reject of a table."""
+    """Rows of a table that ingest would reject."""
 
     max_rejected_share: float | None = None  # None: as the settings have it
     unsure: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ def check_intact(table: DeltaTable, path: str) -> None:
 
 @contextlib.contextmanager
 def naming_damage(root: str) -> Iterator[None]:
-    """Where a library fails within, look for the file of a local warehouse that is damaged, and name it.
+    """Name the damaged file of a local warehouse when a library fails inside the block.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def _damaged_file(path: str) -> str | None:
 
 
 def repair(path: str) -> str:
-    """What to do about a damaged table."""
+    """Return the advice for a damaged table."""
     name = path.rstrip("/").rpartition("/")[2]
     return _RETRIEVE if name.startswith("candidates") else _REPAIRS.get(name, _REPAIR)
 

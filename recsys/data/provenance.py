@@ -1,4 +1,4 @@
-"""Who filled a table, from which sources, and by which reading rules: kept in each of its commits.
+"""Provenance of a table, kept in each of its commits: owner, sources and reading rules.
 
 Two rules follow:
 
@@ -69,7 +69,7 @@ def check_filled(settings: Settings, *, rules: bool = True) -> None:
 
 
 def next_record(settings: Settings, table: str) -> dict[str, Any]:
-    """What the next commit of a table says about who filled it."""
+    """Return the provenance for the next commit of a table."""
     section = declared(settings)[table]
     ours = _sources(section, settings.data_root)
     filled = warehouse.commit_metadata(settings.warehouse, table).get(FILLED) or {}

@@ -257,7 +257,7 @@ def _encoding(path: str, head: bytes) -> str:
 
 
 def _doubts(path: str, encoding: str, text: str) -> tuple[str, ...]:
-    """What a guessed encoding makes of the first words with an accent: nothing but a reader can tell its codepage."""
+    """Return the first accented words in a guessed encoding as a question: only a reader can tell it."""
     words = _ACCENTED.findall(text) if encoding in ("latin-1", "cp1252", "cp850") else []
     words = [word for word in words if word.isprintable()] or words
     if not words:

@@ -46,7 +46,7 @@ class HeldOut:
         )
 
     def rest(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """What is not ranked against the targets of users `start` to `stop`: row among them and code, int64 [R]."""
+        """Return items not ranked against the targets of users `start` to `stop`: row and code, int64 [R]."""
         if self.others is None:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         part = self.others.select(np.arange(start, stop))

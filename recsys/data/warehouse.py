@@ -238,7 +238,7 @@ def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[
 
 
 def commit_properties(metadata: Mapping[str, Any]) -> CommitProperties:
-    """What `commit_metadata` reads. No retries: a commit must not land on top of rows that it was not compared with."""
+    """Return properties that `commit_metadata` reads; without retries, as a commit must land on what it knows."""
     return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata))}, max_commit_retries=0)
 
 

@@ -26,7 +26,7 @@ _IS_WITHDRAWAL: Final = pl.col(EVENT) == WITHDRAWAL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdrawals:
-    """What withdrawals did."""
+    """Counts of applied withdrawals."""
 
     rows: int = 0  # withdrawals in the table
     events: int = 0  # events that are gone

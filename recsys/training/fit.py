@@ -189,7 +189,7 @@ def fit(
 
 
 def _consumed(outcome: Training | None, blend: BlendReport | None) -> dict[str, Any]:
-    """What each consumer said that it was given, for the bundle's lineage; None where nothing consumed anything."""
+    """Return each consumer's digest for the bundle's lineage; None if nothing consumed anything."""
     found: dict[str, Consumed | None] = {
         "trained": None if outcome is None else outcome.trained,
         "validated": None if outcome is None else outcome.validated,

@@ -189,7 +189,7 @@ def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free:
 
 
 def advice(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> tuple[str, ...]:
-    """What to set so that a training takes a tenth less or better, the most useful first."""
+    """Return settings that save at least a tenth of a training's memory, the most useful first."""
     peak = predict(model, train, sizes).peak
     gains: dict[str, dict[str, dict[str, object]]] = {
         f"lower train.batch_size = {train.batch_size}": {"train": {"batch_size": max(1, train.batch_size // 2)}},

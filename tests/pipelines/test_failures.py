@@ -106,7 +106,7 @@ def started(shop: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def until(night: subprocess.Popen[str], line: str) -> list[str]:
-    """What a night says on stderr, up to a line."""
+    """Return a night's stderr up to a line."""
     assert night.stderr is not None
     said: list[str] = []
     for text in night.stderr:

@@ -1,4 +1,4 @@
-"""What the tests of `recsys init` share: small logs as files, and a guess that is read back."""
+"""Helpers for the tests of `recsys init`: small logs as files, and a guess that is read back."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def trained(objective: str = "cloze", **changes: Any) -> Bert4Rec:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_bf16_ranks_as_fp32_does(objective: str) -> None:
-    """Of a trained model: nine of the ten best items are the same on average, and the best one for 90% of users."""
+    """A trained model has nine of the ten best items in common on average, and the best one for 90% of users."""
     built = trained(objective)
     items, offsets = cycles(1)
     vectors = built.item_vectors()[0]

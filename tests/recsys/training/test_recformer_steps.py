@@ -1,4 +1,4 @@
-"""What one step of a Recformer's optimizer does to the weights."""
+"""One step of a Recformer's optimizer changes the weights as its parts say."""
 
 from __future__ import annotations
 
