@@ -50,8 +50,9 @@ class Uneven(TorchDispatchMode):
     """Products whose last bits depend on their shape, as on processors with AMX: their kernels for many rows add up in
     another order than those for few.
 
-    Every 64th number of a product, from a place that the shape decides, moves to its next neighbour: in bf16 only, or
-    in `dtypes`.
+    A sum in another order differs in its last fp32 bits, which changes its rounding to bf16 about once in a thousand
+    numbers. So every 1024th number of a product, and at least two, from a place that the shape decides, moves to its
+    next neighbour: in bf16 only, or in `dtypes`. Text vectors then part by up to 1.6e-3; on a processor with AMX by 6e-4.
     """
 
     NAMES = ("mm", "bmm", "addmm", "baddbmm", "_linear_pointwise")
@@ -68,7 +69,8 @@ class Uneven(TorchDispatchMode):
         self.moved += 1
         flat = result.reshape(-1)
         for towards in (-torch.inf, torch.inf):
-            some = torch.arange(len(flat))[(hash(result.shape) + 61 * (towards > 0)) % 128 :: 128]
+            step = min(2048, max(1, len(flat) // 2))
+            some = torch.arange(len(flat))[(hash(result.shape) + 61 * (towards > 0)) % step :: step]
             some = some[flat[some] != 0]  # sums of nothing are nothing everywhere
             flat[some] = torch.nextafter(flat[some], flat.new_full((len(some),), towards))
         return flat.view(result.shape)

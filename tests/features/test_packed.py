@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from recsys.features.packed import FusedDense, PackedBert, fuses
+from recsys.features.precision import native_bf16
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -90,6 +91,7 @@ def any_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 def test_where_onednn_is_its_products_are_used() -> None:
     assert fuses(torch.float32)
+    assert fuses(torch.bfloat16) or not native_bf16()
     model = PackedBert.of(tiny("bert"), torch.float32)
     assert model is not None and type(model.blocks[0].widened) is FusedDense
 
