@@ -210,8 +210,8 @@ def fuses(dtype: torch.dtype) -> bool:
             fused, plain = results(FusedDense), results(Dense)
     except Exception:  # the calls are private: another version may lack them, name them or count arguments otherwise
         return False
-    # Dense rounds a sum of products twice and FusedDense once, which may part them by one step of `dtype`; oneDNN's GELU
-    # has five digits
+    # Dense rounds a sum of products twice and FusedDense once, which may part them by one step of `dtype`; oneDNN's
+    # GELU has five digits
     return torch.allclose(fused, plain, rtol=torch.finfo(dtype).eps, atol=max(1e-4, torch.finfo(dtype).eps))
 
 

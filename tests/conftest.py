@@ -52,7 +52,7 @@ class Uneven(TorchDispatchMode):
 
     A sum in another order differs in its last fp32 bits, which changes its rounding to bf16 about once in a thousand
     numbers. So every 1024th number of a product, and at least two, from a place that the shape decides, moves to its
-    next neighbour: in bf16 only, or in `dtypes`. Text vectors then part by up to 1.6e-3; on a processor with AMX by 6e-4.
+    next neighbour: in bf16 only, or in `dtypes`. Text vectors then part by up to 1.6e-3; with AMX by 6e-4.
     """
 
     NAMES = ("mm", "bmm", "addmm", "baddbmm", "_linear_pointwise")
