@@ -119,8 +119,8 @@ def test_long_sentences_are_cut_and_counted() -> None:
     long = "wide " * 20_000  # 10^5 characters
     result = encode(short, [words, words + " seven", words + " eight", long])
     assert result.truncated.tolist() == [False, True, True, True]
-    assert (result.vectors[1] == result.vectors[2]).all()
-    assert (result.vectors[0] == result.vectors[1]).all()  # the seventh word was cut
+    for cut in (1, 2):  # the seventh word was cut; each is encoded on its own, so in other company
+        assert furthest(result.vectors[0], result.vectors[cut]) <= SAMENESS[short.precision]
 
 
 def test_the_identity_knows_weights_and_settings(tmp_path: Path, encoder: Encoder, plain: Encoder) -> None:
@@ -210,7 +210,7 @@ def test_the_first_dimensions_alone(encoder: Encoder) -> None:
     assert short.dimensions == 64 and short.id != encoder.id
     first = encode(encoder, ITEMS).vectors[:, :64]
     first /= np.linalg.norm(first, axis=1, keepdims=True)
-    assert encode(short, ITEMS).vectors == pytest.approx(first, abs=1e-6)
+    assert encode(short, ITEMS).vectors == pytest.approx(first, abs=1e-6)  # the same sentences in the same batches
     with pytest.raises(EncoderError, match=r"text\.truncate = 385 is more than the 384 dimensions of all-MiniLM"):
         load_encoder(truncate=385)
 
