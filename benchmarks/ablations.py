@@ -23,16 +23,16 @@ import common
 import torch
 
 from recsys.columns import PADDING
-from recsys.config import Settings
-from recsys.config_file import load_settings
+from recsys.data.feature_encoders import Encoders, fit_encoders
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
-from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.features.precision import activation_dtype
-from recsys.models.bert4rec import Bert4Rec, encode_queries
-from recsys.represent import represent
+from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.text.represent import represent
 from recsys.training.fit import PRIMARY, build_model, item_features, item_text, train_model
 
 EPOCHS = 12

@@ -25,8 +25,8 @@ import common
 import numpy as np
 import polars as pl
 
-from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
+from recsys.settings import ModelSettings, TrainSettings
 
 SIZES, BATCHES = (10_000, 100_000, 1_000_000), (64, 256)
 LOSSES = ("full", "sampled")

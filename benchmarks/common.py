@@ -19,14 +19,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError, first_line
 from recsys.features.precision import KERNELS
-from recsys.models.bert4rec import Bert4Rec
-from recsys.models.item_tower import ItemFeatures
+from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.item_tower import ItemFeatures
+from recsys.models.sequential.loop import train
+from recsys.settings import ModelSettings, TrainSettings
 from recsys.training.fit import table_rows
-from recsys.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # the objective, no more

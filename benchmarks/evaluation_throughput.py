@@ -29,13 +29,13 @@ import common
 import numpy as np
 import torch
 
-from recsys.config import ModelSettings
 from recsys.data.splits import HeldOut, leave_one_out
 from recsys.evaluation.ranking import rank_targets
 from recsys.features.precision import activation_dtype
-from recsys.models.bert4rec import encode_queries
-from recsys.retrieval.candidates import top_k
+from recsys.models.sequential.bert4rec import encode_queries
 from recsys.retrieval.index import build_index
+from recsys.retrieval.top_k import top_k
+from recsys.settings import ModelSettings
 
 MODEL = ModelSettings(dimensions=64, blocks=2, heads=2, max_length=200, rotary=False, temperature=None)
 PEERS = {"BERT4RecModel": "cloze", "SASRecModel": "next-item"}

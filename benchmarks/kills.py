@@ -30,8 +30,8 @@ from typing import Any
 
 import polars as pl
 
-from recsys.data.synthetic import generate
-from recsys.data.warehouse import scan
+from recsys.datasets.synthetic import generate
+from recsys.storage.warehouse import scan
 
 ROOT = Path(__file__).parent.parent
 STEPS = ("ingest", "represent", "train", "evaluate", "retrieve", "export", "publish")

@@ -79,7 +79,7 @@ def encoder(folder: Path) -> str:
 
 def configuration(folder: Path, dimensions: int, loss: str, text: bool) -> Any:
     """Settings of a short night."""
-    from recsys.config_file import parse_settings
+    from recsys.settings.read import parse_settings
 
     return parse_settings(
         {

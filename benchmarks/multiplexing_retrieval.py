@@ -32,12 +32,12 @@ import common
 import numpy as np
 import torch
 
-from recsys.config import Settings
-from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
-from recsys.models.bert4rec import Bert4Rec
-from recsys.represent import represent
+from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.text.represent import represent
 
 EPOCHS = 36
 CONFIGURATIONS = {"ml-1m": "ml-1m-attributes"}  # where it is not the base's own

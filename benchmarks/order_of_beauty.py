@@ -22,14 +22,14 @@ import common
 import numpy as np
 import polars as pl
 
-from recsys.config_file import load_settings
+from recsys.candidates.counts import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import baseline_scorers
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
-from recsys.models.baselines import popularity
+from recsys.settings.read import load_settings
 
 CONFIGURATION = "amazon-beauty-ids"
 FOLDER, LOG, CATALOGUE, TIMES = "amazon-beauty", "Beauty.txt", "items.jsonl", "timed/amazon-beauty.parquet"

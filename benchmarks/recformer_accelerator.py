@@ -34,18 +34,18 @@ from scientific import both, measure
 from shops.packed import NIGHT, PRETRAIN, Packed, gather, read, write
 from training_throughput import bf16_rate
 
-from recsys.config import Settings
-from recsys.config_file import load_settings
 from recsys.data.splits import HeldOut
-from recsys.models.recformer import Recformer
-from recsys.models.recformer_encode import encode_histories
-from recsys.models.recformer_weights import load, resized, save
+from recsys.models.recformer.encode import encode_histories
+from recsys.models.recformer.estimator import fine_tune, on_catalogue, repeats_of, with_projection
+from recsys.models.recformer.model import Recformer
+from recsys.models.recformer.pretrain import ACCURACY, merged, pretrain
+from recsys.models.recformer.start import Start, ready
+from recsys.models.recformer.weights import load, resized, save
 from recsys.models.repeats import with_repeats
-from recsys.pretrain_settings import load_pretrain_settings
+from recsys.settings import Settings
+from recsys.settings.pretrain import load_pretrain_settings
+from recsys.settings.read import load_settings
 from recsys.training.fit import PRIMARY, validation_metrics
-from recsys.training.recformer_fit import fine_tune, on_catalogue, repeats_of, with_projection
-from recsys.training.recformer_pretrain import ACCURACY, merged, pretrain
-from recsys.training.recformer_start import Start, ready
 
 PRETRAINING = (
     "train.steps=800",

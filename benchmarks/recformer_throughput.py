@@ -27,16 +27,16 @@ import torch
 from training_throughput import bf16_rate
 
 from recsys.columns import TITLE
-from recsys.config import RecformerSettings
-from recsys.config_file import load_settings
 from recsys.features.device import best_device
 from recsys.features.tokens import ItemTokens, tokenise
-from recsys.models.recformer import Recformer, Shape
-from recsys.models.recformer_encode import best_dtype, encode, item_table
-from recsys.models.recformer_input import read, token_lengths
-from recsys.training.recformer_finetune import Targets, softmax_loss
-from recsys.training.recformer_start import ready, start
-from recsys.training.recformer_steps import Learner
+from recsys.models.recformer.encode import best_dtype, encode, item_table
+from recsys.models.recformer.finetune import Targets, softmax_loss
+from recsys.models.recformer.inputs import read, token_lengths
+from recsys.models.recformer.model import Recformer, Shape
+from recsys.models.recformer.start import ready, start
+from recsys.models.recformer.steps import Learner
+from recsys.settings import RecformerSettings
+from recsys.settings.read import load_settings
 
 ATTRIBUTES = (TITLE, "brand", "category")
 WINDOW, BATCH = 64, 32

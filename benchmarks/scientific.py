@@ -28,20 +28,20 @@ from typing import Any
 import common
 import numpy as np
 
-from recsys import tracking
-from recsys.bundle import Bundle, read_bundle
-from recsys.config import Settings
-from recsys.config_file import load_settings
+from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.candidates.counts import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
-from recsys.data.warehouse import TableVersions
 from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
-from recsys.models.baselines import popularity
 from recsys.models.repeats import with_repeats
-from recsys.represent import represent
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text.represent import represent
+from recsys.tracking import log as tracking
 from recsys.training.fit import PRIMARY, fit
 
 NAMES = ("validation", "ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")

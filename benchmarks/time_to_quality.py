@@ -24,16 +24,16 @@ from typing import Any
 import common
 from training_throughput import bf16_rate, flops
 
-from recsys.config import Settings
-from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.splits import leave_one_out
 from recsys.features.device import best_device
-from recsys.represent import represent
-from recsys.training.batches import windows
+from recsys.models.sequential.batches import windows
+from recsys.models.sequential.loop import train
+from recsys.models.sequential.objectives import objective_at
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.text.represent import represent
 from recsys.training.fit import PRIMARY, fit, validation
-from recsys.training.loop import train
-from recsys.training.objectives import objective_at
 
 CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}
 SHARE = 0.98  # of the final value

@@ -33,10 +33,10 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from recsys.config import ModelSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.features.device import best_device
+from recsys.settings import ModelSettings, TrainSettings
 
 RECTOOLS_OF = {"cloze": "BERT4RecModel", "next-item": "SASRecModel"}
 WIDENING = {"cloze": 4, "next-item": 1}  # of the feed-forward, in multiples of D, as RecTools' two have it

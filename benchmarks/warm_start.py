@@ -19,13 +19,13 @@ from typing import Any
 import common
 import polars as pl
 
-from recsys.config import Settings
-from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
-from recsys.data.warehouse import TableVersions
-from recsys.represent import represent
-from recsys.training.batches import windows
+from recsys.models.sequential.batches import windows
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text.represent import represent
 from recsys.training.fit import PRIMARY, FitReport, fit
 
 PARTS = 3

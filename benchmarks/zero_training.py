@@ -21,15 +21,15 @@ import common
 import numpy as np
 
 from recsys.columns import SENTENCE
-from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS, rank_targets
 from recsys.features.whitening import Whitening
-from recsys.models.text import text_queries
-from recsys.represent import represent, text_vectors
+from recsys.models.text.model import text_queries
+from recsys.settings.read import load_settings
+from recsys.text.represent import represent, text_vectors
 
 WIDTHS = (16, 32, 64, 128, 256, 384)
 QUICK_WIDTHS, QUICK_USERS = (16, 384), 2000

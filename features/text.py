@@ -5,10 +5,9 @@ Shapes: n sentences, B of a batch, L tokens of a sentence, H width of the networ
 Nothing is padded, so a vector depends on its sentence and not on the batch's other sentences: on one machine it is the
 same within `SAMENESS` in any order and any company. It is not the same to the last bit, as a processor may add up the
 products of a large batch in another order than those of a small one. In one call each distinct sentence is encoded
-once, and `recsys.represent` keeps its vector by content: equal sentences have equal bytes, also after an interrupted
-run. BERTs on a CPU run as `features/packed.py` has them; other networks run as the library has them, a batch holding
-sentences of one length only.
-"""
+once, and `recsys.text.represent` keeps its vector by content: equal sentences have equal bytes, also after an
+interrupted run. BERTs on a CPU run as `features/packed.py` has them; other networks run as the library has them, a
+batch holding sentences of one length only."""
 
 from __future__ import annotations
 

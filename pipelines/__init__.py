@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from recsys import telemetry
+from recsys.tracking import telemetry
 
 telemetry.off()  # before Prefect and MLflow are imported by any module of this package
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # 20 is short on a busy machine

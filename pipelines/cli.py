@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from recsys import __version__
-from recsys.addresses import masked
 from recsys.pipelines.console import (
     Output,
     Show,
@@ -32,9 +31,10 @@ from recsys.pipelines.console import (
 )
 from recsys.pipelines.outcome import STOPPED, outcome
 from recsys.pipelines.ui import DEFAULT_STORE, check, serve, ui_command
+from recsys.storage.addresses import masked
 
 if TYPE_CHECKING:
-    from recsys.config import Settings
+    from recsys.settings import Settings
 
 app = typer.Typer(
     name="recsys",
@@ -99,7 +99,7 @@ def init(
 
     Example: [bold]recsys init ratings.csv --items movies.csv[/]
     """
-    from recsys.data.guess import guess, write_configuration
+    from recsys.init.guess import guess, write_configuration
 
     text, findings = guess(log, items, users, output)
     path = write_configuration(text, output).as_posix()
@@ -125,7 +125,7 @@ def run(
 
     Example: [bold]recsys run recsys.toml --set train.epochs=5[/]
     """
-    from recsys.config_file import load_settings
+    from recsys.settings.read import load_settings
 
     settings = load_settings(config, overrides or ())
     summary = _night(settings, config, overrides or [], prefect)
@@ -141,7 +141,7 @@ def _step(
     **options: Any,
 ) -> None:
     """Run one step on the newest tables and show some of its report."""
-    from recsys.config_file import load_settings
+    from recsys.settings.read import load_settings
 
     settings = load_settings(config, overrides or ())
     from recsys.pipelines.launch import run_step
@@ -196,8 +196,8 @@ def represent(
     Example: [bold]recsys represent recsys.toml --preview 3[/]
     """
     if preview:
-        from recsys.config_file import load_settings
         from recsys.pipelines.represent import represent_preview, show_preview
+        from recsys.settings.read import load_settings
 
         report = represent_preview(load_settings(config, overrides or ()), shown or 5)
         _answer(ctx, report, lambda console: show_preview(console, report))
@@ -242,7 +242,7 @@ def pretrain(
 
     Example: [bold]recsys pretrain configs/recformer-pretrain.toml[/]
     """
-    from recsys.pretrain_settings import load_pretrain_settings
+    from recsys.settings.pretrain import load_pretrain_settings
 
     settings = load_pretrain_settings(config, overrides or ())
     from recsys.pipelines.launch import run_step
@@ -316,8 +316,8 @@ def recommend(
 
     Example: [bold]recsys recommend warehouse/bundles/shop-1a2b3c --history i1,i2,i3 -k 10[/]
     """
-    from recsys.bundle import read_bundle
-    from recsys.retrieval.answers import recommend as answer
+    from recsys.bundles.bundle import read_bundle
+    from recsys.serving.answers import recommend as answer
 
     items = [item.strip() for item in history.split(",") if item.strip()]
     opened = read_bundle(bundle, verify=False)
@@ -337,8 +337,8 @@ def similar(
 
     Example: [bold]recsys similar warehouse/bundles/shop-1a2b3c --item i1[/]
     """
-    from recsys.bundle import read_bundle
-    from recsys.retrieval.answers import similar as answer
+    from recsys.bundles.bundle import read_bundle
+    from recsys.serving.answers import similar as answer
 
     opened = read_bundle(bundle, verify=False)
     _list(ctx, {"bundle": opened.label, "item": item, "items": answer(opened, item, k)})
@@ -359,7 +359,7 @@ def features(
 
     Example: [bold]recsys features recsys.toml --memory 2[/]
     """
-    from recsys.config_file import load_settings
+    from recsys.settings.read import load_settings
 
     settings = load_settings(config, overrides or ())
     from recsys.pipelines.features import features as report_on
@@ -382,8 +382,8 @@ def forget(
 
     Example: [bold]recsys forget recsys.toml --user 42 --user 43[/]
     """
-    from recsys.config_file import load_settings
     from recsys.pipelines.forget import forget as remove
+    from recsys.settings.read import load_settings
 
     report = remove(load_settings(config, overrides or ()), users)
     lines: dict[str, Any] = {table: f"{rows:,} rows removed" for table, rows in report["removed"].items()}
@@ -405,12 +405,12 @@ def ui(
 
     Example: [bold]recsys ui --port 5001[/]
     """
-    from recsys import telemetry
+    from recsys.tracking import telemetry
 
     telemetry.off()
     address = uri or DEFAULT_STORE
     if uri is None and config is not None:
-        from recsys.config_file import load_settings
+        from recsys.settings.read import load_settings
 
         address = load_settings(config).tracking.uri
     check(address, port)
@@ -432,8 +432,8 @@ def demo(
 
     Example: [bold]recsys demo --folder demo[/]
     """
-    from recsys.config_file import load_settings
     from recsys.pipelines.demo import write_demo
+    from recsys.settings.read import load_settings
 
     show = Show()
     with show.step("generate"):
@@ -462,7 +462,7 @@ def fetch(
     """
     from dataclasses import asdict
 
-    from recsys.data.fetch import fetch as bring
+    from recsys.datasets.fetch import fetch as bring
 
     show = Show()
     with show.step("fetch"):

@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recsys.addresses import masked
 from recsys.pipelines.watch import Watch
+from recsys.storage.addresses import masked
 
 _QUIET_SECONDS = 10.0  # between two lines of one step where there is no terminal
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tomlkit
 
-from recsys.data.synthetic import demo_settings, generate
+from recsys.datasets.synthetic import demo_settings, generate
 
 HEAD = """\
 # The demo's configuration: a shop that `recsys demo` has generated, beside this file.

@@ -6,10 +6,6 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
 from recsys.evaluation import evaluate as evaluation
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
@@ -22,6 +18,10 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.tracking import log as tracking
 
 
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
+from recsys.exports.files import Candidates, check
+from recsys.exports.files import export as copy_candidates
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, step_run
-from recsys.retrieval.export import Candidates, check
-from recsys.retrieval.export import export as copy_candidates
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.tracking import log as tracking
 
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:

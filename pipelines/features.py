@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import Settings
-from recsys.feature_report import MEGABYTE, feature_report
+from recsys.models.sequential.feature_report import MEGABYTE, feature_report
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import newest_versions
+from recsys.settings import Settings
 
 
 def features(settings: Settings, memory: float | None) -> dict[str, Any]:

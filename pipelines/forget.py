@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from recsys import runs
-from recsys.config import Settings
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
-from recsys.data.intact import naming_damage
 from recsys.data.provenance import check_filled
+from recsys.exports.files import Candidates, check, export
 from recsys.pipelines.steps import newest_candidates, plain
-from recsys.retrieval.export import Candidates, check, export
 from recsys.retrieval.table import candidates_table
+from recsys.settings import Settings
+from recsys.storage.intact import naming_damage
 
 
 def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:

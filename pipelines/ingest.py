@@ -7,14 +7,15 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import runs, tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
+from recsys import runs
 from recsys.data import ingest as data
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import rejected_lines
 from recsys.pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions, tracked
 from recsys.pipelines.watch import watch
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.tracking import log as tracking
 
 COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
 

@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recsys.config import RunSettings, Settings
-from recsys.data.intact import naming_damage
 from recsys.errors import RecsysError
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import as_function
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.processes import registered
+from recsys.settings import RunSettings, Settings
+from recsys.storage.intact import naming_damage
 
 _PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
 

@@ -17,11 +17,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from recsys import runs, tracking
-from recsys.addresses import masked
-from recsys.config import Settings
-from recsys.config_file import load_settings
+from recsys import runs
 from recsys.errors import RecsysError
+from recsys.exports.files import check
 from recsys.night_memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, counted, rejected_lines
@@ -44,7 +42,10 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
-from recsys.retrieval.export import check
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.addresses import masked
+from recsys.tracking import log as tracking
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:

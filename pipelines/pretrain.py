@@ -13,21 +13,22 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import runs, tracking
+from recsys import runs
 from recsys.data.ingest import ingest
-from recsys.data.warehouse import TableVersions, current_versions
 from recsys.errors import InputError
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run, tracked
 from recsys.pipelines.watch import watch
-from recsys.pretrain_settings import PretrainSettings, load_pretrain_settings
-from recsys.represent import represent
+from recsys.settings.pretrain import PretrainSettings, load_pretrain_settings
+from recsys.storage.warehouse import TableVersions, current_versions
+from recsys.text.represent import represent
+from recsys.tracking import log as tracking
 
 
 def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, Any]:
     """Pre-train on the tables; losses and the held-out catalogues' accuracy go to MLflow as they come."""
-    from recsys.training.pretrain_recformer import pretrain_recformer
-    from recsys.training.pretrain_sequence import pretrain_sequence
+    from recsys.models.recformer.pretrain_catalogues import pretrain_recformer
+    from recsys.models.sequential.pretrain import pretrain_sequence
 
     looking = watch()
     known = {name: TableVersions(**version) for name, version in versions.items()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys import registry, tracking
-from recsys.bundle import read_bundle
-from recsys.bundle_store import publish_bundle
-from recsys.config import Settings
+from recsys.bundles.bundle import read_bundle
+from recsys.bundles.store import publish_bundle
 from recsys.evaluation import plots
 from recsys.pipelines.steps import compute_task, tracked
 from recsys.retrieval.sample import candidate_sample
+from recsys.settings import Settings
+from recsys.tracking import log as tracking
+from recsys.tracking import registry
 from recsys.training.fit import PRIMARY
 
 

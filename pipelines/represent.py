@@ -10,11 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recsys import represent as text
-from recsys import runs, tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys import runs
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import (
@@ -27,7 +23,12 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
-from recsys.preview import preview
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text import represent as text
+from recsys.text.preview import preview
+from recsys.tracking import log as tracking
 
 SHOWN_CHARACTERS = 400  # of one attribute in a preview's table; JSON has all
 COUNTS = ("items", "encoded", "reused", "truncated", "shortened", "empty")

@@ -7,10 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import runs, tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys import runs
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
@@ -24,6 +21,10 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.watch import watch
 from recsys.retrieval import retrieve as retrieval
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.tracking import log as tracking
 
 COUNTS = ("rows", "users", "k", "short_lists", "unlisted")
 

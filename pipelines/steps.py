@@ -15,14 +15,15 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from recsys import processes, tracking
-from recsys.bundle_store import latest_bundle
-from recsys.config import RunSettings, Settings
+from recsys import processes
+from recsys.bundles.store import latest_bundle
 from recsys.data.provenance import check_filled
-from recsys.data.warehouse import TableVersions, current_versions, latest_version, table_path
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines.watch import watch
 from recsys.retrieval.table import candidates_table
+from recsys.settings import RunSettings, Settings
+from recsys.storage.warehouse import TableVersions, current_versions, latest_version, table_path
+from recsys.tracking import log as tracking
 
 P = ParamSpec("P")
 
@@ -120,7 +121,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
     """The MLflow store, opened before any work and the same for all that happens inside of the block.
 
     What processes left that were killed is cleared away, their MLflow runs are closed. At the end, what MLflow has
-    not taken is told; see `recsys.tracking_store`.
+    not taken is told; see `recsys.tracking.store`.
 
     Raises
     ------

@@ -6,11 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from recsys import runs, tracking
-from recsys.bundle_store import publish_bundle
-from recsys.config import Settings
-from recsys.config_file import load_settings
-from recsys.data.warehouse import TableVersions
+from recsys import runs
+from recsys.bundles.store import publish_bundle
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
@@ -22,6 +19,10 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.tracking import log as tracking
 from recsys.training.fit import fit
 
 

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from recsys.addresses import local_database, masked
 from recsys.errors import InputError, RecsysError
+from recsys.storage.addresses import local_database, masked
 
 DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
 _SECONDS_TO_END = 10

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
-from recsys.addresses import masked
+from recsys.storage.addresses import masked
 
 _REAL: ContextVar[Mapping[str, str] | None] = ContextVar("overrides", default=None)
 

@@ -15,16 +15,16 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from recsys.candidates.linear import bytes_at_most
+from recsys.candidates.neighbours import KEPT, TOGETHER
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
-from recsys.config import Settings
 from recsys.data.prepare import filter_interactions
-from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
-from recsys.models.linear import bytes_at_most
-from recsys.models.neighbours import KEPT, TOGETHER
-from recsys.retrieval.blend import BLOCK_FLOATS
-from recsys.training.batches import windows
-from recsys.training.memory import GIB, Sizes, advice, free_on_processor, held_by_process, predict
+from recsys.models.sequential.batches import windows
+from recsys.models.sequential.memory import GIB, Sizes, advice, free_on_processor, held_by_process, predict
+from recsys.ranking.blend import BLOCK_FLOATS
+from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions, scan
 
 MIB: Final = 2**20
 TEXT_WIDTH: Final = 384  # of an encoder's vectors, which is not loaded for a prediction

@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from recsys.config import Settings
 from recsys.errors import RecsysError
-from recsys.files import writing
+from recsys.settings import Settings
+from recsys.storage.files import writing
 
 Status = Literal["running", "failed", "finished"]
 

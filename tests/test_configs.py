@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import RunSettings
-from recsys.config_file import load_settings
-from recsys.data.fetch import DATA_SETS
-from recsys.pretrain_settings import load_pretrain_settings
+from recsys.datasets.fetch import DATA_SETS
+from recsys.settings import RunSettings
+from recsys.settings.pretrain import load_pretrain_settings
+from recsys.settings.read import load_settings
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.toml"))

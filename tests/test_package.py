@@ -26,7 +26,7 @@ def test_a_users_own_features_and_pipelines_are_left_alone(tmp_path: Path) -> No
         (tmp_path / name / "__init__.py").write_text("OWN = True\n")
     code = (
         f"import sys; sys.path.append({str(ROOT)!r}); import features, pipelines;"
-        "import recsys.config, recsys.features.hashing, recsys.pipelines.cli;"
+        "import recsys.settings, recsys.features.hashing, recsys.pipelines.cli;"
         "print(features.OWN, pipelines.OWN)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -17,18 +17,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys.catalogue_tokens import catalogue_tokens, item_attributes
-from recsys.config_file import load_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.features.tokens import ItemTokenizer, ItemTokens
-from recsys.models.recformer import MaskedHead, Recformer, Shape
-from recsys.pretrain_settings import load_pretrain_settings
-from recsys.training.pretrain_recformer import read_corpora
-from recsys.training.recformer_pretrain import Corpus
-from recsys.training.recformer_start import Start
+from recsys.models.recformer.catalogue_tokens import catalogue_tokens, item_attributes
+from recsys.models.recformer.model import MaskedHead, Recformer, Shape
+from recsys.models.recformer.pretrain import Corpus
+from recsys.models.recformer.pretrain_catalogues import read_corpora
+from recsys.models.recformer.start import Start
+from recsys.settings.pretrain import load_pretrain_settings
+from recsys.settings.read import load_settings
 
 PRETRAIN, NIGHT = "recformer-pretrain", "scientific-recformer"  # in configs/
 

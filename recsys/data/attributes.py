@@ -7,9 +7,9 @@ from collections.abc import Collection
 import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.config import AttributedSettings, CategoricalSettings, ItemSettings, NumericSettings
 from recsys.data.contracts import nearest, number
 from recsys.errors import InputError
+from recsys.settings import AttributedSettings, CategoricalSettings, ItemSettings, NumericSettings
 
 
 def need_attributes(table: str, settings: AttributedSettings, columns: Collection[str]) -> None:

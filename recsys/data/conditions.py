@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.config import Condition
 from recsys.data.contracts import DEFECT, id_text, is_missing, nearest, number
-from recsys.data.readers import Rows
 from recsys.errors import InputError
+from recsys.reading.readers import Rows
+from recsys.settings import Condition
 
 _MET: Final = "__met"  # the number of the first condition that a row meets; null: none
 

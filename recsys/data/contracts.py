@@ -1,7 +1,7 @@
 """What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons below.
 
 Pure functions of lazy frames. Ids stay as given: 64-bit integers where every id is written as one, else
-strings. `recsys.data.times` reads the times.
+strings. `recsys.reading.times` reads the times.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
-from recsys.data.nested import leaves
-from recsys.data.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 from recsys.errors import InputError
+from recsys.reading.nested import leaves
+from recsys.reading.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 
 FILE_LINE: Final = "__line"  # what readers add to a file's own columns
 FILE_RAW: Final = "__raw"

@@ -22,14 +22,14 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
-from recsys.data.delta import data_files
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
-from recsys.data.intact import filesystem, note_write
-from recsys.data.stream import overwrite_streamed
-from recsys.data.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.errors import InputError
-from recsys.files import write_json
-from recsys.tracking_spool import drop_quotes
+from recsys.storage.delta import data_files
+from recsys.storage.files import write_json
+from recsys.storage.intact import filesystem, note_write
+from recsys.storage.stream import overwrite_streamed
+from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
+from recsys.tracking.spool import drop_quotes
 
 _ROWS: Final = 200_000  # in memory at once
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin

@@ -19,7 +19,7 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import DIGEST, FORGOTTEN, FORGOTTEN_AT, RAW, SALT, USER_ID
-from recsys.data import warehouse
+from recsys.storage import warehouse
 
 # what can be an id within a rejected line
 _TOKEN: Final = re.compile(r"[^\s,;:|\"'(){}\[\]=]+")

@@ -8,11 +8,11 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEMS, USERS
-from recsys.config import IdMapSettings, SourceSettings
 from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, integer_ids
-from recsys.data.readers import read_rows, reading
-from recsys.data.sources import find_files
 from recsys.errors import InputError
+from recsys.reading.readers import read_rows, reading
+from recsys.reading.sources import find_files
+from recsys.settings import IdMapSettings, SourceSettings
 
 LOG_ID: Final = "__log_id"
 OTHER_ID: Final = "__other_id"

@@ -30,14 +30,6 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
-from recsys.config import (
-    AttributedSettings,
-    Condition,
-    InteractionSettings,
-    Settings,
-    SourceSettings,
-)
-from recsys.data import warehouse
 from recsys.data.attributes import need_attributes, nested_names
 from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
@@ -51,16 +43,24 @@ from recsys.data.contracts import (
 )
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
-from recsys.data.literals import with_lists
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
 from recsys.data.provenance import check_filled, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
-from recsys.data.readers import Rows, read_rows, reading
-from recsys.data.sources import SourceFile, find_files
-from recsys.data.times import check_formats, refuse_coarse, refuse_disguise
-from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError
-from recsys.files import writing
+from recsys.reading.literals import with_lists
+from recsys.reading.readers import Rows, read_rows, reading
+from recsys.reading.sources import SourceFile, find_files
+from recsys.reading.times import check_formats, refuse_coarse, refuse_disguise
+from recsys.settings import (
+    AttributedSettings,
+    Condition,
+    InteractionSettings,
+    Settings,
+    SourceSettings,
+)
+from recsys.storage import warehouse
+from recsys.storage.files import writing
+from recsys.storage.warehouse import TableVersions
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 

@@ -18,12 +18,12 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION, TIMESTAMP, USER_ID, WEIGHT
-from recsys.data import warehouse
 from recsys.data.doubles import check_doubles
 from recsys.data.most_frequent import most_frequent
 from recsys.data.provenance import FILLED
-from recsys.data.readers import Rows
 from recsys.errors import InputError
+from recsys.reading.readers import Rows
+from recsys.storage import warehouse
 
 LOG_KEY: Final = (USER_ID, ITEM_ID, TIMESTAMP, EVENT)
 OPEN_END: Final = "__open_end"  # rows of a last line without line end: the index of their file, else null

@@ -27,17 +27,17 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
-from recsys.config import FilterSettings, ItemSettings, Settings
 from recsys.data.attributes import attribute_values, need_attributes
 from recsys.data.baskets import in_drawn_order
 from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, repeated_share, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
-from recsys.data.warehouse import TableVersions, scan
 from recsys.data.withdrawals import without_withdrawn
 from recsys.errors import InputError
 from recsys.features.sentences import sentences
+from recsys.settings import FilterSettings, ItemSettings, Settings
+from recsys.storage.warehouse import TableVersions, scan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.columns import BUNDLE, CANDIDATES, INTERACTIONS, ITEMS, USERS
-from recsys.config import Settings, SourceSettings
-from recsys.data import warehouse
-from recsys.data.sources import resolve
 from recsys.errors import InputError, RecsysError
+from recsys.reading.sources import resolve
+from recsys.settings import Settings, SourceSettings
+from recsys.storage import warehouse
 
 FILLED: Final = "filled"  # key in a commit's metadata: name, sources, rules
 _NO_RULES: Final = frozenset({"source", "format", "separator", "max_rejected_share"})  # no row becomes another by these

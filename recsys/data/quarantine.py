@@ -10,8 +10,6 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
-from recsys.config import SourceSettings
-from recsys.data import warehouse
 from recsys.data.contracts import (
     BAD_BYTES,
     BAD_TIME,
@@ -25,6 +23,8 @@ from recsys.data.contracts import (
 )
 from recsys.data.forgotten import Forgotten
 from recsys.errors import InputError
+from recsys.settings import SourceSettings
+from recsys.storage import warehouse
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
 _KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number

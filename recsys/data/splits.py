@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from recsys.config import SplitSettings
 from recsys.data.baskets import basket_starts
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError, RecsysError
+from recsys.settings import SplitSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 
 from recsys.columns import PADDING, USER_ID, metric_name
-from recsys.config import EvaluateSettings
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import BANDS, METRICS, Metric, accuracy, coverage, per_user, popularity_bands
 from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
 from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
+from recsys.settings import EvaluateSettings
 
 MODEL: Final = "model"  # the model's vectors alone
 BLEND: Final = "blend"  # the model together with the neighbour sources

@@ -17,23 +17,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.bundle import Bundle, read_bundle
+from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.candidates import counts as counting
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
-from recsys.config import Settings
+from recsys.data.feature_encoders import unseen_values
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split
-from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.ranking import ScoreBlock
-from recsys.feature_encoders import unseen_values
 from recsys.features.whitening import Whitening
-from recsys.models import baselines as counting
 from recsys.models.repeats import with_repeats
-from recsys.represent import text_vectors
-from recsys.retrieval.blend import Blended, blend_scores
+from recsys.ranking.blend import Blended, blend_scores
+from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text.represent import text_vectors
 
 
 def evaluate(

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.bundle import Bundle
-from recsys.consumed import Consumed
+from recsys.bundles.bundle import Bundle
+from recsys.candidates.counts import popularity
+from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset, few_users
 from recsys.data.splits import drawn_users, some_users
 from recsys.errors import RecsysError
-from recsys.models.baselines import popularity
 
 NOT_RECORDED: Final = "not recorded: the bundle is of an earlier version"
 _DID: Final = {  # as `lineage.consumed` of a bundle names the consumers

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys.bundle import Bundle, read_bundle
+from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.columns import (
     AS_OF,
     BUNDLE,
@@ -32,16 +32,16 @@ from recsys.columns import (
     SCORE,
     USER_ID,
 )
-from recsys.config import RetrieveSettings, Settings
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
-from recsys.data.stream import overwrite_streamed
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import SCHEMAS, TableVersions, scan, table_path
 from recsys.errors import InputError
-from recsys.retrieval.blend import best_items, source_names
+from recsys.ranking.blend import best_items, source_names
 from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
 from recsys.retrieval.table import NAME, candidates_table
+from recsys.settings import RetrieveSettings, Settings
+from recsys.storage.stream import overwrite_streamed
+from recsys.storage.warehouse import SCHEMAS, TableVersions, scan, table_path
 
 
 @dataclass(frozen=True, kw_only=True)

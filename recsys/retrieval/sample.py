@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from recsys.bundles.manifest import CATALOGUE
 from recsys.columns import ITEM_ID, RANK, RUN, SCORE, TITLE, USER_ID
-from recsys.data.warehouse import scan
-from recsys.manifest import CATALOGUE
+from recsys.storage.warehouse import scan
 
 
 def candidate_sample(

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
-from recsys.config import Settings
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import TableVersions, scan
 from recsys.errors import InputError
 from recsys.retrieval.index import ItemIndex, build_index
+from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions, scan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

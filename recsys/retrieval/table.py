@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from recsys.columns import CANDIDATES
-from recsys.data.warehouse import commit_metadata, latest_version
+from recsys.storage.warehouse import commit_metadata, latest_version
 
 NAME: Final = "name"  # keys of a commit's metadata
 BUNDLE: Final = "bundle"

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys import runs
 from recsys.errors import first_line
-from recsys.files import refusal, sha256, synchronise, write_json
+from recsys.storage.files import refusal, sha256, synchronise, write_json
 
 _log = logging.getLogger("recsys")
 KEPT: Final = 2  # checkpoints in a folder

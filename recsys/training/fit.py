@@ -11,41 +11,33 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys.bundle import REPEATS, Bundle, of_histories, query_encoder, read_bundle
-from recsys.bundle_store import write_bundle
+from recsys.bundles.bundle import REPEATS, Bundle, of_histories, query_encoder, read_bundle
+from recsys.bundles.store import write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE, metric_name
-from recsys.config import ModelSettings, Settings
-from recsys.consumed import Consumed
+from recsys.data.consumed import Consumed
+from recsys.data.feature_encoders import Encoders, fit_encoders
 from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.splits import HeldOut
-from recsys.data.warehouse import TableVersions
 from recsys.data.withdrawals import Withdrawals
 from recsys.errors import InputError
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
-from recsys.feature_encoders import Encoders, fit_encoders
 from recsys.features.device import best_device
 from recsys.features.multiplexed import HASHING, by_feature, hash_values
 from recsys.features.precision import activation_dtype
 from recsys.features.whitening import Whitening
-from recsys.models.bert4rec import NO_SIDE, Bert4Rec, encode_queries
-from recsys.models.item_tower import Attribute, ItemFeatures
+from recsys.models.recformer.estimator import fit_recformer
+from recsys.models.recformer.start import earlier_recformer
 from recsys.models.repeats import STEP, with_repeats
-from recsys.models.side import Side, SideFeatures
-from recsys.models.text import TextItems, text_items
-from recsys.represent import text_vectors
-from recsys.runs import step_key
-from recsys.training.batches import windows
-from recsys.training.checkpoint import Checkpoints, checkpoints_of
-from recsys.training.fit_blend import BlendReport, fit_blend
-from recsys.training.fitted import Fitted
-from recsys.training.loop import OnEpoch, OnResume, Training, train
-from recsys.training.memory import GIB, Memory, Sizes, check_memory, free_memory
-from recsys.training.next_basket import NextBasket
-from recsys.training.recformer_fit import fit_recformer
-from recsys.training.recformer_start import earlier_recformer
-from recsys.training.warm_start import (
+from recsys.models.sequential.batches import windows
+from recsys.models.sequential.bert4rec import NO_SIDE, Bert4Rec, encode_queries
+from recsys.models.sequential.item_tower import Attribute, ItemFeatures
+from recsys.models.sequential.loop import OnEpoch, OnResume, Training, train
+from recsys.models.sequential.memory import GIB, Memory, Sizes, check_memory, free_memory
+from recsys.models.sequential.next_basket import NextBasket
+from recsys.models.sequential.side import Side, SideFeatures
+from recsys.models.sequential.warm_start import (
     after_warm_start,
     earlier_bundle,
     grown_rows,
@@ -54,6 +46,14 @@ from recsys.training.warm_start import (
     start_from,
     trained_until,
 )
+from recsys.models.text.model import TextItems, text_items
+from recsys.ranking.fit import BlendReport, fit_blend
+from recsys.runs import step_key
+from recsys.settings import ModelSettings, Settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text.represent import text_vectors
+from recsys.training.checkpoint import Checkpoints, checkpoints_of
+from recsys.training.fitted import Fitted
 
 PRIMARY = metric_name("ndcg", 10, "val")  # decides which epoch is best
 

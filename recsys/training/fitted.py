@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.feature_encoders import Encoders
-from recsys.training.loop import Training
+from recsys.data.feature_encoders import Encoders
+from recsys.models.sequential.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

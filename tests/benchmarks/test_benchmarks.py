@@ -16,15 +16,15 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.config import ModelSettings, RecformerSettings
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.features.tokens import tokenise
-from recsys.models.recformer_encode import item_table
-from recsys.training.recformer_start import start
+from recsys.models.recformer.encode import item_table
+from recsys.models.recformer.start import start
+from recsys.settings import ModelSettings, RecformerSettings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "common.py")

@@ -312,7 +312,7 @@ def test_a_preview_shows_sentences_and_where_they_are_cut(tmp_path: Path, capsys
     import polars as pl
 
     from recsys.columns import INTERACTIONS, ITEMS
-    from recsys.data.warehouse import SCHEMAS, append
+    from recsys.storage.warehouse import SCHEMAS, append
 
     config = tmp_path / "shop.toml"
     config.write_text(

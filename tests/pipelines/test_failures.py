@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from recsys.data.synthetic import generate
-from recsys.data.warehouse import scan
+from recsys.datasets.synthetic import generate
+from recsys.storage.warehouse import scan
 
 pytestmark = pytest.mark.slow
 

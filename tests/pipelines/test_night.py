@@ -21,14 +21,14 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
-from recsys import tracking
-from recsys.config import Settings
-from recsys.config_file import load_settings, parse_settings
-from recsys.data.synthetic import generate
-from recsys.data.warehouse import scan
+from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import train as training
+from recsys.settings import Settings
+from recsys.settings.read import load_settings, parse_settings
+from recsys.storage.warehouse import scan
+from recsys.tracking import log as tracking
 
 pytestmark = [
     pytest.mark.integration,
@@ -244,7 +244,7 @@ import sys
 import torch
 torch.set_num_threads(1)  # as in conftest.py: other thread counts round differently
 from recsys.pipelines import evaluate, nightly
-from recsys.config_file import load_settings
+from recsys.settings.read import load_settings
 def wait(*_):
     print("evaluating", flush=True)
     sys.stdin.read()
@@ -374,7 +374,7 @@ import sys
 import torch
 torch.set_num_threads(1)
 from recsys.pipelines import nightly
-from recsys.config_file import load_settings
+from recsys.settings.read import load_settings
 from recsys.training import checkpoint
 class Eager(checkpoint.Checkpoints):
     saves = 0

@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys import tracking
-from recsys.config_file import load_settings
-from recsys.data.stream import overwrite_streamed
-from recsys.data.warehouse import SCHEMAS, scan
+from recsys.exports.files import Candidates, export
 from recsys.pipelines import cli
-from recsys.retrieval.export import Candidates, export
+from recsys.settings.read import load_settings
+from recsys.storage.stream import overwrite_streamed
+from recsys.storage.warehouse import SCHEMAS, scan
+from recsys.tracking import log as tracking
 
 pytestmark = pytest.mark.integration
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from recsys import runs, tracking_database
-from recsys.bundle_store import latest_bundle, publish_bundle, write_bundle
+from recsys import runs
+from recsys.bundles.store import latest_bundle, publish_bundle, write_bundle
 from recsys.columns import INTERACTIONS
-from recsys.config_file import parse_settings
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import append, latest_version, overwrite, scan
 from recsys.errors import RecsysError
-from recsys.files import refusal, writing
-from recsys.retrieval.export import Candidates, export
+from recsys.exports.files import Candidates, export
+from recsys.settings.read import parse_settings
+from recsys.storage.files import refusal, writing
+from recsys.storage.warehouse import append, latest_version, overwrite, scan
+from recsys.tracking import database as tracking_database
 from recsys.training.checkpoint import Checkpoints
 
 FULL = "No space left on device"
@@ -130,7 +131,7 @@ def test_a_checkpoint_is_done_without(small_disk: Path, caplog: pytest.LogCaptur
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_an_export(small_disk: Path, tmp_path: Path, kind: str) -> None:
     from recsys.columns import CANDIDATES
-    from recsys.data.warehouse import SCHEMAS
+    from recsys.storage.warehouse import SCHEMAS
 
     def candidates(rows: int) -> pl.DataFrame:
         schema = {name: pl.Int64() if dtype is None else dtype for name, dtype in SCHEMAS[CANDIDATES].items()}

@@ -14,15 +14,15 @@ import polars as pl
 import pytest
 
 from recsys import night_memory
-from recsys.config import Settings
-from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
-from recsys.data.warehouse import current_versions
 from recsys.errors import InputError
+from recsys.models.sequential.batches import windows
+from recsys.models.sequential.memory import GIB
 from recsys.night_memory import NightMemory, NightSizes, check_night, predict_night, training_sizes
-from recsys.training.batches import windows
-from recsys.training.memory import GIB
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import current_versions
 
 WITHIN = 1.25  # factor between the announced and the measured peak of the process, either way
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"

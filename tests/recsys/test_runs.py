@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from recsys import runs
-from recsys.config_file import parse_settings
 from recsys.errors import InputError, RecsysError
+from recsys.settings.read import parse_settings
 
 SETTINGS = {"name": "shop", "interactions": {"source": "log.csv"}}
 HOLD = """

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.config_file import parse_settings
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.retrieval.retrieve import retrieve
+from recsys.settings.read import parse_settings
 from recsys.training.fit import fit
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)

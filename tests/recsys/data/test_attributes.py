@@ -3,8 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from recsys.config import ItemSettings
 from recsys.data.attributes import attribute_values
+from recsys.settings import ItemSettings
 
 
 @pytest.mark.parametrize(

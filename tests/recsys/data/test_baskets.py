@@ -13,11 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.bundle import read_bundle
+from recsys.bundles.bundle import read_bundle
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
-from recsys.config import Settings, SplitSettings
-from recsys.config_file import parse_settings
-from recsys.data import warehouse
 from recsys.data.baskets import basket_starts, in_drawn_order
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
@@ -26,8 +23,11 @@ from recsys.data.splits import HeldOut, Split, check_no_leak, leave_one_out, spl
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.ranking import MISS, rank_targets
+from recsys.models.sequential.next_basket import NextBasket
+from recsys.settings import Settings, SplitSettings
+from recsys.settings.read import parse_settings
+from recsys.storage import warehouse
 from recsys.training.fit import fit
-from recsys.training.next_basket import NextBasket
 
 # a user's baskets: (time, items)
 Baskets = list[tuple[int, list[int]]]

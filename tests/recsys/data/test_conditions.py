@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, POSITION, TIMESTAMP, USER_ID, WEIGHT, WITHDRAWAL
-from recsys.config import Settings
-from recsys.config_file import parse_settings
-from recsys.data import warehouse
 from recsys.data.ingest import IngestReport, ingest
 from recsys.data.prepare import prepare
 from recsys.data.withdrawals import Withdrawals, without_withdrawn
 from recsys.errors import InputError
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage import warehouse
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 SHOP = pl.DataFrame(

@@ -11,15 +11,15 @@ import polars as pl
 import pytest
 
 from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTINE, RAW, USER_ID, USERS
-from recsys.config import Settings
 from recsys.data import forget as module
-from recsys.data import warehouse
 from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
-from recsys.data.stream import overwrite_streamed
 from recsys.errors import InputError, RecsysError
-from recsys.tracking_spool import Spool
-from recsys.tracking_spool import read as read_spool
+from recsys.settings import Settings
+from recsys.storage import warehouse
+from recsys.storage.stream import overwrite_streamed
+from recsys.tracking.spool import Spool
+from recsys.tracking.spool import read as read_spool
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 ANN = "ann@example.org"

@@ -31,11 +31,11 @@ from recsys.columns import (
     USERS,
     WEIGHT,
 )
-from recsys.config import Settings
-from recsys.config_file import parse_settings
-from recsys.data import warehouse
 from recsys.data.ingest import IngestReport, ingest
 from recsys.errors import InputError, RecsysError
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage import warehouse
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 

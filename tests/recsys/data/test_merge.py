@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION, TIMESTAMP, USER_ID, USERS, WEIGHT
-from recsys.config import Settings
-from recsys.data import merge, warehouse
+from recsys.data import merge
 from recsys.data.ingest import IngestReport, ingest
 from recsys.errors import InputError
+from recsys.settings import Settings
+from recsys.storage import warehouse
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 HEADER = "user_id,item_id,timestamp,weight"

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import FilterSettings, Settings
-from recsys.config_file import parse_settings
 from recsys.data import prepare as module
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, filter_interactions, k_core, prepare
 from recsys.data.splits import Split, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.errors import InputError, RecsysError
+from recsys.settings import FilterSettings, Settings
+from recsys.settings.read import parse_settings
 
 
 def settings(folder: Path, **sections: Any) -> Settings:

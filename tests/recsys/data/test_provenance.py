@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from recsys.columns import INTERACTIONS, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.config import InteractionSettings, Settings
-from recsys.data import warehouse
 from recsys.data.ingest import IngestReport, ingest
 from recsys.data.provenance import FILLED, check_filled, reading_rules
 from recsys.errors import InputError
+from recsys.settings import InteractionSettings, Settings
+from recsys.storage import warehouse
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 

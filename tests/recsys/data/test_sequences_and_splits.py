@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import SplitSettings
 from recsys.data.sequences import Sequences, from_sorted_frame, to_frame
 from recsys.data.splits import (
     HeldOut,
@@ -22,6 +21,7 @@ from recsys.data.splits import (
     time_split,
 )
 from recsys.errors import InputError, RecsysError
+from recsys.settings import SplitSettings
 
 
 def sequences(histories: list[list[int]], times: list[list[int]] | None = None) -> Sequences:

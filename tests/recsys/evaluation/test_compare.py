@@ -7,18 +7,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import EvaluateSettings
-from recsys.data.sequences import Sequences
-from recsys.data.splits import HeldOut, leave_one_out
-from recsys.evaluation.compare import EvaluationReport, Scorer, evaluate_scorers
-from recsys.evaluation.metrics import BANDS
-from recsys.models.baselines import (
+from recsys.candidates.counts import (
     popularity,
     recency_weights,
     score_popularity,
     score_transitions,
     transitions,
 )
+from recsys.data.sequences import Sequences
+from recsys.data.splits import HeldOut, leave_one_out
+from recsys.evaluation.compare import EvaluationReport, Scorer, evaluate_scorers
+from recsys.evaluation.metrics import BANDS
+from recsys.settings import EvaluateSettings
 
 SIZE = 40
 USERS = 300

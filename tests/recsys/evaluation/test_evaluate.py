@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.bundle import read_bundle
-from recsys.config import Settings
-from recsys.config_file import parse_settings
+from recsys.bundles.bundle import read_bundle
+from recsys.candidates.counts import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
-from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
 from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
-from recsys.models.baselines import popularity
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import TableVersions
 from recsys.training.fit import fit
 
 ITEMS = 30

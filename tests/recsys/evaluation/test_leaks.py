@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.bundle import Bundle, read_bundle
-from recsys.config import Settings
-from recsys.config_file import parse_settings
-from recsys.consumed import Consumed
+from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.data.consumed import Consumed
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, few_users, prepare
-from recsys.data.warehouse import TableVersions
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
-from recsys.represent import represent
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import TableVersions
+from recsys.text.represent import represent
 from recsys.training import fit as fitting
 from recsys.training.fit import FitReport, fit
 

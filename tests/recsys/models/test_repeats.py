@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from recsys.data.sequences import Sequences
 from recsys.models.repeats import STEP, Repeats, bonuses, earlier_events, with_repeats
-from recsys.retrieval.candidates import top_k_with_repeats
+from recsys.models.sequential.losses import full_cross_entropy
 from recsys.retrieval.index import build_index
-from recsys.training.losses import full_cross_entropy
+from recsys.retrieval.top_k import top_k_with_repeats
 
 TOKENS = torch.tensor([[0, 3, 1, 3], [2, 2, 4, 1]])
 LABELS = torch.tensor([[0, 1, 3, 2], [2, 4, 1, 1]])
@@ -51,7 +51,7 @@ def test_loss_is_the_same_in_chunks(monkeypatch: object) -> None:
     queries, table, repeats = torch.randn(1000, 3), torch.randn(9, 3), torch.randn(5)
     had = (earlier_events(tokens, asked), repeats)
     whole = full_cross_entropy(queries, table, torch.zeros(9), labels, had=had)
-    import recsys.training.losses as losses
+    import recsys.models.sequential.losses as losses
 
     monkeypatch.setattr(losses, "SCORES_AT_ONCE", 64 * 9)  # type: ignore[attr-defined]
     torch.testing.assert_close(full_cross_entropy(queries, table, torch.zeros(9), labels, had=had), whole)

@@ -11,22 +11,22 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle import read_bundle
-from recsys.bundle_store import write_bundle
+from recsys.bundles.bundle import read_bundle
+from recsys.bundles.store import write_bundle
+from recsys.candidates.neighbours import Neighbours, mean_weights
 from recsys.columns import LISTED
-from recsys.config import Settings
-from recsys.config_file import parse_settings
 from recsys.data.prepare import prepare
 from recsys.data.vocabulary import Vocabulary
-from recsys.data.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
 from recsys.errors import InputError
-from recsys.models.bert4rec import SequenceEncoder
-from recsys.models.blend import Blend
-from recsys.models.neighbours import Neighbours, mean_weights
+from recsys.models.sequential.bert4rec import SequenceEncoder
+from recsys.ranking.blend import CONTEXT, Blended, feature_names
+from recsys.ranking.loglinear import Blend
 from recsys.retrieval import retrieve as module
-from recsys.retrieval.blend import CONTEXT, Blended, feature_names
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
 from recsys.retrieval.table import candidates_table
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
 ITEMS, USERS, K = 60, 50, 10

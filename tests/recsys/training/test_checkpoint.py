@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import ModelSettings, TrainSettings
 from recsys.features.multiplexed import hash_values
-from recsys.models.bert4rec import Bert4Rec
-from recsys.models.item_tower import ItemFeatures
+from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.item_tower import ItemFeatures
+from recsys.models.sequential.loop import Training, train
+from recsys.settings import ModelSettings, TrainSettings
 from recsys.training import checkpoint
 from recsys.training.checkpoint import Checkpoints, checkpoints_of, forget_old
-from recsys.training.loop import Training, train
 
 ITEMS = 12
 STATE = {

@@ -17,17 +17,17 @@ import torch
 from torch.nn import functional
 
 from recsys.columns import PADDING
-from recsys.config import ModelSettings, SplitSettings, TrainSettings
 from recsys.data.sequences import Sequences
 from recsys.data.splits import split_sequences
 from recsys.features.multiplexed import hash_values
-from recsys.models.bert4rec import MASK, Bert4Rec, encode_queries
-from recsys.models.item_tower import ItemFeatures
-from recsys.retrieval.candidates import top_k
+from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries
+from recsys.models.sequential.item_tower import ItemFeatures
+from recsys.models.sequential.loop import train
+from recsys.models.sequential.losses import task_loss
+from recsys.models.sequential.objectives import Task, make_task, objective_at
 from recsys.retrieval.index import build_index
-from recsys.training.loop import train
-from recsys.training.losses import task_loss
-from recsys.training.objectives import Task, make_task, objective_at
+from recsys.retrieval.top_k import top_k
+from recsys.settings import ModelSettings, SplitSettings, TrainSettings
 
 ITEMS, LONGEST = 40, 10
 OBJECTIVES = ("cloze", "next-item")

@@ -9,19 +9,19 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundle import read_bundle
-from recsys.config import ModelSettings, Settings, TrainSettings
-from recsys.config_file import parse_settings
+from recsys.bundles.bundle import read_bundle
 from recsys.data.ingest import ingest
 from recsys.data.prepare import few_users, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.features.declaration import Feature
-from recsys.models.bert4rec import Bert4Rec, load_encoder
-from recsys.models.item_tower import Attribute, ItemFeatures
-from recsys.models.side import SideFeatures
-from recsys.represent import represent
+from recsys.models.sequential.bert4rec import Bert4Rec, load_encoder
+from recsys.models.sequential.item_tower import Attribute, ItemFeatures
+from recsys.models.sequential.side import SideFeatures
+from recsys.settings import ModelSettings, Settings, TrainSettings
+from recsys.settings.read import parse_settings
+from recsys.text.represent import represent
 from recsys.training import checkpoint
 from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints

@@ -1,0 +1,236 @@
+"""Where bundles lie: written whole or not at all, and the pointer to the newest of each name.
+
+See recsys/bundles/bundle.py for what is in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from recsys.bundles.bundle import BIAS_DIMS, check_shapes, read_bundle
+from recsys.bundles.manifest import (
+    BLEND,
+    CATALOGUE,
+    CONFIG,
+    FEATURES,
+    FORMAT,
+    INDEX_FILE,
+    ITEM_ARRAYS,
+    MANIFEST,
+    VOCABULARY,
+    WEIGHTS,
+    bundle_id,
+    describe_files,
+    label,
+    read_manifest,
+)
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError, RecsysError
+from recsys.ranking.blend import Blended
+from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
+from recsys.settings import Settings
+from recsys.storage.addresses import masked
+from recsys.storage.files import WRITING, remove_abandoned, synchronise, write_json, writing
+
+BUNDLES: Final = "bundles"
+LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
+
+
+def write_bundle(
+    root: str | Path,
+    *,
+    settings: Settings,
+    vocabulary: Vocabulary,
+    catalogue: pl.DataFrame,
+    features: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor | np.ndarray],
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    lineage: Mapping[str, Any],
+    blended: Blended | None = None,
+) -> Path:
+    """Write a bundle under a warehouse: aside, synchronised to disk, then renamed.
+
+    A kill leaves no bundle, never half of one. Where the same content is there already, that folder stays as
+    it is, with the manifest of its first writing; should it be damaged, it is replaced.
+
+    Parameters
+    ----------
+    root
+        The warehouse, a local folder.
+    catalogue
+        V rows in the vocabulary's order: `item_id` and what people want to see.
+    features
+        JSON-friendly declaration of the item tower's features.
+    vectors, allowed
+        float32 [V + 1, D] and bool [V + 1].
+    lineage
+        JSON-friendly: table versions, data digest, encoder id, ... Library versions and the seed are added.
+    blended
+        Serves together with the model; None: the model's vectors serve alone.
+
+    Returns
+    -------
+    Path
+        The bundle's folder.
+
+    Raises
+    ------
+    RecsysError
+        Vectors that are not finite, or no item that may be recommended.
+    InputError
+        The warehouse is not a local folder.
+    """
+    check_shapes(vocabulary, catalogue, vectors, allowed)
+    parent = _bundles_folder(root)
+    with writing(f"A bundle in {parent}"):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(parent)
+        aside = Path(tempfile.mkdtemp(prefix=f".{settings.name}{WRITING}", dir=parent))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        stack.enter_context(writing(f"A bundle in {parent}"))
+        aside.chmod(0o755)  # mkdtemp's folder is private
+        write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
+        vocabulary.write(aside / VOCABULARY)
+        catalogue.write_parquet(aside / CATALOGUE)
+        declared = {} if blended is None else {"blend": blended.declaration()}
+        write_json(aside / FEATURES, {**features, **declared})
+        if blended is not None:
+            safetensors.numpy.save_file(blended.to_tensors(), aside / BLEND)
+        tensors = {name: torch.as_tensor(value).detach().cpu() for name, value in weights.items()}
+        tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # none shared
+        safetensors.torch.save_file(tensors, aside / WEIGHTS)
+        arrays = {"vectors": np.ascontiguousarray(vectors), "allowed": np.ascontiguousarray(allowed)}
+        safetensors.numpy.save_file(arrays, aside / ITEM_ARRAYS)
+        items = build_index(vectors, allowed)
+        write_index(items, aside / INDEX_FILE)
+        files = describe_files(aside)
+        manifest = {
+            "format": FORMAT,
+            "bundle": bundle_id(files, settings.model.kind),
+            "name": settings.name,
+            "kind": settings.model.kind,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "vocabulary": vocabulary.digest,
+            "items": vocabulary.size,
+            "width": vectors.shape[1],
+            "bias_dims": BIAS_DIMS[settings.model.kind],
+            "index": {
+                "factory": FACTORY,
+                "metric": METRIC,
+                "width": vectors.shape[1],
+                "ntotal": len(items.codes),
+                "vocabulary": vocabulary.digest,
+            },
+            "files": files,
+            "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
+        }
+        write_json(aside / MANIFEST, manifest)
+        for name in (*files, MANIFEST):
+            synchronise(aside / name)
+        synchronise(aside)
+        return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
+
+
+def publish_bundle(root: str | Path, path: str | Path) -> Path:
+    """Make a bundle the latest of its name: `bundles/<name>.latest.json`, replaced in one step.
+
+    Returns
+    -------
+    Path
+        The pointer file.
+    """
+    manifest = read_manifest(Path(path))
+    parent = _bundles_folder(root)
+    pointer = parent / f"{manifest['name']}.latest.json"
+    folder = os.path.relpath(Path(path).resolve(), parent.resolve())
+    aside = parent / f".{pointer.name}.{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(aside.unlink, missing_ok=True)
+        stack.enter_context(writing(f"The pointer {pointer} to the newest bundle"))
+        write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
+        synchronise(aside)
+        aside.replace(pointer)
+        synchronise(parent)
+    return pointer
+
+
+def latest_bundle(root: str | Path, name: str) -> Path:
+    """Folder of the bundle that was published last under a name.
+
+    Raises
+    ------
+    InputError
+        None was, or it is gone.
+    """
+    parent = _bundles_folder(root)
+    pointer = parent / f"{name}.latest.json"
+    try:
+        path = parent / json.loads(pointer.read_bytes())["path"]
+    except FileNotFoundError:
+        raise InputError(f"There is no bundle {name!r} in {parent}; run `recsys train` first.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{pointer} is damaged; train again, or name a bundle's folder.") from None
+    if not path.is_dir():
+        raise InputError(f"{pointer} points to {path}, which is gone; train again, or name another bundle.")
+    return path
+
+
+def _move_into_place(aside: Path, target: Path) -> Path:
+    """Rename; a sound folder of the same content stays, a damaged one is replaced."""
+    if target.exists():
+        try:
+            read_bundle(target)
+            return target
+        except RecsysError:
+            damaged = Path(tempfile.mkdtemp(prefix=f".{target.name}{WRITING}", dir=target.parent))
+            target.rename(damaged / "damaged")
+            shutil.rmtree(damaged)
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process has just written the same content
+            raise
+    synchronise(target.parent)
+    return target
+
+
+def _bundles_folder(root: str | Path) -> Path:
+    if "://" in str(root):
+        raise InputError(f"warehouse = {root}: bundles are not yet supported at a URL; use a local folder.")
+    return Path(root) / BUNDLES
+
+
+def _without_credentials(value: Any) -> Any:
+    """The settings with every address masked: a bundle travels further than a configuration."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(inner) for inner in value]
+    return masked(value) if isinstance(value, str) else value
+
+
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,279 @@
+"""How much memory a training will take, said before it begins.
+
+What a tensor takes is counted; how many tensors of a kind are alive at the worst moment of a step is calibrated
+(tests/recsys/models/sequential/test_memory.py compares with processes that train). Neither loss holds the scores of a
+whole batch, so no term is labels x catalogue.
+
+Shapes: P weights, V items, D width, H heads, B windows of L events in a batch, Q questions asked of each.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from recsys.errors import InputError
+from recsys.features.device import best_device, is_accelerator
+from recsys.features.precision import activation_dtype
+from recsys.models.sequential.bert4rec import SequenceEncoder
+from recsys.models.sequential.item_tower import ItemFeatures
+from recsys.models.sequential.losses import ROWS_AT_LEAST, scores_at_once
+from recsys.models.sequential.side import SideFeatures
+from recsys.settings import ModelSettings, TrainSettings
+
+GIB: Final = 2**30
+PROGRAM: Final = 200 * 2**20  # bytes: code that the first step loads
+
+# tensors alive at the worst moment
+OF_WEIGHTS: Final = 5  # themselves, gradients, two moments, the best so far
+OF_ITEM_TABLE: Final = 2  # [V, D] for one channel of the item tower
+OF_CHANNEL: Final = 5  # [V, D] for each further channel
+OF_TOKEN: Final = 16  # [B, L, D]: embedding and the last block's keys and values
+OF_BLOCK: Final = 28  # [B, L, D] for each block but the last; a gated one keeps 6 more
+OF_QUESTION: Final = 30  # [B, Q, D]: the last block
+OF_GATE: Final = 6
+OF_SIDE: Final = 4  # [B, L, look-ups x width of the table]: rows, twice over, and their gradient
+OF_ATTENTION: Final = 2  # [B, H, L, L] besides the one that each block keeps
+OF_SCORES: Final = 3  # of a chunk of the full softmax
+OF_HOLES: Final = 2.0  # activations of batches of many lengths: a block rarely fits where another one was
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the memory depends on besides the settings.
+
+    Attributes
+    ----------
+    items
+        V.
+    rows
+        Of the multiplexed table.
+    attributes
+        Of items.
+    text
+        Width of the text vectors; 0 without text.
+    windows, length
+        Training windows, and the events of the longest.
+    mixed
+        Windows differ in length.
+    lookups
+        Of all attributes of items together; None: as many of each as `model.attribute_lookups`.
+    side_lookups
+        Of the user's attributes and of an event's context together.
+    """
+
+    items: int
+    rows: int
+    attributes: int
+    text: int
+    windows: int
+    length: int
+    mixed: bool = False
+    lookups: int | None = None
+    side_lookups: int = 0
+
+    @classmethod
+    def of(cls, features: ItemFeatures, rows: int, lengths: np.ndarray, side: SideFeatures | None = None) -> Sizes:
+        """Sizes of a catalogue, of training windows by their lengths [W] and of what is known besides."""
+        return cls(
+            items=features.size - 1,
+            rows=rows,
+            attributes=len(features.attributes),
+            text=0 if features.text is None else features.text.shape[1],
+            windows=len(lengths),
+            length=int(lengths.max(initial=0)),
+            mixed=len(np.unique(lengths)) > 1,
+            lookups=sum(attribute.feature.lookups for attribute in features.attributes.values()),
+            side_lookups=0 if side is None else side.lookups,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a training adds to what the process holds already."""
+
+    weights: int  # with gradients, optimizer and copies
+    catalogue: int  # item vectors and what they are made of
+    encoder: int  # activations of a batch
+    holes: int  # of the heap between them
+    scores: int  # of a chunk, or against the negatives
+    program: int = PROGRAM
+
+    @property
+    def peak(self) -> int:
+        """All together."""
+        return sum(asdict(self).values())
+
+
+def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
+    """The peak of a training in bytes by what takes them; calibrated on a CPU."""
+    number = activation_dtype(train.precision, best_device()).itemsize  # bytes of an activation
+    D, H, V = model.dimensions, model.heads, sizes.items
+    L = min(sizes.length, model.max_length)
+    B = min(train.batch_size, sizes.windows)
+    asks_everywhere = model.objective == "next-item" or train.next_item_share > 0  # in the epochs that cost most
+    Q = L if asks_everywhere else max(1, round(L * train.mask_probability))
+    blocks = max(1, model.blocks)  # none is taken for one: too much rather than too little
+    channels = int(model.ids) + sizes.attributes + bool(sizes.text)
+
+    copies = OF_WEIGHTS + bool(train.average_decay)
+    known = V if train.loss == "full" else min(V, B * (L + Q + train.negatives))
+    block = OF_BLOCK + OF_GATE * model.gated
+    states = B * L * (OF_TOKEN + block * (blocks - 1)) + B * Q * (OF_QUESTION + OF_GATE * model.gated)
+    square, wide = B * H * L * L, B * H * Q * L
+    attention = square * (blocks - 1) + wide + OF_ATTENTION * (square if blocks > 1 else wide)
+    if model.distance_bias:
+        attention += square * blocks
+    if train.loss == "full":
+        scores = OF_SCORES * number * max(scores_at_once(best_device()), ROWS_AT_LEAST * V)
+        scores = min(scores, OF_SCORES * number * B * Q * V)
+    else:
+        scores = B * Q * train.negatives * (2 * number + 6) + 2 * B * train.negatives * D * number
+    encoder = number * (D * states + attention)
+    encoder += 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups)
+    return Memory(
+        weights=4 * copies * _weights(model, sizes),
+        catalogue=4
+        * D
+        * max(  # a step's, and a validation's
+            known * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1)),
+            V * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2),
+        )
+        + 8 * V * model.id_lookups * model.ids,
+        encoder=encoder,
+        holes=round(OF_HOLES * encoder) if sizes.mixed and not is_accelerator(best_device()) else 0,
+        scores=scores,
+    )
+
+
+def _weights(model: ModelSettings, sizes: Sizes) -> int:
+    """P, counted without making them."""
+    with torch.device("meta"):
+        encoder = sum(parameter.numel() for parameter in SequenceEncoder(model).parameters())
+    width = model.dimensions // model.id_lookups
+    table = sizes.rows * width if model.ids or sizes.attributes or sizes.side_lookups else 0
+    lookups = sizes.attributes * model.attribute_lookups if sizes.lookups is None else sizes.lookups
+    maps = model.dimensions * ((lookups + sizes.side_lookups) * width + sizes.text)
+    return encoder + table + maps + sizes.items + 1
+
+
+def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free: int | None) -> Memory:
+    """The prediction, if it fits.
+
+    Parameters
+    ----------
+    free
+        Bytes, from `free_memory`; None: unknown, everything fits.
+
+    Raises
+    ------
+    InputError
+        It does not; says the peak, what is free and which settings to change.
+    """
+    memory = predict(model, train, sizes)
+    if free is None or memory.peak <= free:
+        return memory
+    useful = advice(model, train, sizes)
+    raise InputError(
+        f"This training would take about {memory.peak / GIB:.1f} GiB of memory at its peak, and {free / GIB:.1f} GiB "
+        f"are free; {' or '.join(useful) or 'use a machine with more memory'}."
+    )
+
+
+def advice(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> tuple[str, ...]:
+    """Return settings that save at least a tenth of a training's memory, the most useful first."""
+    peak = predict(model, train, sizes).peak
+    gains: dict[str, dict[str, dict[str, object]]] = {
+        f"lower train.batch_size = {train.batch_size}": {"train": {"batch_size": max(1, train.batch_size // 2)}},
+        f"lower model.max_length = {model.max_length}": {"model": {"max_length": max(2, model.max_length // 2)}},
+        'set train.loss = "sampled"': {"train": {"loss": "sampled"}},
+    }
+    if model.dimensions % (4 * model.heads) == 0:
+        gains[f"lower model.dimensions = {model.dimensions}"] = {"model": {"dimensions": model.dimensions // 2}}
+    peaks = {
+        name: predict(
+            model.model_copy(update=change.get("model")), train.model_copy(update=change.get("train")), sizes
+        ).peak
+        for name, change in gains.items()
+    }
+    return tuple(sorted((name for name in peaks if peaks[name] < 0.9 * peak), key=lambda name: peaks[name]))
+
+
+def free_memory() -> int | None:
+    """Bytes that a training can still take: of the accelerator if there is one, else as `free_on_processor`."""
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_on_processor()
+
+
+def free_on_processor(root: Path = Path("/")) -> int | None:
+    """Bytes that this process can still take: the machine's, or less where its container or its own limits say so.
+
+    None where nothing says so. Systems without /proc tell the machine's memory and not what of it is free.
+    """
+    meminfo = dict(line.split(":", 1) for line in _read(root / "proc/meminfo").splitlines())
+    found = [1024 * int(meminfo["MemAvailable"].split()[0])] if "MemAvailable" in meminfo else []
+    if not found and root == Path("/"):
+        found = _physical()
+    for folder, limit, used in _groups(root):
+        allowed, taken = _read(folder / limit).strip(), _read(folder / used).strip()
+        if allowed.isdecimal() and taken.isdecimal():
+            statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+            returnable = int(statistics.get("inactive_file", 0))  # pages of files, counted as used
+            found.append(max(0, int(allowed) - int(taken) + returnable))
+    # what `ulimit -v` and `ulimit -d` set
+    for limit, taken in (("Max address space", "VmSize"), ("Max data size", "VmData")):
+        rows = [line for line in _read(root / "proc/self/limits").splitlines() if line.startswith(limit)]
+        if rows and (allowed := rows[0].removeprefix(limit).split()[0]).isdecimal():
+            found.append(max(0, int(allowed) - _status(taken, root)))
+    return min(found, default=None)
+
+
+def held_by_process(root: Path = Path("/")) -> int:
+    """Bytes that this process holds; where the system does not tell, what it held at most."""
+    found = _status("VmRSS", root)
+    if found:
+        return found
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders of the process's control groups, its own and those around it, with the names of limit and use."""
+    top = root / "sys/fs/cgroup"
+    for line in ["0::/", "0:memory:/", *_read(root / "proc/self/cgroup").splitlines()]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base = top / "memory" if controllers else top
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        own = base / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(base):
+                yield folder, *names
+
+
+def _physical() -> list[int]:
+    try:
+        return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):
+        return []
+
+
+def _status(key: str, root: Path) -> int:
+    """Bytes of an entry of the process's status; 0 where it is not told."""
+    lines = dict(line.split(":", 1) for line in _read(root / "proc/self/status").splitlines() if ":" in line)
+    return 1024 * int(lines[key].split()[0]) if key in lines else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

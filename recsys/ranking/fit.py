@@ -1,0 +1,244 @@
+"""Fit the blend on validation users, and find out there whether it pays; test users are never looked at.
+
+The tables are counted on the training part alone, like the model, also when a test history holds the validation item:
+so the figures compare with those of models that have not trained on it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from recsys.candidates.neighbours import Neighbours
+from recsys.columns import SENTENCE, metric_name
+from recsys.data.consumed import Consumed
+from recsys.data.prepare import Dataset
+from recsys.data.sequences import HistoryVectors
+from recsys.data.splits import HeldOut, drawn_users
+from recsys.errors import InputError
+from recsys.evaluation.evaluate import baseline_text
+from recsys.evaluation.metrics import accuracy
+from recsys.evaluation.ranking import MISS
+from recsys.features.words import word_table
+from recsys.ranking.blend import BLOCK_FLOATS, CONTEXT, UNPAIRED, Blended, feature_names, propose
+from recsys.ranking.loglinear import Blend, fit_weights
+from recsys.retrieval.index import ItemIndex, build_index
+from recsys.settings import Settings
+
+USERS: Final = 10_000  # validation users that are measured
+FITTED: Final = 5_000  # of those whose item was proposed, how many the weights are fitted on
+OTHERS: Final = 60  # candidates that stand for all candidates of a user in the fit
+FEWEST: Final = 30  # users a fit needs
+PRIMARY: Final = metric_name("ndcg", 10, "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendReport:
+    """What the blend is worth on validation; JSON-friendly.
+
+    Attributes
+    ----------
+    used
+        Whether the bundle blends.
+    reason
+        Why, or why not, in a sentence.
+    users
+        Validation users measured.
+    proposed
+        Share of them whose next item some source proposed.
+    validation
+        HR, NDCG and MRR at 10 of each source alone, and of the blend with weights that were fitted on the other half
+        of these users.
+    weights
+        Columns of the table of weights; see `Blend.table`.
+    seconds
+        It took.
+    counted, weighed
+        The histories that the tables were counted on, and the questions that the weights were fitted on.
+    """
+
+    used: bool
+    reason: str
+    users: int = 0
+    proposed: float = 0.0
+    validation: dict[str, dict[str, float]] | None = None
+    weights: dict[str, list[Any]] | None = None
+    seconds: float = 0.0
+    counted: Consumed | None = None
+    weighed: Consumed | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Measured:
+    """Candidates of validation users, P in all, and where their item is among them."""
+
+    offsets: np.ndarray  # int64 [U + 1]
+    features: np.ndarray  # float32 [P, F]
+    context: np.ndarray  # float32 [P, C]
+    came: np.ndarray  # int64 [U]: place of the target in the flat arrays; -1 where no source proposed it
+    asked: Consumed
+
+    def __len__(self) -> int:
+        return len(self.came)
+
+
+def fit_blend(
+    settings: Settings,
+    dataset: Dataset,
+    queries: HistoryVectors,
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    alone: dict[str, float] | None = None,
+) -> tuple[Blended | None, BlendReport | None]:
+    """The blend of a model with the neighbour sources; None where the settings or validation are against it.
+
+    Parameters
+    ----------
+    queries
+        Of the model.
+    vectors, allowed
+        float32 [V + 1, D] and bool [V + 1], the model's items.
+    alone
+        What the model reaches on validation where its vectors do not say all of it, as with `model.repeats`.
+    """
+    if settings.blend.kind == "never":
+        return None, None
+    began = time.perf_counter()
+    neighbours, counted, lacking = count_neighbours(settings, dataset)
+    names = feature_names(neighbours)
+    rng = np.random.default_rng(settings.seed)
+    held_out = drawn_users(dataset.split.validation, USERS, rng)
+    measured = _measure(settings, held_out, queries, build_index(vectors, allowed), neighbours)
+    found = np.flatnonzero(measured.came >= 0)
+    if len(found) < 2 * FEWEST:
+        reason = (
+            f"The model serves alone: {len(found)} validation users have an item that a source proposed, and a blend "
+            f"needs {2 * FEWEST}."
+        )
+        return None, BlendReport(used=False, reason=reason, users=len(held_out))
+
+    fold = rng.permutation(len(held_out)) % 2
+    ranks = {name: _ranks(measured, measured.features[:, place]) for place, name in enumerate(names)}
+    crossed = np.full(len(held_out), MISS, dtype=np.int64)
+    for other in (0, 1):
+        weights = _fit(measured, found[fold[found] != other], names, settings.seed)
+        own = _ranks(measured, weights.scores(measured.features, measured.context))
+        crossed = np.where(fold == other, own, crossed)
+    ranks["blend"] = crossed
+    validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items() if name not in ("new", "seen")}
+    if alone is not None:
+        validation["model"] = alone
+    model, blend = validation["model"][PRIMARY], validation["blend"][PRIMARY]
+    used = blend > model or settings.blend.kind == "always"
+    weights = _fit(measured, found, names, settings.seed)
+    report = BlendReport(
+        used=used,
+        reason=f"On validation the blend reaches NDCG@10 {blend:.4f} and the model alone {model:.4f}.{lacking}",
+        users=len(held_out),
+        proposed=len(found) / len(held_out),
+        validation=validation,
+        weights=weights.table(),
+        seconds=time.perf_counter() - began,
+        counted=counted,
+        weighed=measured.asked,
+    )
+    blended = Blended(neighbours=neighbours, weights=weights, candidates=settings.blend.candidates)
+    return (blended if used else None), report
+
+
+def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, Consumed, str]:
+    """The neighbour sources of a data set: training histories, and the catalogue's text where it has any.
+
+    Returns
+    -------
+    Neighbours, Consumed, str
+        The tables, what they were counted on, and a sentence on why the text is lacking although the settings want
+        it, or nothing.
+    """
+    text, words, lacking = None, None, ""
+    if settings.blend.text and settings.items is not None and settings.items.text:
+        try:
+            text = baseline_text(settings, dataset)
+        except InputError as error:  # a model that reads no text can be trained without `recsys represent`
+            lacking = f" It blends without text: {error}"
+    if text is not None:
+        words = word_table(dataset.catalogue[SENTENCE].extend_constant(None, 1).shift(1))  # row 0 is no item
+    train = dataset.split.train
+    counted = (train.items, train.offsets) if settings.blend.counts else (train.items[:0], train.offsets[:1])
+    neighbours = Neighbours.count(*counted, dataset.vocabulary.size, text=text, words=words)
+    return neighbours, Consumed.of(*counted), lacking
+
+
+def _measure(
+    settings: Settings, held_out: HeldOut, queries: HistoryVectors, items: ItemIndex, neighbours: Neighbours
+) -> _Measured:
+    histories, stride = held_out.histories, len(items.vectors)
+    encoded = queries(histories)  # [U, D]
+    features, context, counts, came, before = [], [], [], [], 0
+    block = max(1, BLOCK_FLOATS // stride)
+    for start in range(0, len(held_out), block):
+        part = np.arange(start, min(start + block, len(held_out)))
+        found = propose(
+            items,
+            encoded[part],
+            neighbours,
+            histories.select(part),
+            n=settings.blend.candidates,
+            exclude_seen=settings.evaluate.exclude_seen,
+        )
+        keys = found.rows * stride + found.codes
+        rows, codes = held_out.rest(start, start + len(part))
+        asked = ~np.isin(keys, rows * stride + codes)  # the target's basket does not compete with it
+        keys = keys[asked]
+        wanted = (part - start) * stride + held_out.targets[part]
+        place = np.searchsorted(keys, wanted)  # nobody may have proposed anything: everything was seen
+        came.append(np.where(np.append(keys, -1)[place] == wanted, before + place, -1))
+        counts.append(np.bincount(found.rows[asked], minlength=len(part)))
+        features.append(found.features[asked])
+        context.append(found.context[asked])
+        before += len(keys)
+    return _Measured(
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64),
+        features=np.concatenate(features),
+        context=np.concatenate(context),
+        came=np.concatenate(came),
+        asked=Consumed.asked(held_out),
+    )
+
+
+def _ranks(measured: _Measured, scores: np.ndarray) -> np.ndarray:
+    """int64 [U] ranks of the targets by scores [P]: higher score first, then lower code; `MISS` if not proposed."""
+    users = np.flatnonzero(measured.came >= 0)
+    ranks = np.full(len(measured), MISS, dtype=np.int64)
+    starts, ends, came = measured.offsets[users], measured.offsets[users + 1], measured.came[users]
+    lengths = ends - starts
+    flat = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    own, place = np.repeat(scores[came], lengths), np.repeat(came, lengths)
+    above = (scores[flat] > own) | ((scores[flat] == own) & (flat < place))
+    ranks[users] = 1 + np.add.reduceat(above.astype(np.int64), np.cumsum(lengths) - lengths)
+    return ranks
+
+
+def _fit(measured: _Measured, users: np.ndarray, names: tuple[str, ...], seed: int) -> Blend:
+    """Weights from some of the users' candidates: the target and `OTHERS` drawn at random."""
+    rng = np.random.default_rng(seed)
+    users = np.sort(rng.permutation(users)[:FITTED])
+    kept, chosen = [], []
+    for user in users:
+        start, end, came = measured.offsets[user], measured.offsets[user + 1], measured.came[user]
+        drawn = start + rng.permutation(end - start)[: OTHERS + 1]
+        own = np.union1d(drawn[drawn != came][:OTHERS], came)
+        kept.append(own)
+        chosen.append(int(np.searchsorted(own, came)))
+    flat = np.concatenate(kept)
+    return fit_weights(
+        measured.features[flat],
+        measured.context[flat],
+        np.concatenate([[0], np.cumsum([len(own) for own in kept])]).astype(np.int64),
+        np.array(chosen),
+        (names, CONTEXT),
+        without=UNPAIRED,
+    )

@@ -1,0 +1,348 @@
+"""From the declared sources to files: paths, globs and URLs, the format, the digest, and text as clean UTF-8.
+
+Text files are read once from end to end: that pass takes the digest and finds the lines whose bytes are not
+the declared encoding. A local UTF-8 file is then scanned where it lies; every other one (another encoding,
+bad bytes, compressed, remote) is first written as UTF-8 into a scratch folder, with the same lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import encodings.aliases
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.fs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from recsys.errors import InputError, RecsysError, first_line
+from recsys.reading.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
+from recsys.settings import Format, SourceSettings
+
+_BLOCK: Final = 4 << 20  # bytes read at a time
+_FORMATS: Final[dict[str, Format]] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """One file (or one Delta table) of a source."""
+
+    name: str  # as declared or found, relative to the data root where it was declared so
+    path: str  # full local path, or URL
+    format: Format
+    separator: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextFile:
+    """A text file as UTF-8 without a byte order mark."""
+
+    path: Path
+    digest: str  # sha256 (hex) of the content as it came, unpacked
+    size: int  # bytes of that content
+    bad_lines: tuple[int, ...]  # from 1: lines whose bytes are not the declared encoding; shown as \xe9
+    quotes: bool  # there is a " in it
+    padded: bool  # a blank may stand after a separator or begin a line
+    open_end: bool  # the last line has no line end: perhaps the file was cut off
+    prefixes: Mapping[int, tuple[str, bytes]]  # of shorter lengths asked for: sha256 (hex), the byte that follows
+
+
+def find_files(section: str, settings: SourceSettings, data_root: str) -> list[SourceFile]:
+    """The files of a source, in the order declared; those of a glob or folder in the order of their paths.
+
+    Raises
+    ------
+    InputError
+        Nothing lies there, a glob matches nothing, or a file's ending does not tell its format.
+    """
+    files = []
+    for declared in settings.sources:
+        for name, path in _expand(section, declared, data_root, settings.format):
+            kind = settings.format or _guess(section, name, path)
+            tabs = settings.format is None and settings.separator == "," and _ending(name) == ".tsv"
+            separator = "\t" if tabs else settings.separator
+            files.append(SourceFile(name=name, path=path, format=kind, separator=separator))
+    return files
+
+
+def resolve(declared: str, data_root: str) -> str:
+    """Full path or URL of a path relative to the data root."""
+    if is_url(declared):
+        return declared
+    if is_url(data_root):
+        return f"{data_root.rstrip('/')}/{declared}"
+    return str((Path(data_root) / declared).absolute())
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names a store rather than a local file."""
+    return "://" in path
+
+
+def read_text(file: SourceFile, encoding: str, scratch: Path, marks: Collection[int] = ()) -> TextFile:
+    """Digest a text file and make it readable as UTF-8; see the module's head.
+
+    Parameters
+    ----------
+    marks
+        (bytes) lengths at which the digest so far is taken too, to see whether it continues a known file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or Python does not know the encoding.
+    """
+    codec = _codec(file.name, encoding)
+    local = not is_url(file.path) and not is_packed(file.path)
+    if local and codec == "utf-8":
+        text = _digest_text(file, codec, Path(file.path), None, marks)
+        if text is not None:
+            return text
+    copy = scratch / f"{hashlib.sha256(file.path.encode()).hexdigest()[:16]}.txt"
+    text = _digest_text(file, codec, copy, copy, marks)
+    assert text is not None
+    return text
+
+
+def digest_file(file: SourceFile) -> str:
+    """sha256 (hex) of a file's bytes; of a Delta table: of its version and the names of its data files."""
+    digest = hashlib.sha256()
+    if file.format == "delta":
+        try:
+            table = DeltaTable(file.path)
+            parts = [str(table.version()), *sorted(Path(uri).name for uri in table.file_uris())]
+        except (DeltaError, OSError) as error:
+            raise _unreadable(file, error) from None
+        digest.update("\n".join(parts).encode())
+    else:
+        for block in _blocks(file):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _expand(section: str, declared: str, data_root: str, kind: Format | None) -> Iterator[tuple[str, str]]:
+    """(name, path) of the files that one declared source stands for."""
+    full = resolve(declared, data_root)
+    if kind == "delta":
+        yield declared, full
+        return
+    found: list[tuple[str, str]]
+    if is_url(full):
+        found = [(path, path) for path in _expand_url(declared, full)]
+    else:
+        path = Path(full)
+        if path.is_file() or (path / "_delta_log").is_dir():
+            yield declared, full
+            return
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
+            paths = inside if kind else [p for p in inside if _ending(p.name) in _FORMATS]
+        elif _is_glob(declared):
+            paths = sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
+        else:
+            raise InputError(
+                f"There is no {declared} for {section}.source; looked at {full}: "
+                f"correct the path or data_root = {data_root!r}."
+            )
+        root = Path(data_root).absolute()
+        relative = not Path(declared).is_absolute()
+        found = [(str(p.relative_to(root)) if relative and p.is_relative_to(root) else str(p), str(p)) for p in paths]
+    if not found:
+        raise InputError(f"{section}.source = {declared!r} matches no file; looked at {full}.")
+    yield from found
+
+
+def _expand_url(declared: str, url: str) -> list[str]:
+    rest = url.partition("://")[2]
+    try:
+        base = url.split("*")[0].split("?")[0].rpartition("/")[0] if _is_glob(rest) else url
+        store, inside = pyarrow.fs.FileSystem.from_uri(base)
+        info = store.get_file_info(inside)
+        if info.type == pyarrow.fs.FileType.File:
+            return [url]
+        selector = pyarrow.fs.FileSelector(inside, recursive=True, allow_not_found=True)
+        files = [f.path for f in store.get_file_info(selector) if f.type == pyarrow.fs.FileType.File]
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise _blame(url, error)(f"The source {declared} cannot be reached: {first_line(error)}.") from None
+    prefix = base.removesuffix(inside)  # what a path of the store lacks to be a URL
+    urls = sorted(f"{prefix}{path}" for path in files)
+    if _is_glob(rest):
+        pattern = re.compile(_glob_pattern(url))
+        return [found for found in urls if pattern.fullmatch(found)]
+    return [found for found in urls if not _hidden(Path(found.removeprefix(url)))]
+
+
+def _glob_pattern(glob: str) -> str:
+    """A regular expression: `**/` any folders, `*` and `?` anything but a slash, `[...]` one of these."""
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
+    return "".join(meaning.get(p) or (p.replace("[!", "[^") if p.startswith("[") else re.escape(p)) for p in parts)
+
+
+def _guess(section: str, name: str, path: str) -> Format:
+    if not is_url(path) and (Path(path) / "_delta_log").is_dir():
+        return "delta"
+    kind = _FORMATS.get(_ending(name))
+    refuse_archive(name)
+    if kind is None:
+        raise InputError(
+            f'{name}: its ending does not tell the format; set {section}.format to "csv" (with separator '
+            'and, without a header line, fields), "jsonl", "json", "parquet", "delta" or "sequences".'
+        )
+    return kind
+
+
+def _ending(name: str) -> str:
+    return Path(without_packing(name)).suffix.lower()
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _is_glob(path: str) -> bool:
+    return any(character in path for character in "*?[")
+
+
+def _codec(name: str, encoding: str) -> str:
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError:
+        known = sorted({*encodings.aliases.aliases, *encodings.aliases.aliases.values(), "utf-8", "latin-1"})
+        near = difflib.get_close_matches(encoding.lower(), known, n=1, cutoff=0.0)[0]
+        raise InputError(f"{name}: there is no encoding {encoding!r}; did you mean {near!r}?") from None
+    try:
+        "".encode(codec)
+    except LookupError:  # base64 and its like
+        raise InputError(f"{name}: {encoding!r} is no encoding of text; set utf-8, latin-1 or what it is.") from None
+    return "utf-8" if codec == "utf-8-sig" else codec
+
+
+def _blocks(file: SourceFile) -> Iterator[bytes]:
+    """The file's content in blocks; text is unpacked, of a table the digest is of what lies there."""
+    try:
+        yield from read_blocks(file.path, _BLOCK, unpack=file.format not in ("parquet", "delta"))
+    except FAILURES as error:
+        raise _unreadable(file, error) from None
+
+
+def _digest_text(
+    file: SourceFile, codec: str, path: Path, copy: Path | None, marks: Collection[int]
+) -> TextFile | None:
+    """Digest and check a text; write it as UTF-8 to `copy`. None: it needs a copy and none was asked for."""
+    digest, size, quotes, last = hashlib.sha256(), 0, False, b"\n"
+    padded = not _line_safe(codec)  # blocks are no whole lines: a blank after a separator may begin one
+    bad_lines: list[int] = []
+    prefixes: dict[int, tuple[str, bytes]] = {}
+    output: Any = copy.open("wb") if copy else None
+
+    def watched() -> Iterator[bytes]:
+        nonlocal size, last
+        for block in _blocks(file):
+            start = 0
+            for mark in sorted(mark - size for mark in marks if size <= mark < size + len(block)):
+                digest.update(block[start:mark])
+                prefixes[size + mark] = (digest.copy().hexdigest(), block[mark : mark + 1])
+                start = mark
+            digest.update(block[start:])
+            size += len(block)
+            last = block[-1:]
+            yield block
+
+    try:
+        decoded = _decode_lines(watched(), codec, bad_lines) if _line_safe(codec) else _decode(file, watched(), codec)
+        first = True
+        for text in decoded:
+            if first and text.startswith("\ufeff"):
+                text = text[1:]
+                if output is None:
+                    return None
+            first = False
+            if bad_lines and output is None:
+                return None
+            quotes = quotes or '"' in text
+            padded = padded or text.startswith(" ") or f"{file.separator} " in text or "\n " in text
+            if output is not None:
+                output.write(text.encode("utf-8", "replace"))
+    finally:
+        if output is not None:
+            output.close()
+    return TextFile(
+        path=path,
+        digest=digest.hexdigest(),
+        size=size,
+        bad_lines=tuple(bad_lines),
+        quotes=quotes,
+        padded=padded,
+        open_end=last not in (b"\n", b""),
+        prefixes=prefixes,
+    )
+
+
+def _line_safe(codec: str) -> bool:
+    """Whether a line end is the byte 10 and nothing else is, so that lines decode one by one."""
+    return "\n,0".encode(codec, "replace") == b"\n,0"
+
+
+def _decode_lines(blocks: Iterator[bytes], codec: str, bad_lines: list[int]) -> Iterator[str]:
+    """Whole lines as text; the numbers of lines that do not decode are added to `bad_lines`."""
+    rest = b""
+    line = 1  # number of the next block's first line
+    for block in blocks:
+        head, newline, tail = block.rpartition(b"\n")
+        whole, rest = (rest + head + newline, tail) if newline else (b"", rest + tail)
+        if whole:
+            yield _decode_block(whole, codec, line, bad_lines)
+            line += whole.count(b"\n")
+    if rest:
+        yield _decode_block(rest, codec, line, bad_lines)
+
+
+def _decode_block(block: bytes, codec: str, line: int, bad_lines: list[int]) -> str:
+    try:
+        return block.decode(codec)
+    except UnicodeError:
+        texts = []
+        for number, raw in enumerate(block.split(b"\n"), start=line):  # only this block, only when it has a defect
+            try:
+                texts.append(raw.decode(codec))
+            except UnicodeError:
+                texts.append(raw.decode(codec, "backslashreplace"))
+                bad_lines.append(number)
+        return "\n".join(texts)
+
+
+def _decode(file: SourceFile, blocks: Iterator[bytes], codec: str) -> Iterator[str]:
+    """Text of an encoding whose line ends are not one byte (utf-16): a bad byte spoils all that follow."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    try:
+        for block in blocks:
+            yield decoder.decode(block)
+        yield decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise InputError(f"{file.name} is not {codec}: {first_line(error)}; set its encoding.") from None
+
+
+def _unreadable(file: SourceFile, error: Exception) -> RecsysError:
+    return _blame(file.path, error)(f"{file.name} cannot be read ({file.path}): {first_line(error)}.")
+
+
+def _blame(path: str, error: Exception) -> type[RecsysError]:
+    """InputError, but for a store that fails otherwise than by not having the file: a second attempt may work."""
+    passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+    return RecsysError if is_url(path) and passing else InputError

@@ -1,0 +1,62 @@
+"""The bundle behind MLflow's `pyfunc`: this file is the model's code, the bundle's files are its data.
+
+MLflow keeps a copy of it and runs that copy when the model is loaded (models from code); nothing is pickled.
+
+    model = mlflow.pyfunc.load_model("models:/movielens-1m@candidate")
+    model.predict([{"history": ["1193", "661"], "k": 10}])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from pydantic import BaseModel, ConfigDict
+
+from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.serving.answers import recommend
+
+
+class Query(BaseModel):
+    """A history of item ids as text or numbers, oldest first, and how many items are wanted."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    history: list[str]
+    k: int = 10
+
+
+class Answer(BaseModel):
+    """Item ids as text, best first, with titles (empty where unknown) and scores."""
+
+    items: list[str]
+    titles: list[str]
+    scores: list[float]
+
+
+class BundleModel(PythonModel):
+    """Recommends from a bundle alone."""
+
+    bundle: Bundle
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the bundle among the model's artifacts; every file is compared with its hash."""
+        self.bundle = read_bundle(context.artifacts["bundle"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: list[Query], params: dict[str, Any] | None = None
+    ) -> list[Answer]:
+        """The next items after each history."""
+        answers = [recommend(self.bundle, query.history, query.k) for query in model_input]
+        return [
+            Answer(
+                items=[str(row["item_id"]) for row in rows],
+                titles=[row["title"] or "" for row in rows],
+                scores=[row["score"] for row in rows],
+            )
+            for rows in answers
+        ]
+
+
+set_model(BundleModel())

@@ -1,0 +1,71 @@
+"""Every setting of a configuration, a file a section.
+
+Every path in a configuration is relative to the working directory; data sources are relative to `data_root`.
+Each key carries a comment in the form `(unit or range) meaning`. What a comment calls None is written "none".
+"""
+
+from __future__ import annotations
+
+from recsys.settings.attributes import (
+    RESERVED,
+    AttributedSettings,
+    AttributeSettings,
+    CategoricalSettings,
+    CrossSettings,
+    IdMapSettings,
+    NumericSettings,
+)
+from recsys.settings.blend import BlendSettings
+from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
+from recsys.settings.evaluate import EvaluateSettings
+from recsys.settings.export import ExportSettings
+from recsys.settings.filter import FilterSettings
+from recsys.settings.interactions import InteractionSettings
+from recsys.settings.items import ItemSettings
+from recsys.settings.model import Context, ModelSettings
+from recsys.settings.recformer import RecformerSettings
+from recsys.settings.retrieve import RetrieveSettings
+from recsys.settings.section import Dropout, Section, Share
+from recsys.settings.source import Format, SourceSettings
+from recsys.settings.split import SplitSettings
+from recsys.settings.text import TextSettings
+from recsys.settings.tracking import TrackingSettings
+from recsys.settings.train import TrainSettings
+from recsys.settings.tree import RunSettings, Settings
+from recsys.settings.users import UserSettings
+
+__all__ = [
+    "CONDITION_TESTS",
+    "RESERVED",
+    "AttributeSettings",
+    "AttributedSettings",
+    "BlendSettings",
+    "CategoricalSettings",
+    "Condition",
+    "Context",
+    "CrossSettings",
+    "Dropout",
+    "EvaluateSettings",
+    "ExportSettings",
+    "FilterSettings",
+    "Format",
+    "IdMapSettings",
+    "InteractionSettings",
+    "ItemSettings",
+    "ModelSettings",
+    "NumericSettings",
+    "RecformerSettings",
+    "RetrieveSettings",
+    "RunSettings",
+    "Section",
+    "Settings",
+    "Share",
+    "SourceSettings",
+    "SplitSettings",
+    "TextSettings",
+    "TrackingSettings",
+    "TrainSettings",
+    "UserSettings",
+    "group_count",
+    "pattern_problem",
+]

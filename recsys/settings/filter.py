@@ -1,0 +1,19 @@
+"""[filter]: which interactions count."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.settings.section import Section
+
+
+class FilterSettings(Section):
+    """Which interactions count."""
+
+    min_user_interactions: int = Field(default=1, ge=1)  # iterative k-core together with the next
+    min_item_interactions: int = Field(default=1, ge=1)
+    min_weight: float | None = None  # interactions with a lower weight are dropped
+    events: tuple[str, ...] | None = None  # None: every event counts
+    repeats: Literal["keep", "first", "last"] = "keep"  # a user's repeated item: all, the first, the last

@@ -1,0 +1,78 @@
+"""[model]: what is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from recsys.settings.section import Dropout, Section
+
+Context = Literal["event", "hour", "weekday", "gap", "weight"]
+
+
+class ModelSettings(Section):
+    """The item tower and the sequence encoder."""
+
+    kind: Literal["bert4rec", "text", "recformer"] = "bert4rec"
+    dimensions: int = Field(default=128, ge=8)  # width of item vectors and of the encoder
+    blocks: int = Field(default=2, ge=0)  # of attention; 0, with recency_mean: the history's mean and maps of it alone
+    heads: int = Field(default=1, ge=1)
+    max_length: int = Field(default=200, ge=2)  # events of a history that the encoder reads, the newest
+    dropout: Dropout = 0.1
+    # what the encoder is trained to do, which fixes how it reads: fill hidden items in, or tell what comes next
+    objective: Literal["cloze", "next-item"] = "cloze"
+    norm_first: bool = True  # normalise before each branch (pre-norm), as the published recipe does not
+    rotary: bool = True  # attention also knows how far apart two events are; the published recipe does not
+    distance_bias: bool = False  # attention adds a learned score for each distance between two events
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    feed_forward_multiple: int = Field(default=4, ge=1)  # its width, in widths of the encoder
+    gated: bool = False  # a sigmoid gate on each branch (LiGR)
+    head: bool = False  # dense + GELU + norm between the encoder and the item table, as BERT4Rec has it
+    temperature: float | None = Field(default=0.07, gt=0)  # scores are cosines over this; None: dot products
+    ids: bool = True  # channel: the item's id
+    attributes: bool = True  # channel: the attributes that [items] declares
+    text: bool = True  # channel: the text vector, where the catalogue has text
+    # how a text vector becomes part of the item's: a linear map from nothing, or, beginning as the identity, a linear
+    # map, one with a perceptron beside it, or one with a gated mixture of linear maps
+    text_adapter: Literal["linear", "identity", "mlp", "experts"] = "linear"
+    experts: int = Field(default=4, ge=1)  # linear maps of the mixture
+    # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
+    # what to add; with a text adapter that begins as the identity, training starts from the text recommender
+    recency_mean: bool = False
+    # next-item, Recformer: a number, by the steps since, is added to the score of what was had; it is learned with the
+    # full loss, as the negatives of the others are never what was had
+    repeats: bool = False
+    item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
+    id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
+    attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many
+    user_attributes: bool = True  # the attributes that [users] declares, beside every event of the history
+    context: tuple[Context, ...] = ()  # what is known of each event of the history besides its item; hours are UTC's
+    table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
+    id_dropout: Dropout = 0.1  # share of items whose id is hidden in a step, so that new items get a vector
+
+    @model_validator(mode="after")
+    def _context_is_read(self) -> Self:
+        if self.context and self.kind != "bert4rec":
+            raise ValueError(f'context = {list(self.context)} needs kind = "bert4rec"; "{self.kind}" reads items alone')
+        if len(set(self.context)) < len(self.context):
+            raise ValueError(f"context = {list(self.context)} names something twice")
+        return self
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        for name in ("heads", "id_lookups", "attribute_lookups"):
+            value = getattr(self, name)
+            if self.dimensions % value:
+                raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
+        if self.dimensions // self.heads % 2:
+            raise ValueError(f"heads need an even width; {self.dimensions} / {self.heads} is odd")
+        if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
+            raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
+        if self.recency_mean and (self.objective != "next-item" or self.temperature is None):
+            raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
+        if self.blocks == 0 and self.kind == "bert4rec" and not self.recency_mean:
+            raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
+        if self.repeats and self.kind == "bert4rec" and self.objective != "next-item":
+            raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
+        return self

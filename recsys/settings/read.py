@@ -1,0 +1,119 @@
+"""Configuration files: TOML and `--set` overrides become settings, or one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from recsys.errors import InputError
+from recsys.settings import RunSettings, Settings
+
+Tree = TypeVar("Tree", bound=RunSettings)
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a TOML file, apply `key.path=value` overrides and validate.
+
+    Parameters
+    ----------
+    path
+        The configuration file.
+    overrides
+        `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string, and
+        `none` takes an optional setting or section away (`items=none`), as "none" does in the file.
+
+    Raises
+    ------
+    InputError
+        Missing file, broken TOML, unknown key, wrong type or value; one sentence.
+    """
+    return parse_settings(read_tree(path, overrides), where=str(path))
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of a TOML file after overrides; see `load_settings`."""
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no configuration {path} (looked in {Path.cwd()}); `recsys init LOG` writes one."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    for override in overrides:
+        _apply_override(tree, override)
+    return tree
+
+
+def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Settings:
+    """Validate a tree of plain values; `where` names its origin in errors."""
+    return parse_tree(Settings, tree, where)
+
+
+def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
+    """Settings of a kind from plain values; `where` names their origin in errors."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(error, where, kind)) from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override} is not of the form key=value, for example --set train.epochs=5.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = None if text.strip() == "none" else text
+    *sections, last = [part.strip() for part in key.split(".")]
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"--set {override}: {section} is a value, not a section.")
+    tree[last] = value
+
+
+def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str:
+    """The first problem as one sentence with the key's full name and the nearest valid key."""
+    # a misspelt key is both unknown and missing: the unknown one says more
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    key = ".".join(str(part) for part in location)
+    more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1], kind)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+        hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
+        return f"{where}: there is no setting {key}{hint}{more}"
+    if first["type"] == "missing":
+        return f"{where}: {key} is missing; add it.{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = f"it must be a section of settings ([{key}])"
+    value = first["input"]
+    shown = f" = {value!r}" if isinstance(value, (str, int, float, bool)) else ""
+    return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
+
+
+def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
+    """Valid keys of the section at a path of names."""
+    model: Any = kind
+    for section in sections:
+        if section not in model.model_fields:
+            continue  # a key of the user's own, such as an attribute's name: its section follows in the type
+        annotation = model.model_fields[section].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)

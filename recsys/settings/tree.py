@@ -1,0 +1,67 @@
+"""One frozen settings tree; `recsys.settings.read` reads it from TOML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from recsys.settings.blend import BlendSettings
+from recsys.settings.evaluate import EvaluateSettings
+from recsys.settings.export import ExportSettings
+from recsys.settings.filter import FilterSettings
+from recsys.settings.interactions import InteractionSettings
+from recsys.settings.items import ItemSettings
+from recsys.settings.model import ModelSettings
+from recsys.settings.recformer import RecformerSettings
+from recsys.settings.retrieve import RetrieveSettings
+from recsys.settings.section import Section
+from recsys.settings.split import SplitSettings
+from recsys.settings.text import TextSettings
+from recsys.settings.tracking import TrackingSettings
+from recsys.settings.train import TrainSettings
+from recsys.settings.users import UserSettings
+
+
+class RunSettings(Section):
+    """What every run has."""
+
+    # of bundles, the registered model and the experiment; longer ones would make file names that no system takes
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
+    seed: int = Field(default=0, ge=0)
+    data_root: str = "."  # folder (or URL) that the sources are relative to
+    warehouse: str = "warehouse"  # root of the Delta tables, bundles and run states
+    tracking: TrackingSettings = TrackingSettings()
+
+    def digest(self) -> str:
+        """sha256 (hex) of the settings in canonical form: equal settings, equal digest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Settings(RunSettings):
+    """Everything that one run depends on besides the tables."""
+
+    interactions: InteractionSettings
+    items: ItemSettings | None = None
+    users: UserSettings | None = None
+    filter: FilterSettings = FilterSettings()
+    split: SplitSettings = SplitSettings()
+    text: TextSettings = TextSettings()
+    model: ModelSettings = ModelSettings()
+    recformer: RecformerSettings = RecformerSettings()
+    train: TrainSettings = TrainSettings()
+    blend: BlendSettings = BlendSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
+    export: ExportSettings = ExportSettings()
+
+    @model_validator(mode="after")
+    def _text_needs_text(self) -> Self:
+        if self.model.kind in ("text", "recformer") and not (self.items and self.items.text):
+            raise ValueError(
+                f'model.kind = "{self.model.kind}" needs items.text, the attributes that make an item\'s sentence'
+            )
+        return self

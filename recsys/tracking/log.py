@@ -1,0 +1,279 @@
+"""MLflow: one run per night with nested step runs, the tables it read and the numbers it made.
+
+Everything goes through `Store.send` with explicit run ids. MLflow's active run is thread-local state, and a step may
+run in a thread of a scheduler. Nothing here fails because MLflow does; see `recsys.tracking.store`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import tomlkit
+
+from recsys.settings import RunSettings
+from recsys.storage.addresses import masked, without_login
+from recsys.tracking.operations import LOCAL, PARENT_TAG, PROCESS_TAG, STEP_TAG, children, real_id
+from recsys.tracking.store import Store, first_line, open_store, unavailable
+
+__all__ = ["PARENT_TAG", "STEP_TAG", "Store", "open_store"]  # and the functions below
+
+DESCRIPTION_TAG = "mlflow.note.content"  # what the UI shows on top of a run
+_DIGEST_LENGTH = 36
+_PARAM_LENGTH = 6000
+_NAME = re.compile(r"[A-Za-z0-9_\-. /:]+")
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def start_run(store: Store, name: str, tags: Mapping[str, str] | None = None) -> str:
+    """Begin a run and return its id; it stays `RUNNING` until `end_run`.
+
+    The id of a run that begins while the store does not answer is this program's own.
+    """
+    run = LOCAL + uuid.uuid4().hex
+    known = {"mlflow.source.name": "recsys", "mlflow.source.type": "JOB"}
+    if store.process is not None:
+        known[PROCESS_TAG] = store.process
+    return str(store.send("create", run=run, name=name, tags={**known, **(tags or {})}, time=_now()) or run)
+
+
+def resume_run(store: Store, run_id: str) -> bool:
+    """Set an earlier run back to `RUNNING`; False where the store no longer has it."""
+    if store.answers():
+        try:
+            run = store.client.get_run(real_id(store, run_id))
+        except LookupError:
+            return False
+        except Exception as error:
+            if not unavailable(error):
+                return False
+        else:
+            if run.info.lifecycle_stage != "active" or run.info.experiment_id != store.experiment_id:
+                return False
+    store.send("resume", run=run_id, process=store.process)
+    return True
+
+
+def end_run(store: Store, run_id: str, status: str = "FINISHED", error: BaseException | None = None) -> None:
+    """Close a run as `FINISHED`, `FAILED` or `KILLED`, with the error's sentence as a tag."""
+    sentence = None if error is None else f"{type(error).__name__}: {first_line(error)}"
+    store.send("end", run=run_id, status=status, time=_now(), error=sentence)
+
+
+def end_runs_of(store: Store, process: str) -> None:
+    """Close as `KILLED` the runs that a process which is gone left `RUNNING`."""
+    store.send("end_all", process=process)
+
+
+@contextlib.contextmanager
+def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str]:
+    """A run for one step, nested under `parent` where given; closed as failed when the step raises."""
+    tags = {STEP_TAG: step} | ({PARENT_TAG: parent} if parent else {})
+    name = step if parent else f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    run_id = start_run(store, name, tags)
+    try:
+        yield run_id
+    except BaseException as error:
+        end_run(store, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", error)
+        raise
+    end_run(store, run_id)
+
+
+def adopt(store: Store, run_id: str, parent: str) -> None:
+    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
+    store.send("adopt", run=run_id, parent=parent)
+
+
+def describe(store: Store, run_id: str, markdown: str) -> None:
+    """The text that the UI shows on top of a run."""
+    store.send("tag", run=run_id, key=DESCRIPTION_TAG, value=markdown)
+
+
+def child_runs(store: Store, run_id: str) -> list[Any]:
+    """The nested runs of a run, oldest first."""
+    return children(store, run_id)
+
+
+def run_link(store: Store, run_id: str, host: str = "http://127.0.0.1:5000") -> str:
+    """The run's page: on the server itself, or on `recsys ui` where the store is a database.
+
+    The experiment's page for a run that the store does not know yet.
+    """
+    address = without_login(store.uri)[0]
+    if address.startswith(("http://", "https://")):
+        parts = urlsplit(address)
+        host = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    page = f"{host}/#/experiments/{store.experiment_id}"
+    known = store.ids.get(run_id) if run_id.startswith(LOCAL) else run_id
+    return f"{page}/runs/{known}" if known else page
+
+
+def lacking(store: Store) -> str | None:
+    """A sentence about what the store has not taken; None where it has all."""
+    unsent = store.unsent()
+    if unsent is None:
+        return None
+    kept = f"they are kept in {unsent['file']} and sent at the next start" if unsent["file"] else "they are lost"
+    return f"MLflow lacks {unsent['records']} records of this run ({unsent['reason']}); {kept}."
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
+# --- what a run reports ---------------------------------------------------------------------------
+
+
+def check_name(name: str) -> str:
+    """The name itself when MLflow accepts it for a metric.
+
+    Raises
+    ------
+    ValueError
+        Characters that MLflow rejects, such as the `@` of `ndcg@10`; use `columns.metric_name`.
+    """
+    unsafe = name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/"))
+    if unsafe or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a metric name; letters, digits, _ - . space : and / are, as in test/ndcg_at_10"
+        )
+    return name
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: dotted names, values as text, long ones cut, secrets masked.
+
+    >>> flatten({"train": {"epochs": 3}, "text": ["a", "b"]})
+    {'train.epochs': '3', 'text': '["a", "b"]'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        name = re.sub(r"[^A-Za-z0-9_\-. /:]", "_", f"{prefix}{key}")[:250]
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+            continue
+        text = masked(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        flat[name] = text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
+    return flat
+
+
+def log_settings(store: Store, run_id: str, settings: RunSettings) -> None:
+    """Log the settings as parameters and as `config.toml` and `config.json`."""
+    tree = settings.model_dump(mode="json")
+    store.send("params", run=run_id, values=flatten(tree))
+    log_text(store, run_id, "config.json", masked(json.dumps(tree, indent=2, ensure_ascii=False)))
+    log_text(store, run_id, "config.toml", masked(tomlkit.dumps(_with_none_said(tree))))
+
+
+def _with_none_said(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """None as "none", as a configuration has it: TOML has no word for it, and an absent key means the default."""
+    return {
+        key: _with_none_said(value) if isinstance(value, Mapping) else "none" if value is None else value
+        for key, value in tree.items()
+    }
+
+
+def log_tables(
+    store: Store,
+    run_id: str,
+    root: str,
+    versions: Mapping[str, int | None],
+    digest: str | None = None,
+    context: str = "training",
+) -> None:
+    """Log table versions and content digests as dataset inputs.
+
+    Parameters
+    ----------
+    root
+        The warehouse.
+    versions
+        Table name to Delta version; None where there is no such table.
+    digest
+        Of the sources' content (hex); MLflow has room for the beginning.
+    """
+    datasets = []
+    for table, number in versions.items():
+        if number is None:
+            continue
+        ending = f"v{number}"
+        datasets.append(
+            {
+                "name": table,
+                "digest": f"{digest[: _DIGEST_LENGTH - len(ending) - 1]}-{ending}" if digest else ending,
+                "source_type": "delta_table",
+                "source": json.dumps({"uri": masked(f"{root.rstrip('/')}/{table}"), "version": number}),
+                "profile": json.dumps({"version": number}),
+            }
+        )
+    if datasets:
+        store.send("inputs", run=run_id, datasets=datasets, context=context)
+
+
+def log_metrics(store: Store, run_id: str, metrics: Mapping[str, Any], *, step: int = 0) -> None:
+    """Log the numbers of a mapping under their own names; other values are left out.
+
+    Raises
+    ------
+    ValueError
+        A name that MLflow does not accept.
+    """
+    if values := numbers(metrics):
+        store.send("metrics", run=run_id, values=values, time=_now(), step=step)
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a mapping, under names that MLflow accepts."""
+    return {
+        check_name(name): float(value)
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def log_text(store: Store, run_id: str, path: str, text: str) -> None:
+    """Write a text artifact such as `report.md`."""
+    store.send("artifact", run=run_id, path=path, text=text)
+
+
+def log_table(store: Store, run_id: str, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length as a table artifact (`*.json`), which the UI shows as a table."""
+    if not path.endswith(".json"):
+        raise ValueError(f"{path!r}: a table artifact is a .json file")
+    store.send("table", run=run_id, path=path, columns=list(columns), rows=_rows(columns))
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def markdown_table(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Columns of equal length as a markdown table.
+
+    >>> print(markdown_table({"user": [1], "items": ["a|b"]}))
+    | user | items |
+    | --- | --- |
+    | 1 | a\\|b |
+    """
+    lines = [list(columns), ["---"] * len(columns), *_rows(columns)]
+    cell = [[str(value).replace("|", "\\|").replace("\n", " ") for value in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cell)
+
+
+def log_figure(store: Store, run_id: str, path: str, figure: Any) -> None:
+    """Write a matplotlib figure, for example as `plots/loss.png`."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    store.send("artifact", run=run_id, path=path, encoded=base64.b64encode(picture.getvalue()).decode())

@@ -1,0 +1,171 @@
+"""Requests to MLflow, each a function of a store and of values that JSON can hold.
+
+An operation that is done twice ends as if it had been done once: after a connection broke nobody knows whether the
+server had taken it. Run ids that begin with `LOCAL` are of runs that were begun while the store did not answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
+
+if TYPE_CHECKING:
+    from recsys.tracking.store import Store
+
+LOCAL: Final = "local-"
+PARENT_TAG: Final = "mlflow.parentRunId"
+STEP_TAG: Final = "recsys.step"
+LOCAL_TAG: Final = "recsys.local_id"
+PROCESS_TAG: Final = "recsys.process"
+_A_BATCH: Final = {"params": 100, "metrics": 1000}
+_TABLES_TAG: Final = "mlflow.loggedArtifacts"  # where the UI reads which artifacts are tables
+
+
+def real_id(store: Store, run: str) -> str:
+    """The store's id of a run.
+
+    Raises
+    ------
+    LookupError
+        The store has no such run.
+    """
+    if not run.startswith(LOCAL):
+        return run
+    if run not in store.ids:
+        found = store.client.search_runs([store.experiment_id], f"tags.`{LOCAL_TAG}` = '{run}'", max_results=1)
+        if not found:
+            raise LookupError(f"the run {run} was never begun in this store")
+        store.ids[run] = str(found[0].info.run_id)
+    return store.ids[run]
+
+
+def create(store: Store, *, run: str, name: str, tags: Mapping[str, str], time: int) -> str:
+    """Begin a run and return the store's id; one that was begun under this local id before is taken."""
+    if store.repeating:
+        try:
+            return real_id(store, run)
+        except LookupError:
+            pass
+    made = store.client.create_run(
+        store.experiment_id, run_name=name, start_time=time, tags=_tags(store, {**tags, LOCAL_TAG: run})
+    )
+    store.ids[run] = str(made.info.run_id)
+    return store.ids[run]
+
+
+def _tags(store: Store, tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: real_id(store, value) if key == PARENT_TAG else value for key, value in tags.items()}
+
+
+def resume(store: Store, *, run: str, process: str | None) -> None:
+    """Set a run back to `RUNNING`, and close those of its steps that a kill left open."""
+    run = real_id(store, run)
+    store.client.update_run(run, status="RUNNING")
+    if process is not None:
+        store.client.set_tag(run, PROCESS_TAG, process)
+    for child in children(store, run):
+        if child.info.status == "RUNNING":
+            store.client.set_terminated(child.info.run_id, "KILLED")
+
+
+def children(store: Store, run: str) -> list[Any]:
+    """The nested runs of a run, oldest first."""
+    return list(
+        store.client.search_runs(
+            [store.experiment_id],
+            filter_string=f"tags.`{PARENT_TAG}` = '{real_id(store, run)}'",
+            run_view_type=ViewType.ACTIVE_ONLY,
+            order_by=["attributes.start_time ASC"],
+        )
+    )
+
+
+def end(store: Store, *, run: str, status: str, time: int, error: str | None = None) -> None:
+    """Close a run, with an error's sentence as a tag."""
+    run = real_id(store, run)
+    if error is not None:
+        store.client.set_tag(run, "recsys.error", error)
+    store.client.set_terminated(run, status, end_time=time)
+
+
+def end_all(store: Store, *, process: str) -> None:
+    """Close as `KILLED` what a process that has gone left `RUNNING`."""
+    query = f"tags.`{PROCESS_TAG}` = '{process}' and attributes.status = 'RUNNING'"
+    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    for run in store.client.search_runs(experiments, query):
+        store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def adopt(store: Store, *, run: str, parent: str) -> None:
+    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
+    run = real_id(store, run)
+    store.client.set_tag(run, PARENT_TAG, real_id(store, parent))
+    store.client.update_run(run, name=store.client.get_run(run).data.tags.get(STEP_TAG))
+
+
+def tag(store: Store, *, run: str, key: str, value: str) -> None:
+    """Set a tag."""
+    store.client.set_tag(real_id(store, run), key, value)
+
+
+def params(store: Store, *, run: str, values: Mapping[str, str]) -> None:
+    """Log parameters."""
+    given, size = [Param(name, value) for name, value in values.items()], _A_BATCH["params"]
+    for start in range(0, len(given), size):
+        store.client.log_batch(real_id(store, run), params=given[start : start + size])
+
+
+def metrics(
+    store: Store, *, run: str, values: Mapping[str, float], time: int, step: int, model_id: str | None = None
+) -> None:
+    """Log numbers; with `model_id` they are the model's as well."""
+    run, size = real_id(store, run), _A_BATCH["metrics"]
+    of = {"model_id": model_id, "run_id": run if model_id else None}
+    given = [Metric(name, value, time, step, **of) for name, value in values.items()]
+    for start in range(0, len(given), size):
+        store.client.log_batch(run, metrics=given[start : start + size])
+
+
+def inputs(store: Store, *, run: str, datasets: Sequence[Mapping[str, str]], context: str) -> None:
+    """Log dataset inputs."""
+    tags = [InputTag("mlflow.data.context", context)]
+    store.client.log_inputs(real_id(store, run), [DatasetInput(Dataset(**dataset), tags) for dataset in datasets])
+
+
+def artifact(store: Store, *, run: str, path: str, text: str | None = None, encoded: str = "") -> None:
+    """Write an artifact: text, or bytes in base64."""
+    place = PurePosixPath(path)
+    with tempfile.TemporaryDirectory(prefix="recsys-artifact-") as folder:
+        file = Path(folder) / place.name
+        file.write_bytes(base64.b64decode(encoded) if text is None else text.encode())
+        parent = str(place.parent) if place.parent != PurePosixPath(".") else None
+        store.client.log_artifact(real_id(store, run), str(file), parent)
+
+
+def table(store: Store, *, run: str, path: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table artifact, which the UI shows as a table."""
+    text = json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}, indent=2)
+    artifact(store, run=run, path=path, text=text)
+    run = real_id(store, run)
+    known = json.loads(store.client.get_run(run).data.tags.get(_TABLES_TAG, "[]"))
+    entry = {"path": path, "type": "table"}
+    store.client.set_tag(run, _TABLES_TAG, json.dumps(known if entry in known else [*known, entry]))
+
+
+def bundle(store: Store, **content: Any) -> dict[str, str | None]:
+    """Log a bundle as a model; see `registry.log_bundle`."""
+    from recsys.tracking import registry  # imports much of MLflow
+
+    return registry.log_model(store, **content)
+
+
+OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
+    function.__name__: function
+    for function in (create, resume, end, end_all, adopt, tag, params, metrics, inputs, artifact, table, bundle)
+}

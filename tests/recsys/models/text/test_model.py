@@ -1,0 +1,77 @@
+"""The zero-training text recommender against results worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.models.text.model import load_encoder, text_items, text_queries
+from recsys.settings import ModelSettings
+
+# rows: padding, two orthogonal items, a mixture, an item without text
+VECTORS = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.8], [0, 0]], dtype=np.float32)
+
+
+def ask(*histories: list[int]) -> np.ndarray:
+    items = np.array([code for history in histories for code in history], dtype=np.int32)
+    offsets = np.cumsum([0, *map(len, histories)])
+    return text_queries(VECTORS, items, offsets)
+
+
+def test_the_newest_item_weighs_most() -> None:
+    queries = ask([1, 2], [2, 1], [1, 1, 2])
+    assert queries.dtype == np.float32
+    length = np.hypot(0.7, 1.0)
+    assert queries[0] == pytest.approx([0.7 / length, 1 / length])
+    assert queries[1] == pytest.approx([1 / length, 0.7 / length])
+    first = 0.7 + 0.49
+    assert queries[2] == pytest.approx(np.array([first, 1]) / np.hypot(first, 1))
+
+
+def test_an_item_without_text_takes_its_step_and_adds_nothing() -> None:
+    queries = ask([1, 2, 4], [1, 4, 2])
+    assert queries[0] == pytest.approx(ask([1, 2])[0])
+    length = np.hypot(0.49, 1.0)
+    assert queries[1] == pytest.approx([0.49 / length, 1 / length])
+
+
+def test_no_history_or_no_text_is_the_zero_vector() -> None:
+    queries = ask([], [4], [3], [])
+    assert (queries[[0, 1, 3]] == 0).all()
+    assert queries[2] == pytest.approx([0.6, 0.8])
+    assert text_queries(VECTORS, np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)).shape == (0, 2)
+
+
+def test_a_query_does_not_depend_on_the_other_histories() -> None:
+    generator = np.random.default_rng(0)
+    histories = [list(generator.integers(1, 5, size=generator.integers(0, 30))) for _ in range(20)]
+    together = ask(*histories)
+    for history, query in zip(histories, together, strict=True):
+        assert (ask(history)[0] == query).all()
+
+
+def test_items_are_whitened_unit_vectors_in_the_order_of_codes() -> None:
+    raw = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32) + 3
+    raw[7] = 0
+    items = text_items(raw, 4)
+    assert items.vectors.shape == (31, 4)
+    assert np.flatnonzero(~items.allowed).tolist() == [0, 8]
+    lengths = np.linalg.norm(items.vectors, axis=1)
+    assert lengths[items.allowed] == pytest.approx(np.ones(29), abs=1e-5)
+    assert (items.vectors[[0, 8]] == 0).all()
+    assert items.whitening is not None
+    assert (items.vectors[1:] == items.whitening.apply(raw)).all()
+
+
+def test_without_whitening_the_encoders_own_vectors_serve() -> None:
+    raw = np.array([[0.6, 0.8], [0, 0]], dtype=np.float32)
+    items = text_items(raw, None)
+    assert items.whitening is None
+    assert items.vectors.tolist() == [[0, 0], raw[0].tolist(), [0, 0]]
+    assert items.allowed.tolist() == [False, True, False]
+
+
+def test_a_bundle_needs_its_item_vectors_only() -> None:
+    queries = load_encoder(ModelSettings(kind="text"), {}, VECTORS)
+    items, offsets = np.array([1, 2, 3], dtype=np.int32), np.array([0, 2, 3])
+    assert (queries(items, offsets) == text_queries(VECTORS, items, offsets)).all()

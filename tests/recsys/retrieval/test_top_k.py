@@ -1,0 +1,187 @@
+"""Top-k equals a brute force that shares no code with it, ties included, whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.data.sequences import Sequences
+from recsys.errors import RecsysError
+from recsys.retrieval.index import ItemIndex, build_index, item_index
+from recsys.retrieval.top_k import exact_scores, top_k
+
+
+def histories_of(lists: Sequence[Sequence[int]]) -> Sequences:
+    flat = [code for codes in lists for code in codes]
+    return Sequences(
+        users=pl.Series("user_id", [f"u{i}" for i in range(len(lists))], dtype=pl.String),
+        items=np.array(flat, dtype=np.int32),
+        offsets=np.concatenate([[0], np.cumsum([len(codes) for codes in lists])]).astype(np.int64),
+    )
+
+
+def brute_force(
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    queries: np.ndarray,
+    lists: Sequence[Sequence[int]],
+    k: int,
+    exclude_seen: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every score by math.fsum (correctly rounded), then a plain sort."""
+    import math
+
+    codes = np.zeros((len(queries), k), dtype=np.int32)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for row, (query, seen) in enumerate(zip(queries.astype(float), lists, strict=True)):
+        ranked = sorted(
+            (-float(np.float32(math.fsum(query * vectors[code].astype(float)))), code)
+            for code in np.flatnonzero(allowed).tolist()
+            if not (exclude_seen and code in seen)
+        )[:k]
+        codes[row, : len(ranked)] = [code for _, code in ranked]
+        scores[row, : len(ranked)] = [-score for score, _ in ranked]
+    return codes, scores
+
+
+def random_case(
+    seed: int, users: int = 40, items: int = 300, width: int = 9, longest: int = 30
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[list[int]]]:
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((items + 1, width)).astype(np.float32)
+    vectors[0] = 0
+    allowed = generator.random(items + 1) < 0.9
+    allowed[0] = False
+    queries = generator.standard_normal((users, width)).astype(np.float32)
+    lists = [generator.integers(1, items + 1, size=generator.integers(0, longest)).tolist() for _ in range(users)]
+    return vectors, allowed, queries, lists
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_equals_brute_force(exclude_seen: bool) -> None:
+    vectors, allowed, queries, lists = random_case(0)
+    found = top_k(build_index(vectors, allowed), queries, histories_of(lists), k=10, exclude_seen=exclude_seen)
+    expected = brute_force(vectors, allowed, queries, lists, 10, exclude_seen)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), k=st.integers(1, 70))
+@settings(max_examples=60, deadline=None)
+def test_equals_brute_force_with_duplicates_and_short_lists(data: st.DataObject, seed: int, k: int) -> None:
+    """Few distinct vectors (ties everywhere), catalogues smaller than k, users who saw everything."""
+    items = data.draw(st.integers(1, 60), label="items")
+    distinct = data.draw(st.integers(1, 6), label="distinct vectors")
+    generator = np.random.default_rng(seed)
+    width = int(generator.integers(1, 5))
+    # quarters: sums are exact, so equal vectors and mirrored ones tie exactly
+    pool = generator.integers(-8, 9, size=(distinct, width)).astype(np.float32) / 4
+    vectors = pool[generator.integers(0, distinct, size=items + 1)]
+    vectors[0] = 0
+    allowed = generator.random(items + 1) < 0.8
+    allowed[0], allowed[1] = False, True
+    queries = generator.integers(-8, 9, size=(5, width)).astype(np.float32) / 4
+    lists = [
+        [],
+        list(range(1, items + 1)),
+        *(data.draw(st.lists(st.integers(1, items), max_size=items)) for _ in range(3)),
+    ]
+    found = top_k(build_index(vectors, allowed), queries, histories_of(lists), k=k)
+    expected = brute_force(vectors, allowed, queries, lists, k)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert not found[0][1].any()  # nothing is left for who saw everything
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-6])
+def test_near_ties_at_the_cut_are_decided_exactly(noise: float) -> None:
+    """400 items that differ in the last bits or not at all: FAISS's own order is not the answer."""
+    generator = np.random.default_rng(1)
+    base = generator.standard_normal(65).astype(np.float32)
+    vectors = (base + noise * generator.standard_normal((401, 65))).astype(np.float32)
+    allowed = np.arange(401) > 0
+    queries = generator.standard_normal((30, 65)).astype(np.float32)
+    lists = [generator.integers(1, 401, size=20).tolist() for _ in range(30)]
+    found = top_k(build_index(vectors, allowed), queries, histories_of(lists), k=10)
+    expected = brute_force(vectors, allowed, queries, lists, 10)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_a_list_does_not_depend_on_who_shares_the_batch() -> None:
+    vectors, allowed, queries, lists = random_case(2, users=60, width=65)
+    lists[7] = list(range(1, 250))  # one long history among short ones
+    index, histories = build_index(vectors, allowed), histories_of(lists)
+    codes, scores = top_k(index, queries, histories, k=20)
+    order = np.random.default_rng(3).permutation(60)
+    shuffled = top_k(index, queries[order], histories.select(order), k=20)
+    np.testing.assert_array_equal(shuffled[0], codes[order])
+    np.testing.assert_array_equal(shuffled[1], scores[order])
+    for user in range(60):
+        alone = top_k(index, queries[user : user + 1], histories.select(np.array([user])), k=20)
+        np.testing.assert_array_equal(alone[0][0], codes[user])
+        np.testing.assert_array_equal(alone[1][0], scores[user])
+
+
+def test_one_long_history_does_not_widen_the_search_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, allowed, queries, lists = random_case(4, items=5000, longest=5)
+    lists[0] = list(range(1, 3001))
+    fetched: list[tuple[int, int]] = []
+    from recsys.retrieval import top_k as candidates
+
+    def counting(items: ItemIndex, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        fetched.append((len(rows), n))
+        return searched(items, rows, n)
+
+    searched = candidates.search
+    monkeypatch.setattr(candidates, "search", counting)
+    top_k(build_index(vectors, allowed), queries, histories_of(lists), k=10)
+    assert sum(users for users, n in fetched if n > 100) == 1
+
+
+def test_an_approximate_index_never_leaves_a_list_short() -> None:
+    """One probed cell of 16 holds too few items; the user is then compared with all of them."""
+    vectors, _, queries, lists = random_case(5, items=800)
+    allowed = np.arange(801) > 0
+    index = faiss.index_factory(9, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors[1:])
+    mapped = faiss.IndexIDMap2(index)
+    mapped.add_with_ids(vectors[1:], np.arange(1, 801))
+    items = item_index(mapped, vectors)
+    assert not items.exact
+    codes, scores = top_k(items, queries, histories_of(lists), k=300)
+    assert (codes > 0).all()
+    for user, seen in enumerate(lists):
+        assert not set(codes[user].tolist()) & set(seen)
+        assert len(set(codes[user].tolist())) == 300
+    assert (np.diff(scores, axis=1) <= 0).all()
+    expected = brute_force(vectors, allowed, queries, lists, 300)
+    np.testing.assert_array_equal(codes, expected[0])  # every list was short, so every list is exact
+
+
+def test_exact_scores_are_the_same_for_any_set_of_pairs() -> None:
+    vectors, _, queries, _ = random_case(6, width=65)
+    rows, codes = np.repeat(np.arange(40), 301), np.tile(np.arange(301), 40)
+    scores = exact_scores(queries, vectors, rows, codes)
+    some = np.random.default_rng(7).permutation(len(rows))[:1000]
+    np.testing.assert_array_equal(exact_scores(queries, vectors, rows[some], codes[some]), scores[some])
+    np.testing.assert_allclose(scores.reshape(40, 301), queries @ vectors.T, rtol=0, atol=1e-4)
+
+
+def test_no_users() -> None:
+    vectors, allowed, queries, _ = random_case(8)
+    codes, scores = top_k(build_index(vectors, allowed), queries[:0], histories_of([]), k=5)
+    assert codes.shape == scores.shape == (0, 5)
+
+
+def test_a_query_that_is_not_finite_names_the_user() -> None:
+    vectors, allowed, queries, lists = random_case(9)
+    queries[3, 0] = np.nan
+    with pytest.raises(RecsysError, match="'u3'"):
+        top_k(build_index(vectors, allowed), queries, histories_of(lists), k=5)
