@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from recsys.data.feature_encoders import fit_encoders
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.models.sequential.build import build_model, item_features
+from recsys.models.sequential.feature_encoders import fit_encoders
 from recsys.models.sequential.feature_report import feature_report
 from recsys.pipelines import cli
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
-from recsys.training.fit import build_model, item_features
 
 CONFIG = """
 name = "ring"

@@ -23,6 +23,7 @@ from recsys.settings.pretrain import PretrainSettings
 from recsys.settings.read import parse_settings
 from recsys.training import fit as fitting
 from recsys.training.fit import fit
+from tests.recsys.opened import queries_of
 
 KINDS = ("lamp", "drill", "brush", "valve", "spoon", "tent")
 MODEL = {
@@ -114,7 +115,7 @@ def quality(settings: Settings) -> float:
     versions = ingest(settings).versions
     bundle = read_bundle(fit(settings, versions).bundle)
     held_out = prepare(settings, versions).split.test
-    queries = bundle.queries(held_out.histories.items, held_out.histories.offsets)
+    queries = queries_of(bundle, held_out.histories.items, held_out.histories.offsets)
     ranking = rank_targets(
         lambda start, stop: queries[start:stop] @ bundle.vectors.T, held_out, bundle.allowed, top_k=1
     )
