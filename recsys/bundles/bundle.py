@@ -56,7 +56,7 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.retrieval.index import METRIC, ItemIndex, read_index
 from recsys.settings import Settings
-from recsys.settings.model import kind_of, settings_of
+from recsys.settings.model import as_trained
 from recsys.settings.read import parse_settings
 
 
@@ -190,8 +190,7 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
         checked(path, manifest, name)
     with parsing(path):
         tree = json.loads((path / CONFIG).read_bytes())
-        section = tree.get("model", {})
-        tree["model"] = {**settings_of(kind_of(section)).unsaid, **section}
+        tree["model"] = as_trained(tree.get("model", {}))
         settings = parse_settings(tree, where=str(path / CONFIG))
         vocabulary = Vocabulary.read(path / VOCABULARY)
         catalogue = pl.read_parquet(path / CATALOGUE)

@@ -8,11 +8,15 @@ call of `recsys.models.registry.register` before the configuration is read):
         recommender = HistoryMean  # recsys/models/history_mean.py, or a class of your own
 
         def fit(self, job: Job) -> Fitted:
-            vectors = ...  # float32 [V + 1, D], row 0 (padding) zero
-            allowed = vectors.any(axis=1)
-            return Fitted(parts=Parts(vectors=vectors, allowed=allowed))
+            train = job.dataset.split.train
+            vectors = ...  # float32 [V + 1, D] out of train.items and train.offsets; row 0 (padding) is zero
+            parts = Parts(vectors=vectors, allowed=vectors.any(axis=1))
+            return Fitted(parts=parts, outcome=Counted(trained=Consumed.of(train.items, train.offsets)))
 
     register("shop", "my_shop:Shop")
+
+Its keys of `[model]` are a class of their own, which inherits from `recsys.settings.KindSettings` and is named in the
+same line: `register("shop", "my_shop:Shop", "my_shop:ShopSettings")`; `self.settings.model` is one of these.
 
 Everything else follows: `recsys train` writes what `fit` returns into a bundle, `recsys.serving` makes the recommender
 of it again, and evaluation, the candidate table, the blend and the command ask the recommender. No code outside the
@@ -171,6 +175,17 @@ class Outcome(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Counted:
+    """The outcome of a learner without epochs, such as one that counts: which histories it counted."""
+
+    trained: Consumed
+    validated: Consumed | None = None
+    epochs: int = 0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
     """What `Estimator.fit` hands over.
 
@@ -179,8 +194,8 @@ class Fitted:
     parts
         What the recommender is made of.
     outcome
-        None where nothing was trained. An estimator that learns from events says here which, so that evaluation can
-        tell a leak.
+        What was learnt from; None: from no event. Evaluation compares it with what the split allows, and takes a
+        bundle without it for one that may be measured on any day's events.
     warm_start
         What was copied from which bundle, JSON-friendly; None: nothing was.
     predicted_bytes
@@ -296,7 +311,8 @@ class Demand:
 class Estimator(ABC):
     """A kind of model that learns. One is made for each training, of the settings of that run.
 
-    A kind must say `kind`, `recommender` and `fit`; all else has a default that suits a simple one.
+    A kind must say `kind`, `recommender` and `fit`; all else has a default that suits a simple one. Importing its
+    module may import torch; reading a configuration does not import it.
 
     Attributes
     ----------

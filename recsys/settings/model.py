@@ -164,6 +164,13 @@ def kind_of(section: Any) -> str:
     return str(section.get("kind", DEFAULT_KIND)) if isinstance(section, Mapping) else DEFAULT_KIND
 
 
+def as_trained(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[model]` of a bundle, with what an older one does not say and today's defaults would say wrong."""
+    kind = kind_of(section)
+    unsaid = settings_of(kind).unsaid if kind in kinds.KINDS else {}
+    return {**unsaid, **section}
+
+
 def _as_its_kind(given: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
