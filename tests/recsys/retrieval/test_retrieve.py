@@ -21,9 +21,9 @@ from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import CONTEXT, Blended, feature_names
 from recsys.ranking.loglinear import Blend
-from recsys.retrieval import retrieve as module
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
 from recsys.retrieval.table import candidates_table
+from recsys.serving import recommender as module
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite

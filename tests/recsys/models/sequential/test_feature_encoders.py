@@ -241,7 +241,7 @@ def test_a_bundle_that_hashes_otherwise_is_refused(
     trained: tuple[Settings, TableVersions, Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured, _, bundle = trained
-    monkeypatch.setattr("recsys.bundles.bundle.HASHING", "another way")
+    monkeypatch.setattr("recsys.models.sequential.recommender.HASHING", "another way")
     with pytest.raises(InputError, match="hashes values in another way"):
         recommender_of(bundle).check_features(configured)
 

@@ -35,9 +35,9 @@ from recsys.models.sequential.warm_start import (
     grown_rows,
     start_from,
 )
+from recsys.models.text import catalogue as catalogue_text
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from recsys.training import fit as fitting
 from recsys.training.fit import FitReport, fit
 from recsys.training.origin import known_before, trained_until
 from tests.recsys.opened import encoders_of
@@ -53,7 +53,7 @@ def vectors_of(_: Settings, sentences: pl.Series) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "text_vectors", vectors_of)
+    monkeypatch.setattr(catalogue_text, "text_vectors", vectors_of)
     monkeypatch.setattr(evaluation, "text_vectors", vectors_of)
 
 
@@ -98,7 +98,7 @@ def trained(settings: Settings) -> FitReport:
 def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Items i0 to i29."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "text_vectors", vectors_of)
+        patch.setattr(catalogue_text, "text_vectors", vectors_of)
         folder = tmp_path_factory.mktemp("yesterday")
         write_day(folder, range(30))
         return read_bundle(trained(settings_of(folder)).bundle)
