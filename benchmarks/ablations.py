@@ -23,17 +23,19 @@ import common
 import torch
 
 from recsys.columns import PADDING
-from recsys.data.feature_encoders import Encoders, fit_encoders
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.features.precision import activation_dtype
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
+from recsys.models.sequential.build import build_model, item_features
+from recsys.models.sequential.estimator import item_text, train_model
+from recsys.models.sequential.feature_encoders import Encoders, fit_encoders
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.text.represent import represent
-from recsys.training.fit import PRIMARY, build_model, item_features, item_text, train_model
+from recsys.training.validation import PRIMARY
 
 EPOCHS = 12
 # ids alone at a quarter of the width, so that nothing but the row's change speaks and many rows fit into a day; dot

@@ -23,10 +23,10 @@ from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError, first_line
 from recsys.features.precision import KERNELS
 from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.build import table_rows
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import train
 from recsys.settings import ModelSettings, TrainSettings
-from recsys.training.fit import table_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN: dict[str, Any] = {"mask_last_share": 0.0, "next_item_share": 0.0, "average_decay": 0.0}  # the objective, no more

@@ -45,7 +45,7 @@ from recsys.models.repeats import with_repeats
 from recsys.settings import Settings
 from recsys.settings.pretrain import load_pretrain_settings
 from recsys.settings.read import load_settings
-from recsys.training.fit import PRIMARY, validation_metrics
+from recsys.training.validation import PRIMARY
 
 PRETRAINING = (
     "train.steps=800",
@@ -174,9 +174,7 @@ def run(packed_file: str, init: str | None, overrides: tuple[str, ...], label: s
         shown = {name: round(entry[name], 4) for name in ("loss", PRIMARY) if name in entry}
         common.say(f"  {label}, {time.perf_counter() - began:.0f} s, epoch {entry['epoch']}: {shown}")
 
-    training, table = fine_tune(
-        model, catalogue, train, packed.validation, settings, validation_metrics, PRIMARY, on_epoch
-    )
+    training, table = fine_tune(model, catalogue, train, packed.validation, settings, on_epoch)
     found: dict[str, Any] = {}
     if training is not None:
         found["validations"] = [

@@ -28,7 +28,6 @@ from typing import Any
 import common
 import numpy as np
 
-from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.candidates.counts import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
@@ -37,12 +36,14 @@ from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_sc
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.models.repeats import with_repeats
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
-from recsys.training.fit import PRIMARY, fit
+from recsys.training.fit import fit
+from recsys.training.validation import PRIMARY
 
 NAMES = ("validation", "ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")
 
@@ -130,19 +131,19 @@ def measure(score_block: ScoreBlock, allowed: np.ndarray, held_out: HeldOut, col
     }
 
 
-def scorer(bundle: Bundle, settings: Settings, held_out: HeldOut) -> tuple[ScoreBlock, np.ndarray]:
+def scorer(served: BundleRecommender, settings: Settings, held_out: HeldOut) -> tuple[ScoreBlock, np.ndarray]:
     """What the bundle serves: the blend where it has one, else its vectors."""
     histories = held_out.histories
-    queries = bundle.queries(histories.items, histories.offsets)
-    if bundle.blended is not None:
-        blended = blend_scorer(bundle, bundle.blended, queries, histories, settings)
+    queries, model = served.encode(histories), served.model
+    if served.blended is not None:
+        blended = blend_scorer(served.bundle, served.blended, queries, histories, settings)
         return blended.score_block, blended.allowed
 
     def scores(start: int, stop: int) -> np.ndarray:
-        found: np.ndarray = queries[start:stop] @ bundle.vectors.T
+        found: np.ndarray = queries[start:stop] @ model.vectors.T
         return found
 
-    return with_repeats(scores, histories.items, histories.offsets, bundle.repeats), bundle.allowed
+    return with_repeats(scores, histories.items, histories.offsets, model.repeats), model.allowed
 
 
 class Shop:
@@ -172,8 +173,8 @@ class Shop:
                 common.say(f"  {label}, epoch {entry['epoch']}: validation {entry[PRIMARY]:.4f}")
 
         report = fit(settings, self.versions, on_epoch)
-        bundle = read_bundle(report.bundle)
-        found = measure(*scorer(bundle, settings, self.held_out), self.held_out, self.cold)
+        served = open_bundle(report.bundle)
+        found = measure(*scorer(served, settings, self.held_out), self.held_out, self.cold)
         blend = report.blend
         known = blend.validation["blend"] if blend is not None and blend.used and blend.validation is not None else None
         validated = (

@@ -28,12 +28,14 @@ from recsys.data.ingest import ingest
 from recsys.data.splits import leave_one_out
 from recsys.features.device import best_device
 from recsys.models.sequential.batches import windows
+from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.loop import train
 from recsys.models.sequential.objectives import objective_at
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.text.represent import represent
-from recsys.training.fit import PRIMARY, fit, validation
+from recsys.training.fit import fit
+from recsys.training.validation import PRIMARY
 
 CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}
 SHARE = 0.98  # of the final value

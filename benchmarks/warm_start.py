@@ -26,7 +26,8 @@ from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
-from recsys.training.fit import PRIMARY, FitReport, fit
+from recsys.training.fit import FitReport, fit
+from recsys.training.validation import PRIMARY
 
 PARTS = 3
 QUICK_USERS = 300

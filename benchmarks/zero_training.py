@@ -27,7 +27,7 @@ from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS, rank_targets
 from recsys.features.whitening import Whitening
-from recsys.models.text.model import text_queries
+from recsys.models.history_mean import history_means
 from recsys.settings.read import load_settings
 from recsys.text.represent import represent, text_vectors
 
@@ -61,7 +61,7 @@ def first(held_out: HeldOut, users: int) -> HeldOut:
 def measure(raw: np.ndarray, held_out: HeldOut, form: str, width: int, *, seen: bool, ties: bool) -> dict[str, Any]:
     """One row: HR@10, NDCG@10 and MRR."""
     vectors = item_vectors(raw, form, width)
-    queries = text_queries(vectors, held_out.histories.items, held_out.histories.offsets)
+    queries = history_means(vectors, held_out.histories.items, held_out.histories.offsets)
     ranking = rank_targets(
         lambda start, stop: queries[start:stop] @ vectors.T,
         held_out,

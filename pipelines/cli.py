@@ -316,12 +316,11 @@ def recommend(
 
     Example: [bold]recsys recommend warehouse/bundles/shop-1a2b3c --history i1,i2,i3 -k 10[/]
     """
-    from recsys.bundles.bundle import read_bundle
-    from recsys.serving.answers import recommend as answer
+    from recsys.serving.recommender import open_bundle
 
     items = [item.strip() for item in history.split(",") if item.strip()]
-    opened = read_bundle(bundle, verify=False)
-    _list(ctx, {"bundle": opened.label, "history": items, "items": answer(opened, items, k)})
+    opened = open_bundle(bundle, verify=False)
+    _list(ctx, {"bundle": opened.bundle.label, "history": items, "items": opened.recommend(items, k)})
 
 
 @app.command(rich_help_panel=ANSWERS)
@@ -337,11 +336,10 @@ def similar(
 
     Example: [bold]recsys similar warehouse/bundles/shop-1a2b3c --item i1[/]
     """
-    from recsys.bundles.bundle import read_bundle
-    from recsys.serving.answers import similar as answer
+    from recsys.serving.recommender import open_bundle
 
-    opened = read_bundle(bundle, verify=False)
-    _list(ctx, {"bundle": opened.label, "item": item, "items": answer(opened, item, k)})
+    opened = open_bundle(bundle, verify=False)
+    _list(ctx, {"bundle": opened.bundle.label, "item": item, "items": opened.similar(item, k)})
 
 
 @app.command(rich_help_panel=HELPERS)

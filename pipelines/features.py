@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from recsys.models.sequential.feature_report import MEGABYTE, feature_report
+from recsys.models.registry import estimator_for
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import newest_versions
 from recsys.settings import Settings
 
+MEGABYTE: Final = 1_000_000
+
 
 def features(settings: Settings, memory: float | None) -> dict[str, Any]:
     """The report on the newest tables."""
-    return feature_report(settings, newest_versions(settings), memory)
+    return estimator_for(settings).feature_report(newest_versions(settings), memory)
 
 
 def show_features(console: Console, report: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from recsys.retrieval.sample import candidate_sample
 from recsys.settings import Settings
 from recsys.tracking import log as tracking
 from recsys.tracking import registry
-from recsys.training.fit import PRIMARY
+from recsys.training.validation import PRIMARY
 
 
 def publish(

@@ -8,6 +8,7 @@ from prefect import flow
 
 from recsys import runs
 from recsys.bundles.store import publish_bundle
+from recsys.models.registry import estimator_for
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
@@ -35,7 +36,7 @@ def train(
 
     A training that was killed goes on from its last checkpoint.
     """
-    looking = watch()
+    looking, planned = watch(), estimator_for(settings).planned_epochs
     with step_run(settings, "train", parent, versions) as step:
 
         def on_epoch(entry: dict[str, Any]) -> None:
@@ -45,9 +46,7 @@ def train(
             }
             tracking.log_metrics(step.store, step.run_id, metrics, step=epoch)
             shown = [f"{name} {entry[name]:.4f}" for name in ("loss", "val/ndcg_at_10") if name in entry]
-            # after a warm start there are fewer, and whether there is one shows in training; Recformer has two stages
-            unknown = settings.train.warm_start or settings.model.kind == "recformer"
-            looking.advance(epoch, None if unknown else settings.train.epochs, ", ".join(shown))
+            looking.advance(epoch, planned, ", ".join(shown))
 
         report = step.done(fit(settings, versions, on_epoch, looking.say))
         last = numbers(report, ("epochs", "best_epoch", "parameters")) | _copied(report["warm_start"] or {})

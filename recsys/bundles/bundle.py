@@ -11,10 +11,12 @@
     items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
     index.faiss           the allowed items under their codes
     blend.safetensors     where validation was for it: the neighbour tables and the weights of the blend
+    ...                   other further parts, each a safetensors file and an entry of features.json
 
-The id is the sha256 of the files' hashes and the model kind; time and lineage do not change it. Loading needs
-no interactions and runs no code from the files: no pickle, and every file is compared with its hash before a
-library parses it. Parts of different bundles refuse to work together.
+A bundle stores and knows no model: `recsys.serving` makes a recommender of its parts and answers. The id is the sha256
+of the files' hashes and the model kind; time and lineage do not change it. Loading needs no interactions and runs no
+code from the files: no pickle, and every file is compared with its hash before a library parses it. Parts of different
+bundles refuse to work together.
 """
 
 from __future__ import annotations
@@ -25,17 +27,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
 import safetensors.numpy
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from recsys.bundles.manifest import (
-    BLEND,
     CATALOGUE,
     CONFIG,
     FEATURES,
@@ -46,31 +46,18 @@ from recsys.bundles.manifest import (
     WEIGHTS,
     bundle_id,
     checked,
+    file_of,
     files_of,
     label,
     read_manifest,
 )
 from recsys.columns import ITEM_ID, PADDING
-from recsys.data.feature_encoders import Encoders, check_declared
-from recsys.data.sequences import HistoryVectors, Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.features.hashing import HASHING
-from recsys.features.precision import activation_dtype
-from recsys.models.queries import Queries
-from recsys.models.repeats import STEP
-from recsys.ranking.blend import Blended
 from recsys.retrieval.index import METRIC, ItemIndex, read_index
 from recsys.settings import Settings
+from recsys.settings.model import as_trained
 from recsys.settings.read import parse_settings
-
-REPEATS: Final = "encoder.repeats.weight"  # among the weights
-# Settings of the model that a bundle may lack, being older than they are, and whose default now is not what it was
-# trained with. Any other setting that it lacks has today's default, which a new setting must choose so that it changes
-# nothing; weights that do not fit are refused as they are loaded.
-UNSAID: Final[Mapping[str, Any]] = {"rotary": False, "head": True, "temperature": None}
-# columns of an item vector that are its output bias, the last ones
-BIAS_DIMS: Final = {"bert4rec": 1, "text": 0, "recformer": 0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,6 +96,11 @@ class Bundle:
         return str(self.manifest["bundle"])
 
     @property
+    def kind(self) -> str:
+        """The kind of model that its parts are of."""
+        return str(self.manifest["kind"])
+
+    @property
     def label(self) -> str:
         """`<name>-<id12>`: the folder's name when it was written, also where a copy is called otherwise."""
         return label(self.settings.name, self.id)
@@ -127,10 +119,21 @@ class Bundle:
         """What the model was told about items, users and events."""
         return dict(json.loads(checked(self.path, self.manifest, FEATURES).read_bytes()))
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The model's tensors by name."""
-        path = checked(self.path, self.manifest, WEIGHTS)
-        return dict(safetensors.torch.load_file(path))
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The model's tensors by name; each is loaded when it is asked for, after the file's hash was compared."""
+        return StoredTensors(checked(self.path, self.manifest, WEIGHTS))
+
+    def has(self, name: str) -> bool:
+        """Whether it holds a further part."""
+        return file_of(name) in self.manifest["files"]
+
+    def part(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a further part, such as "blend"; None: this bundle has none."""
+        if not self.has(name):
+            return None
+        path = checked(self.path, self.manifest, file_of(name))
+        with parsing(self.path):
+            return dict(safetensors.numpy.load_file(path))
 
     def index(self) -> ItemIndex:
         """The FAISS index, opened at the first call, after its hash was compared with the manifest."""
@@ -141,89 +144,27 @@ class Bundle:
         path = checked(self.path, self.manifest, INDEX_FILE)
         return read_index(path, self.vectors, self.allowed)
 
-    @cached_property
-    def blended(self) -> Blended | None:
-        """The neighbour sources and the blend of all sources; None where the model's vectors serve alone."""
-        if BLEND not in self.manifest["files"]:
-            return None
-        path = checked(self.path, self.manifest, BLEND)
-        with _parsing(self.path):
-            return Blended.from_tensors(safetensors.numpy.load_file(path), self.features()["blend"])
 
-    @cached_property
-    def repeats(self) -> np.ndarray | None:
-        """float32 [L], added to the scores of the history's own items by steps back; None: nothing is."""
-        model = self.settings.model
-        return STEP * self.weights()[REPEATS].numpy() if model.repeats and model.kind != "text" else None
+class StoredTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file, each loaded when it is asked for: an answer needs few of them."""
 
-    @cached_property
-    def encoders(self) -> Encoders:
-        """What its features were encoded with in training."""
-        if self.settings.model.kind != "bert4rec":
-            return Encoders()
-        declared = self.features()
-        with _parsing(self.path):
-            return Encoders.from_dict(declared)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with safe_open(path, framework="pt") as file:
+            self._names = tuple(file.keys())
 
-    def check_features(self, settings: Settings) -> None:
-        """Refuse tables whose features are not declared as those that the model was trained with.
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
 
-        Raises
-        ------
-        InputError
-            Names the feature and what to do.
-        """
-        if self.settings.model.kind != "bert4rec":
-            return
-        hashing = self.features().get("hashing", HASHING)
-        if hashing != HASHING:
-            raise InputError(
-                f"The bundle {self.path} hashes values in another way ({hashing}) than this program ({HASHING}); train "
-                "again, or use the program's version that wrote it."
-            )
-        check_declared(self.encoders, settings, self.settings.model)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
-    def encode(self, histories: Sequences) -> np.ndarray:
-        """float32 [U, D]: vectors of histories, with what they tell of their users and events."""
-        return of_histories(self.queries, self.encoders)(histories)
-
-    @cached_property
-    def queries(self) -> Queries:
-        """`(items int32 [N], offsets int64 [U + 1]) -> float32 [U, D]`: vectors of histories.
-
-        A model that reads more than items takes it as third argument, or as missing; `encode` gives it.
-        """
-        with _parsing(self.path):  # weights of another version of the model, for instance
-            return query_encoder(self.settings, self.features(), self.weights(), self.vectors)
-
-
-def query_encoder(
-    settings: Settings, features: Mapping[str, Any], weights: Mapping[str, torch.Tensor], vectors: np.ndarray
-) -> Queries:
-    """What a bundle of these parts makes query vectors with; see `recsys.bundles.store.write_bundle`."""
-    if settings.model.kind == "text":
-        from recsys.models.text import model as text
-
-        return text.load_encoder(settings.model, weights, vectors)
-    if settings.model.kind == "recformer":
-        from recsys.models.recformer import encode as recformer_encode
-
-        return recformer_encode.load_encoder(features, weights, activation_dtype(settings.train.precision))
-    from recsys.models.sequential import bert4rec
-
-    side = Encoders.from_dict(features).side_features()
-    return bert4rec.load_encoder(settings.model, weights, vectors, activation_dtype(settings.train.precision), side)
-
-
-def of_histories(queries: Queries, encoders: Encoders) -> HistoryVectors:
-    """Queries of histories together with what these tell besides their items, where the model reads it."""
-
-    def encoded(histories: Sequences) -> np.ndarray:
-        side = encoders.side(histories)
-        more = () if side is None else (side,)
-        return queries(histories.items, histories.offsets, *more)
-
-    return encoded
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
@@ -240,15 +181,16 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     Raises
     ------
     InputError
-        Not a bundle, an unknown format, a file that is missing or changed, or parts of different bundles.
+        Not a bundle, a newer format, a kind of model that is not known, a file that is missing or changed, or parts of
+        different bundles.
     """
     path = Path(path)
     manifest = read_manifest(path)
     for name in files_of(manifest["files"]) if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
         checked(path, manifest, name)
-    with _parsing(path):
+    with parsing(path):
         tree = json.loads((path / CONFIG).read_bytes())
-        tree["model"] = UNSAID | tree.get("model", {})
+        tree["model"] = as_trained(tree.get("model", {}))
         settings = parse_settings(tree, where=str(path / CONFIG))
         vocabulary = Vocabulary.read(path / VOCABULARY)
         catalogue = pl.read_parquet(path / CATALOGUE)
@@ -301,8 +243,8 @@ def check_shapes(vocabulary: Vocabulary, catalogue: pl.DataFrame, vectors: np.nd
 
 
 @contextmanager
-def _parsing(path: Path) -> Iterator[None]:
-    """What a library says about a file whose hash is right becomes one sentence."""
+def parsing(path: Path) -> Iterator[None]:
+    """What a library or a model says about a bundle's files, whose hashes are right, becomes one sentence."""
     try:
         yield
     except (pl.exceptions.PolarsError, SafetensorError, ValueError, KeyError, OSError, RuntimeError) as error:

@@ -15,6 +15,8 @@ from typing import Any, Final
 from recsys.errors import InputError
 from recsys.storage.files import sha256
 
+# of the folder's layout: raised where an older program would read it wrongly. A program reads its own format and every
+# older one; what a format adds, a reader of an older bundle takes as not there.
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 CONFIG: Final = "config.json"
@@ -24,9 +26,8 @@ FEATURES: Final = "features.json"
 WEIGHTS: Final = "weights.safetensors"
 ITEM_ARRAYS: Final = "items.safetensors"
 INDEX_FILE: Final = "index.faiss"
-BLEND: Final = "blend.safetensors"
 FILES: Final = (CONFIG, VOCABULARY, CATALOGUE, FEATURES, WEIGHTS, ITEM_ARRAYS, INDEX_FILE)
-OPTIONAL_FILES: Final = (BLEND,)  # a bundle without them works; where they are, they are as much a part of it
+BLEND: Final = "blend"  # the further part that holds the blend of all sources
 SHORT: Final = 12  # digits of a hash in names and tables
 
 _KEYS: Final = {
@@ -41,18 +42,26 @@ _KEYS: Final = {
     "files",
     "lineage",
 }
+_FURTHER: Final = re.compile(r"[a-z][a-z0-9_]*\.safetensors")  # names of files that only some bundles have
 _INDEX_KEYS: Final = frozenset(("factory", "metric", "width", "ntotal", "vocabulary"))
+
+
+def file_of(part: str) -> str:
+    """The file of a further part, such as "blend"; a bundle without it works, one with it has it in its id."""
+    return f"{part}.safetensors"
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """sha256 and size of each file of a bundle."""
-    names = (*FILES, *(name for name in OPTIONAL_FILES if (folder / name).exists()))
-    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    further = sorted(path.name for path in folder.iterdir() if path.name not in FILES and _FURTHER.fullmatch(path.name))
+    return {
+        name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in (*FILES, *further)
+    }
 
 
 def files_of(files: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a bundle's files, out of what its manifest says of them."""
-    return (*FILES, *(name for name in OPTIONAL_FILES if name in files))
+    return (*FILES, *sorted(name for name in files if name not in FILES))
 
 
 def bundle_id(files: Mapping[str, Mapping[str, Any]], kind: str) -> str:
@@ -76,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        Not a bundle's folder, an unknown format, or an incomplete manifest.
+        Not a bundle's folder, a newer format, or an incomplete manifest.
     """
     if not folder.is_dir():
         hint = "it is a file" if folder.exists() else "there is no such folder"
@@ -91,10 +100,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError:
         raise InputError(f"{path} is not JSON; take a complete copy of the bundle.") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
+    if type(found) is not int or not 1 <= found <= FORMAT:
+        newer = type(found) is int and found > FORMAT
         raise InputError(
-            f"{path} has format {found!r} and this program reads format {FORMAT}; "
-            "use the program's version that wrote the bundle, or train again."
+            f"{path} has format {found!r} and this program reads formats up to {FORMAT}; "
+            f"use {'a newer version of the program' if newer else 'a complete copy of the bundle'}, or train again."
         )
     if not _is_complete(manifest):
         raise InputError(f"{path} is incomplete; take a complete copy of the bundle.")
@@ -127,6 +137,7 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
             and manifest["index"].keys() >= _INDEX_KEYS
             and re.fullmatch(r"[0-9a-f]{64}", manifest["bundle"]) is not None
             and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", manifest["name"]) is not None
+            and all(name in FILES or _FURTHER.fullmatch(name) for name in manifest["files"])
             and all(
                 isinstance(manifest["files"][name]["sha256"], str) and isinstance(manifest["files"][name]["bytes"], int)
                 for name in files_of(manifest["files"])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import polars as pl
@@ -22,9 +22,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from recsys.bundles.bundle import BIAS_DIMS, check_shapes, read_bundle
+from recsys.bundles.bundle import check_shapes, read_bundle
 from recsys.bundles.manifest import (
-    BLEND,
     CATALOGUE,
     CONFIG,
     FEATURES,
@@ -36,12 +35,12 @@ from recsys.bundles.manifest import (
     WEIGHTS,
     bundle_id,
     describe_files,
+    file_of,
     label,
     read_manifest,
 )
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
-from recsys.ranking.blend import Blended
 from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
@@ -49,6 +48,16 @@ from recsys.storage.files import WRITING, remove_abandoned, synchronise, write_j
 
 BUNDLES: Final = "bundles"
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
+
+
+class Part(Protocol):
+    """Something that a bundle keeps beside its model, such as a blend of sources."""
+
+    def declaration(self) -> dict[str, Any]:
+        """JSON-friendly: what the tensors are, under the part's name in features.json."""
+
+    def to_tensors(self) -> Mapping[str, np.ndarray]:
+        """Arrays by name, in a file of the part's name."""
 
 
 def write_bundle(
@@ -62,7 +71,8 @@ def write_bundle(
     vectors: np.ndarray,
     allowed: np.ndarray,
     lineage: Mapping[str, Any],
-    blended: Blended | None = None,
+    bias_dims: int = 0,
+    more: Mapping[str, Part] | None = None,
 ) -> Path:
     """Write a bundle under a warehouse: aside, synchronised to disk, then renamed.
 
@@ -76,13 +86,17 @@ def write_bundle(
     catalogue
         V rows in the vocabulary's order: `item_id` and what people want to see.
     features
-        JSON-friendly declaration of the item tower's features.
+        JSON-friendly: what the model must know besides its tensors.
+    weights
+        The model's tensors by name.
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1].
     lineage
         JSON-friendly: table versions, data digest, encoder id, ... Library versions and the seed are added.
-    blended
-        Serves together with the model; None: the model's vectors serve alone.
+    bias_dims
+        How many of the last columns of `vectors` are output biases.
+    more
+        Further parts by name, such as "blend"; letters, digits and underscores.
 
     Returns
     -------
@@ -109,10 +123,10 @@ def write_bundle(
         write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
         vocabulary.write(aside / VOCABULARY)
         catalogue.write_parquet(aside / CATALOGUE)
-        declared = {} if blended is None else {"blend": blended.declaration()}
-        write_json(aside / FEATURES, {**features, **declared})
-        if blended is not None:
-            safetensors.numpy.save_file(blended.to_tensors(), aside / BLEND)
+        further = more or {}
+        write_json(aside / FEATURES, {**features, **{name: part.declaration() for name, part in further.items()}})
+        for name, part in further.items():
+            safetensors.numpy.save_file(dict(part.to_tensors()), aside / file_of(name))
         tensors = {name: torch.as_tensor(value).detach().cpu() for name, value in weights.items()}
         tensors = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}  # none shared
         safetensors.torch.save_file(tensors, aside / WEIGHTS)
@@ -130,7 +144,7 @@ def write_bundle(
             "vocabulary": vocabulary.digest,
             "items": vocabulary.size,
             "width": vectors.shape[1],
-            "bias_dims": BIAS_DIMS[settings.model.kind],
+            "bias_dims": bias_dims,
             "index": {
                 "factory": FACTORY,
                 "metric": METRIC,

@@ -86,7 +86,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     # what does not count cannot be taken back
     counting = log if events is None else log.filter(pl.col(EVENT).is_in([*events, WITHDRAWAL]))
     standing, withdrawals = without_withdrawn(counting)
-    kept = filter_interactions(standing, settings.filter, settings.model.context)
+    kept = filter_interactions(standing, settings.filter, settings.model.event_context)
     frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
     if settings.split.same_time == "basket":
         frame = in_drawn_order(frame, settings.seed)
@@ -109,7 +109,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     raw = from_sorted_frame(frame, Vocabulary(every_id).encode(frame[ITEM_ID]))
     raw = replace(
         raw,
-        context=event_context(frame, settings.model.context),
+        context=event_context(frame, settings.model.event_context),
         attributes=_of_users(raw.users, settings, versions),
     )
     split = split_sequences(raw, settings.split)

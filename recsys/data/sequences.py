@@ -45,6 +45,11 @@ class Sequences:
                 f"{len(self.users)} users and {len(self.items)} items"
             )
 
+    @classmethod
+    def nameless(cls, items: np.ndarray, offsets: np.ndarray) -> Sequences:
+        """Histories of users of whom nothing else is known; they are called 0, 1, ..."""
+        return cls(users=pl.Series(USER_ID, range(len(offsets) - 1)), items=items, offsets=offsets)
+
     def __len__(self) -> int:
         return len(self.users)
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.bundles.bundle import Bundle
 from recsys.candidates import counts as counting
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
-from recsys.data.feature_encoders import unseen_values
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split
@@ -31,6 +30,7 @@ from recsys.evaluation.ranking import ScoreBlock
 from recsys.features.whitening import Whitening
 from recsys.models.repeats import with_repeats
 from recsys.ranking.blend import Blended, blend_scores
+from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import text_vectors
@@ -50,17 +50,17 @@ def evaluate(
         The leak guard found a leak, the bundle consumed events that the split holds out, or the model's scores are not
         numbers.
     """
-    model = read_bundle(bundle)
-    model.check_features(settings)
+    served = open_bundle(bundle)
+    served.check_features(settings)
     dataset = prepare(settings, versions)
-    check_same_data(model, dataset)
-    consumed = check_consumed(model, dataset)
+    check_same_data(served.bundle, dataset)
+    consumed = check_consumed(served, dataset)
     popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
     histories = dataset.split.test.histories
     began = time.perf_counter()
-    queries = model.encode(histories)  # [U, D]
+    queries, model = served.encode(histories), served.model  # [U, D]
     encoding_seconds = time.perf_counter() - began
     scorers = {
         MODEL: Scorer(
@@ -73,8 +73,8 @@ def evaluate(
             allowed=model.allowed,
         )
     }
-    if model.blended is not None:
-        scorers = {BLEND: blend_scorer(model, model.blended, queries, histories, settings), **scorers}
+    if served.blended is not None:
+        scorers = {BLEND: blend_scorer(served.bundle, served.blended, queries, histories, settings), **scorers}
     scorers |= baseline_scorers(
         settings.evaluate.baselines,
         dataset.split.train,
@@ -82,9 +82,9 @@ def evaluate(
         popularity,
         lambda: baseline_text(settings, dataset),
     )
-    served, *others = scorers
+    first, *others = scorers
     report = evaluate_scorers(
-        scorers[served],
+        scorers[first],
         {name: scorers[name] for name in others},
         held_out=dataset.split.test,
         popularity=popularity,
@@ -93,15 +93,15 @@ def evaluate(
         labels=item_labels(dataset.catalogue),
         encoding_seconds=encoding_seconds,
         progress=progress,
-        served=served,
+        served=first,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
-    known = model.manifest["lineage"].get("known_before")
+    known = served.bundle.manifest["lineage"].get("known_before")
     if known is not None:
         stated |= {"warm_start": known}
-    if model.blended is not None:
+    if served.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
-    unseen = unseen_values(model.encoders, dataset)
+    unseen = model.unseen_values(dataset)
     repeated = dataset.report["repeated_targets"]
     more = {"protocol": stated, "unseen_look_ups": unseen, "repeated_targets": repeated}
     return replace(report, report=report.report | more)

@@ -7,11 +7,14 @@ from typing import Any, Final
 import numpy as np
 
 from recsys.bundles.bundle import Bundle
+from recsys.bundles.manifest import BLEND
 from recsys.candidates.counts import popularity
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset, few_users
 from recsys.data.splits import drawn_users, some_users
 from recsys.errors import RecsysError
+from recsys.models.registry import estimator_of
+from recsys.serving.recommender import BundleRecommender
 
 NOT_RECORDED: Final = "not recorded: the bundle is of an earlier version"
 _DID: Final = {  # as `lineage.consumed` of a bundle names the consumers
@@ -23,14 +26,14 @@ _DID: Final = {  # as `lineage.consumed` of a bundle names the consumers
 
 
 def learns(bundle: Bundle) -> bool:
-    """Whether anything in the bundle depends on events; where no record tells, all but the text recommender does."""
-    if bundle.blended is not None:
+    """Whether anything in the bundle depends on events; where no record tells, as its kind does."""
+    if bundle.has(BLEND):
         return True
     record = bundle.manifest["lineage"].get("consumed")
-    return bundle.settings.model.kind != "text" if record is None else record.get("trained") is not None
+    return estimator_of(bundle.kind).learns if record is None else record.get("trained") is not None
 
 
-def check_consumed(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
+def check_consumed(served: BundleRecommender, dataset: Dataset) -> dict[str, str]:
     """Compare what a bundle consumed with what the split of this data set allows.
 
     Models and tables may learn from the training part, or from the share of its users that the bundle's settings ask
@@ -46,10 +49,11 @@ def check_consumed(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
     RecsysError
         Something else was consumed, so the figures would mean nothing.
     """
+    bundle, blended = served.bundle, served.blended
     settings = bundle.settings
     train = few_users(dataset, settings.train.users, settings.seed).split.train
-    if bundle.blended is not None and settings.blend.counts:  # the tables tell it themselves, in old bundles, too
-        own, expected = bundle.blended.neighbours.popular, popularity(train.items, dataset.vocabulary.size)
+    if blended is not None and settings.blend.counts:  # the tables tell it themselves, in old bundles, too
+        own, expected = blended.neighbours.popular, popularity(train.items, dataset.vocabulary.size)
         if not np.array_equal(own, expected):
             raise RecsysError(
                 f"Leak: the blend of the bundle {bundle.path} counted {own.sum():,.0f} events and the split allows "
@@ -61,7 +65,7 @@ def check_consumed(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
     stated = {}
     for name, did in _DID.items():
         if record.get(name) is None:  # nothing was trained, or nothing is blended
-            if bundle.blended is not None and name in ("counted", "weighed"):
+            if blended is not None and name in ("counted", "weighed"):
                 raise RecsysError(
                     f"Leak guard: the bundle {bundle.path} blends and does not say what {did}, so a leak would not be "
                     "seen; train again."

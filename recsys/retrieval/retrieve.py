@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.columns import (
     AS_OF,
     BUNDLE,
@@ -34,11 +33,12 @@ from recsys.columns import (
 )
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
-from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.ranking.blend import best_items, source_names
+from recsys.ranking.blend import source_names
 from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
 from recsys.retrieval.table import NAME, candidates_table
+from recsys.serving.histories import recode
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import RetrieveSettings, Settings
 from recsys.storage.stream import overwrite_streamed
 from recsys.storage.warehouse import SCHEMAS, TableVersions, scan, table_path
@@ -94,8 +94,9 @@ def retrieve(
     began = time.perf_counter()
     if as_of.tzinfo is None:
         raise ValueError(f"as_of = {as_of} needs a time zone")
-    opened = read_bundle(bundle)
-    opened.check_features(settings)
+    served = open_bundle(bundle)
+    served.check_features(settings)
+    opened = served.bundle
     dataset = prepare(settings, versions)
     serving, unknown = recode(dataset.split.serving, dataset.vocabulary, opened.vocabulary)
     if len(serving.items) == 0 and unknown:
@@ -126,7 +127,7 @@ def retrieve(
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal silent
         start = 0
-        for frame, found, zeros in candidate_batches(opened, serving, settings.retrieve, shelf):
+        for frame, found, zeros in candidate_batches(served, serving, settings.retrieve, shelf):
             counts[start : start + len(found)] = found
             silent += zeros
             start += len(found)
@@ -161,47 +162,31 @@ def retrieve(
 
 
 def candidate_batches(
-    bundle: Bundle, serving: Sequences, settings: RetrieveSettings, shelf: Shelf | None = None
+    served: BundleRecommender, serving: Sequences, settings: RetrieveSettings, shelf: Shelf | None = None
 ) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
     """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
 
     The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
     "vector+transitions"), users in the order of `serving`.
     """
-    items, names = bundle.index(), source_names()
+    names = source_names()
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
-        queries = bundle.encode(histories)  # [b, D]
-        codes, scores, by = best_items(
-            items,
-            queries,
-            bundle.blended,
-            histories,
-            k=settings.k,
-            exclude_seen=settings.exclude_seen,
-            repeats=bundle.repeats,
-            shelf=shelf,
+        queries = served.encode(histories)  # [b, D]
+        codes, scores, by = served.best(
+            histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, queries=queries
         )
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(
             {
                 USER_ID: histories.users[user],
                 RANK: (place + 1).astype(np.int32),
-                ITEM_ID: bundle.vocabulary.decode(codes[user, place]),
+                ITEM_ID: served.bundle.vocabulary.decode(codes[user, place]),
                 SCORE: scores[user, place],
                 CANDIDATE_SOURCE: names[by[user, place]],
             }
         )
         yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())
-
-
-def recode(sequences: Sequences, theirs: Vocabulary, ours: Vocabulary) -> tuple[Sequences, int]:
-    """Histories in another vocabulary's codes, and how many events it does not know (they are left out)."""
-    if theirs.digest == ours.digest:
-        return sequences, 0
-    codes = np.concatenate([[PADDING], ours.encode(theirs.items)]).astype(np.int32)[sequences.items]
-    known = codes != PADDING
-    return replace(sequences, items=codes).keep(known), int((~known).sum())
 
 
 def read_candidates(root: str | Path, version: int | None = None, name: str | None = None) -> pl.LazyFrame:

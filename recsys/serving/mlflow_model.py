@@ -14,8 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, ConfigDict
 
-from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.serving.answers import recommend
+from recsys.serving.recommender import BundleRecommender, open_bundle
 
 
 class Query(BaseModel):
@@ -38,17 +37,17 @@ class Answer(BaseModel):
 class BundleModel(PythonModel):
     """Recommends from a bundle alone."""
 
-    bundle: Bundle
+    recommender: BundleRecommender
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle among the model's artifacts; every file is compared with its hash."""
-        self.bundle = read_bundle(context.artifacts["bundle"])
+        self.recommender = open_bundle(context.artifacts["bundle"])
 
     def predict(
         self, context: PythonModelContext, model_input: list[Query], params: dict[str, Any] | None = None
     ) -> list[Answer]:
         """The next items after each history."""
-        answers = [recommend(self.bundle, query.history, query.k) for query in model_input]
+        answers = [self.recommender.recommend(query.history, query.k) for query in model_input]
         return [
             Answer(
                 items=[str(row["item_id"]) for row in rows],

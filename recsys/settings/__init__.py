@@ -22,7 +22,7 @@ from recsys.settings.export import ExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
-from recsys.settings.model import Context, ModelSettings
+from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.section import Dropout, Section, Share
@@ -52,8 +52,10 @@ __all__ = [
     "IdMapSettings",
     "InteractionSettings",
     "ItemSettings",
+    "KindSettings",
     "ModelSettings",
     "NumericSettings",
+    "RecformerModelSettings",
     "RecformerSettings",
     "RetrieveSettings",
     "RunSettings",
@@ -62,6 +64,7 @@ __all__ = [
     "Share",
     "SourceSettings",
     "SplitSettings",
+    "TextModelSettings",
     "TextSettings",
     "TrackingSettings",
     "TrainSettings",

@@ -1,20 +1,48 @@
-"""[model]: what is trained."""
+"""[model]: what is trained. Each kind of model has its own keys (recsys/settings/kinds.py)."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from recsys.settings import kinds
 from recsys.settings.section import Dropout, Section
 
 Context = Literal["event", "hour", "weekday", "gap", "weight"]
+DEFAULT_KIND = "bert4rec"
 
 
-class ModelSettings(Section):
-    """The item tower and the sequence encoder."""
+class KindSettings(Section):
+    """What `[model]` of every kind has; a kind with keys of its own inherits from it and adds them.
 
-    kind: Literal["bert4rec", "text", "recformer"] = "bert4rec"
+    Attributes
+    ----------
+    needs_text
+        The kind can do nothing without `items.text`.
+    unsaid
+        Keys that an older bundle may lack and whose default is no longer what it was trained with, with what it was.
+        Any other key that it lacks has today's default, so a new key's default must change nothing.
+    """
+
+    kind: str
+    needs_text: ClassVar[bool] = False
+    unsaid: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def event_context(self) -> tuple[Context, ...]:
+        """What the model reads of each event besides its item; nothing, unless a kind says so."""
+        return ()
+
+
+class ModelSettings(KindSettings):
+    """Of `kind = "bert4rec"`: the item tower and the sequence encoder."""
+
+    unsaid: ClassVar[Mapping[str, Any]] = {"rotary": False, "head": True, "temperature": None}
+
+    kind: Literal["bert4rec"] = "bert4rec"
     dimensions: int = Field(default=128, ge=8)  # width of item vectors and of the encoder
     blocks: int = Field(default=2, ge=0)  # of attention; 0, with recency_mean: the history's mean and maps of it alone
     heads: int = Field(default=1, ge=1)
@@ -40,7 +68,7 @@ class ModelSettings(Section):
     # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
     # what to add; with a text adapter that begins as the identity, training starts from the text recommender
     recency_mean: bool = False
-    # next-item, Recformer: a number, by the steps since, is added to the score of what was had; it is learned with the
+    # next-item: a number, by the steps since, is added to the score of what was had; it is learned with the
     # full loss, as the negatives of the others are never what was had
     repeats: bool = False
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
@@ -51,10 +79,13 @@ class ModelSettings(Section):
     table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
     id_dropout: Dropout = 0.1  # share of items whose id is hidden in a step, so that new items get a vector
 
+    @property
+    def event_context(self) -> tuple[Context, ...]:
+        """As `context`."""
+        return self.context
+
     @model_validator(mode="after")
-    def _context_is_read(self) -> Self:
-        if self.context and self.kind != "bert4rec":
-            raise ValueError(f'context = {list(self.context)} needs kind = "bert4rec"; "{self.kind}" reads items alone')
+    def _context_is_named_once(self) -> Self:
         if len(set(self.context)) < len(self.context):
             raise ValueError(f"context = {list(self.context)} names something twice")
         return self
@@ -67,12 +98,88 @@ class ModelSettings(Section):
                 raise ValueError(f"dimensions = {self.dimensions} must be divisible by {name} = {value}")
         if self.dimensions // self.heads % 2:
             raise ValueError(f"heads need an even width; {self.dimensions} / {self.heads} is odd")
-        if self.kind == "bert4rec" and not (self.ids or self.attributes or self.text):
+        if not (self.ids or self.attributes or self.text):
             raise ValueError("ids, attributes and text are all false; the item tower needs at least one channel")
         if self.recency_mean and (self.objective != "next-item" or self.temperature is None):
             raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
-        if self.blocks == 0 and self.kind == "bert4rec" and not self.recency_mean:
+        if self.blocks == 0 and not self.recency_mean:
             raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
-        if self.repeats and self.kind == "bert4rec" and self.objective != "next-item":
+        if self.repeats and self.objective != "next-item":
             raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
         return self
+
+
+class ItemsAlone(KindSettings):
+    """Of a kind that reads items alone. The sequence model's keys mean nothing to it and are passed over.
+
+    A configuration can so be run with another `model.kind`, and bundles that carry all keys stay readable.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others_keys_are_passed_over(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if given.get("context"):
+            kind = given.get("kind", cls.model_fields["kind"].default)
+            raise ValueError(
+                f'context = {list(given["context"])} needs kind = "{DEFAULT_KIND}"; "{kind}" reads items alone'
+            )
+        return {key: value for key, value in given.items() if key in cls.model_fields or key not in _SEQUENCE_KEYS}
+
+
+_SEQUENCE_KEYS = frozenset(ModelSettings.model_fields)
+
+
+class TextModelSettings(ItemsAlone):
+    """Of `kind = "text"`, which trains nothing: a history is the mean of its newest items' text vectors."""
+
+    kind: Literal["text"] = "text"
+    needs_text: ClassVar[bool] = True
+
+
+class RecformerModelSettings(ItemsAlone):
+    """Of `kind = "recformer"`; the rest is in [recformer]."""
+
+    kind: Literal["recformer"] = "recformer"
+    needs_text: ClassVar[bool] = True
+    # a number, by the steps since, is added to the score of what was had; it is learned with the full loss
+    repeats: bool = False
+
+
+def settings_of(kind: str) -> type[KindSettings]:
+    """The class of a kind's `[model]`.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    """
+    found: type[KindSettings] = kinds.imported(kinds.named(kind).settings)
+    return found
+
+
+def kind_of(section: Any) -> str:
+    """The kind that a `[model]` of plain values asks for."""
+    return str(section.get("kind", DEFAULT_KIND)) if isinstance(section, Mapping) else DEFAULT_KIND
+
+
+def as_trained(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[model]` of a bundle, with what an older one does not say and today's defaults would say wrong."""
+    kind = kind_of(section)
+    unsaid = settings_of(kind).unsaid if kind in kinds.KINDS else {}
+    return {**unsaid, **section}
+
+
+def _as_its_kind(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    kind = kind_of(given)
+    if kind not in kinds.KINDS:
+        said = PydanticCustomError("kind", "there is no such kind of model; {known}", {"known": kinds.known()})
+        problem = InitErrorDetails(type=said, loc=("kind",), input=kind)
+        raise ValidationError.from_exception_data("model", [problem])
+    return settings_of(kind).model_validate({"kind": kind, **given})
+
+
+AnyModelSettings = Annotated[SerializeAsAny[KindSettings], BeforeValidator(_as_its_kind)]

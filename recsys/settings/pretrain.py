@@ -83,12 +83,7 @@ class PretrainSettings(RunSettings):
     def _nothing_belongs_to_an_item(self) -> Self:
         model = self.model
         if model is not None and (
-            model.kind != "bert4rec"
-            or model.ids
-            or model.attributes
-            or model.item_bias
-            or model.text_adapter == "linear"
-            or not model.recency_mean
+            model.ids or model.attributes or model.item_bias or model.text_adapter == "linear" or not model.recency_mean
         ):
             raise ValueError(
                 'what passes from shop to shop needs model.kind = "bert4rec" with recency_mean = true, ids, attributes '

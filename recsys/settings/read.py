@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from recsys.errors import InputError
-from recsys.settings import RunSettings, Settings
+from recsys.settings import KindSettings, RunSettings, Settings
+from recsys.settings.model import kind_of, settings_of
 
 Tree = TypeVar("Tree", bound=RunSettings)
 
@@ -63,7 +64,7 @@ def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error, where, kind)) from None
+        raise InputError(_explain(error, where, kind, tree)) from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -82,7 +83,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str:
+def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: Mapping[str, Any]) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
     # a misspelt key is both unknown and missing: the unknown one says more
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -90,7 +91,7 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str
     key = ".".join(str(part) for part in location)
     more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], kind)
+        known = _known_keys(location[:-1], kind, tree)
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
         hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
         return f"{where}: there is no setting {key}{hint}{more}"
@@ -104,8 +105,8 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
 
 
-def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
-    """Valid keys of the section at a path of names."""
+def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Mapping[str, Any]) -> list[str]:
+    """Valid keys of the section at a path of names; those of [model] are its kind's."""
     model: Any = kind
     for section in sections:
         if section not in model.model_fields:
@@ -115,5 +116,5 @@ def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not nested:
             return []
-        model = nested[0]
+        model = settings_of(kind_of(tree.get(section))) if nested[0] is KindSettings else nested[0]
     return list(model.model_fields)

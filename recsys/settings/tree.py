@@ -14,7 +14,7 @@ from recsys.settings.export import ExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
-from recsys.settings.model import ModelSettings
+from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.section import Section
@@ -50,7 +50,7 @@ class Settings(RunSettings):
     filter: FilterSettings = FilterSettings()
     split: SplitSettings = SplitSettings()
     text: TextSettings = TextSettings()
-    model: ModelSettings = ModelSettings()
+    model: AnyModelSettings = ModelSettings()
     recformer: RecformerSettings = RecformerSettings()
     train: TrainSettings = TrainSettings()
     blend: BlendSettings = BlendSettings()
@@ -60,7 +60,7 @@ class Settings(RunSettings):
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:
-        if self.model.kind in ("text", "recformer") and not (self.items and self.items.text):
+        if self.model.needs_text and not (self.items and self.items.text):
             raise ValueError(
                 f'model.kind = "{self.model.kind}" needs items.text, the attributes that make an item\'s sentence'
             )

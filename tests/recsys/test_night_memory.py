@@ -17,9 +17,11 @@ from recsys import night_memory
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
+from recsys.models.base import TEXT_WIDTH, NightSizes
 from recsys.models.sequential.batches import windows
+from recsys.models.sequential.estimator import training_sizes
 from recsys.models.sequential.memory import GIB
-from recsys.night_memory import NightMemory, NightSizes, check_night, predict_night, training_sizes
+from recsys.night_memory import NightMemory, check_night, night_sizes, predict_night
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import current_versions
@@ -62,11 +64,11 @@ def test_sizes_are_those_of_the_prepared_data(folder: Path) -> None:
     settings = settings_of(folder)
     ingest(settings)
     versions = current_versions(settings.warehouse)
-    sizes, dataset = NightSizes.of(settings, versions), prepare(settings, versions)
+    sizes, dataset = night_sizes(settings, versions), prepare(settings, versions)
     assert sizes.items == dataset.vocabulary.size
     assert sizes.touched == len(np.unique(dataset.split.serving.items)) < sizes.items
     assert int(sizes.lengths.sum()) == dataset.report["interactions"]
-    assert (sizes.values, sizes.attributes, sizes.text) == (7, 1, night_memory.TEXT_WIDTH)
+    assert (sizes.values, sizes.attributes, sizes.text) == (7, 1, TEXT_WIDTH)
     trained = training_sizes(settings, sizes)
     starts, ends = windows(dataset.split.train.offsets, settings.model.max_length)
     assert (trained.windows, trained.length) == (len(starts), int((ends - starts).max()))

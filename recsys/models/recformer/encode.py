@@ -5,9 +5,9 @@ Shapes: B histories, L tokens, E width of the vectors, V items, N codes of all u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from torch import Tensor
 from recsys.features.device import best_device
 from recsys.features.precision import activation_dtype
 from recsys.features.tokens import ItemTokens
-from recsys.models.queries import Queries
 from recsys.models.recformer.inputs import Input, groups, read, token_lengths
-from recsys.models.recformer.model import Recformer, Shape
+from recsys.models.recformer.model import Recformer
 
 
 @dataclass(frozen=True)
@@ -147,31 +146,3 @@ def item_table(model: Recformer, catalogue: ItemTokens, *, dtype: torch.dtype | 
 def best_dtype(precision: str = "auto") -> torch.dtype:
     """As asked for ("bf16", "fp32"), or bf16 where an accelerator or this processor multiplies it natively ("auto")."""
     return activation_dtype(precision, best_device())
-
-
-def load_encoder(about: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Queries:
-    """The query encoder of a bundle.
-
-    Parameters
-    ----------
-    about
-        Its declaration of features: `about["shape"]`.
-    weights
-        Its weights: those under `encoder.`, and the tokenised catalogue under `catalogue.`.
-    dtype
-        What the network computes in.
-
-    Returns
-    -------
-    callable
-        `(items int32 [N], offsets int64 [U + 1]) -> float32 [U, E]`.
-    """
-    model = Recformer(Shape(**about["shape"]))
-    model.load_state_dict({k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")})
-    tokens, types, offsets = (weights[f"catalogue.{name}"].numpy() for name in ("tokens", "types", "offsets"))
-    catalogue = ItemTokens(tokens=tokens, types=types, offsets=offsets)
-
-    def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        return encode_histories(model, catalogue, items, offsets, dtype=dtype)
-
-    return queries

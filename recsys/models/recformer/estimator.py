@@ -1,8 +1,7 @@
-"""A Recformer's night: prepared data in, what a bundle needs out."""
+"""Recformer as a kind: prepared data in, what a bundle needs out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,79 +9,80 @@ import torch
 
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset
-from recsys.data.sequences import HistoryVectors, Sequences
+from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, some_users
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokens
 from recsys.features.whitening import Whitening
+from recsys.models.base import TEXT_WIDTH, Estimator, Fitted, Job, NightSizes, OnEpoch, OnResume, Origin, Parts
 from recsys.models.recformer.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.models.recformer.encode import best_dtype, encode_histories, item_table
 from recsys.models.recformer.finetune import FineTuning
 from recsys.models.recformer.model import Recformer
-from recsys.models.recformer.start import Start, ready, start
+from recsys.models.recformer.recommender import RecformerRecommender, repeats_of
+from recsys.models.recformer.start import Start, earlier_recformer, ready, start
 from recsys.models.recformer.weights import ENCODER, aligned, declaration, extended, identity, unprojected, whitened
-from recsys.models.sequential.loop import OnEpoch, OnResume, Training
-from recsys.settings import RecformerSettings, Settings
+from recsys.models.sequential.loop import Training
+from recsys.settings import RecformerModelSettings, RecformerSettings, Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fitted import Fitted
-
-Metrics = Callable[[HistoryVectors, np.ndarray, np.ndarray, HeldOut, Settings, np.ndarray | None], dict[str, float]]
+from recsys.training.validation import PRIMARY, validation_metrics
 
 
-def fit_recformer(
-    settings: Settings,
-    versions: TableVersions,
-    dataset: Dataset,
-    metrics: Metrics,
-    primary: str,
-    on_epoch: OnEpoch | None = None,
-    checkpoints: Checkpoints | None = None,
-    on_resume: OnResume | None = None,
-) -> Fitted:
-    """Fine-tune the configured Recformer on the data set, or take it as it is.
+class RecformerEstimator(Estimator):
+    """A language model that reads items as text: fine-tuned on the data set, or taken as it is."""
 
-    Parameters
-    ----------
-    metrics
-        Of queries, item vectors, allowed items and numbers for what was had (or None) on a held-out set.
-    primary
-        The metric that decides which weights are best.
+    kind = "recformer"
+    recommender = RecformerRecommender
 
-    Raises
-    ------
-    InputError
-        `recformer.init` cannot be read, or no item has any text.
-    """
-    begun, catalogue, origin = start_on(settings, versions, dataset)
-    model = begun.model
-    held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
-    if checkpoints is not None:  # weights that training starts from are part of what decides its result
-        checkpoints = Checkpoints(checkpoints.folder / origin[:16], seconds=checkpoints.seconds)
-    outcome, table = fine_tune(
-        model,
-        catalogue,
-        dataset.split.train,
-        held_out,
-        settings,
-        metrics,
-        primary,
-        on_epoch,
-        checkpoints,
-        on_resume,
-    )
-    assert settings.items is not None
-    declared = declaration(model, begun.tokenizer) | {
-        "attributes": list(settings.items.text),
-        "attribute_tokens": settings.recformer.attribute_tokens,
-        "truncated_values": catalogue.truncated,
-        "empty_items": catalogue.empty,
-        **begun.about,
-    }
-    weights = {f"{ENCODER}{name}": value for name, value in model.state_dict().items()}
-    for name in ("tokens", "types", "offsets"):
-        weights[f"catalogue.{name}"] = torch.from_numpy(getattr(catalogue, name))
-    return Fitted(weights=weights, declared=declared, vectors=table, allowed=catalogue.lengths > 0, outcome=outcome)
+    def origin(self) -> Origin:
+        """The bundle that `recformer.init` names, if it names one."""
+        return Origin(bundle=earlier_recformer(self.settings))
+
+    @property
+    def reads_text(self) -> bool:
+        """True: it reads the catalogue's sentences; what a text encoder makes of them is at hand for the blend."""
+        return True
+
+    def width(self, sizes: NightSizes) -> int:
+        """The projection's, or the language model's where its settings tell."""
+        settings = self.settings.recformer
+        return settings.whitened or (settings.dimensions if settings.init is None else TEXT_WIDTH)
+
+    def fit(self, job: Job) -> Fitted:
+        """Fine-tune the configured Recformer, or take it as it is.
+
+        Raises
+        ------
+        InputError
+            `recformer.init` cannot be read, or no item has any text.
+        """
+        settings, dataset, checkpoints = self.settings, job.dataset, job.checkpoints
+        if settings.split.same_time == "basket":
+            job.say(
+                "Recformer learns what comes next event by event, also inside a basket, and is measured by baskets."
+            )
+        begun, catalogue, origin = start_on(settings, job.versions, dataset)
+        model = begun.model
+        held_out = some_users(dataset.split.validation, settings.recformer.validation_users, settings.seed)
+        if checkpoints is not None:  # weights that training starts from are part of what decides its result
+            checkpoints = Checkpoints(checkpoints.folder / origin[:16], seconds=checkpoints.seconds)
+        outcome, table = fine_tune(
+            model, catalogue, dataset.split.train, held_out, settings, job.on_epoch, checkpoints, job.on_resume
+        )
+        assert settings.items is not None
+        declared = declaration(model, begun.tokenizer) | {
+            "attributes": list(settings.items.text),
+            "attribute_tokens": settings.recformer.attribute_tokens,
+            "truncated_values": catalogue.truncated,
+            "empty_items": catalogue.empty,
+            **begun.about,
+        }
+        weights = {f"{ENCODER}{name}": value for name, value in model.state_dict().items()}
+        for name in ("tokens", "types", "offsets"):
+            weights[f"catalogue.{name}"] = torch.from_numpy(getattr(catalogue, name))
+        parts = Parts(vectors=table, allowed=catalogue.lengths > 0, weights=weights, declared=declared)
+        return Fitted(parts=parts, outcome=outcome)
 
 
 def fine_tune(
@@ -91,13 +91,11 @@ def fine_tune(
     train: Sequences,
     held_out: HeldOut,
     settings: Settings,
-    metrics: Metrics,
-    primary: str,
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
 ) -> tuple[Training | None, np.ndarray]:
-    """Fine-tune a model as the settings ask for, or take it as it is; the other arguments are as of `fit_recformer`.
+    """Fine-tune a model as the settings ask for, or take it as it is; the other arguments are as of `Job`.
 
     Parameters
     ----------
@@ -119,7 +117,7 @@ def fine_tune(
         def queries(of: Sequences) -> np.ndarray:
             return encode_histories(model, catalogue, of.items, of.offsets, dtype=dtype)
 
-        return metrics(queries, table, catalogue.lengths > 0, held_out, settings, repeats_of(model))
+        return validation_metrics(queries, table, catalogue.lengths > 0, held_out, settings, repeats_of(model))
 
     tuning = FineTuning(
         model=model,
@@ -130,15 +128,10 @@ def fine_tune(
         settings=settings.recformer,
         seed=settings.seed,
         validate=validate,
-        primary=primary,
+        primary=PRIMARY,
     )
     training, table = tuning.run(on_epoch, checkpoints, on_resume)
     return replace(training, validated=Consumed.asked(held_out)), table
-
-
-def repeats_of(model: Recformer) -> np.ndarray | None:
-    """The model's numbers by steps back for what was had, float32 [K]; None: it has none."""
-    return None if model.repeats is None else model.repeats().detach().cpu().numpy()
 
 
 def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens, str]:
@@ -165,6 +158,7 @@ def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> t
 def on_catalogue(begun: Start, catalogue: ItemTokens, settings: Settings) -> Start:
     """With the projection, the maps and the numbers that the settings ask for on this catalogue."""
     begun = with_projection(begun, catalogue, settings.recformer)
+    assert isinstance(settings.model, RecformerModelSettings)
     wanted = extended(begun.model, repeats=settings.model.repeats, follows=settings.recformer.follows)
     return replace(begun, model=ready(wanted, settings.recformer))
 

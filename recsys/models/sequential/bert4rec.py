@@ -11,8 +11,6 @@ Shapes: B users, L positions, D width, V items, N events of all users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,9 +18,8 @@ from torch.nn import functional
 
 from recsys.columns import PADDING
 from recsys.features.device import is_accelerator
-from recsys.features.tables import MultiplexedTable, Table
+from recsys.features.tables import Table
 from recsys.features.threads import side_by_side
-from recsys.models.queries import Queries
 from recsys.models.repeats import Repeats
 from recsys.models.sequential.item_tower import ItemFeatures, ItemTower
 from recsys.models.sequential.layers import LayerNorm, Linear
@@ -262,47 +259,3 @@ def _chunks(lengths: np.ndarray) -> list[np.ndarray]:
         chunks.append(by_length[start:stop])
         start = stop
     return chunks
-
-
-def load_encoder(
-    settings: ModelSettings,
-    weights: Mapping[str, Tensor],
-    vectors: np.ndarray,
-    dtype: torch.dtype = torch.float32,
-    side: SideFeatures = NO_SIDE,
-) -> Queries:
-    """The query encoder of a bundle.
-
-    Parameters
-    ----------
-    settings
-        The bundle's model settings.
-    weights
-        The bundle's weights; those under `encoder.` are used, and the table where there are side features.
-    vectors
-        float32 [V + 1, D + 1] item vectors with the bias as last dimension.
-    dtype
-        Of the encoder's arithmetic.
-    side
-        The side features that the model reads.
-
-    Returns
-    -------
-    callable
-        `(items int32 [N], offsets int64 [U + 1], side) -> float32 [U, D + 1]`; without `side`, the side features of
-        these histories, they are missing.
-    """
-    table: MultiplexedTable | None = None
-    if side:
-        table = MultiplexedTable(*weights[TABLE].shape)
-        table.load_state_dict({"weight": weights[TABLE]})
-    encoder = SequenceEncoder(settings, side, table)
-    prefix = "encoder."
-    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    encoder.eval()
-    of_items = torch.from_numpy(np.ascontiguousarray(vectors[:, :-1])).to(dtype)
-
-    def queries(items: np.ndarray, offsets: np.ndarray, side: Side | None = None) -> np.ndarray:
-        return encode_queries(encoder, of_items, items, offsets, settings.max_length, side)
-
-    return queries

@@ -8,14 +8,15 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from recsys.data.feature_encoders import fit_encoders, unseen_values
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.features.collisions import BYTES, Suggestion, Use, suggest, table_use, unseen
+from recsys.models.sequential.build import item_features, table_rows
+from recsys.models.sequential.feature_encoders import fit_encoders, unseen_values
 from recsys.models.sequential.item_tower import ID_FEATURE, ItemFeatures
+from recsys.models.sequential.settings import sequence_settings
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.warehouse import TableVersions
-from recsys.training.fit import item_features, table_rows
 
 SHARES: Final = (1.0, 0.5, 0.25, 0.1)  # of the memory of tables without collisions
 MEGABYTE: Final = 1_000_000
@@ -47,9 +48,7 @@ def feature_report(settings: Settings, versions: TableVersions, memory: float | 
     InputError
         The data do not suit the configuration, no feature uses the table, or the memory is too small.
     """
-    model = settings.model
-    if model.kind == "text":
-        raise InputError('model.kind = "text" has no multiplexed table to report on; its items are text alone.')
+    model = sequence_settings(settings)
     dataset = prepare(settings, versions)
     encoders = fit_encoders(settings, dataset)
     features, side = item_features(dataset, encoders, None), encoders.side_features(dataset.split.train)

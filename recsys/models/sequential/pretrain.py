@@ -23,7 +23,6 @@ from torch.nn import functional
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import publish_bundle, write_bundle
 from recsys.columns import ITEM_ID, SENTENCE, TITLE
-from recsys.data.feature_encoders import Encoders
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, some_users
@@ -31,16 +30,21 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.features.multiplexed import hash_values
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
+from recsys.models.sequential.build import build_model
+from recsys.models.sequential.estimator import parts_of
+from recsys.models.sequential.feature_encoders import Encoders
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import OnEpoch, train
+from recsys.models.sequential.recommender import SequenceRecommender
+from recsys.models.sequential.settings import sequence_settings
 from recsys.models.text.model import TextItems, text_items
 from recsys.settings import Settings, TextSettings
 from recsys.settings.pretrain import PretrainSettings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import text_vectors
 from recsys.training.checkpoint import checkpoints_of
-from recsys.training.fit import PRIMARY, build_model, describe, validation_metrics
 from recsys.training.pretrain_report import PretrainReport
+from recsys.training.validation import PRIMARY, validation_metrics
 
 VALIDATED = 2000  # users of each catalogue that validation asks
 
@@ -81,8 +85,8 @@ def pretrain_sequence(
     asked = [name for name in settings.catalogues if settings.catalogues[name].held_out] or learnt
     validate = _validation({name: _exam(settings, datasets[name], texts[name]) for name in asked}, own)
     tables = {name: asdict(version) for name, version in versions.items()}
-    parts = [settings.digest(), sorted(tables.items())]
-    checkpoints = checkpoints_of(settings.warehouse, "pretraining", parts, settings.sequence.checkpoint_minutes)
+    asks = [settings.digest(), sorted(tables.items())]
+    checkpoints = checkpoints_of(settings.warehouse, "pretraining", asks, settings.sequence.checkpoint_minutes)
     resumed: int | None = None
 
     def on_resume(epoch: int, step: int) -> None:
@@ -105,19 +109,17 @@ def pretrain_sequence(
         on_resume=on_resume,
     )
     counts = _counts(datasets, settings)
-    vectors, allowed = model.item_vectors()
-    weights: dict[str, Any] = dict(model.state_dict())
-    if text.whitening is not None:
-        weights |= text.whitening.to_tensors()
+    parts = parts_of(model, own, Encoders(), text)
     folder = write_bundle(
         settings.warehouse,
         settings=own,
         vocabulary=vocabulary,
         catalogue=catalogue,
-        features=describe(own, model, Encoders(), text),
-        weights=weights,
-        vectors=vectors,
-        allowed=allowed,
+        features=parts.declared,
+        weights=parts.weights,
+        vectors=parts.vectors,
+        allowed=parts.allowed,
+        bias_dims=SequenceRecommender.bias_dims,
         lineage={
             "seed": settings.seed,
             "catalogues": counts,
@@ -250,9 +252,9 @@ def _measured(
     model.eval()
     assert model.tower.text_map is not None
     table = functional.normalize(model.tower.text_map(text), dim=-1)
-    vectors = np.pad(table.numpy(), ((0, 0), (0, 1)))
+    vectors, max_length = np.pad(table.numpy(), ((0, 0), (0, 1))), sequence_settings(settings).max_length
 
     def queries(of: Sequences) -> np.ndarray:
-        return encode_queries(model.encoder, table, of.items, of.offsets, settings.model.max_length)
+        return encode_queries(model.encoder, table, of.items, of.offsets, max_length)
 
     return validation_metrics(queries, vectors, allowed, held_out, settings)

@@ -20,14 +20,15 @@ from torch import Tensor
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.store import latest_bundle
-from recsys.data.sequences import Sequences
-from recsys.data.splits import Split, moment
 from recsys.errors import InputError
 from recsys.features.multiplexed import HASHING, hash_values, lookup_rows
+from recsys.models.base import Origin
 from recsys.models.sequential.bert4rec import NO_SIDE, TABLE, Bert4Rec
+from recsys.models.sequential.feature_encoders import Encoders
 from recsys.models.sequential.item_tower import ID_FEATURE, ItemFeatures
+from recsys.models.sequential.settings import sequence_settings
 from recsys.models.sequential.side import Side
-from recsys.settings import ModelSettings, Settings
+from recsys.settings import KindSettings, Settings
 
 PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
 # of model; the rest is fixed
@@ -88,15 +89,10 @@ class WarmStart:
         return asdict(self)
 
 
-def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
+def earlier_bundle(settings: Settings) -> Origin:
     """The bundle that `train.warm_start` asks for, or the reason why there is none.
 
-    Returns
-    -------
-    Bundle or None
-        None: the training starts from nothing.
-    str or None
-        For "previous" without a bundle that can be read: why. A night must not fail because yesterday's did.
+    There may be none for "previous" alone: a night must not fail because yesterday's did.
 
     Raises
     ------
@@ -104,61 +100,17 @@ def earlier_bundle(settings: Settings) -> tuple[Bundle | None, str | None]:
         A bundle that was named cannot be read, or one that can be read is of another architecture.
     """
     asked = settings.train.warm_start
-    if asked is None or settings.model.kind != "bert4rec":  # the others have no weights, or begin in their own way
-        return None, None
+    if asked is None:
+        return Origin()
     try:
         path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else _newest(Path(asked))
         bundle = read_bundle(path)
     except InputError as error:
         if asked != PREVIOUS:
             raise
-        return None, str(error)
+        return Origin(reason=str(error))
     _check_architecture(settings.model, bundle)
-    return bundle, None
-
-
-def trained_until(train: Sequences, previous: Bundle | None) -> int | None:
-    """The time of the newest event that weights have learnt from, in microseconds; None: it cannot be known.
-
-    Those of the bundle that they began with have learnt from its events, too.
-    """
-    own = None if train.times is None else int(train.times.max())
-    if previous is None or own is None:
-        return own
-    before = previous.manifest["lineage"].get("trained_until")
-    return None if before is None else max(own, int(before))
-
-
-def known_before(previous: Bundle, settings: Settings, split: Split) -> str | None:
-    """Why weights that a training begins with may know events that are held out now; None: no test item is known.
-
-    Leave-one-out holds out the last two events of each user. In a log that only grows, what is the last one now was
-    the last one when the earlier bundle was trained, or had not come yet: as long as both were split and filtered
-    alike, weights that begin with it know no test item. (They may know a validation item: a user of two events trains
-    with both, and the third makes a question of the second.) A time split moves its cut-off forward, and the newest
-    event that was learnt from proves that it did.
-    """
-    lineage = previous.manifest["lineage"]
-    begins = f"The bundle {previous.label}, from which training begins,"
-    flatters = (
-        "so it may know events that are held out now, which would flatter the figures; train once from nothing for "
-        "figures that compare."
-    )
-    if split.validation_from is not None:
-        until, cut = lineage.get("trained_until"), split.validation_from
-        if until is None:
-            return f"{begins} does not say up to when it was trained, {flatters}"
-        if until < cut:
-            return None
-        return f"{begins} was trained on events up to {moment(until)}, after the cut-off {moment(cut)}, {flatters}"
-    earlier = previous.settings
-    if "data" not in lineage:
-        return f"{begins} does not say which events it was trained on, {flatters}"
-    if earlier.split.strategy != settings.split.strategy or earlier.filter != settings.filter:
-        return f"{begins} was trained with another [split] or [filter], {flatters}"
-    if settings.filter.repeats == "last":
-        return f'{begins} was trained with filter.repeats = "last", which moves a repeated event to the end, {flatters}'
-    return lineage.get("known_before")
+    return Origin(bundle=bundle)
 
 
 def _newest(folder: Path) -> Path:
@@ -168,14 +120,14 @@ def _newest(folder: Path) -> Path:
     return latest_bundle(folder.parent.parent, folder.name)
 
 
-def _check_architecture(model: ModelSettings, bundle: Bundle) -> None:
+def _check_architecture(model: KindSettings, bundle: Bundle) -> None:
     old, new = bundle.settings.model.model_dump(), model.model_dump()
-    differing = [name for name in new if name not in MAY_DIFFER and old[name] != new[name]]
+    differing = [name for name in new if name not in MAY_DIFFER and old.get(name) != new[name]]
     if differing:
         name = differing[0]
         raise InputError(
-            f"The bundle {bundle.path}, from which train.warm_start begins, has model.{name} = {old[name]!r} and this "
-            f"configuration has {new[name]!r}; set it back, or train once with --set train.warm_start=none."
+            f"The bundle {bundle.path}, from which train.warm_start begins, has model.{name} = {old.get(name)!r} and "
+            f"this configuration has {new[name]!r}; set it back, or train once with --set train.warm_start=none."
         )
     if bundle.features()["hashing"] != HASHING:
         raise InputError(
@@ -194,7 +146,9 @@ def same_text(bundle: Bundle, settings: Settings) -> bool:
     return (
         declared is not None
         and settings.items is not None
-        and (settings.model.text_adapter != "linear" or tuple(declared["attributes"]) == settings.items.text)
+        and (
+            sequence_settings(settings).text_adapter != "linear" or tuple(declared["attributes"]) == settings.items.text
+        )
         and bundle.settings.text.model_copy(update={"batch_size": settings.text.batch_size}) == settings.text
     )
 
@@ -242,7 +196,7 @@ def start_from(
     codes = _codes(features.id_hashes.numpy(), hashes)  # [V + 1] code in the bundle, 0: unknown
     known = torch.from_numpy(codes > 0)
     text_kept = same_text(bundle, settings)
-    declared = bundle.encoders.features()
+    declared = Encoders.from_dict(bundle.features()).features()
     side_features = NO_SIDE if model.encoder.side is None else model.encoder.side.features
     # one matrix projects all of them, so it is the old one's only if they are
     changed = tuple(prefix for part, prefix in _SIDES.items() if getattr(side_features, part) != declared[part])
@@ -300,7 +254,9 @@ def _copy_rows(
     table = model.tower.table
     if table is None or old is None:
         return Counts(copied=0, new=0 if table is None else table.rows, dropped=0 if old is None else len(old))
-    declared = {feature.name: feature for part in bundle.encoders.features().values() for feature in part}
+    declared = {
+        feature.name: feature for part in Encoders.from_dict(bundle.features()).features().values() for feature in part
+    }
     sources, targets, weights = [], [], []
 
     def add(hashes: Tensor, feature: str, lookups: int, events: Tensor) -> None:

@@ -8,17 +8,11 @@ D after whitening.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from torch import Tensor
 
-from recsys.candidates.counts import recency_weights
 from recsys.features.whitening import Whitening
-from recsys.models.queries import Queries
-from recsys.settings import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,30 +63,3 @@ def text_items(
     vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
     allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])
     return TextItems(vectors=vectors, allowed=allowed, whitening=whitening)
-
-
-def text_queries(vectors: np.ndarray, items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Vectors of histories: the mean of their newest items' vectors, each a step back weighing .7 as much.
-
-    Parameters
-    ----------
-    vectors
-        float32 [V + 1, D], from `text_items`.
-    items
-        int32 [N] codes of all users, oldest first inside a user.
-    offsets
-        int64 [U + 1]; user u owns `items[offsets[u]:offsets[u + 1]]`.
-
-    Returns
-    -------
-    ndarray
-        float32 [U, D] unit vectors; zeros where a history is empty or its newest items have no text.
-    """
-    summed = recency_weights(items, offsets, len(vectors) - 1) @ vectors
-    lengths = np.linalg.norm(summed, axis=1, keepdims=True)
-    return np.divide(summed, lengths, out=np.zeros_like(summed), where=lengths > 0)
-
-
-def load_encoder(settings: ModelSettings, weights: Mapping[str, Tensor], vectors: np.ndarray) -> Queries:
-    """Query encoder of a bundle; there is nothing to load besides its item vectors."""
-    return partial(text_queries, vectors)

@@ -30,6 +30,7 @@ from recsys.bundles.manifest import (
     WEIGHTS,
     bundle_id,
     describe_files,
+    file_of,
 )
 from recsys.bundles.store import latest_bundle, publish_bundle, write_bundle
 from recsys.candidates.neighbours import Neighbours
@@ -38,8 +39,10 @@ from recsys.errors import InputError, RecsysError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import CONTEXT, Blended, feature_names
 from recsys.ranking.loglinear import Blend
+from recsys.serving.recommender import open_bundle, recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
+from tests.recsys.opened import queries_of
 
 
 def settings_of(**more: Any) -> Settings:
@@ -70,6 +73,7 @@ def parts(seed: int = 0, ids: tuple[Any, ...] = (30, 10, 20, 40)) -> dict[str, A
         "vectors": vectors,
         "allowed": np.arange(len(ids) + 1) > 0,
         "lineage": {"interactions_version": 3, "data": "d1"},
+        "bias_dims": 1,
     }
 
 
@@ -115,11 +119,11 @@ def small_blend(size: int = 4) -> Blended:
 
 
 def test_a_blend_travels_with_the_bundle(tmp_path: Path) -> None:
-    alone, path = (write_bundle(tmp_path, **parts(), **more) for more in ({}, {"blended": small_blend()}))
-    assert read_bundle(alone).blended is None and not (alone / BLEND).exists()
+    alone, path = (write_bundle(tmp_path, **parts(), **more) for more in ({}, {"more": {BLEND: small_blend()}}))
+    assert read_bundle(alone).part(BLEND) is None and not (alone / file_of(BLEND)).exists()
     assert read_bundle(path).id != read_bundle(alone).id  # another way to serve is another bundle
-    assert write_bundle(tmp_path, **parts(), blended=small_blend()) == path
-    found, given = read_bundle(path).blended, small_blend()
+    assert write_bundle(tmp_path, **parts(), more={BLEND: small_blend()}) == path
+    found, given = open_bundle(path).blended, small_blend()
     assert found is not None and found.candidates == 10
     np.testing.assert_array_equal(found.weights.alone, given.weights.alone)
     np.testing.assert_array_equal(found.neighbours.followed.toarray(), given.neighbours.followed.toarray())
@@ -127,15 +131,15 @@ def test_a_blend_travels_with_the_bundle(tmp_path: Path) -> None:
 
 
 def test_a_changed_or_missing_blend_is_refused(tmp_path: Path) -> None:
-    path = write_bundle(tmp_path, **parts(), blended=small_blend())
-    content = (path / BLEND).read_bytes()
-    (path / BLEND).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    path = write_bundle(tmp_path, **parts(), more={BLEND: small_blend()})
+    content = (path / file_of(BLEND)).read_bytes()
+    (path / file_of(BLEND)).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(InputError, match=r"file blend\.safetensors of the bundle .* sha256"):
         read_bundle(path)
     late = read_bundle(path, verify=False)
     with pytest.raises(InputError, match=r"file blend\.safetensors of the bundle .* sha256"):
-        _ = late.blended
-    (path / BLEND).unlink()
+        late.part("blend")
+    (path / file_of(BLEND)).unlink()
     with pytest.raises(InputError, match=r"lacks its file blend\.safetensors"):
         read_bundle(path)
 
@@ -143,14 +147,13 @@ def test_a_changed_or_missing_blend_is_refused(tmp_path: Path) -> None:
 def test_a_blend_of_other_features_is_refused(tmp_path: Path) -> None:
     blended = small_blend()
     other = replace(blended, weights=replace(blended.weights, features=tuple(reversed(blended.weights.features))))
-    path = write_bundle(tmp_path, **parts(), blended=other)
+    path = write_bundle(tmp_path, **parts(), more={BLEND: other})
     with pytest.raises(InputError, match=r"cannot be read: the blend weighs .* train again"):
-        _ = read_bundle(path).blended
+        _ = open_bundle(path).blended
 
 
 def test_queries_come_from_the_weights(written: Path) -> None:
-    queries = read_bundle(written).queries
-    found = queries(np.array([1, 2, 4, 4], dtype=np.int32), np.array([0, 2, 2, 4]))
+    found = queries_of(read_bundle(written), np.array([1, 2, 4, 4], dtype=np.int32), np.array([0, 2, 2, 4]))
     assert found.shape == (3, 9) and found.dtype == np.float32
     assert (found[:, -1] == 1).all()
     assert np.isfinite(found).all() and not np.allclose(found[0], found[2])
@@ -162,15 +165,15 @@ def test_weights_of_another_version_of_the_model_are_refused(written: Path, monk
     lost = sorted(name for name in weights if name.startswith("encoder."))[0]
     monkeypatch.setattr(Bundle, "weights", lambda self: {k: v for k, v in weights.items() if k != lost})
     with pytest.raises(InputError, match=rf"cannot be read: .*{lost.removeprefix('encoder.')}.*; train again"):
-        _ = bundle.queries
+        recommender_of(bundle)
 
 
 def test_a_text_bundle_needs_no_weights(tmp_path: Path) -> None:
     given = parts()
     more = {"model": {"kind": "text"}, "items": {"source": "items.csv", "text": ["title"]}}
-    given["settings"], given["weights"] = settings_of(**more), {}
+    given |= {"settings": settings_of(**more), "weights": {}, "bias_dims": 0}
     bundle = read_bundle(write_bundle(tmp_path, **given))
-    found = bundle.queries(np.array([2], dtype=np.int32), np.array([0, 1]))
+    found = queries_of(bundle, np.array([2], dtype=np.int32), np.array([0, 1]))
     direction = given["vectors"][2] / np.linalg.norm(given["vectors"][2])
     np.testing.assert_allclose(found[0] / np.linalg.norm(found[0]), direction, rtol=1e-5)
     assert bundle.bias_dims == 0

@@ -28,6 +28,7 @@ from recsys.settings import Settings, SplitSettings
 from recsys.settings.read import parse_settings
 from recsys.storage import warehouse
 from recsys.training.fit import fit
+from tests.recsys.opened import queries_of
 
 # a user's baskets: (time, items)
 Baskets = list[tuple[int, list[int]]]
@@ -287,7 +288,7 @@ def test_a_model_learns_what_the_next_basket_holds(tmp_path: Path) -> None:
     right = []
     for group in range(10):
         codes = bundle.vocabulary.encode_text([f"i{group}{item}" for item in range(3)])
-        scores = bundle.queries(codes, np.array([0, 3])) @ bundle.vectors.T
+        scores = queries_of(bundle, codes, np.array([0, 3])) @ bundle.vectors.T
         scores[:, 0] = -np.inf
         best = bundle.vocabulary.items.gather(np.argsort(-scores[0])[:3] - 1)
         right += [name[1] == str((group + 1) % 10) for name in best]

@@ -22,6 +22,7 @@ from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.fit import fit
+from tests.recsys.opened import queries_of
 
 ITEMS = 30
 
@@ -101,7 +102,7 @@ def test_the_model_of_the_report_is_the_bundle(trained: tuple[Path, TableVersion
     bundle = read_bundle(path)
     example = report.examples[0]
     codes = bundle.vocabulary.encode_text([title.replace("Item ", "i") for title in example["history"]])
-    scores = (bundle.queries(codes, np.array([0, len(codes)])) @ bundle.vectors.T)[0]
+    scores = (queries_of(bundle, codes, np.array([0, len(codes)])) @ bundle.vectors.T)[0]
     scores[codes] = -np.inf
     scores[~bundle.allowed] = -np.inf
     best = bundle.vocabulary.decode(np.argsort(-scores, kind="stable")[:3]).to_list()
@@ -122,7 +123,7 @@ def test_figures_are_those_of_the_test_part_by_hand(
     counts = np.bincount(np.concatenate([one[:-2] for one in histories]), minlength=ITEMS + 1).astype(np.float32)
     hits: dict[str, list[float]] = {"model": [], "popularity": []}
     for one in histories:
-        query = bundle.queries(one[:-1], np.array([0, len(one) - 1]))[0]
+        query = queries_of(bundle, one[:-1], np.array([0, len(one) - 1]))[0]
         for name, scores in (("model", bundle.vectors @ query), ("popularity", counts.copy())):
             scores[0] = -np.inf
             if exclude_seen:

@@ -18,6 +18,7 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
+from recsys.serving.recommender import recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
@@ -182,17 +183,17 @@ def test_an_old_bundle_without_a_record_is_said_to_have_none(
     configured = settings(folder)
     dataset = prepare(configured, versions)
     honest = without_record(read_bundle(fit(configured, versions).bundle))
-    assert check_consumed(honest, dataset) == {"consumed": NOT_RECORDED}
+    assert check_consumed(recommender_of(honest), dataset) == {"consumed": NOT_RECORDED}
     whole = read_bundle(fit(configured, versions).bundle)
-    assert whole.blended is not None
+    assert whole.has("blend")
     consumed = {**whole.manifest["lineage"]["consumed"], "counted": None}
     silent = {**whole.manifest, "lineage": {**whole.manifest["lineage"], "consumed": consumed}}
     with pytest.raises(RecsysError, match="does not say what the blend's tables were counted on"):
-        check_consumed(replace(whole, manifest=silent), dataset)
+        check_consumed(recommender_of(replace(whole, manifest=silent)), dataset)
     # the tables of its blend can be counted again all the same
     report = fit_with(monkeypatch, configured, versions, trains_on_everything, only_blend=True)
     with pytest.raises(RecsysError, match=r"^Leak: the blend of the bundle .* counted"):
-        check_consumed(without_record(read_bundle(report.bundle)), dataset)
+        check_consumed(recommender_of(without_record(read_bundle(report.bundle))), dataset)
 
 
 def test_a_bundle_that_learns_from_no_event_serves_the_next_day_as_it_is(tmp_path: Path) -> None:

@@ -21,12 +21,13 @@ from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import CONTEXT, Blended, feature_names
 from recsys.ranking.loglinear import Blend
-from recsys.retrieval import retrieve as module
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
 from recsys.retrieval.table import candidates_table
+from recsys.serving import recommender as module
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
+from tests.recsys.opened import queries_of
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
 ITEMS, USERS, K = 60, 50, 10
@@ -82,7 +83,7 @@ def make_bundle(settings: Settings, vocabulary: Vocabulary, seed: int = 0, blend
         vectors=vectors,
         allowed=np.arange(vocabulary.size + 1) > 0,
         lineage={},
-        blended=blended,
+        more={} if blended is None else {"blend": blended},
     )
 
 
@@ -102,7 +103,7 @@ def test_every_user_gets_the_best_unseen_items(world: tuple[Settings, TableVersi
     report = run(settings, versions, path)
     table = read_candidates(settings.warehouse).sort("user_id", "rank").collect()
     bundle, serving = read_bundle(path), prepare(settings, versions).split.serving
-    queries = bundle.queries(serving.items, serving.offsets)
+    queries = queries_of(bundle, serving.items, serving.offsets)
     for user, name in enumerate(serving.users[:-1]):
         seen = set(serving.history(user).tolist())
         scores = bundle.vectors @ queries[user]

@@ -16,16 +16,19 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.features.declaration import Feature
-from recsys.models.sequential.bert4rec import Bert4Rec, load_encoder
+from recsys.models.sequential import estimator as fitting
+from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.build import table_rows
+from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.side import SideFeatures
 from recsys.settings import ModelSettings, Settings, TrainSettings
 from recsys.settings.read import parse_settings
 from recsys.text.represent import represent
 from recsys.training import checkpoint
-from recsys.training import fit as fitting
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import fit, table_rows, validation
+from recsys.training.fit import fit
+from tests.recsys.opened import queries_of, sequence_queries
 
 
 def test_the_table_is_as_large_as_separate_tables_would_be() -> None:
@@ -91,7 +94,7 @@ def test_a_fit_gives_a_bundle_that_needs_no_data(data: Path) -> None:
         (data / "warehouse" / table).rename(data / f"gone_{table}")
     bundle = read_bundle(report.bundle)
     codes = bundle.vocabulary.encode_text(["i3", "i4"])
-    query = bundle.queries(codes, np.array([0, 2]))
+    query = queries_of(bundle, codes, np.array([0, 2]))
     assert query.shape == (1, bundle.vectors.shape[1])
     assert bundle.allowed[bundle.vocabulary.encode_text(["i31"])].all()  # its attribute places it
 
@@ -190,7 +193,7 @@ def test_validation_asks_as_serving_does(objective: str, exclude_seen: bool, tmp
     asked = questions()
     found = validation(configured, asked)(built)
     vectors, _ = built.item_vectors()
-    serve = load_encoder(configured.model, built.state_dict(), vectors)
+    serve = sequence_queries(configured.model, built.state_dict(), vectors)
     of = asked.histories
     scores = serve(of.items, of.offsets) @ vectors.T
     for user in range(len(of)):
@@ -270,7 +273,7 @@ def test_without_epochs_the_model_is_as_it_starts_and_text_alone_ranks(data: Pat
     assert report.epochs == 0 and report.history == []
     bundle = read_bundle(report.bundle)
     alike = bundle.vocabulary.encode_text(["i7", "i31"])  # of one title
-    query = bundle.queries(alike[:1], np.array([0, 1]))
+    query = queries_of(bundle, alike[:1], np.array([0, 1]))
     scores = (query @ bundle.vectors.T)[0]
     assert set(np.argsort(-scores)[:2]) == set(alike.tolist())
     assert np.isclose(scores[alike[0]], 1 / 0.1, rtol=0.01)  # bf16 has two digits

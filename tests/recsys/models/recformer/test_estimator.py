@@ -23,9 +23,12 @@ from recsys.models.recformer.estimator import with_projection
 from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.start import publish, start
 from recsys.models.recformer.weights import rebuild, save, unprojected
-from recsys.settings import ModelSettings, RecformerSettings, Settings
+from recsys.serving.recommender import recommender_of
+from recsys.settings import RecformerModelSettings, RecformerSettings, Settings
 from recsys.settings.read import parse_settings
-from recsys.training.fit import PRIMARY, FitReport, fit, validation_metrics
+from recsys.training.fit import FitReport, fit
+from recsys.training.validation import PRIMARY, validation_metrics
+from tests.recsys.opened import queries_of
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_a_fit_gives_a_bundle_that_needs_no_data(data: Path) -> None:
     for table in ("interactions", "items", "tokens"):
         (data / "warehouse" / table).rename(data / f"gone_{table}")
     codes = bundle.vocabulary.encode_text(["3", "4", "5"])
-    queries = bundle.queries(codes, np.array([0, 2, 2, 3]))
+    queries = queries_of(bundle, codes, np.array([0, 2, 2, 3]))
     assert queries.shape == (3, 32)
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), [1, 0, 1], rtol=1e-5)
     assert bundle.manifest["bias_dims"] == 0
@@ -94,7 +97,7 @@ def test_a_cold_item_has_a_vector_and_one_without_text_is_not_recommended(data: 
     title = bundle.catalogue["title"][int(cold) - 1]
     new = tokenise(pl.DataFrame({"title": [title]}), ["title"], tokenizer, features["attribute_tokens"])
     vector = encode_histories(model.eval(), new, np.array([1], dtype=np.int32), np.array([0, 1]))
-    again = bundle.queries(np.array([cold], dtype=np.int32), np.array([0, 1]))
+    again = queries_of(bundle, np.array([cold], dtype=np.int32), np.array([0, 1]))
     np.testing.assert_allclose(vector, again, rtol=1e-4, atol=1e-5)
 
 
@@ -124,27 +127,29 @@ def test_a_bundle_and_a_folder_are_what_the_next_training_starts_from(data: Path
 
 
 def test_numbers_for_what_was_had_are_validated_served_and_passed_on(data: Path) -> None:
-    configured = settings(data).model_copy(update={"model": ModelSettings(kind="recformer", repeats=True)})
+    configured = settings(data).model_copy(update={"model": RecformerModelSettings(repeats=True)})
     trained, bundle = run(configured)
-    assert bundle.repeats is not None
-    assert bundle.repeats.shape == (4,) and bundle.repeats[0] < 0  # nobody comes back in this shop
+    repeats = recommender_of(bundle).model.repeats
+    assert repeats is not None
+    assert repeats.shape == (4,) and repeats[0] < 0  # nobody comes back in this shop
     dataset = prepare(configured, ingest(configured).versions)
     served = validation_metrics(
-        lambda of: bundle.queries(of.items, of.offsets),
+        lambda of: queries_of(bundle, of.items, of.offsets),
         bundle.vectors,
         bundle.allowed,
         dataset.split.validation,
         configured,
-        bundle.repeats,
+        repeats,
     )
     best = max(entry[PRIMARY] for entry in trained.history)
     assert served[PRIMARY] == pytest.approx(best, abs=0.01)  # fp32 for a bundle may differ from training's precision
     longer = settings(data, init=trained.bundle, fine_tune=False, max_items=6)
     _, without = run(longer)
-    assert without.repeats is None
+    assert recommender_of(without).model.repeats is None
     _, again = run(longer.model_copy(update={"model": configured.model}))
-    assert again.repeats is not None
-    assert again.repeats.tolist() == [*bundle.repeats.tolist(), *[bundle.repeats[-1]] * 2]
+    more = recommender_of(again).model.repeats
+    assert more is not None
+    assert more.tolist() == [*repeats.tolist(), *[repeats[-1]] * 2]
 
 
 def test_a_projection_begins_as_whitening(data: Path) -> None:

@@ -10,10 +10,14 @@ import polars as pl
 import pytest
 import torch
 
+from recsys.data.sequences import Sequences
 from recsys.features.tokens import ItemTokenizer, ItemTokens, join, tokenise, train_tokenizer
-from recsys.models.recformer.encode import PACKING, encode, encode_histories, item_table, load_encoder, read_groups
+from recsys.models.base import Parts
+from recsys.models.recformer.encode import PACKING, encode, encode_histories, item_table, read_groups
 from recsys.models.recformer.inputs import read
 from recsys.models.recformer.model import Recformer, Shape
+from recsys.models.recformer.recommender import RecformerRecommender
+from recsys.settings.read import parse_settings
 
 WORDS = ("red", "blue", "green", "lamp", "shade", "drill", "brush", "valve", "cable", "spoon", "chair", "tent", "boot")
 
@@ -24,6 +28,7 @@ def titles(count: int, seed: int = 0) -> pl.DataFrame:
 
 
 TOKENIZER: ItemTokenizer = train_tokenizer([*WORDS, "title"] * 20, 400)
+SETTINGS = parse_settings({"name": "tiny", "interactions": {"source": "log.csv"}, "train": {"precision": "fp32"}})
 CATALOGUE: ItemTokens = tokenise(titles(30), ["title"], TOKENIZER)
 
 
@@ -169,7 +174,15 @@ def test_weights_declaration_and_tokens_are_all_that_serving_needs() -> None:
     weights = {f"encoder.{name}": value for name, value in model.state_dict().items()}
     for name in ("tokens", "types", "offsets"):
         weights[f"catalogue.{name}"] = torch.from_numpy(getattr(CATALOGUE, name))
-    queries = load_encoder({"shape": asdict(model.shape)}, weights, torch.float32)
+    table = np.zeros((CATALOGUE.size + 1, 8), dtype=np.float32)
+    parts = Parts(
+        vectors=table, allowed=CATALOGUE.lengths > 0, weights=weights, declared={"shape": asdict(model.shape)}
+    )
+    served = RecformerRecommender(SETTINGS, parts)
+
+    def queries(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        return served.encode(Sequences.nameless(items, offsets))
+
     histories = flat([1, 2, 3], [4], [])
     np.testing.assert_array_equal(
         queries(*histories), encode_histories(model, CATALOGUE, *histories, dtype=torch.float32)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from recsys.features.multiplexed import hash_values
-from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries, load_encoder
+from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.settings import ModelSettings
+from tests.recsys.opened import sequence_queries
 
 ITEMS = 20
 
@@ -89,7 +90,7 @@ def test_all_events_that_fit_are_read_and_none_beyond(objective: str, length: in
         if not loaded:
             return queries(built, [items])
         settings = ModelSettings(dimensions=16, max_length=8, objective=objective)  # type: ignore[arg-type]
-        serve = load_encoder(settings, built.state_dict(), built.item_vectors()[0])
+        serve = sequence_queries(settings, built.state_dict(), built.item_vectors()[0])
         return serve(np.array(items, dtype=np.int32), np.array([0, length]))
 
     plain = query(None)
@@ -147,7 +148,7 @@ def test_the_bias_is_the_last_dimension() -> None:
 def test_the_encoder_loads_from_weights_alone() -> None:
     built = model()
     vectors, _ = built.item_vectors()
-    load = load_encoder(ModelSettings(dimensions=16, max_length=8), built.state_dict(), vectors)
+    load = sequence_queries(ModelSettings(dimensions=16, max_length=8), built.state_dict(), vectors)
     assert np.array_equal(load(np.array([4, 2], dtype=np.int32), np.array([0, 2])), queries(built, [[4, 2]]))
 
 

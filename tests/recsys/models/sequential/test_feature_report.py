@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from recsys.data.feature_encoders import fit_encoders
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
-from recsys.models.sequential.feature_report import feature_report
+from recsys.models.registry import estimator_for
+from recsys.models.sequential.build import build_model, item_features
+from recsys.models.sequential.feature_encoders import fit_encoders
 from recsys.pipelines import cli
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
-from recsys.training.fit import build_model, item_features
 
 CONFIG = """
 name = "ring"
@@ -47,7 +47,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def report(config: str, *overrides: str, memory: float | None = None) -> tuple[Settings, dict[str, Any]]:
     settings = load_settings(config, overrides)
-    return settings, feature_report(settings, ingest(settings).versions, memory)
+    return settings, estimator_for(settings).feature_report(ingest(settings).versions, memory)
 
 
 def test_the_report_tells_of_the_table_that_would_be_trained(config: str) -> None:

@@ -18,11 +18,11 @@ from recsys.errors import InputError
 from recsys.features.declaration import Feature
 from recsys.models.sequential import memory
 from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.build import table_rows
 from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.loop import train
 from recsys.models.sequential.memory import GIB, Sizes, check_memory, free_on_processor, held_by_process, predict
 from recsys.settings import ModelSettings, TrainSettings
-from recsys.training.fit import table_rows
 
 WITHIN = 1.5  # factor between prediction and measurement, either way
 SMALL = Sizes(items=3000, rows=6000, attributes=0, text=0, windows=10_000, length=200)

@@ -18,11 +18,12 @@ from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.sequential import pretrain as module
 from recsys.models.sequential.pretrain import pretrain_sequence, united
+from recsys.models.text import catalogue as catalogue_text
 from recsys.settings import Settings
 from recsys.settings.pretrain import PretrainSettings
 from recsys.settings.read import parse_settings
-from recsys.training import fit as fitting
 from recsys.training.fit import fit
+from tests.recsys.opened import queries_of
 
 KINDS = ("lamp", "drill", "brush", "valve", "spoon", "tent")
 MODEL = {
@@ -69,7 +70,7 @@ def shops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_shop(tmp_path, "one", 0)
     write_shop(tmp_path, "two", 1)
     write_shop(tmp_path, "three", 2)
-    for place in (module, fitting):
+    for place in (module, catalogue_text):
         monkeypatch.setattr(place, "text_vectors", vectors)
     return tmp_path
 
@@ -114,7 +115,7 @@ def quality(settings: Settings) -> float:
     versions = ingest(settings).versions
     bundle = read_bundle(fit(settings, versions).bundle)
     held_out = prepare(settings, versions).split.test
-    queries = bundle.queries(held_out.histories.items, held_out.histories.offsets)
+    queries = queries_of(bundle, held_out.histories.items, held_out.histories.offsets)
     ranking = rank_targets(
         lambda start, stop: queries[start:stop] @ bundle.vectors.T, held_out, bundle.allowed, top_k=1
     )

@@ -9,12 +9,13 @@ import torch
 from recsys.features.declaration import Feature
 from recsys.features.hashing import hash_values
 from recsys.features.multiplexed import FeatureBatch
-from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries, load_encoder
+from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import side_of
 from recsys.models.sequential.objectives import events_of, make_task
 from recsys.models.sequential.side import Side, SideFeatures, unknown_side
 from recsys.settings import ModelSettings, TrainSettings
+from tests.recsys.opened import sequence_queries
 
 ITEMS = 20
 HOUR, GENDER, TAGS = Feature(name="hour", lookups=2), Feature(name="gender"), Feature(name="tags", kind="multi")
@@ -152,6 +153,6 @@ def test_without_side_features_they_are_missing() -> None:
 def test_the_encoder_loads_from_weights_alone() -> None:
     built = grown(model())
     vectors, _ = built.item_vectors()
-    load = load_encoder(ModelSettings(dimensions=16, max_length=8), built.state_dict(), vectors, side=BOTH)
+    load = sequence_queries(ModelSettings(dimensions=16, max_length=8), built.state_dict(), vectors, side=BOTH)
     assert np.array_equal(load(ITEMS_FLAT, OFFSETS, side()), queries(built, side()))
     assert np.array_equal(load(ITEMS_FLAT, OFFSETS), queries(built, None))

@@ -7,10 +7,10 @@ from torch.nn import functional
 
 from recsys.errors import InputError
 from recsys.features.multiplexed import hash_values
+from recsys.models.history_mean import history_means
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.text_adapter import TextAdapter
-from recsys.models.text.model import text_queries
 from recsys.settings import ModelSettings
 from recsys.settings.read import parse_settings
 
@@ -51,7 +51,7 @@ def test_untrained_it_is_the_text_recommender(kind: str) -> None:
     of = catalogue()
     assert of.text is not None
     text = of.text.numpy()
-    expected = text_queries(text, *flat(HISTORIES)) @ text.T / 0.1
+    expected = history_means(text, *flat(HISTORIES)) @ text.T / 0.1
     assert np.allclose(scores(model(of, kind), HISTORIES), expected, atol=1e-4)
 
 

@@ -16,7 +16,6 @@ import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.store import publish_bundle
-from recsys.data.feature_encoders import fit_encoders
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
@@ -24,6 +23,9 @@ from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation.evaluate import evaluate
 from recsys.features.multiplexed import lookup_rows
 from recsys.models.sequential.bert4rec import Bert4Rec
+from recsys.models.sequential.build import build_model, item_features
+from recsys.models.sequential.estimator import item_text
+from recsys.models.sequential.feature_encoders import fit_encoders
 from recsys.models.sequential.item_tower import ID_FEATURE, ItemFeatures
 from recsys.models.sequential.warm_start import (
     Counts,
@@ -31,14 +33,14 @@ from recsys.models.sequential.warm_start import (
     after_warm_start,
     earlier_bundle,
     grown_rows,
-    known_before,
     start_from,
-    trained_until,
 )
+from recsys.models.text import catalogue as catalogue_text
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from recsys.training import fit as fitting
-from recsys.training.fit import FitReport, build_model, fit, item_features, item_text
+from recsys.training.fit import FitReport, fit
+from recsys.training.origin import known_before, trained_until
+from tests.recsys.opened import encoders_of
 
 LETTERS = 26
 
@@ -51,7 +53,7 @@ def vectors_of(_: Settings, sentences: pl.Series) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "text_vectors", vectors_of)
+    monkeypatch.setattr(catalogue_text, "text_vectors", vectors_of)
     monkeypatch.setattr(evaluation, "text_vectors", vectors_of)
 
 
@@ -96,7 +98,7 @@ def trained(settings: Settings) -> FitReport:
 def yesterday(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Items i0 to i29."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "text_vectors", vectors_of)
+        patch.setattr(catalogue_text, "text_vectors", vectors_of)
         folder = tmp_path_factory.mktemp("yesterday")
         write_day(folder, range(30))
         return read_bundle(trained(settings_of(folder)).bundle)
@@ -109,7 +111,7 @@ def today(
     write_day(folder, items, seed=1)
     settings = settings_of(folder, **more)
     dataset = prepare(settings, ingest(settings).versions)
-    encoders = fit_encoders(settings, dataset, previous.encoders)
+    encoders = fit_encoders(settings, dataset, encoders_of(previous))
     features = item_features(dataset, encoders, item_text(settings, dataset, previous))
     train = dataset.split.train
     model = build_model(settings, features, previous, encoders.side_features(train))
@@ -260,7 +262,8 @@ def test_a_bundle_that_was_named_must_be_there(yesterday: Bundle, tmp_path: Path
     with pytest.raises(InputError, match="is not a bundle: there is no such folder"):
         earlier_bundle(settings_of(tmp_path, train={"warm_start": str(tmp_path / "nothing")}))
     moved = shutil.copytree(yesterday.path, tmp_path / "elsewhere")
-    found, reason = earlier_bundle(settings_of(tmp_path, train={"warm_start": str(moved)}))
+    origin = earlier_bundle(settings_of(tmp_path, train={"warm_start": str(moved)}))
+    found, reason = origin.bundle, origin.reason
     assert found is not None and found.id == yesterday.id and reason is None
 
 
@@ -288,7 +291,7 @@ def test_another_architecture_is_one_sentence(
 
 @pytest.mark.parametrize("model", [{"dropout": 0.5}, {"id_dropout": 0.3}, {"table_rows": 500}, {"text": False}])
 def test_what_does_not_change_the_weights_may_differ(yesterday: Bundle, tmp_path: Path, model: dict[str, Any]) -> None:
-    found, _ = earlier_bundle(settings_of(tmp_path, model=model, train={"warm_start": str(yesterday.path)}))
+    found = earlier_bundle(settings_of(tmp_path, model=model, train={"warm_start": str(yesterday.path)})).bundle
     assert found is not None
 
 

@@ -13,8 +13,9 @@ import pytest
 from recsys.columns import SENTENCE
 from recsys.errors import InputError
 from recsys.features.whitening import Whitening
+from recsys.models.sequential import estimator
+from recsys.models.text import catalogue
 from recsys.settings.read import parse_settings
-from recsys.training import fit
 
 
 def test_a_checkpoint_of_other_dimensions_than_the_bundles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,11 +31,11 @@ def test_a_checkpoint_of_other_dimensions_than_the_bundles_is_refused(monkeypatc
     dataset: Any = SimpleNamespace(catalogue=pl.DataFrame({SENTENCE: ["a", "b", "c"]}))
     tensors = Whitening.fit(rng.normal(size=(40, 16)).astype(np.float32), 8).to_tensors()
     bundle: Any = SimpleNamespace(path=Path("bundles/shop-1"), weights=lambda: tensors)
-    monkeypatch.setattr(fit, "same_text", lambda *_: True)
+    monkeypatch.setattr(estimator, "same_text", lambda *_: True)
     raw = rng.normal(size=(3, 16)).astype(np.float32)
-    monkeypatch.setattr(fit, "text_vectors", lambda *_: raw)
-    kept = fit.item_text(settings, dataset, bundle)
+    monkeypatch.setattr(catalogue, "text_vectors", lambda *_: raw)
+    kept = estimator.item_text(settings, dataset, bundle)
     assert kept is not None and kept.vectors.shape == (4, 8)
-    monkeypatch.setattr(fit, "text_vectors", lambda *_: raw[:, :12])
+    monkeypatch.setattr(catalogue, "text_vectors", lambda *_: raw[:, :12])
     with pytest.raises(InputError, match=r"bundles/shop-1, .* of 16 dimensions and ours/encoder now gives 12; bring"):
-        fit.item_text(settings, dataset, bundle)
+        estimator.item_text(settings, dataset, bundle)

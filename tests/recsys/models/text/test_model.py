@@ -5,17 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.models.text.model import load_encoder, text_items, text_queries
-from recsys.settings import ModelSettings
+from recsys.data.sequences import Sequences
+from recsys.models.base import Parts
+from recsys.models.history_mean import HistoryMean, history_means
+from recsys.models.text.model import text_items
+from recsys.settings.read import parse_settings
 
 # rows: padding, two orthogonal items, a mixture, an item without text
+SETTINGS = parse_settings({"name": "tiny", "interactions": {"source": "log.csv"}})
 VECTORS = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.8], [0, 0]], dtype=np.float32)
 
 
 def ask(*histories: list[int]) -> np.ndarray:
     items = np.array([code for history in histories for code in history], dtype=np.int32)
     offsets = np.cumsum([0, *map(len, histories)])
-    return text_queries(VECTORS, items, offsets)
+    return history_means(VECTORS, items, offsets)
 
 
 def test_the_newest_item_weighs_most() -> None:
@@ -39,7 +43,7 @@ def test_no_history_or_no_text_is_the_zero_vector() -> None:
     queries = ask([], [4], [3], [])
     assert (queries[[0, 1, 3]] == 0).all()
     assert queries[2] == pytest.approx([0.6, 0.8])
-    assert text_queries(VECTORS, np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)).shape == (0, 2)
+    assert history_means(VECTORS, np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64)).shape == (0, 2)
 
 
 def test_a_query_does_not_depend_on_the_other_histories() -> None:
@@ -72,6 +76,6 @@ def test_without_whitening_the_encoders_own_vectors_serve() -> None:
 
 
 def test_a_bundle_needs_its_item_vectors_only() -> None:
-    queries = load_encoder(ModelSettings(kind="text"), {}, VECTORS)
     items, offsets = np.array([1, 2, 3], dtype=np.int32), np.array([0, 2, 3])
-    assert (queries(items, offsets) == text_queries(VECTORS, items, offsets)).all()
+    served = HistoryMean(SETTINGS, Parts(vectors=VECTORS, allowed=VECTORS.any(axis=1)))
+    assert (served.encode(Sequences.nameless(items, offsets)) == history_means(VECTORS, items, offsets)).all()

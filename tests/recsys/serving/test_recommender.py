@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.store import write_bundle
+from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
-from recsys.serving.answers import recommend, similar
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings.read import parse_settings
 
 IDS = [70, 10, 30, 20, 50]
@@ -25,7 +25,7 @@ BIAS = {70: 0.0, 10: -5.0, 30: 9.0, 20: 1.0, 50: 3.0}
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def served(tmp_path: Path) -> BundleRecommender:
     settings = parse_settings(
         {
             "name": "tiny",
@@ -49,45 +49,46 @@ def bundle(tmp_path: Path) -> Bundle:
         vectors=vectors,
         allowed=np.array([False, True, True, True, False, True]),
         lineage={},
+        bias_dims=1,
     )
-    return read_bundle(path)
+    return open_bundle(path)
 
 
 @pytest.mark.parametrize("history", [[70, 10], ["70", "10"]])
-def test_recommend_gives_unseen_allowed_items_best_first(bundle: Bundle, history: list[Any]) -> None:
-    rows = recommend(bundle, history, k=10)
-    query = bundle.queries(np.array([1, 2], dtype=np.int32), np.array([0, 2]))[0].astype(float)
-    scores = {item: float(query @ bundle.vectors[IDS.index(item) + 1]) for item in (30, 50)}  # 20: not allowed
+def test_recommend_gives_unseen_allowed_items_best_first(served: BundleRecommender, history: list[Any]) -> None:
+    rows = served.recommend(history, k=10)
+    query = served.encode(Sequences.nameless(np.array([1, 2], dtype=np.int32), np.array([0, 2])))[0].astype(float)
+    scores = {item: float(query @ served.model.vectors[IDS.index(item) + 1]) for item in (30, 50)}  # 20: not allowed
     expected = sorted(scores, key=lambda item: -scores[item])
     assert [row["item_id"] for row in rows] == expected
     assert [row["rank"] for row in rows] == [1, 2]
     assert [row["score"] for row in rows] == pytest.approx([scores[item] for item in expected], rel=1e-6)
     assert {row["item_id"]: row["title"] for row in rows} == {30: None, 50: "fifty"}
-    assert len(recommend(bundle, history, k=10, exclude_seen=False)) == 4
-    assert len(recommend(bundle, history, k=1)) == 1
-    assert recommend(bundle, history, k=10**15) == rows  # no room is made for what the catalogue has not
+    assert len(served.recommend(history, k=10, exclude_seen=False)) == 4
+    assert len(served.recommend(history, k=1)) == 1
+    assert served.recommend(history, k=10**15) == rows  # no room is made for what the catalogue has not
 
 
-def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(bundle: Bundle) -> None:
-    rows = similar(bundle, "70", k=10)
+def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(served: BundleRecommender) -> None:
+    rows = served.similar("70", k=10)
     assert [row["item_id"] for row in rows] == [10, 30]  # 30 has the largest bias
     assert rows[0]["score"] == pytest.approx(0.9 / np.hypot(0.9, 0.1), abs=1e-6)
     assert rows[1]["score"] == pytest.approx(0, abs=1e-6)
     assert rows[0]["title"] == "ten"
-    assert similar(bundle, "70", k=10**15) == rows
+    assert served.similar("70", k=10**15) == rows
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: recommend(b, [], 3), "empty"),
-        (lambda b: recommend(b, [70, 999], 3), "'999'"),
-        (lambda b: recommend(b, ["x"], 3), "'x'"),
-        (lambda b: recommend(b, [70], 0), "k = 0"),
-        (lambda b: similar(b, 999, 3), "'999'"),
-        (lambda b: similar(b, 50, 3), "no vector"),
+        (lambda b: b.recommend([], 3), "empty"),
+        (lambda b: b.recommend([70, 999], 3), "'999'"),
+        (lambda b: b.recommend(["x"], 3), "'x'"),
+        (lambda b: b.recommend([70], 0), "k = 0"),
+        (lambda b: b.similar(999, 3), "'999'"),
+        (lambda b: b.similar(50, 3), "no vector"),
     ],
 )
-def test_one_sentence_for_what_cannot_be_answered(bundle: Bundle, call: Any, message: str) -> None:
+def test_one_sentence_for_what_cannot_be_answered(served: BundleRecommender, call: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        call(bundle)
+        call(served)

@@ -40,7 +40,7 @@ def declared_features(settings: Settings, model: ModelSettings) -> dict[str, tup
     return {
         "attributes": items.features(lookups) if model.attributes and items is not None else (),
         "users": users.features(lookups, OF_USERS) if model.user_attributes and users is not None else (),
-        "context": tuple(_of_event(name, lookups) for name in settings.model.context),
+        "context": tuple(_of_event(name, lookups) for name in settings.model.event_context),
     }
 
 
@@ -126,6 +126,7 @@ def fit_encoders(settings: Settings, dataset: Dataset, previous: Encoders | None
         A feature does not suit its column; names it and says what to do.
     """
     train = dataset.split.train
+    assert isinstance(settings.model, ModelSettings)
     of = declared_features(settings, settings.model)
     described = len(dataset.catalogue.columns) > BEFORE_ATTRIBUTES  # False: no catalogue was read
     frames: dict[str, pl.DataFrame | None] = {

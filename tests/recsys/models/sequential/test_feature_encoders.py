@@ -12,19 +12,22 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.data.feature_encoders import fit_encoders, unseen_values
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import HistoryVectors
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.features.hashing import hash_values
+from recsys.models.sequential.build import build_model, item_features
+from recsys.models.sequential.feature_encoders import fit_encoders, unseen_values
 from recsys.retrieval import retrieve as retrieval
-from recsys.serving.answers import recommend
+from recsys.serving.recommender import recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
-from recsys.training.fit import build_model, fit, item_features, validation_metrics
+from recsys.training.fit import fit
+from recsys.training.validation import validation_metrics
+from tests.recsys.opened import encoders_of, queries_of
 
 USERS, ITEMS = 90, 30
 DECLARED: dict[str, Any] = {
@@ -110,20 +113,22 @@ def test_validation_knows_what_serving_knows(trained: tuple[Settings, TableVersi
         return validation_metrics(queries, bundle.vectors, bundle.allowed, asked, configured)
 
     best = report.history[report.best_epoch - 1]
-    found = figures(bundle.encode)
+    found = figures(recommender_of(bundle).encode)
     assert {name: best[name] for name in found} == pytest.approx(found, abs=2e-3)
-    assert figures(lambda of: bundle.queries(of.items, of.offsets)) != pytest.approx(found, abs=5e-3)  # as if unknown
+    assert figures(lambda of: queries_of(bundle, of.items, of.offsets)) != pytest.approx(
+        found, abs=5e-3
+    )  # as if unknown
 
 
 def test_everything_declared_is_in_one_table(trained: tuple[Settings, TableVersions, Bundle]) -> None:
     configured, _, bundle = trained
-    names = {part: [feature.name for feature in of] for part, of in bundle.encoders.features().items()}
+    names = {part: [feature.name for feature in of] for part, of in encoders_of(bundle).features().items()}
     assert names == {
         "attributes": ["tags", "maker", "year", "price", "maker by price"],
         "users": ["user:gender", "user:age"],
         "context": [f"context:{name}" for name in EVERY],
     }
-    lookups = {feature.name: feature.lookups for feature in bundle.encoders.features()["attributes"]}
+    lookups = {feature.name: feature.lookups for feature in encoders_of(bundle).features()["attributes"]}
     assert lookups == {"tags": 1, "maker": 2, "year": 2, "price": 2, "maker by price": 1}
     weights = bundle.weights()
     assert [name for name in weights if "table" in name] == ["tower.table.weight"]
@@ -143,10 +148,10 @@ def test_buckets_know_the_training_part_alone(trained: tuple[Settings, TableVers
     assert fitted.buckets["price"].edges.max() < ITEMS  # i31 costs 1e9, and nobody has touched it
     years = dataset.catalogue.filter(pl.col("item_id").is_in(["i0", "i31"])).sort("item_id")["year"].to_list()
     assert years == [1990.0, None]
-    stored = bundle.encoders.attributes
+    stored = encoders_of(bundle).attributes
     assert stored is not None
     assert stored.buckets["price"].edges.tolist() == fitted.buckets["price"].edges.tolist()
-    weight = bundle.encoders.context
+    weight = encoders_of(bundle).context
     assert weight is not None and set(weight.buckets) == {"context:weight"}
 
 
@@ -158,13 +163,13 @@ def test_users_come_by_their_map_and_the_one_without_a_row_is_missing(
     assert serving.attributes is not None
     assert serving.attributes.rows()[:2] == [("f", 20.0), ("m", 21.0)]
     assert serving.attributes.rows()[-1] == (None, None)
-    side = bundle.encoders.side(serving)
+    side = encoders_of(bundle).side(serving)
     assert side is not None and side.users is not None and side.context is not None
     missing = hash_values([None])[0]
     assert (side.users.values[-1] == missing).all() and not (side.users.values[:-1] == missing).any()
     assert side.context.shape == (len(serving.items) + 1, 5)
     some = serving.select(np.array([5, 2]))
-    again = bundle.encoders.side(some)
+    again = encoders_of(bundle).side(some)
     assert again is not None and again.users is not None and again.context is not None
     assert torch.equal(again.users.values, side.users.values[[5, 2]])
     first, second = serving.offsets[5], serving.offsets[2]
@@ -185,12 +190,12 @@ def test_a_bundle_serves_what_it_was_trained_with(
     unseen = report.report["unseen_look_ups"]
     assert unseen["tags"] == 1 and unseen["maker"] == 2 and unseen["maker by price"] >= 1  # of i31
     assert unseen["price"] == 0 and unseen["user:gender"] == 0  # a bucket is never new
-    assert set(unseen) == {feature.name for part in bundle.encoders.features().values() for feature in part}
+    assert set(unseen) == {feature.name for part in encoders_of(bundle).features().values() for feature in part}
     serving = prepare(configured, versions).split.serving
-    known = bundle.encode(serving)
-    unknown = bundle.queries(serving.items, serving.offsets)
+    known = recommender_of(bundle).encode(serving)
+    unknown = queries_of(bundle, serving.items, serving.offsets)
     assert known.shape == unknown.shape and not np.allclose(known, unknown, atol=1e-4)
-    assert len(recommend(bundle, ["i3", "i4"], 5)) == 5
+    assert len(recommender_of(bundle).recommend(["i3", "i4"], 5)) == 5
 
     def other_edges(*_: Any) -> Any:
         raise AssertionError("edges are the bundle's")
@@ -236,9 +241,9 @@ def test_a_bundle_that_hashes_otherwise_is_refused(
     trained: tuple[Settings, TableVersions, Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured, _, bundle = trained
-    monkeypatch.setattr("recsys.bundles.bundle.HASHING", "another way")
+    monkeypatch.setattr("recsys.models.sequential.recommender.HASHING", "another way")
     with pytest.raises(InputError, match="hashes values in another way"):
-        bundle.check_features(configured)
+        recommender_of(bundle).check_features(configured)
 
 
 def test_what_a_model_does_not_read_may_be_declared_as_one_likes(tmp_path: Path) -> None:
@@ -246,7 +251,7 @@ def test_what_a_model_does_not_read_may_be_declared_as_one_likes(tmp_path: Path)
     plain = settings(tmp_path, model={"attributes": False, "user_attributes": False, "context": []})
     versions = ingest(plain).versions
     bundle = read_bundle(fit(plain, versions).bundle)
-    assert bundle.encoders.features() == {"attributes": (), "users": (), "context": ()}
+    assert encoders_of(bundle).features() == {"attributes": (), "users": (), "context": ()}
     evaluate(settings(tmp_path, items={"numeric": {}, "crosses": {}}, model={"context": []}), versions, bundle.path)
 
 
@@ -279,7 +284,7 @@ def test_tomorrow_keeps_the_buckets_and_what_is_known_of_users(
     tomorrow = settings(tmp_path, train={"epochs": 3, "warm_start": str(bundle.path), "warm_epochs": 1})
     report = fit(tomorrow, ingest(tomorrow).versions)
     assert report.warm_start is not None and report.warm_start["fresh"] == ()
-    new, old = read_bundle(report.bundle).encoders.attributes, bundle.encoders.attributes
+    new, old = encoders_of(read_bundle(report.bundle)).attributes, encoders_of(bundle).attributes
     assert new is not None and old is not None
     assert new.buckets["price"].edges.tolist() == old.buckets["price"].edges.tolist()
     other = settings(
@@ -383,6 +388,6 @@ def test_users_that_were_never_ingested(tmp_path: Path) -> None:
 def test_unseen_values_are_those_that_training_has_not(trained: tuple[Settings, TableVersions, Bundle]) -> None:
     configured, versions, bundle = trained
     dataset = prepare(configured, versions)
-    counts = unseen_values(bundle.encoders, dataset)
+    counts = unseen_values(encoders_of(bundle), dataset)
     assert counts == unseen_values(fit_encoders(configured, dataset), dataset)
     assert counts["context:hour"] >= 0 and counts["context:event"] == 0

@@ -1,0 +1,230 @@
+"""The sequence model as a kind: prepared data in, what a bundle needs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from recsys.bundles.bundle import Bundle
+from recsys.data.consumed import Consumed
+from recsys.data.prepare import Dataset
+from recsys.data.sequences import Sequences
+from recsys.data.splits import HeldOut
+from recsys.errors import InputError
+from recsys.features.device import best_device
+from recsys.features.multiplexed import HASHING
+from recsys.features.precision import activation_dtype
+from recsys.features.whitening import Whitening
+from recsys.models.base import Demand, Estimator, Fitted, Job, NightSizes, OnEpoch, OnResume, Origin, Parts
+from recsys.models.sequential.batches import windows
+from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
+from recsys.models.sequential.build import build_model, item_features, table_size
+from recsys.models.sequential.feature_encoders import Encoders, fit_encoders
+from recsys.models.sequential.feature_report import feature_report
+from recsys.models.sequential.item_tower import ItemFeatures
+from recsys.models.sequential.loop import Training, train
+from recsys.models.sequential.memory import GIB, Memory, Sizes, advice, check_memory, free_memory, predict
+from recsys.models.sequential.next_basket import NextBasket
+from recsys.models.sequential.recommender import SequenceRecommender
+from recsys.models.sequential.settings import sequence_settings
+from recsys.models.sequential.side import Side, SideFeatures
+from recsys.models.sequential.warm_start import after_warm_start, earlier_bundle, same_text, start_from
+from recsys.models.text.catalogue import describe_text, raw_vectors, whitened
+from recsys.models.text.model import TextItems
+from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.validation import PRIMARY, validation_metrics
+
+
+class SequenceEstimator(Estimator):
+    """A transformer over item vectors made of ids, attributes and text; from nothing or from an earlier bundle."""
+
+    kind = "bert4rec"
+    recommender = SequenceRecommender
+
+    def origin(self) -> Origin:
+        """The bundle that `train.warm_start` asks for, or the reason why there is none."""
+        return earlier_bundle(self.settings)
+
+    def fit(self, job: Job) -> Fitted:
+        """Train on windows of the training histories; the best epoch on validation is kept."""
+        settings, dataset, previous = self.settings, job.dataset, job.start
+        text = item_text(settings, dataset, previous) if sequence_settings(settings).text else None
+        encoders = fit_encoders(settings, dataset, None if previous is None else encoders_of(previous))
+        features, side = item_features(dataset, encoders, text), encoders.side_features(dataset.split.train)
+        memory = _check_memory(settings, features, table_size(settings, features, previous, side), dataset, side)
+        job.say(f"Training takes about {memory.peak / GIB:.1f} GiB of memory.")
+        model = build_model(settings, features, previous, side)
+        warm, planned = None, settings
+        if previous is not None:
+            events = np.bincount(dataset.split.train.items, minlength=features.size)
+            warm = start_from(previous, model, features, settings, events, encoders.side(dataset.split.train))
+            planned = after_warm_start(settings)
+            job.say(str(warm))
+        outcome: Training | None = None
+        if planned.train.epochs:
+            outcome = train_model(model, planned, dataset, encoders, job.on_epoch, job.checkpoints, job.on_resume)
+        return Fitted(
+            parts=parts_of(model, settings, encoders, text),
+            outcome=outcome,
+            warm_start=None if warm is None else warm.report(),
+            predicted_bytes=memory.peak,
+        )
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """As configured; after a warm start there are fewer, and whether there is one shows in training."""
+        return None if self.settings.train.warm_start else self.settings.train.epochs
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether text is one of the item tower's channels."""
+        return sequence_settings(self.settings).text
+
+    def width(self, sizes: NightSizes) -> int:
+        """The encoder's width and the bias."""
+        return sequence_settings(self.settings).dimensions + 1
+
+    def demand(self, sizes: NightSizes) -> Demand:
+        """The prediction that training itself makes, of the tables' sizes."""
+        model, train, of = sequence_settings(self.settings), self.settings.train, training_sizes(self.settings, sizes)
+        memory = predict(model, train, of)
+        return Demand(peak=memory.peak, program=memory.program, advice=advice(model, train, of))
+
+    def feature_report(self, versions: TableVersions, memory: float | None = None) -> dict[str, Any]:
+        """See `recsys.models.sequential.feature_report`."""
+        return feature_report(self.settings, versions, memory)
+
+
+def parts_of(model: Bert4Rec, settings: Settings, encoders: Encoders, text: TextItems | None) -> Parts:
+    """What a bundle keeps of a trained model."""
+    vectors, allowed = model.item_vectors()
+    weights = dict(model.state_dict())
+    if text is not None and text.whitening is not None:
+        weights |= {name: torch.as_tensor(value) for name, value in text.whitening.to_tensors().items()}
+    declared = describe(settings, model, encoders, text)
+    return Parts(vectors=vectors, allowed=allowed, weights=weights, declared=declared)
+
+
+def encoders_of(bundle: Bundle) -> Encoders:
+    """What a sequence model's bundle encoded its features with."""
+    return Encoders.from_dict(bundle.features())
+
+
+def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = None) -> TextItems | None:
+    """Whitened text vectors of the catalogue; None where the configuration has no text or no item has any.
+
+    After a warm start they are whitened as the weights of the bundle `previous` know them.
+    """
+    raw = raw_vectors(settings, dataset)
+    if raw is None:
+        return None
+    whitening = None
+    if previous is not None and not settings.text.aligned and same_text(previous, settings):
+        whitening = Whitening.from_tensors(previous.weights())
+    if whitening is not None and previous is not None and len(whitening.mean) != raw.shape[1]:
+        raise InputError(
+            f"The bundle {previous.path}, from which train.warm_start begins, has text vectors of "
+            f"{len(whitening.mean)} dimensions and {settings.text.model} now gives {raw.shape[1]}; bring its "
+            "checkpoint back, or train once with --set train.warm_start=none."
+        )
+    return whitened(settings, raw, whitening)
+
+
+def training_sizes(settings: Settings, sizes: NightSizes) -> Sizes:
+    """The sizes that decide the training's memory, of those of a night."""
+    model = sequence_settings(settings)
+    starts, ends = windows(np.concatenate([[0], np.cumsum(np.maximum(sizes.lengths - 2, 0))]), model.max_length)
+    wanted = model.attributes
+    rows = (sizes.items + 1) * model.id_lookups * model.ids + sizes.values * model.attribute_lookups * wanted
+    return Sizes(
+        items=sizes.items,
+        rows=model.table_rows or max(rows, 16),
+        attributes=sizes.attributes * wanted,
+        text=sizes.text_width(settings) if model.text else 0,
+        windows=len(starts),
+        length=int((ends - starts).max(initial=0)),
+        mixed=len(np.unique(ends - starts)) > 1,
+    )
+
+
+def _check_memory(
+    settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset, side: SideFeatures
+) -> Memory:
+    model = sequence_settings(settings)
+    starts, ends = windows(dataset.split.train.offsets, model.max_length)
+    sizes = Sizes.of(features, rows, ends - starts, side)
+    return check_memory(model, settings.train, sizes, free_memory())
+
+
+def train_model(
+    model: Bert4Rec,
+    settings: Settings,
+    dataset: Dataset,
+    encoders: Encoders,
+    on_epoch: OnEpoch | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_resume: OnResume | None = None,
+) -> Training:
+    """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
+    held_out, asked = dataset.split.validation, sequence_settings(settings)
+    baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
+    if baskets is not None and not (baskets.next >= 0).any():
+        raise InputError(
+            'No user has two baskets to train on, which split.same_time = "basket" needs; give longer histories, or '
+            'use same_time = "order".'
+        )
+    training = train(
+        model.to(best_device()),
+        dataset.split.train.items,
+        dataset.split.train.offsets,
+        settings.train,
+        seed=settings.seed,
+        # a window of one more event asks as many next items as the encoder has positions
+        max_length=asked.max_length + (asked.objective == "next-item" and baskets is None),
+        validate=validation(settings, held_out, encoders.side(held_out.histories)),
+        primary=PRIMARY,
+        on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        on_resume=on_resume,
+        side=encoders.side(dataset.split.train),
+        baskets=baskets,
+    )
+    model.cpu()  # whatever follows needs no accelerator
+    return replace(training, validated=Consumed.asked(held_out))
+
+
+def validation(
+    settings: Settings, held_out: HeldOut, side: Side | None = None
+) -> Callable[[Bert4Rec], dict[str, float]]:
+    """`validation_metrics` of a model on its device, between epochs; `side` as `encode_queries` takes it."""
+    device, max_length = best_device(), sequence_settings(settings).max_length
+
+    def validate(model: Bert4Rec) -> dict[str, float]:
+        vectors, allowed = model.item_vectors()
+        table = torch.from_numpy(vectors[:, :-1]).to(device, activation_dtype(settings.train.precision, device))
+
+        def queries(of: Sequences) -> np.ndarray:
+            return encode_queries(model.encoder, table, of.items, of.offsets, max_length, side)
+
+        repeats = None if model.encoder.repeats is None else model.encoder.repeats().detach().cpu().numpy()
+        return validation_metrics(queries, vectors, allowed, held_out, settings, repeats)
+
+    return validate
+
+
+def describe(settings: Settings, model: Bert4Rec, encoders: Encoders, text: TextItems | None) -> dict[str, Any]:
+    """The declaration of the model's features, for `features.json`."""
+    tower, asked = model.tower, sequence_settings(settings)
+    return {
+        "hashing": HASHING,
+        "table": None if tower.table is None else {"rows": tower.table.rows, "width": tower.table.width},
+        "ids": {"lookups": asked.id_lookups} if asked.ids else None,
+        **encoders.to_dict(),
+        "text": None if text is None else describe_text(settings, text),
+    }

@@ -1,0 +1,239 @@
+"""A bundle, opened: vectors of histories, the next items after them, and what is like an item.
+
+The command, the candidate table, evaluation, MLflow's model and Python all ask this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys.bundles.bundle import Bundle, parsing, read_bundle
+from recsys.bundles.manifest import BLEND
+from recsys.columns import ITEM_ID, PADDING, RANK, SCORE, TITLE
+from recsys.data.sequences import Sequences
+from recsys.errors import InputError
+from recsys.models.base import Parts, Recommender
+from recsys.models.registry import estimator_of
+from recsys.ranking.blend import Blended, best_items
+from recsys.retrieval.shelf import Shelf
+from recsys.retrieval.top_k import best_first, exact_scores
+from recsys.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BundleRecommender:
+    """What answers from a bundle alone; no warehouse, no log.
+
+    Attributes
+    ----------
+    bundle
+        Its vocabulary and catalogue are what answers are told in.
+    model
+        Made of the bundle's parts.
+    """
+
+    bundle: Bundle
+    model: Recommender
+
+    @cached_property
+    def blended(self) -> Blended | None:
+        """The blend of all sources; None where the model's vectors serve alone."""
+        tensors = self.bundle.part(BLEND)
+        if tensors is None:
+            return None
+        with parsing(self.bundle.path):
+            return Blended.from_tensors(tensors, self.bundle.features()[BLEND])
+
+    def check_features(self, settings: Settings) -> None:
+        """Refuse tables whose features are not declared as those that the bundle's model was trained with.
+
+        Raises
+        ------
+        InputError
+            Names the bundle, the feature, and what to do.
+        """
+        self.model.check_features(settings)
+
+    def encode(self, histories: Sequences) -> np.ndarray:
+        """float32 [U, D]: vectors of histories in the bundle's codes, with what they tell of users and events."""
+        return self.model.encode(histories)
+
+    def best(
+        self,
+        histories: Sequences,
+        *,
+        k: int,
+        exclude_seen: bool = True,
+        shelf: Shelf | None = None,
+        queries: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The k items that come next, for each history, as the bundle serves them.
+
+        Parameters
+        ----------
+        histories
+            Of U users, in the bundle's codes.
+        shelf
+            The items that may be recommended; None: all that the model can place.
+        queries
+            `encode` of these histories, where they are known already.
+
+        Returns
+        -------
+        codes, scores, by
+            See `recsys.ranking.blend.best_items`.
+        """
+        return best_items(
+            self.bundle.index(),
+            self.encode(histories) if queries is None else queries,
+            self.blended,
+            histories,
+            k=k,
+            exclude_seen=exclude_seen,
+            repeats=self.model.repeats,
+            shelf=shelf,
+        )
+
+    def recommend(self, history: Sequence[Any], k: int, *, exclude_seen: bool = True) -> list[dict[str, Any]]:
+        """The k items most likely to come after a history.
+
+        Parameters
+        ----------
+        history
+            Raw item ids, oldest first; as numbers or as text.
+        k
+            At least 1; fewer are given where the catalogue has no more.
+        exclude_seen
+            Leave out the history's own items.
+
+        Returns
+        -------
+        list of dict
+            `rank` (from 1), `item_id`, `title` (None where unknown), `score` (the blend's, or the inner product where
+            the bundle has no blend), best first.
+
+        Raises
+        ------
+        InputError
+            An empty history, an unknown item, or a history that the model cannot place.
+        """
+        _check_k(k)
+        items = self.bundle.vocabulary.encode_text([str(item) for item in history])
+        if not len(items):
+            raise InputError("The history is empty; give at least one item id, for example --history a,b,c.")
+        return self._of_one(Sequences.nameless(items, np.array([0, len(items)])), k, exclude_seen)
+
+    def recommend_user(
+        self, histories: Sequences, user: Any, k: int, *, exclude_seen: bool = True
+    ) -> list[dict[str, Any]]:
+        """As `recommend`, for a user of known histories, with what they tell of him and his events.
+
+        Parameters
+        ----------
+        histories
+            In the bundle's codes; `recsys.serving.histories.known_histories` reads a warehouse's.
+        user
+            A raw user id, as a number or as text.
+
+        Raises
+        ------
+        InputError
+            An unknown user, one without an item that the bundle knows, or one whom the model cannot place.
+        """
+        _check_k(k)
+        found = np.flatnonzero(histories.users.cast(pl.String) == str(user))
+        if not len(found):
+            raise InputError(f"There is no user {user!r} among the {len(histories):,} histories; give another.")
+        one = histories.select(found)
+        if not (one.items != PADDING).any():
+            raise InputError(f"The bundle knows none of the items of user {user!r}; give another, or train again.")
+        return self._of_one(one, k, exclude_seen)
+
+    def similar(self, item: Any, k: int) -> list[dict[str, Any]]:
+        """The k items whose vectors point the same way; an output bias (popularity) takes no part.
+
+        Parameters
+        ----------
+        item
+            A raw item id, as a number or as text.
+
+        Returns
+        -------
+        list of dict
+            As `recommend`; `score` is the cosine, from -1 to 1. The item itself is left out.
+
+        Raises
+        ------
+        InputError
+            An unknown item, or one without a vector.
+        """
+        _check_k(k)
+        bundle = self.bundle
+        code = int(bundle.vocabulary.encode_text([str(item)])[0])
+        meaning = bundle.vectors[:, : bundle.vectors.shape[1] - bundle.bias_dims]  # [V + 1, D]
+        norms = np.sqrt(np.einsum("vd,vd->v", meaning, meaning, dtype=np.float64))
+        if not norms[code]:
+            raise InputError(f"Item {item!r} has no vector in this bundle (it has no text); ask for another.")
+        others = np.flatnonzero(bundle.allowed & (norms > 0) & (np.arange(len(norms)) != code))
+        query = (meaning[code] / norms[code]).astype(np.float32)[None, :]
+        units = (meaning[others] / norms[others, None]).astype(np.float32)
+        scores = exact_scores(query, units, np.zeros(len(others), dtype=np.int64), np.arange(len(others)))
+        codes, scores = best_first(others[None, :], scores[None, :], min(k, len(others)))
+        return self._rows(codes[0], scores[0])
+
+    def _of_one(self, history: Sequences, k: int, exclude_seen: bool) -> list[dict[str, Any]]:
+        query = self.encode(history)  # [1, D]
+        if not query.any():
+            raise InputError(
+                f"None of the {len(history.items)} items of the history has a vector in this bundle; give others."
+            )
+        codes, scores, _ = self.best(history, k=k, exclude_seen=exclude_seen, queries=query)
+        return self._rows(codes[0], scores[0])
+
+    def _rows(self, codes: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+        found = codes != PADDING
+        chosen = self.bundle.catalogue[codes[found].astype(np.int64) - 1]
+        titles = chosen[TITLE].to_list() if TITLE in chosen.columns else [None] * len(chosen)
+        return [
+            {RANK: rank, ITEM_ID: item, TITLE: title, SCORE: score}
+            for rank, (item, title, score) in enumerate(
+                zip(chosen[ITEM_ID].to_list(), titles, scores[found].tolist(), strict=True), start=1
+            )
+        ]
+
+
+def open_bundle(path: str | Path, verify: bool = True) -> BundleRecommender:
+    """Open a bundle's folder for answers; see `recsys.bundles.bundle.read_bundle` for `verify`.
+
+    Raises
+    ------
+    InputError
+        Not a sound bundle, or its parts are not those of a model of its kind.
+    """
+    return recommender_of(read_bundle(path, verify))
+
+
+def recommender_of(bundle: Bundle) -> BundleRecommender:
+    """What answers from a bundle that is open.
+
+    Raises
+    ------
+    InputError
+        Its parts are not those of a model of its kind, such as weights of another version of it.
+    """
+    kind = estimator_of(bundle.kind).recommender
+    parts = Parts(vectors=bundle.vectors, allowed=bundle.allowed, weights=bundle.weights(), declared=bundle.features())
+    with parsing(bundle.path):
+        return BundleRecommender(bundle=bundle, model=kind(bundle.settings, parts))
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k = {k} must be at least 1.")
