@@ -36,7 +36,7 @@ from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.ranking.blend import best_items, source_names
+from recsys.ranking.blend import best_items, proposers
 from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
 from recsys.retrieval.table import NAME, candidates_table
 from recsys.settings import RetrieveSettings, Settings
@@ -168,7 +168,7 @@ def candidate_batches(
     The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
     "vector+transitions"), users in the order of `serving`.
     """
-    items, names = bundle.index(), source_names()
+    items = bundle.index()
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
         queries = bundle.encode(histories)  # [b, D]
@@ -189,7 +189,7 @@ def candidate_batches(
                 RANK: (place + 1).astype(np.int32),
                 ITEM_ID: bundle.vocabulary.decode(codes[user, place]),
                 SCORE: scores[user, place],
-                CANDIDATE_SOURCE: names[by[user, place]],
+                CANDIDATE_SOURCE: proposers(by[user, place], bundle.blended),
             }
         )
         yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from recsys.candidates.counts import recency_weights
+from recsys.data.recency import recency_weights
 from recsys.features.whitening import Whitening
 from recsys.models.queries import Queries
 from recsys.settings import ModelSettings
