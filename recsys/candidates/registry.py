@@ -15,6 +15,7 @@ from recsys.candidates.transitions import Transitions
 from recsys.candidates.vector import Vector
 
 MOST: Final = 64  # sources that a bit each of uint64 can tell apart
+RESERVED: Final = frozenset({"blend"})  # beside the features, the report has a line of this name
 
 SOURCES: Final[dict[str, type[Source]]] = {}
 """By name, in the order in which the column `source` names them."""
@@ -28,22 +29,22 @@ def register(source: S) -> S:
     Raises
     ------
     ValueError
-        Its name, a feature or a context value is taken, it has no feature, or there are too many sources.
+        A name is taken or is no identifier, the source has no feature, or there are too many sources.
     """
     if not source.FEATURES:
         raise ValueError(f"the source {source.name!r} has no feature: no ranker could weigh what it proposes")
     others = [other for other in SOURCES.values() if other is not source]
-    ours = [source.name, *(feature.name for feature in source.FEATURES), *source.CONTEXT]
-    kinds = (
-        ("source", {source.name}, {other.name for other in others}),
-        ("feature", {feature.name for feature in source.FEATURES}, {one.name for one in features_of(others)}),
-        ("context value", set(source.CONTEXT), set(context_of(others))),
-    )
-    for kind, wanted, taken in kinds:
-        if wanted & taken:
-            raise ValueError(f"there is a {kind} {min(wanted & taken)!r} already")
-    if any("+" in name or not name for name in ours):
-        raise ValueError(f"names of a source must not be empty or hold a '+', as in {ours}")
+    features = [feature.name for feature in source.FEATURES]
+    for kind, ours, taken in (
+        ("source", [source.name], {other.name for other in others}),
+        ("feature", features, {feature.name for feature in features_of(others)} | RESERVED),
+        ("context value", list(source.CONTEXT), set(context_of(others))),
+    ):
+        for name in ours:
+            if name in taken or ours.count(name) > 1:
+                raise ValueError(f"there is a {kind} {name!r} already")
+            if not name.isidentifier():  # names stand in figures' names, and joined by "+" in a column
+                raise ValueError(f"the {kind} {name!r} needs a name of letters, digits and underscores")
     if len(others) == MOST:
         raise ValueError(f"there are {MOST} sources already, as many as the column `source` can tell apart")
     SOURCES[source.name] = source
