@@ -22,7 +22,7 @@ import common
 import numpy as np
 import polars as pl
 
-from recsys.candidates.counts import popularity
+from recsys.candidates.popularity import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError

@@ -28,11 +28,13 @@ from typing import Any
 import common
 import numpy as np
 
-from recsys.candidates.counts import popularity
+from recsys.candidates.popularity import popularity
+from recsys.candidates.text import whitened_text
+from recsys.columns import SENTENCE
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
-from recsys.evaluation.evaluate import baseline_scorers, baseline_text, blend_scorer
+from recsys.evaluation.evaluate import baseline_scorers, blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.models.repeats import with_repeats
@@ -194,7 +196,7 @@ class Shop:
             split.train,
             self.held_out.histories,
             self.popular,
-            lambda: baseline_text(settings, self.dataset),
+            lambda: whitened_text(settings, self.dataset.catalogue[SENTENCE]),
         )[name]
         return measure(found.score_block, found.allowed, self.held_out, self.cold)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from recsys.bundles.bundle import read_bundle
+from recsys.bundles.manifest import CATALOGUE
 from recsys.bundles.store import publish_bundle
 from recsys.evaluation import plots
 from recsys.pipelines.steps import compute_task, tracked
@@ -35,7 +37,8 @@ def publish(
     with tracked(settings) as store:
         for name, figure in figures.items():
             tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
-        sample = candidate_sample(settings.warehouse, retrieved, retrieved["run"], trained["bundle"])
+        catalogue = Path(trained["bundle"]) / CATALOGUE
+        sample = candidate_sample(settings.warehouse, retrieved, retrieved["run"], catalogue)
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
         example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()

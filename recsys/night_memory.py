@@ -15,15 +15,15 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from recsys.candidates.linear import bytes_at_most
-from recsys.candidates.neighbours import KEPT, TOGETHER
+from recsys.candidates.base import LogSizes
+from recsys.candidates.registry import SOURCES
+from recsys.candidates.stage import BLOCK_FLOATS
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
 from recsys.data.prepare import filter_interactions
 from recsys.errors import InputError
 from recsys.models.base import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
 from recsys.models.sequential.memory import GIB, free_on_processor, held_by_process
-from recsys.ranking.blend import BLOCK_FLOATS
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
 
@@ -32,12 +32,9 @@ TEXT_PROGRAM: Final = 420 * MIB  # transformers, and a small encoder twice: as t
 TEXT_BATCH: Final = 100 * MIB
 OF_EVENT: Final = 150  # bytes of an event: its row, its codes, and the copies of both that the parts are
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
-OF_PAIR: Final = 40  # bytes of two events of a history: what counting them together and sorting takes
-OF_TABLE: Final = 12  # bytes of an entry of a table of neighbours
-TABLES: Final = 5
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
 OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
-SOURCES: Final = 4  # whose candidates are mostly others
+SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
 BLOCKS: Final = 12  # [b, V] float32 alive while a block of users is scored by the blend
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
@@ -110,13 +107,13 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
     tables, blend = 0, 0
     block = BLOCKS * 4 * max(BLOCK_FLOATS, sizes.items)
     if settings.blend.kind != "never":
-        pairs = int((np.minimum(sizes.lengths, TOGETHER) ** 2).sum())
-        found = min(pairs, sizes.touched**2)
-        tables = OF_TABLE * TABLES * min(found, KEPT * sizes.touched)
+        log = LogSizes(lengths=sizes.lengths, items=sizes.items, touched=sizes.touched)
+        kept, fitting = zip(*(source.memory(log) for source in SOURCES.values()), strict=True)
+        tables = sum(kept)
         users = min(MEASURED, len(sizes.lengths))
-        candidates = OF_CANDIDATE * users * min(SOURCES * settings.blend.candidates, sizes.items)
-        counting = max(OF_PAIR * found, bytes_at_most(sizes.items, sizes.touched))
-        blend = begun + tables + vectors + max(counting, candidates + block)
+        others = round(SHARE_OTHERS * len(SOURCES) * settings.blend.candidates)
+        candidates = OF_CANDIDATE * users * min(others, sizes.items)
+        blend = begun + tables + vectors + max(*fitting, candidates + block)
     else:
         block = 2 * 4 * max(BLOCK_FLOATS, sizes.items)
     served = begun + tables + vectors + block

@@ -1,171 +1,87 @@
-"""Linear item-to-item models with a closed form: how much each item of a history speaks for, or against, another.
+"""Linear item-to-item models as a source: all items of a history weighed against each other (regressions.py).
 
-A ridge regression weighs all items of a history against each other, which counting each pair by itself cannot; and its
-weights have full rank, which no product of vectors of a few dozen dimensions has.
-
-- `autoencoder`: what else is in a history, whatever the order. H. Steck, "Embarrassingly Shallow Autoencoders for
-  Sparse Data", WWW 2019, arXiv 1905.03375.
-- `successors`: what comes next, after a past that fades. M. Choi et al., "Session-aware Linear Item-Item Models for
-  Session-based Recommendation", WWW 2021, arXiv 2103.16104, the transition model; here every event is asked, after the
-  events before it.
-
-The catalogue's most frequent items take part, and as many histories as a few billion sums allow: time and memory are
-bounded for any log.
-
-Shapes: V items (tables by code have V + 1 rows, row 0 is no item), U users, N events, M items that take part.
+Shapes: b users of a block, V items (tables by code have V + 1 rows, row 0 is no item), P pairs.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
 
 import numpy as np
-import scipy.linalg
 from scipy import sparse
 
-from recsys.candidates.counts import popularity, recency_weights
+from recsys.candidates import tables
+from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData, best_keys
+from recsys.candidates.regressions import FADING, PAST, autoencoder, bytes_at_most, successors
+from recsys.data.recency import WHOLE
 
-# items that take part: two tables of M x M in float64, .6 GB, while weights are made (`bytes_at_most`)
-MOST: Final = 6_000
-WHOLE: Final = 5_000  # newest events of a history that `autoencoder` reads; more are no person's
-PAST: Final = 50  # newest events that `successors` asks
-FADING: Final = 0.95  # weight of an event of the past against the next newer one
-PAIRS: Final = 2_000_000_000  # of events that are summed
-AT_ONCE: Final = 20_000_000  # of them together, so that memory stays small
-ROWS: Final = 500  # of a table that are looked through together
-SEED: Final = 0
+# of `autoencoder`, in mean histories of an item, and of `successors`, in sightings; thrice or a third of either changes
+# little
+PENALTY: Final = 1.0
+NEXT_PENALTY: Final = 30.0
+PAIRED: Final = 50  # newest events whose pairs bound a table's size, as those of co_occurrence.py
+NEW: Final = ("new",)  # the regressions say 0 of every new item: the product would move all new items together
 
 
-def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: float, kept: int) -> sparse.csr_array:
-    """Weights float32 [V + 1, V + 1], 0 on the diagonal, whose rows add up to what else a history holds.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(Source):
+    """What two regressions expect of the history; the first one proposes.
 
-    Parameters
+    - "linear": what else is in a history that holds these items.
+    - "linear_next": what comes next after a past that fades.
+
+    Attributes
     ----------
-    items, offsets
-        Flat histories: int32 [N] codes, oldest first inside a user, 0 unknown; int64 [U + 1].
-    size
-        V.
-    penalty
-        Of squared weights, in mean histories that an item occurs in: the same number suits a sparse and a dense log.
-    kept
-        Weights of a row that are kept, those that are furthest from 0.
+    within, after
+        [V + 1, V + 1] weights of `autoencoder` and of `successors`.
     """
-    chosen, place = _taking_part(items, size)
-    lengths = np.minimum(np.diff(offsets), WHOLE).astype(np.int64)
-    users = _affordable(lengths**2)
-    gram = np.zeros((len(chosen), len(chosen)))
-    for part in _parts(lengths[users] ** 2):
-        own, starts = _histories(items, offsets, users[part])
-        had = recency_weights(place[own], starts, len(chosen), last=WHOLE, decay=1.0)
-        had.eliminate_zeros()
-        had.data[:] = 1.0
-        both = sparse.csr_array(had.T @ had)
-        for start in range(0, len(chosen), ROWS):  # never all of it twice
-            gram[start : start + ROWS] += both[start + 1 : start + ROWS + 1].toarray()[: len(chosen) - start, 1:]
-        del both
-    if len(chosen):
-        gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(chosen)
-    # symmetric, and in the order that LAPACK works in: not copied
-    weights = scipy.linalg.inv(gram.T, overwrite_a=True, check_finite=False).T
-    weights /= -np.diag(weights).copy()
-    np.fill_diagonal(weights, 0.0)
-    return _by_code(weights, chosen, size, kept)
 
+    name: ClassVar[str] = "linear"
+    FEATURES: ClassVar[tuple[Feature, ...]] = (
+        Feature(name="linear", rooted=True, unpaired=NEW),
+        Feature(name="linear_next", rooted=True, unpaired=NEW),
+    )
 
-def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: float, kept: int) -> sparse.csr_array:
-    """Weights float32 [V + 1, V + 1] whose rows, faded by age, add up to what comes next.
+    within: sparse.csr_array
+    after: sparse.csr_array
 
-    Events at places p < q of a history meet in every past that holds both: the regression's matrix is their sum of
-    products over these pasts, a geometric series, so it takes a step a pair and not a step a pair and past.
+    @classmethod
+    def fit(cls, data: TrainingData) -> Self:
+        """Solve both regressions on the training histories."""
+        items, offsets = data.histories.items, data.histories.offsets
+        return cls(
+            within=autoencoder(items, offsets, data.size, penalty=PENALTY, kept=tables.KEPT),
+            after=successors(items, offsets, data.size, penalty=NEXT_PENALTY, kept=tables.KEPT),
+        )
 
-    Parameters as `autoencoder`, but for `penalty`: sightings, added to the diagonal.
-    """
-    chosen, place = _taking_part(items, size)
-    costs = np.diff(offsets).astype(np.int64) * PAST
-    users = _affordable(costs)
-    count, square = len(chosen), FADING**2
-    # flat [M, M] with a place behind for what does not take part; of the regression's matrix one triangle
-    alone, pairs, follow = np.zeros(count + 1), np.zeros(count**2 + 1), np.zeros(count**2 + 1)
+    def propose(self, block: Block, n: int) -> np.ndarray:
+        """Keys of the n that are expected most to be in the history."""
+        return best_keys(block, self._within(block), n)
 
-    def keys(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return np.where((rows > 0) & (columns > 0), (rows - 1) * count + columns - 1, count**2)
+    def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """See the class."""
+        after = (block.weights(last=PAST, decay=FADING) @ self.after).toarray()
+        return {"linear": self._within(block)[rows, codes], "linear_next": after[rows, codes]}
 
-    for part in _parts(costs[users]):
-        own, starts = _histories(items, offsets, users[part])
-        codes, here = place[own], np.arange(len(own))
-        end = np.repeat(starts[1:], np.diff(starts))  # of each event's history
-        for distance in range(PAST + 1):
-            earlier = here[: len(here) - distance]
-            later = earlier + distance
-            both = later < end[earlier]
-            earlier, later = earlier[both], later[both]
-            # pasts that hold both: of the events after the later one, as long as the earlier one is in sight
-            pasts = np.minimum(end[earlier] - 1, earlier + PAST) - later
-            shared = FADING**distance * (1 - square**pasts) / (1 - square)
-            if distance == 0:
-                np.add.at(alone, codes[earlier], shared)
-                continue
-            one, other = codes[earlier], codes[later]
-            np.add.at(pairs, keys(np.minimum(one, other), np.maximum(one, other)), shared)
-            np.add.at(follow, keys(other, one), FADING ** (distance - 1))  # transposed, as LAPACK reads columns
-    gram, wanted = pairs[:-1].reshape(count, count), follow[:-1].reshape(count, count)
-    if not count:
-        return _by_code(wanted, chosen, size, kept)
-    diagonal = np.diag_indices_from(gram)
-    gram[diagonal] += gram[diagonal] + alone[1:] + penalty
-    # the upper triangle in rows is the lower one in columns
-    factor = scipy.linalg.cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
-    weights = scipy.linalg.cho_solve(factor, wanted.T, overwrite_b=True, check_finite=False)
-    return _by_code(weights, chosen, size, kept)
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """See `Source`."""
+        return tables.to_tensors("linear", self.within) | tables.to_tensors("linear_next", self.after)
 
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        """See `Source`."""
+        return cls(within=tables.from_tensors("linear", tensors), after=tables.from_tensors("linear_next", tensors))
 
-def bytes_at_most(size: int, items: int) -> int:
-    """Memory that either regression takes at its peak, of V items and so many that occur: two tables, and sums."""
-    taking_part = min(MOST, size, items)
-    return 2 * 8 * taking_part**2 + 12 * min(AT_ONCE, taking_part**2)
+    @classmethod
+    def memory(cls, sizes: LogSizes) -> tuple[int, int]:
+        """Two tables, and the matrices of one regression at a time."""
+        entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
+        kept = 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched)
+        return kept, bytes_at_most(sizes.items, sizes.touched)
 
-
-def _taking_part(items: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of the most frequent items, ascending, int64 [M], and int64 [V + 1]: the place of each from 1, else 0."""
-    counts = popularity(items, size)
-    best = np.argsort(-counts, kind="stable")[:MOST]
-    chosen = np.sort(best[counts[best] > 0])
-    place = np.zeros(size + 1, dtype=np.int64)
-    place[chosen] = np.arange(1, len(chosen) + 1)
-    return chosen, place
-
-
-def _affordable(costs: np.ndarray) -> np.ndarray:
-    """Users, ascending, int64: all of them, or as many, drawn at random, as cost no more than `PAIRS` together."""
-    if costs.sum() <= PAIRS:
-        return np.arange(len(costs))
-    drawn = np.random.default_rng(SEED).permutation(len(costs))
-    return np.sort(drawn[np.cumsum(costs[drawn]) <= PAIRS])
-
-
-def _parts(costs: np.ndarray) -> list[np.ndarray]:
-    """Places 0 to U - 1 in parts of about `AT_ONCE` of cost."""
-    parts = np.cumsum(costs) // AT_ONCE
-    return np.split(np.arange(len(costs)), np.flatnonzero(np.diff(parts)) + 1) if len(costs) else []
-
-
-def _histories(items: np.ndarray, offsets: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat histories of some users: items, and int64 offsets."""
-    lengths = np.diff(offsets)[users]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return items[np.arange(starts[-1]) + np.repeat(offsets[:-1][users] - starts[:-1], lengths)], starts
-
-
-def _by_code(weights: np.ndarray, chosen: np.ndarray, size: int, kept: int) -> sparse.csr_array:
-    """[M, M] as float32 [V + 1, V + 1]: of each row the `kept` weights that are furthest from 0."""
-    kept = min(kept, len(chosen))
-    columns = np.zeros((len(chosen), kept), dtype=np.int64)
-    for start in range(0, len(chosen) if kept else 0, ROWS):
-        furthest_first = -np.abs(weights[start : start + ROWS])
-        columns[start : start + ROWS] = np.sort(np.argpartition(furthest_first, kept - 1, axis=1)[:, :kept])
-    values = np.take_along_axis(weights, columns, axis=1).astype(np.float32)
-    lengths = np.zeros(size + 2, dtype=np.int64)
-    lengths[chosen + 1] = kept
-    table = sparse.csr_array((values.ravel(), chosen[columns].ravel(), np.cumsum(lengths)), shape=(size + 1, size + 1))
-    table.eliminate_zeros()
-    return table
+    def _within(self, block: Block) -> np.ndarray:
+        """float32 [b, V + 1]."""
+        whole = block.weights(last=WHOLE, decay=1.0)
+        return block.once(self.name, lambda: (whole @ self.within).toarray())

@@ -18,22 +18,24 @@ import numpy as np
 import polars as pl
 
 from recsys.bundles.bundle import Bundle
-from recsys.candidates import counts as counting
+from recsys.candidates.popularity import popularity as count_popularity
+from recsys.candidates.text import whitened_text
+from recsys.candidates.transitions import transitions
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.data.prepare import Dataset, prepare
+from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split
 from recsys.errors import InputError, RecsysError
+from recsys.evaluation import baselines
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.ranking import ScoreBlock
-from recsys.features.whitening import Whitening
 from recsys.models.repeats import with_repeats
 from recsys.ranking.blend import Blended, blend_scores
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
-from recsys.text.represent import text_vectors
 
 
 def evaluate(
@@ -55,7 +57,7 @@ def evaluate(
     dataset = prepare(settings, versions)
     check_same_data(served.bundle, dataset)
     consumed = check_consumed(served, dataset)
-    popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
+    popularity = count_popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
     histories = dataset.split.test.histories
@@ -80,7 +82,7 @@ def evaluate(
         dataset.split.train,
         histories,
         popularity,
-        lambda: baseline_text(settings, dataset),
+        lambda: whitened_text(settings, dataset.catalogue[SENTENCE]),
     )
     first, *others = scorers
     report = evaluate_scorers(
@@ -146,40 +148,23 @@ def baseline_scorers(
     popularity
         float32 [V + 1], counted on `train`.
     text
-        Function that gives float32 [V + 1, D] whitened text vectors (`baseline_text`), or None if no item has text:
+        Function that gives float32 [V + 1, D] whitened text vectors (`whitened_text`), or None if no item has text:
         then that baseline is left out. It is called only if needed.
     """
     size = len(popularity) - 1
     everything = np.arange(size + 1) != PADDING
     found: dict[str, ScoreBlock] = {}
     if "popularity" in names:
-        found["popularity"] = counting.score_popularity(popularity)
+        found["popularity"] = baselines.score_popularity(popularity)
     if {"transitions", "text+transitions"} & set(names):
-        table = counting.transitions(train.items, train.offsets, size)
-        weights = counting.recency_weights(histories.items, histories.offsets, size)
+        table = transitions(train.items, train.offsets, size)
+        weights = recency_weights(histories.items, histories.offsets, size)
         if "transitions" in names:
-            found["transitions"] = counting.score_transitions(weights, table)
+            found["transitions"] = baselines.score_transitions(weights, table)
         vectors = text() if "text+transitions" in names else None
         if vectors is not None:
-            found["text+transitions"] = counting.score_text_and_transitions(weights, table, vectors)
+            found["text+transitions"] = baselines.score_text_and_transitions(weights, table, vectors)
     return {name: Scorer(score_block=found[name], allowed=everything) for name in names if name in found}
-
-
-def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
-    """Return whitened text vectors of the items, float32 [V + 1, D], even if the model itself reads no text.
-
-    They have a mean squared length of 1, not length 1 each. Row 0 and items without text are zero. None if no item has
-    text.
-    """
-    sentences = dataset.catalogue[SENTENCE]
-    has_text = (sentences.fill_null("") != "").to_numpy()  # [V]
-    if has_text.sum() < 2:
-        return None
-    raw = text_vectors(settings, sentences)[has_text]
-    whitening = Whitening.fit(raw, settings.text.dimensions or raw.shape[1])
-    vectors = np.zeros((dataset.vocabulary.size + 1, whitening.dimensions), dtype=np.float32)
-    vectors[1:][has_text] = whitening.project(raw) / np.sqrt(whitening.dimensions)
-    return vectors
 
 
 def check_same_data(bundle: Bundle, dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.bundles.bundle import Bundle
 from recsys.bundles.manifest import BLEND
-from recsys.candidates.counts import popularity
+from recsys.candidates.popularity import Popularity, popularity
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset, few_users
 from recsys.data.splits import drawn_users, some_users
@@ -52,8 +52,9 @@ def check_consumed(served: BundleRecommender, dataset: Dataset) -> dict[str, str
     bundle, blended = served.bundle, served.blended
     settings = bundle.settings
     train = few_users(dataset, settings.train.users, settings.seed).split.train
-    if blended is not None and settings.blend.counts:  # the tables tell it themselves, in old bundles, too
-        own, expected = blended.neighbours.popular, popularity(train.items, dataset.vocabulary.size)
+    counted = None if blended is None else blended.source(Popularity)
+    if counted is not None and settings.blend.counts:  # the tables tell it themselves, in old bundles, too
+        own, expected = counted.popular, popularity(train.items, dataset.vocabulary.size)
         if not np.array_equal(own, expected):
             raise RecsysError(
                 f"Leak: the blend of the bundle {bundle.path} counted {own.sum():,.0f} events and the split allows "

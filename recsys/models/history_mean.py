@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.candidates.counts import recency_weights, text_queries
+from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
 from recsys.models.base import Recommender
 
@@ -27,7 +27,9 @@ def history_means(vectors: np.ndarray, items: np.ndarray, offsets: np.ndarray) -
     ndarray
         float32 [U, D] unit vectors; zeros where a history is empty or its newest items have no vector.
     """
-    return text_queries(recency_weights(items, offsets, len(vectors) - 1), vectors)
+    summed = recency_weights(items, offsets, len(vectors) - 1) @ vectors
+    lengths = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.divide(summed, lengths, out=np.zeros_like(summed), where=lengths > 0)
 
 
 class HistoryMean(Recommender):

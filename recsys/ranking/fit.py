@@ -1,6 +1,6 @@
 """Fit the blend on validation users, and find out there whether it pays; test users are never looked at.
 
-The tables are counted on the training part alone, like the model, also when a test history holds the validation item:
+The sources are fitted on the training part alone, like the model, also when a test history holds the validation item:
 so the figures compare with those of models that have not trained on it.
 """
 
@@ -12,19 +12,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from recsys.candidates.neighbours import Neighbours
+from recsys.candidates.base import Source, TrainingData
+from recsys.candidates.registry import context_of, features_of
+from recsys.candidates.stage import blocks, fit_sources, propose
+from recsys.candidates.text import whitened_text
 from recsys.columns import SENTENCE, metric_name
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import HistoryVectors
 from recsys.data.splits import HeldOut, drawn_users
 from recsys.errors import InputError
-from recsys.evaluation.evaluate import baseline_text
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import MISS
-from recsys.features.words import word_table
-from recsys.ranking.blend import BLOCK_FLOATS, CONTEXT, UNPAIRED, Blended, feature_names, propose
-from recsys.ranking.loglinear import Blend, fit_weights
+from recsys.ranking.base import Choices, Columns, Ranker
+from recsys.ranking.blend import Blended
+from recsys.ranking.registry import DEFAULT, RANKERS
 from recsys.retrieval.index import ItemIndex, build_index
 from recsys.settings import Settings
 
@@ -50,14 +52,14 @@ class BlendReport:
     proposed
         Share of them whose next item some source proposed.
     validation
-        HR, NDCG and MRR at 10 of each source alone, and of the blend with weights that were fitted on the other half
+        HR, NDCG and MRR at 10 of each feature alone, and of the blend with weights that were fitted on the other half
         of these users.
     weights
-        Columns of the table of weights; see `Blend.table`.
+        Columns of what the ranker tells of itself; see `Ranker.table`.
     seconds
         It took.
     counted, weighed
-        The histories that the tables were counted on, and the questions that the weights were fitted on.
+        The histories that the sources were fitted on, and the questions that the ranker was fitted on.
     """
 
     used: bool
@@ -80,6 +82,7 @@ class _Measured:
     context: np.ndarray  # float32 [P, C]
     came: np.ndarray  # int64 [U]: place of the target in the flat arrays; -1 where no source proposed it
     asked: Consumed
+    columns: Columns
 
     def __len__(self) -> int:
         return len(self.came)
@@ -92,8 +95,10 @@ def fit_blend(
     vectors: np.ndarray,
     allowed: np.ndarray,
     alone: dict[str, float] | None = None,
+    *,
+    ranker: str = DEFAULT,
 ) -> tuple[Blended | None, BlendReport | None]:
-    """The blend of a model with the neighbour sources; None where the settings or validation are against it.
+    """The blend of a model with the other sources; None where the settings or validation are against it.
 
     Parameters
     ----------
@@ -103,15 +108,16 @@ def fit_blend(
         float32 [V + 1, D] and bool [V + 1], the model's items.
     alone
         What the model reaches on validation where its vectors do not say all of it, as with `model.repeats`.
+    ranker
+        Name of the registered ranker that is fitted.
     """
     if settings.blend.kind == "never":
         return None, None
     began = time.perf_counter()
-    neighbours, counted, lacking = count_neighbours(settings, dataset)
-    names = feature_names(neighbours)
+    sources, counted, lacking = training_sources(settings, dataset)
     rng = np.random.default_rng(settings.seed)
     held_out = drawn_users(dataset.split.validation, USERS, rng)
-    measured = _measure(settings, held_out, queries, build_index(vectors, allowed), neighbours)
+    measured = _measure(settings, held_out, queries, build_index(vectors, allowed), sources)
     found = np.flatnonzero(measured.came >= 0)
     if len(found) < 2 * FEWEST:
         reason = (
@@ -121,82 +127,70 @@ def fit_blend(
         return None, BlendReport(used=False, reason=reason, users=len(held_out))
 
     fold = rng.permutation(len(held_out)) % 2
-    ranks = {name: _ranks(measured, measured.features[:, place]) for place, name in enumerate(names)}
-    crossed = np.full(len(held_out), MISS, dtype=np.int64)
-    for other in (0, 1):
-        weights = _fit(measured, found[fold[found] != other], names, settings.seed)
-        own = _ranks(measured, weights.scores(measured.features, measured.context))
-        crossed = np.where(fold == other, own, crossed)
-    ranks["blend"] = crossed
-    validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items() if name not in ("new", "seen")}
+    fitted = RANKERS[ranker]
+    orders = {feature.name for feature in features_of(sources) if feature.orders}
+    names = measured.columns.features
+    ranks = {name: _ranks(measured, measured.features[:, at]) for at, name in enumerate(names) if name in orders}
+    ranks["blend"] = _crossed(fitted, measured, fold, settings.seed)
+    validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items()}
     if alone is not None:
         validation["model"] = alone
     model, blend = validation["model"][PRIMARY], validation["blend"][PRIMARY]
     used = blend > model or settings.blend.kind == "always"
-    weights = _fit(measured, found, names, settings.seed)
+    whole = fitted.fit(_choices(measured, found, settings.seed), measured.columns)
     report = BlendReport(
         used=used,
         reason=f"On validation the blend reaches NDCG@10 {blend:.4f} and the model alone {model:.4f}.{lacking}",
         users=len(held_out),
         proposed=len(found) / len(held_out),
         validation=validation,
-        weights=weights.table(),
+        weights=whole.table(),
         seconds=time.perf_counter() - began,
         counted=counted,
         weighed=measured.asked,
     )
-    blended = Blended(neighbours=neighbours, weights=weights, candidates=settings.blend.candidates)
+    blended = Blended(sources=sources, ranker=whole, candidates=settings.blend.candidates)
     return (blended if used else None), report
 
 
-def count_neighbours(settings: Settings, dataset: Dataset) -> tuple[Neighbours, Consumed, str]:
-    """The neighbour sources of a data set: training histories, and the catalogue's text where it has any.
+def training_sources(settings: Settings, dataset: Dataset) -> tuple[tuple[Source, ...], Consumed, str]:
+    """The sources of a data set: training histories, and the catalogue's text where it has any.
 
     Returns
     -------
-    Neighbours, Consumed, str
-        The tables, what they were counted on, and a sentence on why the text is lacking although the settings want
-        it, or nothing.
+    sources, Consumed, str
+        The sources, the histories that they were fitted on, and a sentence on why the text is lacking although the
+        settings want it, or nothing.
     """
-    text, words, lacking = None, None, ""
+    text, lacking = None, ""
     if settings.blend.text and settings.items is not None and settings.items.text:
         try:
-            text = baseline_text(settings, dataset)
+            text = whitened_text(settings, dataset.catalogue[SENTENCE])
         except InputError as error:  # a model that reads no text can be trained without `recsys represent`
             lacking = f" It blends without text: {error}"
-    if text is not None:
-        words = word_table(dataset.catalogue[SENTENCE].extend_constant(None, 1).shift(1))  # row 0 is no item
     train = dataset.split.train
-    counted = (train.items, train.offsets) if settings.blend.counts else (train.items[:0], train.offsets[:1])
-    neighbours = Neighbours.count(*counted, dataset.vocabulary.size, text=text, words=words)
-    return neighbours, Consumed.of(*counted), lacking
+    histories = train if settings.blend.counts else train.select(np.arange(0))
+    data = TrainingData(histories=histories, size=dataset.vocabulary.size, catalogue=dataset.catalogue, text=text)
+    return fit_sources(data), Consumed.of(histories.items, histories.offsets), lacking
 
 
 def _measure(
-    settings: Settings, held_out: HeldOut, queries: HistoryVectors, items: ItemIndex, neighbours: Neighbours
+    settings: Settings, held_out: HeldOut, queries: HistoryVectors, items: ItemIndex, sources: tuple[Source, ...]
 ) -> _Measured:
+    columns = columns_of(sources)
+    wanted = {"features": columns.features, "context": columns.context}
     histories, stride = held_out.histories, len(items.vectors)
-    encoded = queries(histories)  # [U, D]
     features, context, counts, came, before = [], [], [], [], 0
-    block = max(1, BLOCK_FLOATS // stride)
-    for start in range(0, len(held_out), block):
-        part = np.arange(start, min(start + block, len(held_out)))
-        found = propose(
-            items,
-            encoded[part],
-            neighbours,
-            histories.select(part),
-            n=settings.blend.candidates,
-            exclude_seen=settings.evaluate.exclude_seen,
-        )
+    for part, block in blocks(items, queries(histories), histories, exclude_seen=settings.evaluate.exclude_seen):
+        found = propose(sources, block, n=settings.blend.candidates, **wanted)
         keys = found.rows * stride + found.codes
-        rows, codes = held_out.rest(start, start + len(part))
+        rows, codes = held_out.rest(part.start, part.stop)
         asked = ~np.isin(keys, rows * stride + codes)  # the target's basket does not compete with it
         keys = keys[asked]
-        wanted = (part - start) * stride + held_out.targets[part]
-        place = np.searchsorted(keys, wanted)  # nobody may have proposed anything: everything was seen
-        came.append(np.where(np.append(keys, -1)[place] == wanted, before + place, -1))
-        counts.append(np.bincount(found.rows[asked], minlength=len(part)))
+        targets = np.arange(len(block)) * stride + held_out.targets[part]
+        place = np.searchsorted(keys, targets)  # nobody may have proposed anything: everything was seen
+        came.append(np.where(np.append(keys, -1)[place] == targets, before + place, -1))
+        counts.append(np.bincount(found.rows[asked], minlength=len(block)))
         features.append(found.features[asked])
         context.append(found.context[asked])
         before += len(keys)
@@ -206,7 +200,25 @@ def _measure(
         context=np.concatenate(context),
         came=np.concatenate(came),
         asked=Consumed.asked(held_out),
+        columns=columns,
     )
+
+
+def _crossed(ranker: type[Ranker], measured: _Measured, fold: np.ndarray, seed: int) -> np.ndarray:
+    """int64 [U] ranks of the targets: each user's by the ranker that was fitted on the users of the other fold."""
+    found = np.flatnonzero(measured.came >= 0)
+    ranks = np.full(len(measured), MISS, dtype=np.int64)
+    for other in (0, 1):
+        half = ranker.fit(_choices(measured, found[fold[found] != other], seed), measured.columns)
+        ranks = np.where(fold == other, _ranks(measured, half.scores(measured.features, measured.context)), ranks)
+    return ranks
+
+
+def columns_of(sources: tuple[Source, ...]) -> Columns:
+    """What the sources say, for a ranker that is fitted anew."""
+    features = features_of(sources)
+    unpaired = tuple((other, feature.name) for feature in features for other in feature.unpaired)
+    return Columns(features=tuple(feature.name for feature in features), context=context_of(sources), unpaired=unpaired)
 
 
 def _ranks(measured: _Measured, scores: np.ndarray) -> np.ndarray:
@@ -222,8 +234,8 @@ def _ranks(measured: _Measured, scores: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _fit(measured: _Measured, users: np.ndarray, names: tuple[str, ...], seed: int) -> Blend:
-    """Weights from some of the users' candidates: the target and `OTHERS` drawn at random."""
+def _choices(measured: _Measured, users: np.ndarray, seed: int) -> Choices:
+    """Some of the users' candidates: what came next and `OTHERS` drawn at random."""
     rng = np.random.default_rng(seed)
     users = np.sort(rng.permutation(users)[:FITTED])
     kept, chosen = [], []
@@ -234,11 +246,9 @@ def _fit(measured: _Measured, users: np.ndarray, names: tuple[str, ...], seed: i
         kept.append(own)
         chosen.append(int(np.searchsorted(own, came)))
     flat = np.concatenate(kept)
-    return fit_weights(
-        measured.features[flat],
-        measured.context[flat],
-        np.concatenate([[0], np.cumsum([len(own) for own in kept])]).astype(np.int64),
-        np.array(chosen),
-        (names, CONTEXT),
-        without=UNPAIRED,
+    return Choices(
+        features=measured.features[flat],
+        context=measured.context[flat],
+        offsets=np.concatenate([[0], np.cumsum([len(own) for own in kept])]).astype(np.int64),
+        chosen=np.array(chosen),
     )

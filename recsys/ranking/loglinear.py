@@ -15,11 +15,13 @@ K = F + F (F + 1) / 2 + C F weights, less those of the products that are left ou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
+
+from recsys.ranking.base import Choices, Columns, Ranker
 
 PENALTY: Final = 30.0  # half of this times the squared weights is added to the loss; a tenth or ten times is the same
 LIMIT: Final = 6.0  # standard deviations at which a feature is cut: products of outliers would decide everything
@@ -30,7 +32,7 @@ _TINY: Final = 1e-6  # a standard deviation that is none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Blend:
+class LogLinear(Ranker):
     """Fitted weights.
 
     Attributes
@@ -43,6 +45,8 @@ class Blend:
         float64 weights: w [F], P [F, F] upper triangular, C [C, F].
     """
 
+    name: ClassVar[str] = "loglinear"
+
     features: tuple[str, ...]
     context: tuple[str, ...]
     mean: np.ndarray
@@ -50,6 +54,41 @@ class Blend:
     alone: np.ndarray
     pairs: np.ndarray
     given: np.ndarray
+
+    @classmethod
+    def fit(cls, choices: Choices, columns: Columns, *, penalty: float = PENALTY) -> Self:
+        """The weights under which the items that came next were most likely.
+
+        Parameters
+        ----------
+        choices
+            Users' candidates.
+        columns
+            Names; products of unpaired features get no weight.
+        penalty
+            Of squared weights.
+        """
+        F, C = choices.features.shape[1], choices.context.shape[1]
+        both = np.concatenate([choices.features, choices.context], axis=1, dtype=np.float64)
+        deviation = both.std(axis=0)
+        empty = cls(
+            features=columns.features,
+            context=columns.context,
+            mean=both.mean(axis=0),
+            scale=np.where(deviation > _TINY, deviation, np.inf),
+            alone=np.zeros(F),
+            pairs=np.zeros((F, F)),
+            given=np.zeros((C, F)),
+        )
+        z, c = empty._standardised(choices.features, choices.context)
+        left_out = {frozenset(pair) for pair in columns.unpaired}
+        weighed = [[frozenset((a, b)) not in left_out for b in columns.features] for a in columns.features]
+        one, other = np.nonzero(np.triu(weighed))
+        design = np.concatenate([z, z[:, one] * z[:, other], *(c[:, [k]] * z for k in range(C))], axis=1)  # [P, K]
+        weights = _newton(design, choices.offsets, choices.chosen, penalty)
+        pairs = np.zeros((F, F))
+        pairs[one, other] = weights[F : F + len(one)]
+        return replace(empty, alone=weights[:F], pairs=pairs, given=weights[F + len(one) :].reshape(C, F))
 
     def scores(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
         """Scores float32 [P] of pairs with `features` [P, F] and `context` [P, C]; comparable for one user only."""
@@ -90,63 +129,6 @@ class Blend:
         F = len(self.features)
         z = np.clip((features - self.mean[:F]) / self.scale[:F], -LIMIT, LIMIT)
         return z, (context - self.mean[F:]) / self.scale[F:]
-
-
-def fit_weights(
-    features: np.ndarray,
-    context: np.ndarray,
-    offsets: np.ndarray,
-    chosen: np.ndarray,
-    names: tuple[Sequence[str], Sequence[str]],
-    *,
-    without: Collection[tuple[str, str]] = (),
-    penalty: float = PENALTY,
-) -> Blend:
-    """The weights under which the items that came next were most likely.
-
-    Parameters
-    ----------
-    features, context
-        float [P, F] and [P, C].
-    offsets
-        int64 [U + 1]; user u owns the pairs `offsets[u]:offsets[u + 1]`, at least one.
-    chosen
-        int64 [U]: which of the user's own pairs came next, from 0.
-    names
-        Of the F features and the C context values.
-    without
-        Pairs of features whose product gets no weight.
-    """
-    F, C = features.shape[1], context.shape[1]
-    both = np.concatenate([features, context], axis=1, dtype=np.float64)
-    deviation = both.std(axis=0)
-    scale = np.where(deviation > _TINY, deviation, np.inf)
-    empty = Blend(
-        features=tuple(names[0]),
-        context=tuple(names[1]),
-        mean=both.mean(axis=0),
-        scale=scale,
-        alone=np.zeros(F),
-        pairs=np.zeros((F, F)),
-        given=np.zeros((C, F)),
-    )
-    z, c = empty._standardised(features, context)
-    left_out = {frozenset(pair) for pair in without}
-    weighed = [[frozenset((a, b)) not in left_out for b in names[0]] for a in names[0]]
-    one, other = np.nonzero(np.triu(weighed))
-    design = np.concatenate([z, z[:, one] * z[:, other], *(c[:, [k]] * z for k in range(C))], axis=1)  # [P, K]
-    weights = _newton(design, offsets, chosen, penalty)
-    pairs = np.zeros((F, F))
-    pairs[one, other] = weights[F : F + len(one)]
-    return Blend(
-        features=empty.features,
-        context=empty.context,
-        mean=empty.mean,
-        scale=scale,
-        alone=weights[:F],
-        pairs=pairs,
-        given=weights[F + len(one) :].reshape(C, F),
-    )
 
 
 def _newton(design: np.ndarray, offsets: np.ndarray, chosen: np.ndarray, penalty: float) -> np.ndarray:

@@ -34,7 +34,7 @@ from recsys.columns import (
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.ranking.blend import source_names
+from recsys.ranking.blend import proposers
 from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
 from recsys.retrieval.table import NAME, candidates_table
 from recsys.serving.histories import recode
@@ -169,7 +169,6 @@ def candidate_batches(
     The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
     "vector+transitions"), users in the order of `serving`.
     """
-    names = source_names()
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
         queries = served.encode(histories)  # [b, D]
@@ -183,7 +182,7 @@ def candidate_batches(
                 RANK: (place + 1).astype(np.int32),
                 ITEM_ID: served.bundle.vocabulary.decode(codes[user, place]),
                 SCORE: scores[user, place],
-                CANDIDATE_SOURCE: names[by[user, place]],
+                CANDIDATE_SOURCE: proposers(by[user, place], served.blended),
             }
         )
         yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.candidates.counts import DECAY
+from recsys.data.recency import DECAY
 from recsys.models.sequential.layers import Dropout, Linear
 from recsys.models.sequential.transformer import pick
 from recsys.settings import ModelSettings

@@ -33,16 +33,16 @@ from recsys.bundles.manifest import (
     file_of,
 )
 from recsys.bundles.store import latest_bundle, publish_bundle, write_bundle
-from recsys.candidates.neighbours import Neighbours
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.models.sequential.bert4rec import SequenceEncoder
-from recsys.ranking.blend import CONTEXT, Blended, feature_names
-from recsys.ranking.loglinear import Blend
+from recsys.ranking.blend import Blended
+from recsys.ranking.loglinear import LogLinear
 from recsys.serving.recommender import open_bundle, recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from tests.recsys.opened import queries_of
+from tests.recsys.ranking.blends import blend_of, sequences, training
 
 
 def settings_of(**more: Any) -> Settings:
@@ -103,19 +103,7 @@ def test_round_trip_without_interactions(written: Path, tmp_path: Path) -> None:
 
 def small_blend(size: int = 4) -> Blended:
     """Two users' worth of counts, and weights of 1 for every feature."""
-    neighbours = Neighbours.count(np.array([1, 2, 3, 2, 3], dtype=np.int32), np.array([0, 3, 5]), size)
-    names = feature_names(neighbours)
-    F, C = len(names), len(CONTEXT)
-    weights = Blend(
-        features=names,
-        context=CONTEXT,
-        mean=np.zeros(F + C),
-        scale=np.ones(F + C),
-        alone=np.ones(F),
-        pairs=np.zeros((F, F)),
-        given=np.zeros((C, F)),
-    )
-    return Blended(neighbours=neighbours, weights=weights, candidates=10)
+    return blend_of(training(sequences([[1, 2, 3], [2, 3]]), size), alone=1.0)
 
 
 def test_a_blend_travels_with_the_bundle(tmp_path: Path) -> None:
@@ -125,8 +113,9 @@ def test_a_blend_travels_with_the_bundle(tmp_path: Path) -> None:
     assert write_bundle(tmp_path, **parts(), more={BLEND: small_blend()}) == path
     found, given = open_bundle(path).blended, small_blend()
     assert found is not None and found.candidates == 10
-    np.testing.assert_array_equal(found.weights.alone, given.weights.alone)
-    np.testing.assert_array_equal(found.neighbours.followed.toarray(), given.neighbours.followed.toarray())
+    assert found.declaration() == given.declaration()
+    for name, tensor in given.to_tensors().items():
+        np.testing.assert_array_equal(found.to_tensors()[name], tensor)
     assert read_bundle(path).features()["genres"] == ["b", "a"]
 
 
@@ -146,9 +135,10 @@ def test_a_changed_or_missing_blend_is_refused(tmp_path: Path) -> None:
 
 def test_a_blend_of_other_features_is_refused(tmp_path: Path) -> None:
     blended = small_blend()
-    other = replace(blended, weights=replace(blended.weights, features=tuple(reversed(blended.weights.features))))
+    assert isinstance(blended.ranker, LogLinear)
+    other = replace(blended, ranker=replace(blended.ranker, features=("colour", *blended.ranker.features[1:])))
     path = write_bundle(tmp_path, **parts(), more={BLEND: other})
-    with pytest.raises(InputError, match=r"cannot be read: the blend weighs .* train again"):
+    with pytest.raises(InputError, match=r"cannot be read: the blend weighs 'colour', .* train again"):
         _ = open_bundle(path).blended
 
 

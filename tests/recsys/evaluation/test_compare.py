@@ -7,15 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.candidates.counts import (
-    popularity,
-    recency_weights,
-    score_popularity,
-    score_transitions,
-    transitions,
-)
+from recsys.candidates.popularity import popularity
+from recsys.candidates.transitions import transitions
+from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, leave_one_out
+from recsys.evaluation.baselines import score_popularity, score_transitions
 from recsys.evaluation.compare import EvaluationReport, Scorer, evaluate_scorers
 from recsys.evaluation.metrics import BANDS
 from recsys.settings import EvaluateSettings

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recsys.bundles.bundle import read_bundle
-from recsys.candidates.counts import popularity
+from recsys.candidates.popularity import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences

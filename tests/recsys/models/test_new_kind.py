@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field
 
 from recsys.bundles.bundle import read_bundle
-from recsys.candidates.counts import transitions
+from recsys.candidates.transitions import transitions
 from recsys.data.consumed import Consumed
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare

@@ -1,174 +1,59 @@
-"""Proposals and features against brute force; what is measured is what is served."""
+"""Both stages: what is measured is what is served, and blends of today's and of earlier layouts are read."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
-from scipy import sparse
 
-from recsys.candidates.counts import recency_weights
-from recsys.candidates.neighbours import Neighbours
+from recsys.candidates.base import Block
+from recsys.candidates.popularity import Popularity
+from recsys.candidates.stage import Proposals
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.ranking import blend as module
-from recsys.ranking.blend import (
-    CONTEXT,
-    SOURCES,
-    Blended,
-    best_items,
-    blend_scores,
-    feature_names,
-    propose,
-    source_names,
-)
-from recsys.ranking.loglinear import Blend
+from recsys.ranking.blend import Blended, best_items, blend_scores, proposers
+from recsys.ranking.loglinear import LogLinear
 from recsys.retrieval.index import ItemIndex, build_index
-from recsys.retrieval.shelf import shelf_of
+from recsys.retrieval.shelf import Shelf, shelf_of
 from recsys.retrieval.top_k import top_k
-
-V, D, U = 60, 8, 40
-
-
-def sequences(lists: list[list[int]]) -> Sequences:
-    return Sequences(
-        users=pl.Series("user_id", np.arange(len(lists))),
-        items=np.array([item for items in lists for item in items], dtype=np.int32),
-        offsets=np.cumsum([0, *map(len, lists)]).astype(np.int64),
-    )
+from tests.recsys.candidates import ring
+from tests.recsys.candidates.ring import U, V
+from tests.recsys.ranking.blends import blend_of, random_weights, sequences
 
 
 @pytest.fixture
 def histories() -> Sequences:
-    """Walks over a ring of 50 items; ten items have no interaction. One user is unknown, one has an unknown event."""
-    rng = np.random.default_rng(0)
-    lists = [((rng.integers(50) + np.arange(rng.integers(2, 9))) % 50 + 1).tolist() for _ in range(U - 2)]
-    return sequences([*lists, [0], [3, 0, 4]])
-
-
-@pytest.fixture
-def neighbours(histories: Sequences) -> Neighbours:
-    rng = np.random.default_rng(1)
-    text = rng.standard_normal((V + 1, 4)).astype(np.float32)
-    text[0] = 0
-    words = sparse.random_array((V + 1, 9), density=0.3, format="csr", dtype=np.float32, rng=rng)
-    return Neighbours.count(histories.items, histories.offsets, V, text=text, words=sparse.csr_array(words))
+    return ring.histories()
 
 
 @pytest.fixture
 def items() -> ItemIndex:
-    vectors = np.random.default_rng(2).standard_normal((V + 1, D)).astype(np.float32)
-    vectors[0] = 0
-    return build_index(vectors, np.arange(V + 1) % 15 != 0)  # code 15, 30, 45 and 60 cannot be placed
+    return ring.items()
 
 
 @pytest.fixture
 def queries() -> np.ndarray:
-    return np.random.default_rng(3).standard_normal((U, D)).astype(np.float32)
+    return ring.queries()
 
 
 @pytest.fixture
-def blended(neighbours: Neighbours) -> Blended:
-    """Weights on everything, so that any feature that differed would show."""
-    names, rng = feature_names(neighbours), np.random.default_rng(4)
-    F, C = len(names), len(CONTEXT)
-    weights = Blend(
-        features=names,
-        context=CONTEXT,
-        mean=rng.standard_normal(F + C) / 5,
-        scale=np.full(F + C, 0.7),
-        alone=rng.standard_normal(F),
-        pairs=np.triu(rng.standard_normal((F, F))) / 5,
-        given=rng.standard_normal((C, F)) / 5,
-    )
-    return Blended(neighbours=neighbours, weights=weights, candidates=10)
+def blended() -> Blended:
+    return random_weights(blend_of(ring.data(), candidates=10), 4)
 
 
-def mean(histories: Sequences, last: int, decay: float) -> np.ndarray:
-    weights = recency_weights(histories.items, histories.offsets, V, last=last, decay=decay).toarray()
-    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
-
-
-def whole(histories: Sequences, decay: float = 1.0) -> np.ndarray:
-    return recency_weights(histories.items, histories.offsets, V, last=50, decay=decay).toarray()
-
-
-def signed_root(values: np.ndarray) -> np.ndarray:
-    return np.where(values < 0, -np.sqrt(np.abs(values)), np.sqrt(np.abs(values)))
-
-
-@pytest.mark.parametrize("exclude_seen", [True, False])
-def test_each_source_proposes_its_best_unseen_items(
-    items: ItemIndex, queries: np.ndarray, neighbours: Neighbours, histories: Sequences, exclude_seen: bool
-) -> None:
-    n = 7
-    found = propose(items, queries, neighbours, histories, n=n, exclude_seen=exclude_seen)
-    newest, every = mean(histories, 10, 0.7), mean(histories, 50, 1.0)
-    assert neighbours.text is not None
-    scores = {
-        "vector": np.where(np.isin(np.arange(V + 1), items.codes), queries @ items.vectors.T, -np.inf),
-        "transitions": newest @ neighbours.followed.toarray(),
-        "together": every @ neighbours.together.toarray(),
-        "linear": whole(histories) @ neighbours.linear.toarray(),
-        "text": newest @ neighbours.text @ neighbours.text.T,
-        "popularity": np.tile(neighbours.recent, (U, 1)),
-        "history": whole(histories),  # nothing where what was had is left out
-    }
-    for bit, name in enumerate(SOURCES):
-        proposed = set(zip(found.rows[found.by >> bit & 1 > 0], found.codes[found.by >> bit & 1 > 0], strict=True))
-        for user in range(U):
-            seen = histories.history(user) if exclude_seen else []
-            own = scores[name][user].astype(float)
-            own[[0, *seen]] = -np.inf
-            if name == "popularity":  # the same list for all, whatever each has seen of it
-                own = np.where(np.isin(np.arange(V + 1), np.argsort(-neighbours.recent, kind="stable")[:n]), own, -1)
-            usable = own > (-np.inf if name == "vector" else 0)
-            best = sorted(np.flatnonzero(usable), key=lambda code: (-np.float32(own[code]), code))[:n]
-            mine = {int(code) for row, code in proposed if row == user}
-            values = sorted(own[list(mine)], reverse=True)
-            assert len(mine) == len(best)
-            np.testing.assert_allclose(values, own[best], rtol=1e-4, atol=1e-6)  # ties may fall either way
-
-
-def test_features_are_what_the_sources_say(
-    items: ItemIndex, queries: np.ndarray, neighbours: Neighbours, histories: Sequences
-) -> None:
-    found = propose(items, queries, neighbours, histories, n=12, exclude_seen=False)
-    features = dict(zip(feature_names(neighbours), found.features.T, strict=True))
-    rows, codes = found.rows, found.codes
-    assert (np.diff(rows * (V + 1) + codes) > 0).all()
-    newest, last, every = mean(histories, 10, 0.7), mean(histories, 1, 1.0), mean(histories, 50, 1.0)
-    assert neighbours.text is not None and neighbours.words is not None
-    expected = {
-        "followed": np.sqrt((newest @ neighbours.followed.toarray())[rows, codes]),
-        "next": np.sqrt((last @ neighbours.next.toarray())[rows, codes]),
-        "together": np.sqrt((every @ neighbours.together.toarray())[rows, codes]),
-        "linear": signed_root((whole(histories) @ neighbours.linear.toarray())[rows, codes]),
-        "linear_next": signed_root((whole(histories, 0.95) @ neighbours.linear_next.toarray())[rows, codes]),
-        "popular": np.log1p(neighbours.popular)[codes],
-        "recent": np.log1p(neighbours.recent)[codes],
-        "new": (neighbours.popular == 0)[codes],
-        "seen": [np.log2(1 + (histories.history(row) == code).sum()) for row, code in zip(rows, codes, strict=True)],
-        "text": (newest @ neighbours.text @ neighbours.text.T)[rows, codes],
-        "words": (newest @ neighbours.words.toarray() @ neighbours.words.toarray().T)[rows, codes],
-    }
-    for name, values in expected.items():
-        np.testing.assert_allclose(features[name], np.asarray(values, dtype=float), rtol=1e-4, atol=1e-6, err_msg=name)
-    assert features["seen"].any() and features["new"].any()
-    logits = queries @ items.vectors.T
-    placed = np.isin(np.arange(V + 1), items.codes)
-    for user in range(U):
-        best = np.sort(logits[user][placed])[::-1]
-        own = rows == user
-        expected_logits = np.where(placed[codes[own]], logits[user, codes[own]], best[11])  # cannot be placed: the last
-        shift = np.log(np.exp(best[:10]).sum())
-        np.testing.assert_allclose(features["model"][own], expected_logits - shift, rtol=1e-4, atol=1e-4)
-    lengths = np.log1p([len(histories.history(user)) for user in range(U)])
-    np.testing.assert_allclose(found.context[:, 1], lengths[rows], rtol=1e-6)
-    newest_item = histories.items[histories.offsets[1:] - 1]
-    np.testing.assert_allclose(found.context[:, 0], np.log1p(neighbours.popular[newest_item])[rows], rtol=1e-6)
+def ask(
+    blended: Blended,
+    items: ItemIndex,
+    queries: np.ndarray,
+    histories: Sequences,
+    *,
+    n: int,
+    exclude_seen: bool = True,
+    shelf: Shelf | None = None,
+) -> Proposals:
+    block = Block(index=items, queries=queries, histories=histories, exclude_seen=exclude_seen, shelf=shelf)
+    return blended.propose(block, n)
 
 
 def test_what_is_measured_is_what_is_served(
@@ -185,13 +70,11 @@ def test_what_is_measured_is_what_is_served(
 
 
 def test_of_equal_scores_the_lower_code_comes_first(
-    items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
+    items: ItemIndex, queries: np.ndarray, histories: Sequences
 ) -> None:
-    nothing = {name: np.zeros_like(getattr(blended.weights, name)) for name in ("alone", "pairs", "given")}
-    codes, scores, _ = best_items(
-        items, queries, replace(blended, weights=replace(blended.weights, **nothing)), histories, k=12
-    )
-    proposed = propose(items, queries, blended.neighbours, histories, n=12)
+    flat = blend_of(ring.data())
+    codes, scores, _ = best_items(items, queries, flat, histories, k=12)
+    proposed = ask(flat, items, queries, histories, n=12)
     for user in range(U):
         assert codes[user].tolist() == proposed.codes[proposed.rows == user][:12].tolist()
     assert (scores == 0).all()
@@ -201,7 +84,7 @@ def test_users_do_not_depend_on_their_block(
     items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = best_items(items, queries, blended, histories, k=9)
-    monkeypatch.setattr(module, "BLOCK_FLOATS", 3 * (V + 1))
+    monkeypatch.setattr("recsys.candidates.stage.BLOCK_FLOATS", 3 * (V + 1))
     parts = best_items(items, queries, blended, histories, k=9)
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_allclose(parts[1], whole[1], rtol=1e-5, atol=1e-5)
@@ -210,8 +93,8 @@ def test_users_do_not_depend_on_their_block(
 def test_more_proposals_change_little_and_the_features_not_at_all(
     items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
 ) -> None:
-    few = propose(items, queries, blended.neighbours, histories, n=10)
-    all_items = propose(items, queries, blended.neighbours, histories, n=V)
+    few = ask(blended, items, queries, histories, n=10)
+    all_items = ask(blended, items, queries, histories, n=V)
     keys, every = few.rows * (V + 1) + few.codes, all_items.rows * (V + 1) + all_items.codes
     placed = np.isin(few.codes, items.codes)  # what the model cannot place depends on its last proposal
     np.testing.assert_allclose(
@@ -227,15 +110,15 @@ def test_without_a_blend_the_vectors_serve_alone(items: ItemIndex, queries: np.n
     expected = top_k(items, queries, histories, k=len(items.codes))
     np.testing.assert_array_equal(codes, expected[0])
     np.testing.assert_array_equal(scores, expected[1])
-    assert set(source_names()[by[codes > 0]]) == {"vector"} and not by[codes == 0].any()
+    assert set(proposers(by, None)[codes > 0]) == {"vector"} and set(proposers(by, None)[codes == 0]) <= {""}
 
 
 def test_a_history_of_unknown_items_gets_what_sells(
-    items: ItemIndex, queries: np.ndarray, neighbours: Neighbours, histories: Sequences
+    items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
 ) -> None:
     unknown = U - 2
-    found = propose(items, queries, neighbours, histories, n=5)
-    names = set(source_names()[found.by[found.rows == unknown]])
+    found = ask(blended, items, queries, histories, n=5)
+    names = set(proposers(found.by[found.rows == unknown], blended))
     assert names <= {"vector", "popularity", "vector+popularity"} and "popularity" in names | {
         name.removeprefix("vector+") for name in names
     }
@@ -248,17 +131,134 @@ def test_lists_are_as_long_as_asked_however_few_each_source_proposes(
     assert (codes > 0).all()
 
 
-def test_source_names() -> None:
-    names = source_names()
-    assert names[1] == "vector" and names[3] == "vector+transitions" and names[-1] == "+".join(SOURCES)
-
-
-def test_weights_of_other_features_are_refused(blended: Blended) -> None:
+def test_a_blend_survives_the_file(blended: Blended) -> None:
     again = Blended.from_tensors(blended.to_tensors(), blended.declaration())
-    assert again.weights.features == blended.weights.features and again.candidates == 10
-    declared = blended.declaration() | {"features": ["model", *reversed(blended.weights.features[1:])]}
-    with pytest.raises(ValueError, match="the blend weighs"):
-        Blended.from_tensors(blended.to_tensors(), declared)
+    assert again.declaration() == blended.declaration()
+    assert list(again.declaration()) == ["sources", "ranker", "features", "context", "candidates"]
+    assert again.to_tensors().keys() == blended.to_tensors().keys()
+
+
+OLD_FEATURES = (
+    *("model", "followed", "next", "together", "linear", "linear_next", "popular", "recent", "new", "seen"),
+    *("text", "words"),
+)
+
+
+def old_layout() -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """A blend as bundles held it before they named their sources: three items, their tables with an entry or two."""
+
+    def table(name: str, entries: dict[tuple[int, int], float], width: int = 4) -> dict[str, np.ndarray]:
+        dense = np.zeros((4, width), dtype=np.float32)
+        for place, value in entries.items():
+            dense[place] = value
+        rows, columns = np.nonzero(dense)
+        return {
+            f"{name}.values": dense[rows, columns],
+            f"{name}.columns": columns.astype(np.int32),
+            f"{name}.rows": np.concatenate([[0], np.cumsum((dense != 0).sum(axis=1))]).astype(np.int64),
+            f"{name}.width": np.array([width]),
+        }
+
+    F = len(OLD_FEATURES)
+    tensors = {
+        **table("followed", {(1, 2): 0.25}),
+        **table("next", {(1, 3): 0.16}),
+        **table("together", {(1, 2): 0.81}),
+        **table("linear", {(1, 2): 0.5, (1, 3): -0.09}),
+        **table("linear_next", {(1, 2): 0.36}),
+        **table("words", {(1, 0): 1.0, (2, 0): 0.5, (3, 1): 1.0}, width=2),
+        "popular": np.array([0, 3, 1, 0], dtype=np.float32),
+        "recent": np.array([0, 1, 1, 0], dtype=np.float32),
+        "text": np.array([[0, 0], [1, 0], [0.5, 0.5], [0, 1]], dtype=np.float32),
+        "blend.mean": np.zeros(F + 2),
+        "blend.scale": np.ones(F + 2),
+        "blend.alone": np.arange(1.0, F + 1),  # each feature has a weight of its own
+        "blend.pairs": np.zeros((F, F)),
+        "blend.given": np.zeros((2, F)),
+    }
+    return tensors, {"features": list(OLD_FEATURES), "context": ["sightings", "length"], "candidates": 10}
+
+
+def test_a_blend_of_before_sources_had_names_scores_as_it_did() -> None:
+    tensors, declared = old_layout()
+    blended = Blended.from_tensors(tensors, declared)
+    assert blended.names == ("vector", "transitions", "together", "linear", "text", "popularity", "history")
+    assert (blended.ranker.features, blended.ranker.context) == (OLD_FEATURES, ("sightings", "length"))
+    assert blended.to_tensors().keys() == tensors.keys()
+    for name, tensor in blended.to_tensors().items():
+        np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
+    index = build_index(np.array([[0, 0], [1, 0], [2, 0], [3, 0]], dtype=np.float32), np.arange(4) > 0)
+    codes, scores, by = best_items(
+        index, np.array([[1, 0]], dtype=np.float32), blended, sequences([[1]]), k=3, exclude_seen=True
+    )
+    # the model has 2 and 3 for items 2 and 3; what it says is relative to the logarithm of their summed exponentials
+    total = np.log(np.exp(2) + np.exp(3))
+    second = [2 - total, 0.5, 0, 0.9, np.sqrt(0.5), 0.6, np.log(2), np.log(2), 0, 0, 0.5, 0.5]
+    third = [3 - total, 0, 0.4, 0, -0.3, 0, 0, 0, 1, 0, 0, 0]
+    weights = np.arange(1.0, 13)
+    expected = {2: float(weights @ second), 3: float(weights @ third)}
+    assert codes.tolist() == [[2, 3, 0]]
+    np.testing.assert_allclose(scores[0, :2], [expected[2], expected[3]], rtol=1e-5)
+    named = ["vector+transitions+together+linear+text+popularity", "vector", ""]
+    assert proposers(by, blended).tolist() == [named]
+
+
+def test_a_blend_of_before_there_were_regressions_is_read_and_asks_the_sources_it_had() -> None:
+    tensors, declared = old_layout()
+    names = [name for name in OLD_FEATURES if "linear" not in name]
+    kept = np.array([name in names for name in OLD_FEATURES])
+    older = {name: value for name, value in tensors.items() if not name.startswith("linear")}
+    for name in ("mean", "scale"):
+        older[f"blend.{name}"] = older[f"blend.{name}"][np.append(kept, [True, True])]
+    older["blend.alone"], older["blend.given"] = older["blend.alone"][kept], older["blend.given"][:, kept]
+    older["blend.pairs"] = older["blend.pairs"][kept][:, kept]
+    blended = Blended.from_tensors(older, declared | {"features": names})
+    assert blended.names == ("vector", "transitions", "together", "text", "popularity", "history")
+
+
+def test_the_order_of_the_weights_is_the_blends_own(
+    items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
+) -> None:
+    """Features are placed by name: a bundle whose features stand in another order scores the same."""
+    ranker = blended.ranker
+    assert isinstance(ranker, LogLinear)
+    turned = np.arange(len(ranker.features))[::-1]
+    both = np.concatenate([turned, len(turned) + np.arange(len(ranker.context))])
+    whole = ranker.pairs + np.triu(ranker.pairs, 1).T
+    other = replace(
+        ranker,
+        features=tuple(ranker.features[place] for place in turned),
+        mean=ranker.mean[both],
+        scale=ranker.scale[both],
+        alone=ranker.alone[turned],
+        pairs=np.triu(whole[turned][:, turned]),
+        given=ranker.given[:, turned],
+    )
+    first = best_items(items, queries, blended, histories, k=5)
+    second = best_items(items, queries, replace(blended, ranker=other), histories, k=5)
+    np.testing.assert_allclose(first[1], second[1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_this_program_does_not_know_is_refused_by_name(blended: Blended) -> None:
+    tensors, declared = blended.to_tensors(), blended.declaration()
+    for changed, message in (
+        ({"sources": [*blended.names, "weather"]}, "asks the source 'weather', which this program does not know"),
+        ({"ranker": "forest"}, "ranks by 'forest', which this program does not know"),
+        ({"features": ["model", "colour"]}, "weighs 'colour', which none of its sources computes"),
+        ({"context": ["sightings", "mood"]}, "is given 'mood', which none of its sources computes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Blended.from_tensors(tensors, declared | changed)
+    lacking = {name: value for name, value in tensors.items() if name != "recent"}
+    with pytest.raises(ValueError, match="source 'popularity' of its blend lacks its part 'recent'"):
+        Blended.from_tensors(lacking, declared)
+
+
+def test_two_parts_of_one_name_are_refused(blended: Blended) -> None:
+    counted = blended.source(Popularity)
+    assert counted is not None
+    with pytest.raises(ValueError, match="'popularity' has a tensor 'popular'"):
+        replace(blended, sources=(*blended.sources, counted)).to_tensors()
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -267,15 +267,15 @@ def test_only_what_is_on_the_shelf_is_proposed_and_scores_stay(
 ) -> None:
     allowed = np.arange(V + 1) % 3 == 1  # 20 items; of them 15 k + 1, ... are placed, and none is a multiple of 15
     shelf = shelf_of(items, allowed)
-    options = {"n": 10, "exclude_seen": exclude_seen}
-    found = propose(items, queries, blended.neighbours, histories, **options, shelf=shelf)
+    found = ask(blended, items, queries, histories, n=10, exclude_seen=exclude_seen, shelf=shelf)
     assert allowed[found.codes].all()
-    whole = propose(items, queries, blended.neighbours, histories, n=V, exclude_seen=exclude_seen)
+    whole = ask(blended, items, queries, histories, n=V, exclude_seen=exclude_seen)
     features = {(row, code): line for row, code, line in zip(whole.rows, whole.codes, whole.features, strict=True)}
     for row, code, line in zip(found.rows, found.codes, found.features, strict=True):
         np.testing.assert_allclose(line, features[row, code], rtol=1e-5, atol=1e-5)
-    for bit, source in enumerate(SOURCES):  # each source proposes its best ones of the shelf
-        proposed = found.codes[(found.by >> bit & 1).astype(bool)]
+    named = proposers(found.by, blended)
+    for source in blended.names:  # each source proposes its best ones of the shelf
+        proposed = found.codes[[source in who.split("+") for who in named]]
         assert len(proposed) or (source == "history" and exclude_seen), source
     codes, scores, _ = best_items(items, queries, blended, histories, k=8, exclude_seen=exclude_seen, shelf=shelf)
     assert (codes > 0).all() and allowed[codes].all()  # the mask comes before the cut: no list is short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.candidates.co_occurrence import CoOccurrence
+from recsys.candidates.popularity import Popularity
+from recsys.candidates.text import Text
+from recsys.candidates.transitions import Transitions
 from recsys.data.consumed import Consumed
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
@@ -17,8 +22,11 @@ from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS
 from recsys.ranking import fit as module
-from recsys.ranking.blend import CONTEXT, Blended, blend_scores, feature_names
-from recsys.ranking.fit import count_neighbours, fit_blend
+from recsys.ranking import registry
+from recsys.ranking.base import Choices, Columns, Ranker
+from recsys.ranking.blend import Blended, blend_scores
+from recsys.ranking.fit import columns_of, fit_blend, training_sources
+from recsys.ranking.loglinear import LogLinear
 from recsys.retrieval.index import build_index
 from recsys.settings import EvaluateSettings, Settings
 from recsys.settings.read import parse_settings
@@ -136,15 +144,17 @@ def test_where_nobody_proposes_anything_the_model_serves_alone() -> None:
 def test_a_user_is_measured_with_weights_that_others_gave(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features are noise: weights know the users that they were fitted on by heart, and of the others nothing."""
     rng, users, each = np.random.default_rng(seed), 70, 41
-    names = feature_names(count_neighbours(settings(), dataset(walks()))[0])
+    columns = columns_of(training_sources(settings(), dataset(walks()))[0])
     measured = module._Measured(
         offsets=np.arange(users + 1) * each,
-        features=rng.standard_normal((users * each, len(names))).astype(np.float32),
-        context=rng.standard_normal((users * each, len(CONTEXT))).astype(np.float32),
+        features=rng.standard_normal((users * each, len(columns.features))).astype(np.float32),
+        context=rng.standard_normal((users * each, len(columns.context))).astype(np.float32),
         came=np.arange(users) * each + rng.integers(each, size=users),
         asked=Consumed.of(np.zeros(0), np.zeros(1, dtype=np.int64)),
+        columns=columns,
     )
-    own = module._fit(measured, np.arange(users), names, seed).scores(measured.features, measured.context)
+    fitted = LogLinear.fit(module._choices(measured, np.arange(users), seed), columns)
+    own = fitted.scores(measured.features, measured.context)
     by_heart = per_user(module._ranks(measured, own), "ndcg", 10).mean()
     monkeypatch.setattr(module, "_measure", lambda *_: measured)
     data = dataset(walks())
@@ -157,13 +167,13 @@ def test_a_user_is_measured_with_weights_that_others_gave(seed: int, monkeypatch
 
 def test_the_weights_that_serve_are_fitted_on_all_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[set[int]] = []
-    fit = module._fit
+    choices = module._choices
 
-    def watched(measured: Any, users: np.ndarray, *rest: Any) -> Any:
+    def watched(measured: Any, users: np.ndarray, seed: int) -> Any:
         fitted.append(set(users.tolist()))
-        return fit(measured, users, *rest)
+        return choices(measured, users, seed)
 
-    monkeypatch.setattr(module, "_fit", watched)
+    monkeypatch.setattr(module, "_choices", watched)
     fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED)
     first, second, served = fitted
     assert not first & second and first | second == served
@@ -178,6 +188,7 @@ def test_of_equal_scores_the_lower_code_ranks_first() -> None:
         context=np.zeros((9, 1), dtype=np.float32),
         came=np.array([2, -1, 7]),
         asked=Consumed.of(np.zeros(0), np.zeros(1, dtype=np.int64)),
+        columns=Columns(features=("a",), context=("b",)),
     )
     assert module._ranks(measured, np.zeros(9)).tolist() == [3, MISS, 1]
     assert module._ranks(measured, np.array([0.0, 1, 1, 1, 5, 5, 5, 0, 1])).tolist() == [2, MISS, 2]
@@ -221,8 +232,10 @@ def test_the_tables_are_counted_on_training_alone() -> None:
     data = dataset(walks(new_share=0.5))
     blended, _ = fit_blend(settings(), data, noise, VECTORS, ALLOWED)
     assert blended is not None
-    assert blended.neighbours.popular.sum() == len(data.split.train.items)
-    assert not blended.neighbours.popular[51:].any()  # new items are only ever held out
+    counted = blended.source(Popularity)
+    assert counted is not None
+    assert counted.popular.sum() == len(data.split.train.items)
+    assert not counted.popular[51:].any()  # new items are only ever held out
 
 
 def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +247,7 @@ def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.M
     text[1:] = groups[(np.arange(V) // 5) % 10] / 4 + rng.standard_normal((V, 16)) / 20
     text[51:] = groups / 4
     data.catalogue = pl.DataFrame({"sentence": ["x"] * V})
-    monkeypatch.setattr(module, "baseline_text", lambda *_: text)
+    monkeypatch.setattr(module, "whitened_text", lambda *_: text)
     blended, report = fit_blend(settings(text=True), data, noise, VECTORS, ALLOWED)
     assert blended is not None and report is not None
     test = data.split.test
@@ -252,8 +265,10 @@ def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.M
 def test_without_counts_it_weighs_texts_and_what_the_history_holds() -> None:
     blended, report = fit_blend(settings(kind="always", counts=False), dataset(walks()), noise, VECTORS, ALLOWED)
     assert blended is not None and report is not None and report.weights is not None
-    assert blended.neighbours.followed.nnz == blended.neighbours.together.nnz == 0
-    assert not blended.neighbours.popular.any()
+    transitions, together, counted = (blended.source(kind) for kind in (Transitions, CoOccurrence, Popularity))
+    assert transitions is not None and together is not None and counted is not None
+    assert transitions.followed.nnz == together.table.nnz == 0
+    assert not counted.popular.any()
     told = dict(zip(report.weights["feature"], report.weights["alone"], strict=True))
     assert {name for name, weight in told.items() if weight} <= {"model", "seen"}
     found = blend_scores(build_index(VECTORS, ALLOWED), noise(walks())[:1], blended, walks(), n=20)(0, 1)
@@ -264,9 +279,9 @@ def test_text_that_was_never_encoded_is_said_and_left_out(monkeypatch: pytest.Mo
     def missing(*_: Any) -> Any:
         raise InputError("run `recsys represent` first.")
 
-    monkeypatch.setattr(module, "baseline_text", missing)
+    monkeypatch.setattr(module, "whitened_text", missing)
     blended, report = fit_blend(settings(text=True), dataset(walks()), noise, VECTORS, ALLOWED)
-    assert blended is not None and blended.neighbours.text is None
+    assert blended is not None and blended.source(Text) is None
     assert report is not None and report.reason.endswith("It blends without text: run `recsys represent` first.")
 
 
@@ -275,3 +290,48 @@ def test_many_users_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FITTED", 100)
     _, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED)
     assert report is not None and report.users == 150 and report.used
+
+
+class ByTheModel(Ranker):
+    """Ranks by one feature, whatever was chosen."""
+
+    name = "by the model"
+
+    def __init__(self, features: Sequence[str], context: Sequence[str]) -> None:
+        self.features, self.context = tuple(features), tuple(context)
+
+    @classmethod
+    def fit(cls, choices: Choices, columns: Columns) -> ByTheModel:
+        assert choices.features.shape[1:] == (len(columns.features),) and len(choices.chosen)
+        return cls(columns.features, columns.context)
+
+    def scores(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
+        return features[:, self.features.index("model")]
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, np.ndarray], features: Sequence[str], context: Sequence[str]
+    ) -> ByTheModel:
+        return cls(features, context)
+
+
+def test_another_ranker_is_one_class_and_one_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "RANKERS", registry.RANKERS.copy())
+    monkeypatch.setattr(module, "RANKERS", registry.RANKERS)
+    monkeypatch.setattr("recsys.ranking.blend.RANKERS", registry.RANKERS)
+    registry.register(ByTheModel)
+    with pytest.raises(ValueError, match="there is a ranker 'loglinear' already"):
+        registry.register(type("Other", (ByTheModel,), {"name": "loglinear"}))
+    blended, report = fit_blend(
+        settings(kind="always"), dataset(walks()), noise, VECTORS, ALLOWED, ranker="by the model"
+    )
+    assert blended is not None and report is not None and report.validation is not None
+    assert report.validation["blend"] == report.validation["model"]
+    again = Blended.from_tensors(blended.to_tensors(), blended.declaration())
+    assert isinstance(again.ranker, ByTheModel) and again.ranker.features == blended.ranker.features
+    registry.RANKERS.pop("by the model")
+    with pytest.raises(ValueError, match="ranks by 'by the model', which this program does not know"):
+        Blended.from_tensors(blended.to_tensors(), blended.declaration())

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from recsys.ranking.loglinear import Blend, fit_weights
+from recsys.ranking.base import Choices, Columns
+from recsys.ranking.loglinear import LogLinear
 
-NAMES = (("a", "b"), ("c",))
+NAMES = Columns(features=("a", "b"), context=("c",))
 
 
-def choices(
-    users: int, candidates: int, utility: object, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Features, context, offsets and what users chose by a utility with Gumbel noise: exactly a conditional logit."""
+def choices(users: int, candidates: int, utility: object, seed: int = 0) -> Choices:
+    """What users chose by a utility with Gumbel noise: exactly a conditional logit."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((users, candidates, 2))
     context = np.repeat(rng.standard_normal((users, 1, 1)), candidates, axis=1)
     noisy = utility(features, context[..., 0]) + rng.gumbel(size=(users, candidates))  # type: ignore[operator]
     offsets = np.arange(users + 1, dtype=np.int64) * candidates
-    return features.reshape(-1, 2), context.reshape(-1, 1), offsets, noisy.argmax(axis=1)
+    return Choices(
+        features=features.reshape(-1, 2),
+        context=context.reshape(-1, 1),
+        offsets=offsets,
+        chosen=noisy.argmax(axis=1),
+    )
 
 
 def test_weights_that_made_the_choices_are_found() -> None:
     def utility(x: np.ndarray, c: np.ndarray) -> np.ndarray:
         return 1.0 * x[..., 0] - 0.5 * x[..., 1] + 0.4 * x[..., 0] * x[..., 1] + 0.3 * c * x[..., 1]
 
-    features, context, offsets, chosen = choices(4000, 20, utility)
-    blend = fit_weights(features, context, offsets, chosen, NAMES, penalty=1.0)
+    made = choices(4000, 20, utility)
+    blend = LogLinear.fit(made, NAMES, penalty=1.0)
     np.testing.assert_allclose(blend.alone, [1.0, -0.5], atol=0.06)
     np.testing.assert_allclose(blend.pairs, [[0, 0.4], [0, 0]], atol=0.06)
     np.testing.assert_allclose(blend.given, [[0, 0.3]], atol=0.06)
@@ -41,16 +46,16 @@ def test_a_product_learns_when_to_trust_which() -> None:
     def utility(x: np.ndarray, c: np.ndarray) -> np.ndarray:
         return np.where(c > 0, 3 * x[..., 0], 3 * x[..., 1])
 
-    features, context, offsets, chosen = choices(1500, 10, utility)
-    blend = fit_weights(features, context, offsets, chosen, NAMES)
+    made = choices(1500, 10, utility)
+    blend = LogLinear.fit(made, NAMES)
     given = np.array([[2.0, 0.0], [0.0, 2.0]])  # two candidates: one good by a, the other by b
     high, low = np.ones((2, 1)), -np.ones((2, 1))
     assert np.diff(blend.scores(given, high)) < -1 and np.diff(blend.scores(given, low)) > 1
 
 
 def test_a_product_that_is_left_out_gets_no_weight_and_the_others_keep_their_places() -> None:
-    features, context, offsets, chosen = choices(4000, 20, lambda x, c: 0.5 * x[..., 1] ** 2 + 0.3 * c * x[..., 1])
-    blend = fit_weights(features, context, offsets, chosen, NAMES, without=[("b", "a")], penalty=1.0)
+    made = choices(4000, 20, lambda x, c: 0.5 * x[..., 1] ** 2 + 0.3 * c * x[..., 1])
+    blend = LogLinear.fit(made, replace(NAMES, unpaired=(("b", "a"),)), penalty=1.0)
     assert blend.pairs[0, 1] == 0
     np.testing.assert_allclose(blend.pairs[1, 1], 0.5, atol=0.06)
     np.testing.assert_allclose(blend.given, [[0, 0.3]], atol=0.06)
@@ -61,7 +66,9 @@ def test_gradient_is_zero_at_the_answer() -> None:
     rng = np.random.default_rng(1)
     features, context = rng.standard_normal((60, 2)), np.repeat(rng.standard_normal((12, 1)), 5, axis=0)
     offsets, chosen = np.arange(13) * 5, rng.integers(0, 5, 12)
-    blend = fit_weights(features, context, offsets, chosen, NAMES, penalty=2.0)
+    blend = LogLinear.fit(
+        Choices(features=features, context=context, offsets=offsets, chosen=chosen), NAMES, penalty=2.0
+    )
     z = (features - features.mean(axis=0)) / features.std(axis=0)
     c = (context - context.mean()) / context.std()
     design = np.column_stack([z, z[:, 0] ** 2, z[:, 0] * z[:, 1], z[:, 1] ** 2, c * z])
@@ -78,38 +85,38 @@ def test_gradient_is_zero_at_the_answer() -> None:
 
 def test_fitting_twice_gives_the_same_bits() -> None:
     given = choices(200, 8, lambda x, c: x[..., 0])
-    first, second = (fit_weights(*given, NAMES) for _ in range(2))
+    first, second = (LogLinear.fit(given, NAMES) for _ in range(2))
     np.testing.assert_array_equal(first.alone, second.alone)
     np.testing.assert_array_equal(first.pairs, second.pairs)
 
 
 def test_a_feature_that_never_varies_has_no_say() -> None:
-    features, context, offsets, chosen = choices(200, 8, lambda x, c: x[..., 0])
-    features[:, 1] = 7.0
-    blend = fit_weights(features, context, offsets, chosen, NAMES)
-    other = features.copy()
+    made = choices(200, 8, lambda x, c: x[..., 0])
+    made.features[:, 1] = 7.0
+    blend = LogLinear.fit(made, NAMES)
+    other = made.features.copy()
     other[::2, 1] = 1e6
-    np.testing.assert_array_equal(blend.scores(features, context), blend.scores(other, context))
+    np.testing.assert_array_equal(blend.scores(made.features, made.context), blend.scores(other, made.context))
 
 
 def test_outliers_are_cut() -> None:
-    features, context, offsets, chosen = choices(200, 8, lambda x, c: x[..., 0])
-    blend = fit_weights(features, context, offsets, chosen, NAMES)
+    made = choices(200, 8, lambda x, c: x[..., 0])
+    blend = LogLinear.fit(made, NAMES)
     far, farther = (blend.scores(np.array([[x, 0.0]]), np.zeros((1, 1))) for x in (50.0, 5e6))
     assert far == farther and np.isfinite(far)
 
 
 def test_scores_do_not_depend_on_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, context, offsets, chosen = choices(100, 8, lambda x, c: x[..., 0])
-    blend = fit_weights(features, context, offsets, chosen, NAMES)
-    whole = blend.scores(features, context)
+    made = choices(100, 8, lambda x, c: x[..., 0])
+    blend = LogLinear.fit(made, NAMES)
+    whole = blend.scores(made.features, made.context)
     monkeypatch.setattr("recsys.ranking.loglinear.AT_ONCE", 7)
-    np.testing.assert_allclose(blend.scores(features, context), whole, rtol=1e-6)
+    np.testing.assert_allclose(blend.scores(made.features, made.context), whole, rtol=1e-6)
 
 
 def test_weights_survive_the_file_and_the_report() -> None:
-    blend = fit_weights(*choices(100, 8, lambda x, c: x[..., 0]), NAMES)
-    again = Blend.from_tensors(blend.to_tensors(), *NAMES)
+    blend = LogLinear.fit(choices(100, 8, lambda x, c: x[..., 0]), NAMES)
+    again = LogLinear.from_tensors(blend.to_tensors(), NAMES.features, NAMES.context)
     features, context = np.random.default_rng(0).standard_normal((5, 2)), np.ones((5, 1))
     np.testing.assert_array_equal(again.scores(features, context), blend.scores(features, context))
     table = blend.table()
@@ -117,4 +124,4 @@ def test_weights_survive_the_file_and_the_report() -> None:
     assert table["x b"][0] == table["x a"][1] == blend.pairs[0, 1]
     json.dumps(table)
     with pytest.raises(ValueError, match="do not fit"):
-        Blend.from_tensors(blend.to_tensors(), ("a",), ("c",))
+        LogLinear.from_tensors(blend.to_tensors(), ("a",), ("c",))

@@ -13,14 +13,14 @@ import torch
 
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import write_bundle
-from recsys.candidates.neighbours import Neighbours, mean_weights
+from recsys.candidates.transitions import Transitions
 from recsys.columns import LISTED
 from recsys.data.prepare import prepare
+from recsys.data.recency import mean_weights
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
-from recsys.ranking.blend import CONTEXT, Blended, feature_names
-from recsys.ranking.loglinear import Blend
+from recsys.ranking.blend import Blended
 from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
 from recsys.retrieval.table import candidates_table
 from recsys.serving import recommender as module
@@ -28,6 +28,7 @@ from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
 from tests.recsys.opened import queries_of
+from tests.recsys.ranking.blends import blend_of, training
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
 ITEMS, USERS, K = 60, 50, 10
@@ -135,25 +136,15 @@ def test_a_bundle_with_a_blend_serves_it_and_names_the_sources(
 ) -> None:
     settings, versions, _ = world
     dataset = prepare(settings, versions)
-    train = dataset.split.train
-    neighbours = Neighbours.count(train.items, train.offsets, dataset.vocabulary.size)
-    names = feature_names(neighbours)
-    F, C = len(names), len(CONTEXT)
-    weights = Blend(
-        features=names,
-        context=CONTEXT,
-        mean=np.zeros(F + C),
-        scale=np.ones(F + C),
-        alone=np.array([name == "followed" for name in names], dtype=float),  # nothing else has a say
-        pairs=np.zeros((F, F)),
-        given=np.zeros((C, F)),
-    )
-    blended = Blended(neighbours=neighbours, weights=weights, candidates=K)
+    data = training(dataset.split.train, dataset.vocabulary.size)
+    blended = blend_of(data, alone={"followed": 1.0}, candidates=K)  # nothing else has a say
+    transitions = blended.source(Transitions)
+    assert transitions is not None
     report = run(settings, versions, make_bundle(settings, dataset.vocabulary, blended=blended))
     table, serving = read_candidates(settings.warehouse).collect(), dataset.split.serving
     assert (report.rows, report.short_lists) == (len(table), 1)
     newest = mean_weights(serving.items, serving.offsets, dataset.vocabulary.size, last=10, decay=0.7)
-    scores = (newest @ neighbours.followed).toarray()
+    scores = (newest @ transitions.followed).toarray()
     for user, name in enumerate(serving.users[:-1]):
         scores[user, serving.history(user)] = 0
         first = table.filter(pl.col("user_id") == name, pl.col("rank") == 1).row(0, named=True)

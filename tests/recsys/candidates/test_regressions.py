@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys.candidates import linear
-from recsys.candidates.linear import autoencoder, successors
+from recsys.candidates import regressions
+from recsys.candidates.regressions import autoencoder, successors
 
 V = 12
 Made = Callable[..., sparse.csr_array]
@@ -32,8 +32,8 @@ def of(items: np.ndarray, offsets: np.ndarray) -> list[list[int]]:
 def past(events: list[int]) -> np.ndarray:
     """[V + 1]: what the next event is told from."""
     row = np.zeros(V + 1)
-    for age, item in enumerate(reversed(events[-linear.PAST :])):
-        row[item] += linear.FADING**age
+    for age, item in enumerate(reversed(events[-regressions.PAST :])):
+        row[item] += regressions.FADING**age
     row[0] = 0
     return row
 
@@ -60,7 +60,7 @@ def test_the_autoencoder_is_the_best_linear_map_of_histories_onto_themselves(
 def test_successors_are_the_ridge_regression_of_every_event_on_its_past(
     histories: tuple[np.ndarray, np.ndarray], window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "PAST", window)
+    monkeypatch.setattr(regressions, "PAST", window)
     pasts, nexts = [], []
     for items in of(*histories):
         for place in range(1, len(items)):
@@ -91,7 +91,7 @@ def test_rare_items_stay_out_and_the_furthest_weights_stay(
     cut = made(*histories, V, penalty=2.0, kept=3).toarray()
     for own, all_of_it in zip(cut, whole, strict=True):
         assert set(np.abs(own[own != 0])) == set(np.sort(np.abs(all_of_it[all_of_it != 0]))[::-1][:3])
-    monkeypatch.setattr(linear, "MOST", 4)
+    monkeypatch.setattr(regressions, "MOST", 4)
     best = np.argsort(-np.bincount(histories[0], minlength=V + 1)[1:], kind="stable")[:4] + 1
     few = made(*histories, V, penalty=2.0, kept=V).toarray()
     assert set(np.flatnonzero(few.any(axis=1))) <= set(best) and few.any()
@@ -103,9 +103,9 @@ def test_no_log_takes_longer_than_what_was_granted(
 ) -> None:
     """With room for a tenth, the result is that of the users that were drawn; in parts, it is the same."""
     whole = made(*histories, V, penalty=2.0, kept=V)
-    monkeypatch.setattr(linear, "AT_ONCE", 50)
+    monkeypatch.setattr(regressions, "AT_ONCE", 50)
     assert abs(made(*histories, V, penalty=2.0, kept=V) - whole).max() < 1e-6
-    monkeypatch.setattr(linear, "PAIRS", 300)
+    monkeypatch.setattr(regressions, "PAIRS", 300)
     part = made(*histories, V, penalty=2.0, kept=V)
     assert part.nnz and abs(part - whole).max() > 1e-3
 

@@ -1,0 +1,176 @@
+"""The first stage: the union of what all sources propose, with what each of them says of every candidate.
+
+Everything is computed for one block of users, so memory does not grow with users x items. Evaluation, retrieval and
+answers call the same function, so what is measured is what is served.
+
+Shapes: b users of a block, V items (arrays by code have V + 1 rows), P pairs of user and candidate, F features,
+C context values, n proposals of one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from recsys.candidates.base import Block, Source, TrainingData, distinct
+from recsys.candidates.registry import SOURCES
+from recsys.columns import PADDING
+from recsys.data.sequences import Sequences
+from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.shelf import Shelf
+
+BLOCK_FLOATS: Final = 4_000_000  # of a block's scores against the whole catalogue
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Proposals:
+    """The candidates of a block of users.
+
+    Attributes
+    ----------
+    rows, codes
+        int64 [P], ascending by (row, code).
+    by
+        uint64 [P]: bit s is set where source s of those that were asked proposed the candidate.
+    features, context
+        float32 [P, F] and [P, C] in the order that was asked for.
+    """
+
+    rows: np.ndarray
+    codes: np.ndarray
+    by: np.ndarray
+    features: np.ndarray
+    context: np.ndarray
+
+
+def fit_sources(data: TrainingData) -> tuple[Source, ...]:
+    """Every registered source that the data hold something for."""
+    fitted = (source.fit(data) for source in SOURCES.values())
+    return tuple(source for source in fitted if source is not None)
+
+
+def propose(
+    sources: Sequence[Source], block: Block, *, n: int, features: Sequence[str], context: Sequence[str]
+) -> Proposals:
+    """The union of what the sources propose for a block of users, with features.
+
+    Parameters
+    ----------
+    n
+        Items that each source proposes, at most.
+    features, context
+        Names of the F and C columns wanted.
+
+    Raises
+    ------
+    ValueError
+        A source does not keep its contract, or none computes what is wanted.
+    """
+    stride = block.stride
+    proposed = [_checked(source, source.propose(block, n), block) for source in sources]
+    keys = distinct(np.concatenate(proposed))
+    by = np.zeros(len(keys), dtype=np.uint64)
+    for place, own in enumerate(proposed):
+        by[np.searchsorted(keys, own)] |= np.uint64(1 << place)
+    rows, codes = keys // stride, keys % stride
+    return Proposals(
+        rows=rows,
+        codes=codes,
+        by=by,
+        features=_features(sources, block, rows, codes, features),
+        context=_context(sources, block, context)[rows],
+    )
+
+
+def blocks(
+    index: ItemIndex,
+    queries: np.ndarray,
+    histories: Sequences,
+    *,
+    exclude_seen: bool = True,
+    shelf: Shelf | None = None,
+) -> Iterator[tuple[slice, Block]]:
+    """All users block by block: which of them, and the block.
+
+    Parameters
+    ----------
+    queries
+        float32 [U, D] of the U histories.
+    """
+    step = max(1, BLOCK_FLOATS // len(index.vectors))
+    for start in range(0, len(histories), step):
+        part = slice(start, min(start + step, len(histories)))
+        own = histories.select(np.arange(part.start, part.stop))
+        yield part, Block(index=index, queries=queries[part], histories=own, exclude_seen=exclude_seen, shelf=shelf)
+
+
+def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """What values of `Proposals.by` are called, str of their shape: "vector+transitions", for example; "" for 0.
+
+    Parameters
+    ----------
+    names
+        Of the sources that were asked, in their order.
+    """
+    values, place = np.unique(by, return_inverse=True)
+    called = ["+".join(name for bit, name in enumerate(names) if int(value) >> bit & 1) for value in values]
+    return np.array(called, dtype=str)[place].reshape(by.shape)
+
+
+def _checked(source: Source, keys: np.ndarray, block: Block) -> np.ndarray:
+    """The proposals of a source, if they are what the contract says."""
+    if keys.dtype != np.int64 or keys.ndim != 1:
+        raise ValueError(f"the source {source.name!r} proposed {keys.dtype} {list(keys.shape)}, not int64 keys [P]")
+    if len(keys) and (keys[0] < 0 or keys[-1] >= len(block) * block.stride or (np.diff(keys) <= 0).any()):
+        raise ValueError(f"the source {source.name!r} proposed keys that do not ascend, or that belong to no user")
+    if (keys % block.stride == PADDING).any():
+        raise ValueError(f"the source {source.name!r} proposed code {PADDING}, which is no item")
+    return keys
+
+
+def _features(
+    sources: Sequence[Source], block: Block, rows: np.ndarray, codes: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """float32 [P, F]."""
+    found = np.empty((len(rows), len(names)), dtype=np.float32)
+    column = {name: place for place, name in enumerate(names)}
+    for source in sources:
+        wanted = [feature for feature in source.FEATURES if feature.name in column]
+        said = source.features(block, rows, codes) if wanted else {}
+        for feature in wanted:
+            values = _said(source, said, feature.name, len(rows))
+            found[:, column.pop(feature.name)] = _signed_root(values) if feature.rooted else values
+    if column:
+        raise ValueError(f"no source that was asked computes {', '.join(map(repr, column))}")
+    if not np.isfinite(found).all():
+        bad = names[int(np.argmin(np.isfinite(found).all(axis=0)))]
+        raise ValueError(f"the feature {bad!r} is not finite for some candidates")
+    return found
+
+
+def _context(sources: Sequence[Source], block: Block, names: Sequence[str]) -> np.ndarray:
+    """float32 [b, C]."""
+    found = np.empty((len(block), len(names)), dtype=np.float32)
+    column = {name: place for place, name in enumerate(names)}
+    for source in sources:
+        said = source.context(block)
+        for name in source.CONTEXT:
+            if name in column:
+                found[:, column.pop(name)] = _said(source, said, name, len(block))
+    if column:
+        raise ValueError(f"no source that was asked knows {', '.join(map(repr, column))} of a user")
+    return found
+
+
+def _said(source: Source, said: Mapping[str, np.ndarray], name: str, length: int) -> np.ndarray:
+    if name not in said or np.shape(said[name]) != (length,):
+        raise ValueError(f"the source {source.name!r} declares {name!r} and does not give {length} values of it")
+    return said[name]
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    """The square root of each value's distance from 0, with its sign."""
+    return np.sign(values) * np.sqrt(np.abs(values))

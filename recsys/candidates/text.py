@@ -1,0 +1,110 @@
+"""Text as a source: items that are called like those of the history.
+
+Shapes: b users of a block, V items (arrays by code have V + 1 rows, row 0 is no item), D width, W words, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys.candidates import tables
+from recsys.candidates.base import Block, Feature, Source, TrainingData, best_keys
+from recsys.columns import SENTENCE
+from recsys.data.recency import DECAY, LAST
+from recsys.features.whitening import Whitening
+from recsys.features.words import word_table
+from recsys.settings import Settings
+from recsys.text.represent import text_vectors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Text(Source):
+    """Items whose text is near that of the newest events.
+
+    - "text": similarity of text vectors, summed over the newest events and weighed by recency.
+    - "words": similarity of rare words.
+
+    Attributes
+    ----------
+    vectors
+        float32 [V + 1, D].
+    words
+        [V + 1, W] of `word_table`.
+    """
+
+    name: ClassVar[str] = "text"
+    FEATURES: ClassVar[tuple[Feature, ...]] = (Feature(name="text"), Feature(name="words"))
+    READS_CATALOGUE: ClassVar[bool] = True
+
+    vectors: np.ndarray
+    words: sparse.csr_array
+
+    @classmethod
+    def fit(cls, data: TrainingData) -> Self | None:
+        """Take the text vectors as they are, and weigh the catalogue's words."""
+        if data.text is None:
+            return None
+        sentences = data.catalogue[SENTENCE].extend_constant(None, 1).shift(1)  # row 0 is no item
+        return cls(vectors=data.text, words=word_table(sentences))
+
+    def propose(self, block: Block, n: int) -> np.ndarray:
+        """Keys of the n most similar by text vectors."""
+        return best_keys(block, self._similarities(block), n)
+
+    def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """See the class."""
+        asked = (_newest(block) @ self.words).toarray()  # [b, W]
+        words = shared_words(asked, self.words, rows, codes)
+        return {"text": self._similarities(block)[rows, codes], "words": words}
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """See `Source`."""
+        return {"text": self.vectors} | tables.to_tensors("words", self.words)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        """See `Source`."""
+        return cls(vectors=tensors["text"], words=tables.from_tensors("words", tensors))
+
+    def _similarities(self, block: Block) -> np.ndarray:
+        """float32 [b, V + 1]."""
+        return block.once(self.name, lambda: (_newest(block) @ self.vectors) @ self.vectors.T)
+
+
+def whitened_text(settings: Settings, sentences: pl.Series) -> np.ndarray | None:
+    """Whitened text vectors of a catalogue, float32 [V + 1, D], even if the model itself reads no text.
+
+    They have a mean squared length of 1, not length 1 each. Row 0 and items without text are zero. None if fewer than
+    two items have text.
+
+    Parameters
+    ----------
+    sentences
+        [V] the catalogue's texts by code, null or empty where there is none.
+    """
+    has_text = (sentences.fill_null("") != "").to_numpy()  # [V]
+    if has_text.sum() < 2:
+        return None
+    raw = text_vectors(settings, sentences)[has_text]
+    whitening = Whitening.fit(raw, settings.text.dimensions or raw.shape[1])
+    vectors = np.zeros((len(sentences) + 1, whitening.dimensions), dtype=np.float32)
+    vectors[1:][has_text] = whitening.project(raw) / np.sqrt(whitening.dimensions)
+    return vectors
+
+
+def shared_words(asked: np.ndarray, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """float32 [P]: the product of row `rows[p]` of `asked` [b, W] and row `codes[p]` of `words` [V + 1, W]."""
+    theirs = words[codes]  # [P, W]
+    owner = np.repeat(np.arange(len(rows)), np.diff(theirs.indptr))
+    products = asked[rows[owner], theirs.indices] * theirs.data
+    return np.bincount(owner, weights=products, minlength=len(rows)).astype(np.float32)
+
+
+def _newest(block: Block) -> sparse.csr_array:
+    return block.weights(last=LAST, decay=DECAY, mean=True)
