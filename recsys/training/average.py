@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -23,7 +24,7 @@ class Average:
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters, self.decay = parameters, decay
-        self.shadow: list[Tensor | None] = [p.detach().clone() for p in parameters] if decay else []
+        self.shadow: list[Any] = [p.detach().clone() for p in parameters] if decay else []
 
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 1."""
@@ -39,15 +40,8 @@ class Average:
         finally:
             self._exchange()
 
-    def load(self, shadow: Sequence[Tensor]) -> None:
-        """Take over saved averages."""
-        for mine, saved in zip(self.shadow, shadow, strict=True):
-            assert mine is not None
-            mine.copy_(saved)
-
     def _exchange(self) -> None:
         for parameter, value in zip(self.parameters, self.shadow, strict=False):
-            assert value is not None
             kept = parameter.data.clone()
             parameter.data.copy_(value)
             value.copy_(kept)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recsys.settings import TrainSettings
+from recsys.settings.pretrain import PretrainTrainSettings
 from recsys.training.average import Average
 from recsys.training.distributed import average_gradients
 
@@ -36,6 +38,11 @@ def linear_to_zero(steps: int, warmup_share: float) -> Callable[[int], float]:
         return min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))
 
     return factor
+
+
+def lower_rate(settings: TrainSettings | PretrainTrainSettings) -> str:
+    """What to do where a loss is no number."""
+    return f"lower train.learning_rate = {settings.learning_rate} or set train.precision = 'fp32'"
 
 
 class Learner:
@@ -80,6 +87,12 @@ class Learner:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(steps, warmup_share))
         self.average = Average(self.parameters, average_decay)
         self.pending = 0  # batches since the last step
+
+    @classmethod
+    def of(cls, model: nn.Module, settings: TrainSettings | PretrainTrainSettings, **options: Any) -> Learner:
+        """With the rates of a configuration's section, and options as of the class."""
+        names = ("learning_rate", "weight_decay", "warmup_share", "clip_norm")
+        return cls(model, **{name: getattr(settings, name) for name in names}, **options)
 
     @property
     def learning_rate(self) -> float:
@@ -128,4 +141,5 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.average.load(state["average"])
+        for mine, saved in zip(self.average.shadow, state["average"], strict=True):
+            mine.copy_(saved)

@@ -10,7 +10,6 @@ from recsys.data.consumed import Consumed
 from recsys.training.task import Place
 
 OnEpoch = Callable[[dict[str, float]], None]
-OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -77,10 +77,10 @@ class Loss:
 
 
 class Task(ABC, Generic[Batch]):
-    """A model, the batches of an epoch, a batch's loss and a validation; the trainer does the rest.
+    """A model, the batches of an epoch, a batch's loss and what validation measures; the trainer does the rest.
 
     The rest is: steps, checkpoints and going on from one, the history, the best weights, patience, several processes.
-    Two methods are a must, `batches` and `loss`; `validate` makes the best weights win and not the last ones. A task
+    Two methods are a must, `batches` and `loss`; `metrics` makes the best weights win and not the last ones. A task
     that draws from nothing but `at.epoch`, its seed and the generator that `loss` is given goes on after a kill as if
     there had been none: then dropout, too, is the one of that step.
 
@@ -91,7 +91,7 @@ class Task(ABC, Generic[Batch]):
     seed
         Fixes, with epoch and step, the draws of every step.
     primary
-        The metric of `validate` that decides which weights are best; higher is better.
+        The one of `metrics` that decides which weights are best; higher is better.
     remedy
         What to do about a loss that is no number, the end of a sentence.
 
@@ -113,21 +113,21 @@ class Task(ABC, Generic[Batch]):
     ...         return [order[start : start + 4] for start in range(0, len(order), 4)]
     ...     def loss(self, batch, rng):
     ...         return Loss.of((self.model(self.x[batch]) - self.y[batch]).square().mean(), count=len(batch))
-    ...     def validate(self, at):
+    ...     def metrics(self, at):
     ...         return {"closeness": -(self.model(self.x) - self.y).square().mean().item()}
     >>> x = torch.arange(10.0)[:, None] / 10
     >>> task = Line(x, 2 * x + 1)
     >>> learner = partial(Learner, task.model, steps=90, learning_rate=0.2, weight_decay=0, warmup_share=0, clip_norm=1)
-    >>> done = run(task, [Stage(epochs=30, patience=9, learner=learner)])
-    >>> task.validate(done) == {"closeness": done.history[done.best_epoch - 1]["closeness"]}
+    >>> done = run(task, [Stage(epochs=30, learner=learner, patience=9)])
+    >>> task.metrics(done) == {"closeness": done.history[done.best_epoch - 1]["closeness"]}
     True
     >>> sorted(done.history[0])
     ['closeness', 'epoch', 'learning_rate', 'loss', 'seconds', 'tokens_per_second']
     """
 
     model: nn.Module
-    seed: int = 0
-    primary: str = ""
+    seed: int
+    primary: str
     remedy: str = "lower the learning rate"
 
     @abstractmethod
@@ -138,8 +138,8 @@ class Task(ABC, Generic[Batch]):
     def loss(self, batch: Batch, rng: np.random.Generator) -> Loss:
         """A batch's loss; whatever is random in it comes from `rng` or torch's generator, which the step has seeded."""
 
-    def validate(self, at: Place) -> dict[str, float] | None:
-        """Metrics of the model as it is; None: there is nothing to measure, and the last weights are as good as any."""
+    def metrics(self, at: Place) -> dict[str, float] | None:
+        """Measure the model as it is; None: there is nothing to measure it by, and the last weights are kept."""
         return None
 
     def beginning(self) -> Iterator[dict[str, Any]]:

@@ -26,9 +26,10 @@ from recsys.training.learner import Learner
 from recsys.training.task import Batch, Loss, Place, Task
 
 OnEntry = Callable[[dict[str, Any]], None]
+OnResume = Callable[[int, int], None]  # (epoch, batches done in it)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Stage:
     """Epochs that share a learner; it ends with the best weights so far.
 
@@ -56,7 +57,7 @@ def run(
     *,
     checkpoints: Checkpoints | None = None,
     on_entry: OnEntry | None = None,
-    on_resume: Callable[[Place], None] | None = None,
+    on_resume: OnResume | None = None,
 ) -> Place:
     """Train until the stages' epochs are over or their validations stop gaining.
 
@@ -69,7 +70,7 @@ def run(
     on_entry
         Called with each entry of the history; after a resume first with those from before.
     on_resume
-        Called when the training goes on from a checkpoint.
+        Called with the epoch and the batches done in it when the training goes on from a checkpoint.
 
     Raises
     ------
@@ -92,7 +93,7 @@ class _Run(Generic[Batch]):
     learner: Learner | None = None
     sums: dict[str, Tensor | float] = field(default_factory=dict)  # as `Place.sums`, but perhaps on an accelerator
 
-    def whole(self, stages: Sequence[Stage], on_resume: Callable[[Place], None] | None) -> None:
+    def whole(self, stages: Sequence[Stage], on_resume: OnResume | None) -> None:
         saved = self.checkpoints.load() if self.checkpoints else None
         if saved is None:
             for epoch, entry in enumerate(self.task.beginning()):
@@ -103,7 +104,7 @@ class _Run(Generic[Batch]):
             self.at, self.best = Place(**saved["place"]), saved["best"]
             self.task.restore(saved["task"])
             if on_resume:
-                on_resume(self.at)
+                on_resume(self.at.epoch, self.at.step)
             for entry in self.at.history:
                 self.on_entry(entry)
         for number, stage in enumerate(stages, start=1):
@@ -140,16 +141,14 @@ class _Run(Generic[Batch]):
             if stepped and self.checkpoints and processes()[0] == 0 and self.checkpoints.due():
                 self._read_sums()
                 at.seconds = time.perf_counter() - began
-                self._save(learner)
+                state = {"learner": learner.state_dict(), "place": asdict(at), "best": self.best, "task": task.state()}
+                self.checkpoints.save(state)
         learner.step()  # with what is left over
         self._read_sums()
         seconds = time.perf_counter() - began
         entry = task.head(at) | {name: value / max(at.count, 1) for name, value in at.sums.items()}
-        entry |= {
-            "seconds": seconds,
-            "tokens_per_second": at.tokens / seconds,
-            "learning_rate": learner.learning_rate,
-        }
+        entry |= {"seconds": seconds, "tokens_per_second": at.tokens / seconds}
+        entry["learning_rate"] = learner.learning_rate
         if at.stage_epoch % stage.evaluate_every == 0 or at.stage_epoch == stage.epochs:
             self._validate(entry)
         at.step, at.sums, at.count, at.tokens, at.seconds = 0, {}, 0, 0, 0.0
@@ -172,7 +171,7 @@ class _Run(Generic[Batch]):
         """Measure the averaged weights, for which a best so far is kept."""
         at, task = self.at, self.task
         with self.learner.average.applied() if self.learner else nullcontext():
-            metrics = task.validate(at)
+            metrics = task.metrics(at)
             if metrics is None:
                 return
             value = from_first(metrics[task.primary], next(task.model.parameters()).device)
@@ -185,8 +184,3 @@ class _Run(Generic[Batch]):
     def _tell(self, entry: dict[str, Any]) -> None:
         self.at.history.append(entry)
         self.on_entry(entry)
-
-    def _save(self, learner: Learner) -> None:
-        assert self.checkpoints is not None
-        state = {"learner": learner.state_dict(), "place": asdict(self.at), "best": self.best}
-        self.checkpoints.save(state | {"task": self.task.state()})

@@ -36,10 +36,10 @@ from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.probe import probe
 from recsys.settings import RecformerSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.learner import Learner
-from recsys.training.outcome import OnEpoch, OnResume, Training
+from recsys.training.learner import Learner, lower_rate
+from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
-from recsys.training.trainer import Stage, run
+from recsys.training.trainer import OnResume, Stage, run
 
 Validate = Callable[[Recformer, np.ndarray], dict[str, float]]  # of a model and the item table it goes with
 
@@ -83,7 +83,7 @@ class Targets:
 
 
 @dataclass(kw_only=True, eq=False)
-class FineTuning:
+class FineTuning(Task[np.ndarray]):
     """What is fine-tuned on which histories.
 
     `train.epochs` and `train.patience` are those of stage one. What the model can before any training is validated as
@@ -127,6 +127,8 @@ class FineTuning:
                 "has text, so there is nothing to learn from; give longer histories, or set recformer.fine_tune = "
                 "false."
             )
+        self.remedy = lower_rate(self.train)
+        self.fresh = False  # the table is of the weights as they are
 
     def run(
         self,
@@ -146,101 +148,75 @@ class FineTuning:
         FloatingPointError
             The loss is no longer finite.
         """
-        task, settings = _Users(self), self.settings
-        done = run(
-            task,
-            [
-                self._stage(self.train.epochs, self.train.patience),
-                self._stage(settings.second_stage_epochs, settings.second_stage_patience),
-            ],
-            checkpoints=checkpoints,
-            on_entry=on_epoch,
-            on_resume=None if on_resume is None else lambda at: on_resume(at.epoch, at.step),
-        )
-        return Training.of(done, Consumed.of(self.items, self.offsets)), task.table
+        stages = [
+            self._stage(self.train.epochs, self.train.patience),
+            self._stage(self.settings.second_stage_epochs, self.settings.second_stage_patience),
+        ]
+        done = run(self, stages, checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
+        return Training.of(done, Consumed.of(self.items, self.offsets)), self.table
 
     def _stage(self, epochs: int, patience: int) -> Stage:
-        batches = -(-len(self.targets.users) // self.train.batch_size)
-        learner = partial(
-            Learner,
-            self.model,
-            steps=epochs * -(-batches // self.settings.accumulate),
-            learning_rate=self.train.learning_rate,
-            weight_decay=self.train.weight_decay,
-            warmup_share=self.train.warmup_share,
-            clip_norm=self.train.clip_norm,
-            accumulate=self.settings.accumulate,
-        )
-        return Stage(epochs=epochs, learner=learner, patience=patience, evaluate_every=self.train.evaluate_every)
-
-
-class _Users(Task[np.ndarray]):
-    """A target of each user, drawn anew in every epoch; a batch is indices into `Targets.users`."""
-
-    def __init__(self, of: FineTuning) -> None:
-        self.of, self.model, self.seed, self.primary = of, of.model, of.seed, of.primary
-        self.remedy = f"lower train.learning_rate = {of.train.learning_rate} or set train.precision = 'fp32'"
-        self.fresh = False  # the table is of the weights as they are
+        accumulate, batches = self.settings.accumulate, -(-len(self.targets.users) // self.train.batch_size)
+        steps = epochs * -(-batches // accumulate)
+        learner = partial(Learner.of, self.model, self.train, steps=steps, accumulate=accumulate)
+        return Stage(epochs, learner, patience, self.train.evaluate_every)
 
     def beginning(self) -> Iterator[dict[str, Any]]:
         """What the model can before any training, and after a probe, which counts as one epoch."""
-        of = self.of
         self._encode_items()
         yield {"epoch": 0, "stage": 0}
-        if of.settings.probe_epochs:
+        if self.settings.probe_epochs:
             began = time.perf_counter()
             loss = probe(
-                of.model,
-                of.catalogue,
-                of.items,
-                of.targets.starts(of.offsets),
-                of.targets.events,
-                epochs=of.settings.probe_epochs,
-                temperature=of.settings.temperature,
-                weight_decay=of.train.weight_decay,
-                seed=of.seed,
-                dtype=of.dtype,
+                self.model,
+                self.catalogue,
+                self.items,
+                self.targets.starts(self.offsets),
+                self.targets.events,
+                epochs=self.settings.probe_epochs,
+                temperature=self.settings.temperature,
+                weight_decay=self.train.weight_decay,
+                seed=self.seed,
+                dtype=self.dtype,
             )
             self._encode_items()
             yield {"epoch": 1, "stage": 0, "loss": loss, "seconds": time.perf_counter() - began}
 
     def batches(self, at: Place) -> Iterator[np.ndarray]:
         """Users of an epoch; in stage one they are asked with a table of its start."""
-        of = self.of
         if at.stage == 1 and at.step == 0 and not self.fresh:
             self._encode_items()
-        self.live = of.settings.live_items and at.stage == 1
-        self.on_device = torch.from_numpy(self.table).to(of.model.device)
-        order = np.random.default_rng((of.seed, at.epoch, 0)).permutation(len(of.targets.users))
-        size = of.train.batch_size
+        self.live = self.settings.live_items and at.stage == 1
+        self.on_device = torch.from_numpy(self.table).to(self.model.device)
+        order = np.random.default_rng((self.seed, at.epoch, 0)).permutation(len(self.targets.users))
+        size = self.train.batch_size
         return (order[start : start + size] for start in range(0, len(order), size))
 
     def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
         """Of a target of each user, drawn anew."""
-        of, model, table, self.fresh = self.of, self.of.model, self.on_device, False
-        ends = of.targets.draw(batch, rng)
-        starts = of.offsets[of.targets.users[batch]]
-        labels = torch.from_numpy(of.items[ends].astype(np.int64)).to(model.device)
+        model, catalogue, items, settings, self.fresh = self.model, self.catalogue, self.items, self.settings, False
+        ends = self.targets.draw(batch, rng)
+        starts = self.offsets[self.targets.users[batch]]
+        labels = torch.from_numpy(items[ends].astype(np.int64)).to(model.device)
         negatives = None
-        if of.train.loss == "sampled":
-            negatives = torch.from_numpy(rng.integers(1, len(table), of.train.negatives)).to(model.device)
-        queries = encode(model, of.catalogue, of.items, starts, ends, dtype=of.dtype)
+        if self.train.loss == "sampled":
+            negatives = torch.from_numpy(rng.integers(1, len(self.on_device), self.train.negatives)).to(model.device)
+        queries = encode(model, catalogue, items, starts, ends, dtype=self.dtype)
         had = None
         if model.repeats is not None and negatives is None:
-            had = had_before(model, of.items, starts, ends), model.repeats()
-        loss = softmax_loss(queries, table, labels, of.allowed, of.settings.temperature, negatives, had)
+            had = had_before(model, items, starts, ends), model.repeats()
+        loss = softmax_loss(queries, self.on_device, labels, self.allowed, settings.temperature, negatives, had)
         if self.live:
-            live = encode(model, of.catalogue, of.items, ends, ends + 1, dtype=of.dtype, as_items=True)
-            loss = loss + contrastive_loss(queries, live, labels, of.settings.temperature)
-        tokens = int(token_lengths(of.catalogue, of.items, starts, ends, model.shape.limits).sum())
+            live = encode(model, catalogue, items, ends, ends + 1, dtype=self.dtype, as_items=True)
+            loss = loss + contrastive_loss(queries, live, labels, settings.temperature)
+        tokens = int(token_lengths(catalogue, items, starts, ends, model.shape.limits).sum())
         return Loss.of(loss, count=len(batch), tokens=tokens)
 
-    def validate(self, at: Place) -> dict[str, float]:
+    def metrics(self, at: Place) -> dict[str, float]:
         """Metrics with the epoch's table; where items learn, too, with one of its end."""
-        of = self.of
-        if of.settings.live_items and at.stage == 1 and not self.fresh:
+        if self.settings.live_items and at.stage == 1 and not self.fresh:
             self._encode_items()
-        return of.validate(of.model, self.table)
+        return self.validate(self.model, self.table)
 
     def head(self, at: Place) -> dict[str, Any]:
         """Epoch and stage."""
@@ -255,5 +231,4 @@ class _Users(Task[np.ndarray]):
         self.table, self.fresh = state["table"].numpy(), False
 
     def _encode_items(self) -> None:
-        of = self.of
-        self.table, self.fresh = item_table(of.model, of.catalogue, dtype=of.dtype), True
+        self.table, self.fresh = item_table(self.model, self.catalogue, dtype=self.dtype), True

@@ -31,7 +31,7 @@ from recsys.models.recformer.start import Start
 from recsys.settings.pretrain import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.distributed import processes
-from recsys.training.learner import Learner
+from recsys.training.learner import Learner, lower_rate
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import Stage, run
 
@@ -237,60 +237,47 @@ def pretrain(
         The loss is no longer finite.
     """
     task = _Pairs(begun, corpus, held_out, settings, temperature, accumulate, seed)
-    learner = partial(
-        Learner,
-        task.model,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_share=settings.warmup_share,
-        clip_norm=settings.clip_norm,
-        accumulate=accumulate,
-    )
-    looks = -(-settings.steps // settings.evaluate_every)
+    learner = partial(Learner.of, task.model, settings, steps=settings.steps, accumulate=accumulate)
     done = run(
         task,
-        [Stage(epochs=looks, learner=learner, patience=settings.patience)],
+        [Stage(-(-settings.steps // settings.evaluate_every), learner, settings.patience)],
         checkpoints=checkpoints,
         on_entry=on_look,
-        on_resume=None if on_resume is None else lambda at: on_resume(task.steps(at)),
+        on_resume=on_resume and (lambda epoch, step: on_resume(task.steps(epoch, step))),
     )
-    return Pretrained(
-        best_step=done.history[done.best_epoch]["step"], steps=done.history[-1]["step"], history=done.history
-    )
+    history = done.history  # its first entry is that of no step
+    return Pretrained(best_step=history[done.best_epoch]["step"], steps=history[-1]["step"], history=history)
 
 
+@dataclass(eq=False)
 class _Pairs(Task[int]):
     """Pairs of users that are drawn in each step, without an end: an epoch is the steps between two looks."""
 
-    def __init__(
-        self,
-        begun: Start,
-        corpus: Corpus,
-        held_out: Sequence[Corpus],
-        settings: PretrainTrainSettings,
-        temperature: float,
-        accumulate: int,
-        seed: int,
-    ) -> None:
-        self.begun, self.corpus, self.held_out, self.settings = begun, corpus, held_out, settings
-        self.temperature, self.accumulate, self.seed, self.primary = temperature, accumulate, seed, ACCURACY
-        self.remedy = f"lower train.learning_rate = {settings.learning_rate} or set train.precision = 'fp32'"
-        self.dtype = best_dtype(settings.precision)
-        self.model = nn.ModuleDict({"model": begun.model, "head": begun.head}).to(begun.model.device)
-        self.groups = corpus.askable_by_catalogue if settings.one_catalogue else [corpus.askable]
+    begun: Start
+    corpus: Corpus
+    held_out: Sequence[Corpus]
+    settings: PretrainTrainSettings
+    temperature: float
+    accumulate: int
+    seed: int
 
-    def steps(self, at: Place) -> int:
-        """Of the optimizer that are done, whether in this epoch or before it."""
-        return max(at.epoch - 1, 0) * self.settings.evaluate_every + at.step // self.accumulate
+    def __post_init__(self) -> None:
+        self.model = nn.ModuleDict({"model": self.begun.model, "head": self.begun.head}).to(self.begun.model.device)
+        self.primary, self.remedy, self.dtype = ACCURACY, lower_rate(self.settings), best_dtype(self.settings.precision)
+        corpus = self.corpus
+        self.groups = corpus.askable_by_catalogue if self.settings.one_catalogue else [corpus.askable]
+
+    def steps(self, epoch: int, batches: int) -> int:
+        """Of the optimizer that are done after so many batches of an epoch."""
+        return max(epoch - 1, 0) * self.settings.evaluate_every + batches // self.accumulate
 
     def batches(self, at: Place) -> range:
-        left = self.settings.steps - (at.epoch - 1) * self.settings.evaluate_every
+        left = self.settings.steps - self.steps(at.epoch, 0)
         return range(self.accumulate * min(left, self.settings.evaluate_every))
 
     def draws(self, at: Place) -> tuple[int, ...]:
-        steps, pending = divmod(at.step - 1, self.accumulate)
-        return self.seed, (at.epoch - 1) * self.settings.evaluate_every + steps, pending, processes()[0]
+        done = at.step - 1
+        return self.seed, self.steps(at.epoch, done), done % self.accumulate, processes()[0]
 
     def loss(self, batch: int, rng: np.random.Generator) -> Loss:
         corpus, settings = self.corpus, self.settings
@@ -319,7 +306,7 @@ class _Pairs(Task[int]):
         )
         return contrast, of_histories + of_items
 
-    def validate(self, at: Place) -> dict[str, float] | None:
+    def metrics(self, at: Place) -> dict[str, float] | None:
         if not self.held_out:
             return None
         pairs = self.settings.evaluate_pairs
@@ -330,8 +317,8 @@ class _Pairs(Task[int]):
         yield {"step": 0}
 
     def head(self, at: Place) -> dict[str, Any]:
-        return {"step": self.steps(at)}
+        return {"step": self.steps(at.epoch, at.step)}
 
     def diverged(self, at: Place) -> str:
-        done = self.steps(at) + (at.step % self.accumulate > 0)
-        return f"the loss stopped being a number in step {done}; {self.remedy}"
+        step = self.steps(at.epoch, at.step + self.accumulate - 1)
+        return f"the loss stopped being a number in step {step}; {self.remedy}"

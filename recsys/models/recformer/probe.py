@@ -13,6 +13,7 @@ Shapes: V items, D width of the states, E of the vectors, B questions of a batch
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -70,7 +71,8 @@ def probe(
     FloatingPointError
         The loss is no longer finite.
     """
-    task = _Questions(model, catalogue, items, starts, ends, temperature, seed, dtype)
+    states, allowed = item_states(model, catalogue, dtype), torch.from_numpy(catalogue.lengths > 0).to(model.device)
+    task = _Questions(model, states, allowed, items, starts, ends, temperature, seed)
     learnt = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(PROBED))
@@ -83,30 +85,24 @@ def probe(
         warmup_share=WARMUP,
         clip_norm=1.0,
     )
-    done = run(task, [Stage(epochs=epochs, learner=learner)])
+    done = run(task, [Stage(epochs, learner)])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learnt[name])
     return float(done.history[-1]["loss"])
 
 
+@dataclass(eq=False)
 class _Questions(Task[np.ndarray]):
     """Every event once an epoch; a batch is indices of questions."""
 
-    def __init__(
-        self,
-        model: Recformer,
-        catalogue: ItemTokens,
-        items: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        temperature: float,
-        seed: int,
-        dtype: torch.dtype,
-    ) -> None:
-        self.model: Recformer = model
-        self.items, self.starts, self.ends, self.temperature, self.seed = items, starts, ends, temperature, seed
-        self.states = item_states(model, catalogue, dtype)
-        self.allowed = torch.from_numpy(catalogue.lengths > 0).to(model.device)
+    model: Recformer
+    states: Tensor  # of items, as `item_states`
+    allowed: Tensor  # bool [V + 1]
+    items: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    temperature: float
+    seed: int
 
     def batches(self, at: Place) -> Iterator[np.ndarray]:
         if at.epoch == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,10 +19,10 @@ from recsys.models.sequential.objectives import events_of, make_task, objective_
 from recsys.models.sequential.side import Side, SideBatch
 from recsys.settings import TrainSettings
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.learner import Learner, cosine_to_a_tenth
-from recsys.training.outcome import OnEpoch, OnResume, Training
+from recsys.training.learner import Learner, cosine_to_a_tenth, lower_rate
+from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
-from recsys.training.trainer import Stage, run
+from recsys.training.trainer import OnResume, Stage, run
 
 __all__ = ["OnEpoch", "OnResume", "Training", "side_of", "train"]
 
@@ -87,55 +88,40 @@ def train(
             f"None of the {len(offsets) - 1} training histories has two events, and one event teaches nothing of what "
             "comes next; give longer histories, or ask for no training by train.epochs = 0."
         )
-    task = _Windows(model, items, offsets, starts, ends, settings, seed, validate, primary, side, baskets)
+    codes = np.concatenate([[PADDING], items]).astype(np.int64)
+    task = _Windows(model, codes, offsets, starts, ends, settings, seed, validate, primary, side, baskets)
     learner = partial(
-        Learner,
+        Learner.of,
         model,
+        settings,
         steps=settings.epochs * -(-len(starts) // settings.batch_size),
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_share=settings.warmup_share,
-        clip_norm=settings.clip_norm,
         schedule=cosine_to_a_tenth,
         betas=(0.9, 0.98),
         average_decay=settings.average_decay,
     )
-    stage = Stage(
-        epochs=settings.epochs, learner=learner, patience=settings.patience, evaluate_every=settings.evaluate_every
-    )
-    done = run(
-        task,
-        [stage],
-        checkpoints=checkpoints,
-        on_entry=on_epoch,
-        on_resume=None if on_resume is None else lambda at: on_resume(at.epoch, at.step),
-    )
+    stage = Stage(settings.epochs, learner, settings.patience, settings.evaluate_every)
+    done = run(task, [stage], checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
     return Training.of(done, Consumed.of(items, offsets))
 
 
+@dataclass(eq=False)
 class _Windows(Task[np.ndarray]):
     """Questions of the windows `starts:ends` of flat histories; a batch is the numbers, from 1, of its events."""
 
-    def __init__(
-        self,
-        model: Bert4Rec,
-        items: np.ndarray,
-        offsets: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        settings: TrainSettings,
-        seed: int,
-        validate: Validate,
-        primary: str,
-        side: Side | None,
-        baskets: NextBasket | None,
-    ) -> None:
-        self.model: Bert4Rec = model
-        self.seed, self.primary, self.settings, self.measure = seed, primary, settings, validate
-        self.remedy = f"lower train.learning_rate = {settings.learning_rate} or set train.precision = 'fp32'"
-        self.offsets, self.starts, self.ends, self.side, self.baskets = offsets, starts, ends, side, baskets
-        self.codes = np.concatenate([[PADDING], items]).astype(np.int64)  # by the number of an event
-        self.numbers = np.arange(1, len(items) + 1)
+    model: Bert4Rec
+    codes: np.ndarray  # of items by the number of an event
+    offsets: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    settings: TrainSettings
+    seed: int
+    validate: Validate
+    primary: str
+    side: Side | None
+    baskets: NextBasket | None
+
+    def __post_init__(self) -> None:
+        self.remedy = lower_rate(self.settings)
 
     def batches(self, at: Place) -> Iterator[np.ndarray]:
         self.objective = objective_at(at.epoch, self.settings, self.model.objective)
@@ -143,7 +129,7 @@ class _Windows(Task[np.ndarray]):
         answers = np.random.default_rng((self.seed, at.epoch, 0, 1))
         self.labels = None if self.baskets is None else self.baskets.labels(answers)
         order = np.random.default_rng((self.seed, at.epoch, 0))
-        return batches(self.numbers, self.starts, self.ends, self.settings.batch_size, order)
+        return batches(np.arange(1, len(self.codes)), self.starts, self.ends, self.settings.batch_size, order)
 
     def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
         answers = None if self.labels is None else self.labels[batch]
@@ -152,9 +138,9 @@ class _Windows(Task[np.ndarray]):
         loss = task_loss(self.model, asked, self.settings, rng, known)
         return Loss.of(loss, count=int(np.count_nonzero(asked.labels)), tokens=int(np.count_nonzero(asked.tokens)))
 
-    def validate(self, at: Place) -> dict[str, float] | None:
+    def metrics(self, at: Place) -> dict[str, float] | None:
         # weights that were only asked for next items yet cannot answer as the model will be asked
-        return self.measure(self.model) if self.objective == self.model.objective else None
+        return self.validate(self.model) if self.objective == self.model.objective else None
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

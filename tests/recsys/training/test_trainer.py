@@ -56,7 +56,7 @@ class Pull(Task[int]):
             loss = loss * math.nan
         return Loss.of(loss, count=2, tokens=8)
 
-    def validate(self, at: Place) -> dict[str, float] | None:
+    def metrics(self, at: Place) -> dict[str, float] | None:
         self.model.eval()
         value = math.sin(100 * sum(self.weight)) if self.scores is None else self.scores(self, at)
         return None if value is None else {"score": value}
@@ -286,7 +286,7 @@ def test_a_training_killed_anywhere_ends_as_one_that_was_not(
     checkpoints = Checkpoints(folder, seconds=1e9)
     saved = checkpoints.load()
     task, done = trained(
-        checkpoints, size, accumulate, on_entry=told.append, on_resume=lambda at: resumed.append((at.epoch, at.step))
+        checkpoints, size, accumulate, on_entry=told.append, on_resume=lambda *place: resumed.append(place)
     )
     assert resumed == ([] if saved is None else [(saved["place"]["epoch"], saved["place"]["step"])])
     assert task.weight == whole.weight and task.mark == whole.mark

@@ -209,18 +209,18 @@ def test_stage_two_begins_with_the_best_weights_of_stage_one(
     scores = iter([0.1, 0.9, 0.5, 0.3, 0.2])
     validated: list[dict[str, torch.Tensor]] = []
     begun: list[dict[str, torch.Tensor]] = []
-    batches = recformer_finetune._Users.batches
+    batches = FineTuning.batches
 
     def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
         validated.append(copy.deepcopy(model.state_dict()))
         return {PRIMARY: next(scores)}
 
-    def watched(self: Any, at: Place) -> Any:
+    def watched(self: FineTuning, at: Place) -> Any:
         if at.stage == 2:
             begun.append(copy.deepcopy(self.model.state_dict()))
         return batches(self, at)
 
-    monkeypatch.setattr(recformer_finetune._Users, "batches", watched)
+    monkeypatch.setattr(FineTuning, "batches", watched)
     outcome, _ = training.run(validate=validate)
     assert outcome.best_epoch == 1 and len(begun) == 1
     for name, value in training.model.state_dict().items():
