@@ -40,11 +40,6 @@ def linear_to_zero(steps: int, warmup_share: float) -> Callable[[int], float]:
     return factor
 
 
-def lower_rate(settings: TrainSettings | PretrainTrainSettings) -> str:
-    """What to do where a loss is no number."""
-    return f"lower train.learning_rate = {settings.learning_rate} or set train.precision = 'fp32'"
-
-
 class Learner:
     """A model's weights with their optimizer, schedule and average.
 

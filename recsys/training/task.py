@@ -92,8 +92,6 @@ class Task(ABC, Generic[Batch]):
         Fixes, with epoch and step, the draws of every step.
     primary
         The one of `metrics` that decides which weights are best; higher is better.
-    remedy
-        What to do about a loss that is no number, the end of a sentence.
 
     Examples
     --------
@@ -128,7 +126,6 @@ class Task(ABC, Generic[Batch]):
     model: nn.Module
     seed: int
     primary: str
-    remedy: str = "lower the learning rate"
 
     @abstractmethod
     def batches(self, at: Place) -> Iterable[Batch]:
@@ -160,9 +157,14 @@ class Task(ABC, Generic[Batch]):
         torch.manual_seed(int(rng.integers(2**63)))
         return rng
 
-    def diverged(self, at: Place) -> str:
-        """Say that the loss is no longer a number."""
-        return f"the loss stopped being a number in epoch {at.epoch}; {self.remedy}"
+    def named(self, at: Place) -> str:
+        """Say where a training is."""
+        return f"epoch {at.epoch}"
+
+    def diverged(self, at: Place, rate: float) -> str:
+        """Say that the loss is no longer a number, and what to do; `rate` is the learning rate asked for."""
+        advice = f"lower train.learning_rate = {rate} or set train.precision = 'fp32'"
+        return f"the loss stopped being a number in {self.named(at)}; {advice}"
 
     def state(self) -> dict[str, Tensor]:
         """What the weights go with, for checkpoints and the best so far; not changed in place afterwards."""

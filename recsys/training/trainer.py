@@ -90,7 +90,7 @@ class _Run(Generic[Batch]):
     on_entry: OnEntry
     at: Place = field(default_factory=Place)
     best: dict[str, Any] = field(default_factory=dict)  # weights, and what of the task belongs to them
-    learner: Learner | None = None
+    learner: Learner | None = None  # of the stage
     sums: dict[str, Tensor | float] = field(default_factory=dict)  # as `Place.sums`, but perhaps on an accelerator
 
     def whole(self, stages: Sequence[Stage], on_resume: OnResume | None) -> None:
@@ -137,14 +137,14 @@ class _Run(Generic[Batch]):
             at.step += 1
             loss = task.loss(batch, task.generator(at))
             stepped = learner.add(loss.learnt)
-            self._count(loss)
+            self._count(loss, learner)
             if stepped and self.checkpoints and processes()[0] == 0 and self.checkpoints.due():
-                self._read_sums()
+                self._read_sums(learner)
                 at.seconds = time.perf_counter() - began
                 state = {"learner": learner.state_dict(), "place": asdict(at), "best": self.best, "task": task.state()}
                 self.checkpoints.save(state)
         learner.step()  # with what is left over
-        self._read_sums()
+        self._read_sums(learner)
         seconds = time.perf_counter() - began
         entry = task.head(at) | {name: value / max(at.count, 1) for name, value in at.sums.items()}
         entry |= {"seconds": seconds, "tokens_per_second": at.tokens / seconds}
@@ -154,18 +154,18 @@ class _Run(Generic[Batch]):
         at.step, at.sums, at.count, at.tokens, at.seconds = 0, {}, 0, 0, 0.0
         self._tell(entry)
 
-    def _count(self, loss: Loss) -> None:
+    def _count(self, loss: Loss, learner: Learner) -> None:
         for name, value in loss.told.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().double() * loss.count
             if not is_accelerator(value.device):  # where reading costs nothing
-                self._read_sums()
+                self._read_sums(learner)
         self.at.count += loss.count
         self.at.tokens += loss.tokens
 
-    def _read_sums(self) -> None:
+    def _read_sums(self, learner: Learner) -> None:
         self.at.sums = {name: float(value) for name, value in self.sums.items()}
         if not all(map(math.isfinite, self.at.sums.values())):
-            raise FloatingPointError(self.task.diverged(self.at))
+            raise FloatingPointError(self.task.diverged(self.at, learner.optimizer.defaults["lr"]))
 
     def _validate(self, entry: dict[str, Any]) -> None:
         """Measure the averaged weights, for which a best so far is kept."""

@@ -36,7 +36,7 @@ from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.probe import probe
 from recsys.settings import RecformerSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.learner import Learner, lower_rate
+from recsys.training.learner import Learner
 from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import OnResume, Stage, run
@@ -127,7 +127,6 @@ class FineTuning(Task[np.ndarray]):
                 "has text, so there is nothing to learn from; give longer histories, or set recformer.fine_tune = "
                 "false."
             )
-        self.remedy = lower_rate(self.train)
         self.fresh = False  # the table is of the weights as they are
 
     def run(

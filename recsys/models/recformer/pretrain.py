@@ -31,7 +31,7 @@ from recsys.models.recformer.start import Start
 from recsys.settings.pretrain import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.distributed import processes
-from recsys.training.learner import Learner, lower_rate
+from recsys.training.learner import Learner
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import Stage, run
 
@@ -263,9 +263,9 @@ class _Pairs(Task[int]):
 
     def __post_init__(self) -> None:
         self.model = nn.ModuleDict({"model": self.begun.model, "head": self.begun.head}).to(self.begun.model.device)
-        self.primary, self.remedy, self.dtype = ACCURACY, lower_rate(self.settings), best_dtype(self.settings.precision)
-        corpus = self.corpus
-        self.groups = corpus.askable_by_catalogue if self.settings.one_catalogue else [corpus.askable]
+        self.primary, self.dtype = ACCURACY, best_dtype(self.settings.precision)
+        every = [self.corpus.askable]
+        self.groups = self.corpus.askable_by_catalogue if self.settings.one_catalogue else every
 
     def steps(self, epoch: int, batches: int) -> int:
         """Of the optimizer that are done after so many batches of an epoch."""
@@ -280,31 +280,24 @@ class _Pairs(Task[int]):
         return self.seed, self.steps(at.epoch, done), done % self.accumulate, processes()[0]
 
     def loss(self, batch: int, rng: np.random.Generator) -> Loss:
-        corpus, settings = self.corpus, self.settings
-        starts, ends = draw_pairs(corpus, draw_users(self.groups, settings.batch_size, rng), rng)
-        contrast, masked = self._losses(starts, ends, rng)
-        limits = self.begun.model.shape.limits
-        return Loss(
-            learnt=[contrast, *([settings.mask_weight * masked] if settings.mask_weight else [])],
-            told={"contrastive_loss": contrast, "masked_loss": masked},
-            tokens=int(token_lengths(corpus.tokens, corpus.items, starts, ends, limits).sum()),
-        )
-
-    def _losses(self, starts: np.ndarray, ends: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
-        begun, corpus, settings, dtype = self.begun, self.corpus, self.settings, self.dtype
-        histories = encode(begun.model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
-        items = encode(begun.model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, as_items=True)
-        codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(begun.model.device)
+        model, corpus, settings, dtype = self.begun.model, self.corpus, self.settings, self.dtype
+        starts, ends = draw_pairs(corpus, draw_users(self.groups, settings.batch_size, rng), rng)
+        histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
+        items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, as_items=True)
+        codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
         contrast = contrastive_loss(histories, items, codes, self.temperature)
-        if not settings.mask_weight:
-            return contrast, torch.zeros_like(contrast)
-        few = slice(0, max(1, round(settings.mask_share * len(ends))))
-        of_histories, of_items = (
-            masked_loss(begun, corpus, first, last, rng, settings.mask_probability, dtype)
-            for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
-        )
-        return contrast, of_histories + of_items
+        learnt, masked = [contrast], torch.zeros_like(contrast)
+        if settings.mask_weight:
+            few = slice(0, max(1, round(settings.mask_share * len(ends))))
+            of_histories, of_items = (
+                masked_loss(self.begun, corpus, first, last, rng, settings.mask_probability, dtype)
+                for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
+            )
+            masked = of_histories + of_items
+            learnt.append(settings.mask_weight * masked)
+        tokens = int(token_lengths(corpus.tokens, corpus.items, starts, ends, model.shape.limits).sum())
+        return Loss(learnt=learnt, told={"contrastive_loss": contrast, "masked_loss": masked}, tokens=tokens)
 
     def metrics(self, at: Place) -> dict[str, float] | None:
         if not self.held_out:
@@ -319,6 +312,5 @@ class _Pairs(Task[int]):
     def head(self, at: Place) -> dict[str, Any]:
         return {"step": self.steps(at.epoch, at.step)}
 
-    def diverged(self, at: Place) -> str:
-        step = self.steps(at.epoch, at.step + self.accumulate - 1)
-        return f"the loss stopped being a number in step {step}; {self.remedy}"
+    def named(self, at: Place) -> str:
+        return f"step {self.steps(at.epoch, at.step + self.accumulate - 1)}"

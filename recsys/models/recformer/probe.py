@@ -124,7 +124,7 @@ class _Questions(Task[np.ndarray]):
         loss = softmax_loss(queries, table, labels, self.allowed, self.temperature, had=had)
         return Loss.of(loss, count=len(batch))
 
-    def diverged(self, at: Place) -> str:
+    def diverged(self, at: Place, rate: float) -> str:
         return "the probe's loss stopped being a number; set train.precision = 'fp32' or recformer.probe_epochs = 0"
 
 

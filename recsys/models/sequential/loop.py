@@ -19,7 +19,7 @@ from recsys.models.sequential.objectives import events_of, make_task, objective_
 from recsys.models.sequential.side import Side, SideBatch
 from recsys.settings import TrainSettings
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.learner import Learner, cosine_to_a_tenth, lower_rate
+from recsys.training.learner import Learner, cosine_to_a_tenth
 from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import OnResume, Stage, run
@@ -119,9 +119,6 @@ class _Windows(Task[np.ndarray]):
     primary: str
     side: Side | None
     baskets: NextBasket | None
-
-    def __post_init__(self) -> None:
-        self.remedy = lower_rate(self.settings)
 
     def batches(self, at: Place) -> Iterator[np.ndarray]:
         self.objective = objective_at(at.epoch, self.settings, self.model.objective)
