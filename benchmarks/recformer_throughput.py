@@ -34,9 +34,9 @@ from recsys.models.recformer.finetune import Targets, softmax_loss
 from recsys.models.recformer.inputs import read, token_lengths
 from recsys.models.recformer.model import Recformer, Shape
 from recsys.models.recformer.start import ready, start
-from recsys.models.recformer.steps import Learner
 from recsys.settings import RecformerSettings
 from recsys.settings.read import load_settings
+from recsys.training.learner import Learner
 
 ATTRIBUTES = (TITLE, "brand", "category")
 WINDOW, BATCH = 64, 32
@@ -87,7 +87,7 @@ class Steps:
                 common.settled()
                 began = time.perf_counter()
             labels = torch.from_numpy(self.items[ends].astype(np.int64)).to(device)
-            learner.add(softmax_loss(queries(starts, ends), table, labels, allowed, 0.05))
+            learner.add([softmax_loss(queries(starts, ends), table, labels, allowed, 0.05)])
         common.settled()
         return time.perf_counter() - began
 

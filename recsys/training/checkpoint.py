@@ -95,7 +95,7 @@ class Checkpoints:
         older = self._numbers()
         number = max(older, default=0) + 1
         tensors: dict[str, Tensor] = {}
-        tree = _pack(state, "", tensors)
+        tree = _pack(state, "", tensors, {})
         storages = set()
         for name, tensor in tensors.items():  # safetensors takes none that share memory, as tied weights do
             storage = tensor.untyped_storage().data_ptr()
@@ -161,16 +161,21 @@ def forget_old(parent: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _pack(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The tree as JSON; its tensors go to `tensors` under their paths. Dicts keep keys that are no text."""
+def _pack(tree: Any, path: str, tensors: dict[str, Tensor], known: dict[tuple[Any, ...], str]) -> Any:
+    """The tree as JSON; its tensors go to `tensors` under their paths. Dicts keep keys that are no text.
+
+    A tensor that is in several places of the tree goes once; `known` has its path by its place in memory.
+    """
     if isinstance(tree, Tensor):
-        tensors[path] = tree.detach().cpu().contiguous()
-        return {"tensor": path}
+        first = known.setdefault((tree.device, tree.data_ptr(), tree.dtype, tree.shape, tree.stride()), path)
+        if first == path:
+            tensors[path] = tree.detach().cpu().contiguous()
+        return {"tensor": first}
     if isinstance(tree, Mapping):
-        return {"dict": [[key, _pack(value, f"{path}/{key}", tensors)] for key, value in tree.items()]}
+        return {"dict": [[key, _pack(value, f"{path}/{key}", tensors, known)] for key, value in tree.items()]}
     if isinstance(tree, (list, tuple)):
         kind = "tuple" if isinstance(tree, tuple) else "list"
-        return {kind: [_pack(value, f"{path}/{place}", tensors) for place, value in enumerate(tree)]}
+        return {kind: [_pack(value, f"{path}/{place}", tensors, known) for place, value in enumerate(tree)]}
     if isinstance(tree, float):
         return {"float": tree.hex()}  # every bit, and also what JSON has no number for
     if tree is None or isinstance(tree, (bool, int, str)):

@@ -16,11 +16,10 @@ Shapes: B histories of a batch, V items, E width of the vectors, N events of all
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,12 @@ from recsys.models.recformer.inputs import token_lengths
 from recsys.models.recformer.loss import contrastive_loss, had_before, softmax_loss
 from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.probe import probe
-from recsys.models.recformer.steps import Learner
-from recsys.models.sequential.loop import OnEpoch, OnResume, Training
 from recsys.settings import RecformerSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.learner import Learner
+from recsys.training.outcome import OnEpoch, Training
+from recsys.training.task import Loss, Place, Task
+from recsys.training.trainer import OnResume, Stage, run
 
 Validate = Callable[[Recformer, np.ndarray], dict[str, float]]  # of a model and the item table it goes with
 
@@ -81,27 +82,9 @@ class Targets:
         return self.events[start + np.floor(rng.random(len(chosen)) * (end - start)).astype(np.int64)]
 
 
-@dataclass(kw_only=True)
-class _Place:
-    """How far a training is, besides weights and tables."""
-
-    stage: int = 1
-    epoch: int = 0  # over both stages; 0: before any training
-    stage_epoch: int = 0
-    step: int = 0  # batches done in this epoch; the next four count them
-    loss: float = 0.0  # sum over examples
-    examples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_value: float = -math.inf
-    best_epoch: int = 0
-    since_best: int = 0  # validations of this stage
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 @dataclass(kw_only=True, eq=False)
-class FineTuning:
-    """What is fine-tuned on which histories, and how far it is.
+class FineTuning(Task[np.ndarray]):
+    """What is fine-tuned on which histories.
 
     `train.epochs` and `train.patience` are those of stage one. What the model can before any training is validated as
     epoch 0 and is the first best. Batches and dropout of a step are drawn from generators that (seed, epoch, step)
@@ -144,8 +127,7 @@ class FineTuning:
                 "has text, so there is nothing to learn from; give longer histories, or set recformer.fine_tune = "
                 "false."
             )
-        self.place = _Place()
-        self.best: dict[str, Tensor] = {}
+        self.fresh = False  # the table is of the weights as they are
 
     def run(
         self,
@@ -165,47 +147,25 @@ class FineTuning:
         FloatingPointError
             The loss is no longer finite.
         """
-        saved = checkpoints.load() if checkpoints else None
-        if saved is None:
-            self._begin()
-        else:
-            self._resume(saved)
-            if on_resume:
-                on_resume(self.place.epoch, self.place.step)
-        if on_epoch:
-            for entry in self.place.history:
-                on_epoch(entry)
-        with torch.random.fork_rng(devices=[]):
-            while self.place.stage <= 2:
-                while self.goes_on:
-                    entry = self._train_epoch(checkpoints)
-                    if on_epoch:
-                        on_epoch(entry)
-                self._next_stage()
-        self.model.load_state_dict(self.best)
-        place = self.place
-        training = Training(
-            best_epoch=place.best_epoch,
-            epochs=place.epoch,
-            history=place.history,
-            trained=Consumed.of(self.items, self.offsets),
-        )
-        return training, self.best_table
+        stages = [
+            self._stage(self.train.epochs, self.train.patience),
+            self._stage(self.settings.second_stage_epochs, self.settings.second_stage_patience),
+        ]
+        done = run(self, stages, checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
+        return Training.of(done, Consumed.of(self.items, self.offsets)), self.table
 
-    def _begin(self) -> None:
-        """Validate what the model can before any training."""
-        self.table = self.best_table = item_table(self.model, self.catalogue, dtype=self.dtype)
-        entry: dict[str, Any] = {"epoch": 0, "stage": 0}
-        self._validate(entry)
-        self.place.history.append(entry)
+    def _stage(self, epochs: int, patience: int) -> Stage:
+        accumulate, batches = self.settings.accumulate, -(-len(self.targets.users) // self.train.batch_size)
+        steps = epochs * -(-batches // accumulate)
+        learner = partial(Learner.of, self.model, self.train, steps=steps, accumulate=accumulate)
+        return Stage(epochs, learner, patience, self.train.evaluate_every)
+
+    def beginning(self) -> Iterator[dict[str, Any]]:
+        """What the model can before any training, and after a probe, which counts as one epoch."""
+        self._encode_items()
+        yield {"epoch": 0, "stage": 0}
         if self.settings.probe_epochs:
-            self._probe()
-        self.learner = self._learner()
-
-    def _probe(self) -> None:
-        """Fit what reads histories out of item states; counts as one epoch."""
-        began, place = time.perf_counter(), self.place
-        with torch.random.fork_rng(devices=[]):
+            began = time.perf_counter()
             loss = probe(
                 self.model,
                 self.catalogue,
@@ -218,133 +178,56 @@ class FineTuning:
                 seed=self.seed,
                 dtype=self.dtype,
             )
-        place.epoch += 1
-        self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
-        entry = {"epoch": place.epoch, "stage": 0, "loss": loss, "seconds": time.perf_counter() - began}
-        self._validate(entry)
-        place.history.append(entry)
-        place.since_best = 0
+            self._encode_items()
+            yield {"epoch": 1, "stage": 0, "loss": loss, "seconds": time.perf_counter() - began}
 
-    @property
-    def epochs(self) -> int:
-        """Of this stage, at most."""
-        return self.train.epochs if self.place.stage == 1 else self.settings.second_stage_epochs
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether this stage has a further epoch, or an unfinished one."""
-        patience = self.train.patience if self.place.stage == 1 else self.settings.second_stage_patience
-        place = self.place
-        return place.step > 0 or (place.stage_epoch < self.epochs and place.since_best < patience)
-
-    def _next_stage(self) -> None:
-        """Go back to the best weights and their table, which now stays."""
-        place = self.place
-        place.stage, place.stage_epoch, place.since_best = place.stage + 1, 0, 0
-        self.model.load_state_dict(self.best)
-        self.table = self.best_table
-        self.learner = self._learner()
-
-    def _train_epoch(self, checkpoints: Checkpoints | None) -> dict[str, Any]:
-        """Train an epoch, or the rest of one; returns its entry of the history."""
-        place = self.place
-        if place.step == 0:
-            place.epoch, place.stage_epoch = place.epoch + 1, place.stage_epoch + 1
-            if place.stage == 1 and not self.settings.live_items:
-                self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
-        began = time.perf_counter() - place.seconds
-        table = torch.from_numpy(self.table).to(self.model.device)
-        order = np.random.default_rng((self.seed, place.epoch, 0)).permutation(len(self.targets.users))
+    def batches(self, at: Place) -> Iterator[np.ndarray]:
+        """Users of an epoch; in stage one they are asked with a table of its start."""
+        if at.stage == 1 and at.step == 0 and not self.fresh:
+            self._encode_items()
+        self.live = self.settings.live_items and at.stage == 1
+        self.on_device = torch.from_numpy(self.table).to(self.model.device)
+        order = np.random.default_rng((self.seed, at.epoch, 0)).permutation(len(self.targets.users))
         size = self.train.batch_size
-        self.model.train()
-        for start in range(place.step * size, len(order), size):
-            stepped = self._step(order[start : start + size], table)
-            if checkpoints and stepped and checkpoints.due():
-                place.seconds = time.perf_counter() - began
-                checkpoints.save(self._state())
-        self.learner.step()  # with what is left over
-        if not math.isfinite(place.loss):
-            raise FloatingPointError(
-                f"the loss stopped being a number in epoch {place.epoch}; lower train.learning_rate = "
-                f"{self.train.learning_rate} or set train.precision = 'fp32'"
-            )
-        if self.settings.live_items and place.stage == 1:
-            self.table = item_table(self.model, self.catalogue, dtype=self.dtype)
-        seconds = time.perf_counter() - began
-        entry: dict[str, Any] = {
-            "epoch": place.epoch,
-            "stage": place.stage,
-            "loss": place.loss / max(place.examples, 1),
-            "seconds": seconds,
-            "tokens_per_second": place.tokens / seconds,
-            "learning_rate": self.learner.learning_rate,
-        }
-        if place.stage_epoch % self.train.evaluate_every == 0 or place.stage_epoch == self.epochs:
-            self._validate(entry)
-        place.history.append(entry)
-        place.step, place.loss, place.examples, place.tokens, place.seconds = 0, 0.0, 0, 0, 0.0
-        return entry
+        return (order[start : start + size] for start in range(0, len(order), size))
 
-    def _resume(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.place, self.best = _Place(**saved["place"]), saved["best"]
-        self.best_table = saved["best_table"].numpy()
-        self.table = self.best_table if saved["table"] is None else saved["table"].numpy()
-        self.learner = self._learner()
-        self.learner.load_state_dict(saved["learner"])
-
-    def _step(self, batch: np.ndarray, table: Tensor) -> bool:
-        """Learn from one batch of users; whether the optimizer took a step."""
-        place, device = self.place, self.model.device
-        place.step += 1
-        rng = np.random.default_rng((self.seed, place.epoch, place.step))
-        torch.manual_seed(int(rng.integers(2**63)))
+    def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
+        """Of a target of each user, drawn anew."""
+        model, catalogue, items, settings, self.fresh = self.model, self.catalogue, self.items, self.settings, False
         ends = self.targets.draw(batch, rng)
         starts = self.offsets[self.targets.users[batch]]
-        labels = torch.from_numpy(self.items[ends].astype(np.int64)).to(device)
+        labels = torch.from_numpy(items[ends].astype(np.int64)).to(model.device)
         negatives = None
         if self.train.loss == "sampled":
-            negatives = torch.from_numpy(rng.integers(1, len(table), self.train.negatives)).to(device)
-        queries = encode(self.model, self.catalogue, self.items, starts, ends, dtype=self.dtype)
+            negatives = torch.from_numpy(rng.integers(1, len(self.on_device), self.train.negatives)).to(model.device)
+        queries = encode(model, catalogue, items, starts, ends, dtype=self.dtype)
         had = None
-        if self.model.repeats is not None and negatives is None:
-            had = had_before(self.model, self.items, starts, ends), self.model.repeats()
-        loss = softmax_loss(queries, table, labels, self.allowed, self.settings.temperature, negatives, had)
-        if self.settings.live_items and place.stage == 1:
-            live = encode(self.model, self.catalogue, self.items, ends, ends + 1, dtype=self.dtype, as_items=True)
-            loss = loss + contrastive_loss(queries, live, labels, self.settings.temperature)
-        stepped = self.learner.add(loss)
-        place.loss += float(loss.detach()) * len(batch)
-        place.examples += len(batch)
-        place.tokens += int(token_lengths(self.catalogue, self.items, starts, ends, self.model.shape.limits).sum())
-        return stepped
+        if model.repeats is not None and negatives is None:
+            had = had_before(model, items, starts, ends), model.repeats()
+        loss = softmax_loss(queries, self.on_device, labels, self.allowed, settings.temperature, negatives, had)
+        if self.live:
+            live = encode(model, catalogue, items, ends, ends + 1, dtype=self.dtype, as_items=True)
+            loss = loss + contrastive_loss(queries, live, labels, settings.temperature)
+        tokens = int(token_lengths(catalogue, items, starts, ends, model.shape.limits).sum())
+        return Loss.of(loss, count=len(batch), tokens=tokens)
 
-    def _validate(self, entry: dict[str, Any]) -> None:
-        metrics = self.validate(self.model, self.table)
-        entry |= metrics
-        place = self.place
-        place.since_best += 1
-        if metrics[self.primary] > place.best_value:
-            place.best_value, place.best_epoch, place.since_best = metrics[self.primary], place.epoch, 0
-            self.best, self.best_table = copy.deepcopy(self.model.state_dict()), self.table
+    def metrics(self, at: Place) -> dict[str, float]:
+        """Metrics with the epoch's table; where items learn, too, with one of its end."""
+        if self.settings.live_items and at.stage == 1 and not self.fresh:
+            self._encode_items()
+        return self.validate(self.model, self.table)
 
-    def _learner(self) -> Learner:
-        batches = -(-len(self.targets.users) // self.train.batch_size)
-        return Learner(
-            self.model,
-            steps=self.epochs * -(-batches // self.settings.accumulate),
-            learning_rate=self.train.learning_rate,
-            weight_decay=self.train.weight_decay,
-            warmup_share=self.train.warmup_share,
-            clip_norm=self.train.clip_norm,
-            accumulate=self.settings.accumulate,
-        )
+    def head(self, at: Place) -> dict[str, Any]:
+        """Epoch and stage."""
+        return {"epoch": at.epoch, "stage": at.stage}
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "learner": self.learner.state_dict(),
-            "place": asdict(self.place),
-            "best": self.best,
-            "best_table": torch.from_numpy(self.best_table),
-            "table": None if self.table is self.best_table else torch.from_numpy(self.table),
-        }
+    def state(self) -> dict[str, Tensor]:
+        """The item table."""
+        return {"table": torch.from_numpy(self.table)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take an item table, which may be of earlier weights."""
+        self.table, self.fresh = state["table"].numpy(), False
+
+    def _encode_items(self) -> None:
+        self.table, self.fresh = item_table(self.model, self.catalogue, dtype=self.dtype), True

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.models.recformer.model import Recformer
-from recsys.models.recformer.steps import gather, processes
 from recsys.models.repeats import Earlier, newest_events
+from recsys.training.distributed import gather, processes
 
 
 def softmax_loss(

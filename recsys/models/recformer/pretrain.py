@@ -12,11 +12,9 @@ Shapes: B pairs of a batch, G of all processes, L tokens, E width of the vectors
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,9 +28,12 @@ from recsys.models.recformer.inputs import Input, token_lengths
 from recsys.models.recformer.loss import contrastive_loss
 from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.start import Start
-from recsys.models.recformer.steps import Learner, from_first, processes
 from recsys.settings.pretrain import PretrainTrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import processes
+from recsys.training.learner import Learner
+from recsys.training.task import Loss, Place, Task
+from recsys.training.trainer import Stage, run
 
 OnLook = Callable[[dict[str, Any]], None]  # of an entry of the history
 ACCURACY = "val/contrastive_accuracy"
@@ -199,19 +200,6 @@ class Pretrained:
     history: list[dict[str, Any]]
 
 
-@dataclass(kw_only=True)
-class _Place:
-    step: int = 0
-    contrast: float = 0.0  # these four are sums since the last look
-    masked: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_value: float = -math.inf
-    best_step: int = 0
-    since_best: int = 0  # looks
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 def pretrain(
     begun: Start,
     corpus: Corpus,
@@ -248,108 +236,81 @@ def pretrain(
     FloatingPointError
         The loss is no longer finite.
     """
-    dtype = best_dtype(settings.precision)
-    model = begun.model
-    both = nn.ModuleDict({"model": model, "head": begun.head}).to(model.device)
-    rank, _ = processes()
-    groups = corpus.askable_by_catalogue if settings.one_catalogue else [corpus.askable]
-    learner = Learner(
-        both,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_share=settings.warmup_share,
-        clip_norm=settings.clip_norm,
-        accumulate=accumulate,
+    task = _Pairs(begun, corpus, held_out, settings, temperature, accumulate, seed)
+    learner = partial(Learner.of, task.model, settings, steps=settings.steps, accumulate=accumulate)
+    done = run(
+        task,
+        [Stage(-(-settings.steps // settings.evaluate_every), learner, settings.patience)],
+        checkpoints=checkpoints,
+        on_entry=on_look,
+        on_resume=on_resume and (lambda epoch, step: on_resume(task.steps(epoch, step))),
     )
-    place, best = _Place(), copy.deepcopy(both.state_dict())
-
-    def look(entry: dict[str, Any]) -> None:
-        nonlocal best
-        if held_out:
-            found = contrastive_accuracy(model, held_out, pairs=settings.evaluate_pairs, seed=seed, dtype=dtype)
-            entry[ACCURACY] = value = from_first(found, model.device)
-        place.since_best += 1
-        if not held_out or value > place.best_value:
-            place.best_value, place.best_step, place.since_best = value if held_out else 0.0, place.step, 0
-            best = copy.deepcopy(both.state_dict())
-        place.history.append(entry)
-        if on_look:
-            on_look(entry)
-
-    saved = checkpoints.load() if checkpoints else None
-    if saved is not None:
-        learner.load_state_dict(saved["learner"])
-        place, best = _Place(**saved["place"]), saved["best"]
-        if on_resume:
-            on_resume(place.step)
-        for entry in place.history:
-            if on_look:
-                on_look(entry)
-    else:
-        look({"step": 0})
-    with torch.random.fork_rng(devices=[]):
-        began = time.perf_counter() - place.seconds
-        while place.step < settings.steps and place.since_best < settings.patience:
-            model.train()
-            stepped = False
-            while not stepped:
-                rng = np.random.default_rng((seed, place.step, learner.pending, rank))
-                torch.manual_seed(int(rng.integers(2**63)))
-                starts, ends = draw_pairs(corpus, draw_users(groups, settings.batch_size, rng), rng)
-                losses = _losses(begun, corpus, starts, ends, settings, temperature, rng, dtype)
-                place.contrast += float(losses[0].detach()) / accumulate
-                place.masked += float(losses[1].detach()) / accumulate if len(losses) > 1 else 0.0
-                place.tokens += int(token_lengths(corpus.tokens, corpus.items, starts, ends, model.shape.limits).sum())
-                stepped = learner.add(losses[0], *(settings.mask_weight * loss for loss in losses[1:]))
-            place.step += 1
-            if not math.isfinite(place.contrast + place.masked):
-                raise FloatingPointError(
-                    f"the loss stopped being a number in step {place.step}; lower train.learning_rate = "
-                    f"{settings.learning_rate} or set train.precision = 'fp32'"
-                )
-            if place.step % settings.evaluate_every == 0 or place.step == settings.steps:
-                seconds = time.perf_counter() - began
-                since = place.step - (place.history[-1]["step"] if place.history else 0)
-                look(
-                    {
-                        "step": place.step,
-                        "contrastive_loss": place.contrast / since,
-                        "masked_loss": place.masked / since,
-                        "seconds": seconds,
-                        "tokens_per_second": place.tokens / seconds,
-                        "learning_rate": learner.learning_rate,
-                    }
-                )
-                place.contrast, place.masked, place.tokens, place.seconds = 0.0, 0.0, 0, 0.0
-                began = time.perf_counter()
-            if checkpoints and rank == 0 and checkpoints.due():
-                place.seconds = time.perf_counter() - began
-                checkpoints.save({"learner": learner.state_dict(), "place": asdict(place), "best": best})
-    both.load_state_dict(best)
-    return Pretrained(best_step=place.best_step, steps=place.step, history=place.history)
+    history = done.history  # its first entry is that of no step
+    return Pretrained(best_step=history[done.best_epoch]["step"], steps=history[-1]["step"], history=history)
 
 
-def _losses(
-    begun: Start,
-    corpus: Corpus,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    settings: PretrainTrainSettings,
-    temperature: float,
-    rng: np.random.Generator,
-    dtype: torch.dtype,
-) -> list[Tensor]:
-    """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
-    histories = encode(begun.model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
-    items = encode(begun.model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, as_items=True)
-    codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(begun.model.device)
-    losses = [contrastive_loss(histories, items, codes, temperature)]
-    if settings.mask_weight:
-        few = slice(0, max(1, round(settings.mask_share * len(ends))))
-        parts = [
-            masked_loss(begun, corpus, first, last, rng, settings.mask_probability, dtype)
-            for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
-        ]
-        losses.append(parts[0] + parts[1])
-    return losses
+@dataclass(eq=False)
+class _Pairs(Task[int]):
+    """Pairs of users that are drawn in each step, without an end: an epoch is the steps between two looks."""
+
+    begun: Start
+    corpus: Corpus
+    held_out: Sequence[Corpus]
+    settings: PretrainTrainSettings
+    temperature: float
+    accumulate: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.model = nn.ModuleDict({"model": self.begun.model, "head": self.begun.head}).to(self.begun.model.device)
+        self.primary, self.dtype = ACCURACY, best_dtype(self.settings.precision)
+        every = [self.corpus.askable]
+        self.groups = self.corpus.askable_by_catalogue if self.settings.one_catalogue else every
+
+    def steps(self, epoch: int, batches: int) -> int:
+        """Of the optimizer that are done after so many batches of an epoch."""
+        return max(epoch - 1, 0) * self.settings.evaluate_every + batches // self.accumulate
+
+    def batches(self, at: Place) -> range:
+        left = self.settings.steps - self.steps(at.epoch, 0)
+        return range(self.accumulate * min(left, self.settings.evaluate_every))
+
+    def draws(self, at: Place) -> tuple[int, ...]:
+        done = at.step - 1
+        return self.seed, self.steps(at.epoch, done), done % self.accumulate, processes()[0]
+
+    def loss(self, batch: int, rng: np.random.Generator) -> Loss:
+        """The contrastive loss and, if it counts, that of hidden words in histories plus that in next items."""
+        model, corpus, settings, dtype = self.begun.model, self.corpus, self.settings, self.dtype
+        starts, ends = draw_pairs(corpus, draw_users(self.groups, settings.batch_size, rng), rng)
+        histories = encode(model, corpus.tokens, corpus.items, starts, ends, dtype=dtype)
+        items = encode(model, corpus.tokens, corpus.items, ends, ends + 1, dtype=dtype, as_items=True)
+        codes = torch.from_numpy(corpus.items[ends].astype(np.int64)).to(model.device)
+        contrast = contrastive_loss(histories, items, codes, self.temperature)
+        learnt, masked = [contrast], torch.zeros_like(contrast)
+        if settings.mask_weight:
+            few = slice(0, max(1, round(settings.mask_share * len(ends))))
+            of_histories, of_items = (
+                masked_loss(self.begun, corpus, first, last, rng, settings.mask_probability, dtype)
+                for first, last in ((starts[few], ends[few]), (ends[few], ends[few] + 1))
+            )
+            masked = of_histories + of_items
+            learnt.append(settings.mask_weight * masked)
+        tokens = int(token_lengths(corpus.tokens, corpus.items, starts, ends, model.shape.limits).sum())
+        return Loss(learnt=learnt, told={"contrastive_loss": contrast, "masked_loss": masked}, tokens=tokens)
+
+    def metrics(self, at: Place) -> dict[str, float] | None:
+        if not self.held_out:
+            return None
+        pairs = self.settings.evaluate_pairs
+        found = contrastive_accuracy(self.begun.model, self.held_out, pairs=pairs, seed=self.seed, dtype=self.dtype)
+        return {ACCURACY: found}
+
+    def beginning(self) -> Iterator[dict[str, Any]]:
+        yield {"step": 0}
+
+    def head(self, at: Place) -> dict[str, Any]:
+        return {"step": self.steps(at.epoch, at.step)}
+
+    def named(self, at: Place) -> str:
+        return f"step {self.steps(at.epoch, at.step + self.accumulate - 1)}"

@@ -14,11 +14,11 @@ from recsys.models.recformer.catalogue_tokens import catalogue_tokens, item_attr
 from recsys.models.recformer.estimator import with_projection
 from recsys.models.recformer.pretrain import Corpus, OnLook, merged, pretrain
 from recsys.models.recformer.start import PRETRAINED, Start, publish, start
-from recsys.models.recformer.steps import processes
 from recsys.models.recformer.weights import identity, save
 from recsys.settings.pretrain import PretrainSettings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import checkpoints_of
+from recsys.training.distributed import processes
 from recsys.training.pretrain_report import PretrainReport
 
 

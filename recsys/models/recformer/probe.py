@@ -12,7 +12,9 @@ Shapes: V items, D width of the states, E of the vectors, B questions of a batch
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,7 +25,9 @@ from recsys.features.tokens import ItemTokens
 from recsys.models.recformer.encode import read_groups
 from recsys.models.recformer.loss import had_before, softmax_loss
 from recsys.models.recformer.model import Recformer
-from recsys.models.recformer.steps import Learner
+from recsys.training.learner import Learner
+from recsys.training.task import Loss, Place, Task
+from recsys.training.trainer import Stage, run
 
 PROBED: Final = ("recency", "projection.", "after_mean.", "after_newest.", "repeats.")  # names of weights begin so
 RATE: Final = 1e-3
@@ -67,12 +71,13 @@ def probe(
     FloatingPointError
         The loss is no longer finite.
     """
-    states = item_states(model, catalogue, dtype)
-    allowed = torch.from_numpy(catalogue.lengths > 0).to(model.device)
+    states, allowed = item_states(model, catalogue, dtype), torch.from_numpy(catalogue.lengths > 0).to(model.device)
+    task = _Questions(model, states, allowed, items, starts, ends, temperature, seed)
     learnt = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(PROBED))
-    learner = Learner(
+    learner = partial(
+        Learner,
         model,
         steps=epochs * -(-len(ends) // BATCH),
         learning_rate=RATE,
@@ -80,31 +85,47 @@ def probe(
         warmup_share=WARMUP,
         clip_norm=1.0,
     )
-    rng = np.random.default_rng((seed, 2))
-    torch.manual_seed(int(rng.integers(2**63)))
-    model.train()
-    loss = 0.0
-    for _ in range(epochs):
-        order, loss = rng.permutation(len(ends)), 0.0
-        for first in range(0, len(order), BATCH):
-            chosen = order[first : first + BATCH]
-            table = model.projected(states) * allowed[:, None]
-            codes, there = _newest(items, starts[chosen], ends[chosen], model.shape.items)
-            queries = model.pooled(table[codes.to(model.device)], there.to(model.device))
-            labels = torch.from_numpy(items[ends[chosen]].astype(np.int64)).to(model.device)
-            had = None
-            if model.repeats is not None:
-                had = had_before(model, items, starts[chosen], ends[chosen]), model.repeats()
-            one = softmax_loss(queries, table, labels, allowed, temperature, had=had)
-            learner.add(one)
-            loss += float(one.detach()) * len(chosen) / len(order)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                "the probe's loss stopped being a number; set train.precision = 'fp32' or recformer.probe_epochs = 0"
-            )
+    done = run(task, [Stage(epochs, learner)])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learnt[name])
-    return loss
+    return float(done.history[-1]["loss"])
+
+
+@dataclass(eq=False)
+class _Questions(Task[np.ndarray]):
+    """Every event once an epoch; a batch is indices of questions."""
+
+    model: Recformer
+    states: Tensor  # of items, as `item_states`
+    allowed: Tensor  # bool [V + 1]
+    items: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    temperature: float
+    seed: int
+
+    def batches(self, at: Place) -> Iterator[np.ndarray]:
+        if at.epoch == 1:
+            self.rng = np.random.default_rng((self.seed, 2))
+            torch.manual_seed(int(self.rng.integers(2**63)))
+        order = self.rng.permutation(len(self.ends))
+        return (order[first : first + BATCH] for first in range(0, len(order), BATCH))
+
+    def generator(self, at: Place) -> np.random.Generator:
+        return self.rng  # one stream, also of dropout: a probe takes seconds and is never taken up in its midst
+
+    def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
+        model, items, starts, ends = self.model, self.items, self.starts[batch], self.ends[batch]
+        table = model.projected(self.states) * self.allowed[:, None]
+        codes, there = _newest(items, starts, ends, model.shape.items)
+        queries = model.pooled(table[codes.to(model.device)], there.to(model.device))
+        labels = torch.from_numpy(items[ends].astype(np.int64)).to(model.device)
+        had = None if model.repeats is None else (had_before(model, items, starts, ends), model.repeats())
+        loss = softmax_loss(queries, table, labels, self.allowed, self.temperature, had=had)
+        return Loss.of(loss, count=len(batch))
+
+    def diverged(self, at: Place, rate: float) -> str:
+        return "the probe's loss stopped being a number; set train.precision = 'fp32' or recformer.probe_epochs = 0"
 
 
 @torch.no_grad()

@@ -69,6 +69,14 @@ def test_tied_weights_and_views_are_tensors_like_others(tmp_path: Path) -> None:
     assert same(new(tmp_path).load(), state)
 
 
+def test_what_is_in_two_places_is_written_once(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).random((50, 40))
+    new(tmp_path).save({"now": torch.from_numpy(table), "best": torch.from_numpy(table)})
+    assert (tmp_path / "training" / "1.safetensors").stat().st_size < 1.5 * table.nbytes
+    found = new(tmp_path).load()
+    assert found is not None and all((found[name].numpy() == table).all() for name in ("now", "best"))
+
+
 def test_two_are_kept_and_the_newest_counts(tmp_path: Path) -> None:
     for number in range(5):
         new(tmp_path).save({"number": number, "tensor": torch.tensor(number)})

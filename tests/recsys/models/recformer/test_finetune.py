@@ -24,6 +24,7 @@ from recsys.models.recformer.weights import extended
 from recsys.models.repeats import Earlier
 from recsys.settings import RecformerSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.task import Place
 
 SETTINGS = RecformerSettings(
     dimensions=32,
@@ -208,18 +209,18 @@ def test_stage_two_begins_with_the_best_weights_of_stage_one(
     scores = iter([0.1, 0.9, 0.5, 0.3, 0.2])
     validated: list[dict[str, torch.Tensor]] = []
     begun: list[dict[str, torch.Tensor]] = []
-    epoch = FineTuning._train_epoch
+    batches = FineTuning.batches
 
     def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
         validated.append(copy.deepcopy(model.state_dict()))
         return {PRIMARY: next(scores)}
 
-    def watched(self: FineTuning, *rest: Any) -> Any:
-        if self.place.stage == 2:
+    def watched(self: FineTuning, at: Place) -> Any:
+        if at.stage == 2:
             begun.append(copy.deepcopy(self.model.state_dict()))
-        return epoch(self, *rest)
+        return batches(self, at)
 
-    monkeypatch.setattr(FineTuning, "_train_epoch", watched)
+    monkeypatch.setattr(FineTuning, "batches", watched)
     outcome, _ = training.run(validate=validate)
     assert outcome.best_epoch == 1 and len(begun) == 1
     for name, value in training.model.state_dict().items():

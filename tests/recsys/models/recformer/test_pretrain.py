@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from recsys.features.tokens import FIRST, NAME, VALUE, ItemTokens, train_tokenizer
+from recsys.models.recformer import pretrain as recformer_pretrain
 from recsys.models.recformer.inputs import Input
 from recsys.models.recformer.loss import contrastive_loss
 from recsys.models.recformer.pretrain import (
@@ -172,7 +174,7 @@ def train(begun: Start, corpora: list[Corpus], **options: Any) -> Any:
         [corpora[3]],
         options.pop("settings", TRAIN),
         temperature=0.05,
-        accumulate=1,
+        accumulate=options.pop("accumulate", 1),
         seed=0,
         **options,
     )
@@ -215,9 +217,60 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path: Path, shops:
     again = train(
         begun, corpora, settings=settings, checkpoints=Checkpoints(tmp_path, seconds=0), on_resume=resumed.append
     )
-    assert resumed == [7]
+    assert resumed == [8]  # before the look that was not told to its end
     assert identity(begun.model, begun.tokenizer) == expected
     assert [e[ACCURACY] for e in again.history] == [e[ACCURACY] for e in whole.history]
+
+
+def test_a_step_between_two_looks_is_drawn_again_as_it_was(tmp_path: Path, shops: ModuleType) -> None:
+    """Steps of two batches, killed after the fourth of five: one after the look at the third."""
+    settings = TRAIN.model_copy(update={"steps": 5, "evaluate_every": 3, "batch_size": 8, "evaluate_pairs": 32})
+    begun, corpora = begin(shops, dropout=0.1)
+    train(begun, corpora, settings=settings, accumulate=2)
+    expected = identity(begun.model, begun.tokenizer)
+
+    class Killed(Exception):
+        pass
+
+    class Fragile(Checkpoints):
+        left = 4
+
+        def save(self, state: Mapping[str, Any]) -> bool:
+            super().save(state)
+            self.left -= 1
+            if not self.left:
+                raise Killed
+            return True
+
+    begun, corpora = begin(shops, dropout=0.1)
+    with pytest.raises(Killed):
+        train(begun, corpora, settings=settings, accumulate=2, checkpoints=Fragile(tmp_path, seconds=0, share=1e9))
+    begun, corpora = begin(shops, dropout=0.1)
+    resumed: list[int] = []
+    train(
+        begun,
+        corpora,
+        settings=settings,
+        accumulate=2,
+        checkpoints=Checkpoints(tmp_path, seconds=1e9),
+        on_resume=resumed.append,
+    )
+    assert resumed == [4]
+    assert identity(begun.model, begun.tokenizer) == expected
+
+
+def test_a_loss_that_is_no_number_says_in_which_step(shops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def broken(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return contrastive_loss(*arguments) * (float("nan") if calls == 3 else 1)
+
+    monkeypatch.setattr(recformer_pretrain, "contrastive_loss", broken)
+    begun, corpora = begin(shops)
+    with pytest.raises(FloatingPointError, match=r"in step 2; lower train.learning_rate = 0.003 or set"):
+        train(begun, corpora, accumulate=2)
 
 
 def test_words_of_a_language_model_stay_as_they_are(shops: ModuleType) -> None:

@@ -155,47 +155,6 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept() -> None:
     assert distance(averaged, plain) > 0.01 * distance(plain, start)
 
 
-def test_the_average_reaches_back_a_tenth_of_the_steps_at_first_and_no_further_than_its_decay() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
-
-    def lag(decay: float, steps: int) -> float:
-        """Steps between the newest weights, which are the step's number, and the average."""
-        average = loop._Average(model, decay)
-        for step in range(1, steps + 1):
-            torch.nn.init.constant_(model.weight, float(step))
-            average.update(step)
-        assert model.weight.detach().item() == steps
-        return steps - float(average.shadow[0])
-
-    for steps in (50, 200, 800):
-        assert steps / 20 < lag(0.9999, steps) < steps / 5
-    assert lag(0.9, 800) == pytest.approx(9, rel=0.01)  # decay / (1 - decay)
-
-
-@pytest.mark.parametrize("size", [1.0, 1e6])
-def test_no_gradient_is_longer_than_the_clip(size: float) -> None:
-    """One outlier of a batch must not throw the weights away; a short gradient stays as it is."""
-    model = torch.nn.Linear(4, 3)
-    settings = TrainSettings(clip_norm=0.5)
-    learner = loop._Learner(model, settings, steps=10)
-    loss = size * model(torch.ones(1, 4)).sum() * 1e-3
-    wanted = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)])
-    learner.step(loss)
-    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    assert float(found.norm()) == pytest.approx(min(float(wanted.norm()), 0.5), rel=1e-4)
-    taken = torch.cat([learner.optimizer.state[p]["exp_avg"].flatten() for p in model.parameters()])
-    torch.testing.assert_close(taken, 0.1 * found)  # what the optimizer was told
-
-
-def test_a_step_forgets_the_gradient_of_the_one_before() -> None:
-    model = torch.nn.Linear(2, 1, bias=False)
-    learner = loop._Learner(model, TrainSettings(clip_norm=100.0), steps=10)
-    for inputs in ([1.0, 0.0], [0.0, 3.0]):
-        learner.step(model(torch.tensor([inputs])).sum())
-        assert model.weight.grad is not None and model.weight.grad.tolist() == [inputs]
-
-
 def test_every_step_of_every_epoch_has_dropout_and_questions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation leaves the model as it serves; training must not go on like that, nor ask the same again."""
     training: list[bool] = []
@@ -243,36 +202,11 @@ def test_the_last_epoch_is_validated_whatever_the_rhythm() -> None:
     assert ["accuracy" in entry for entry in outcome.history] == [False, False, True, False, True]
 
 
-def test_the_rate_warms_up_and_falls_to_a_tenth() -> None:
-    settings = TrainSettings(learning_rate=0.02, warmup_share=0.1, weight_decay=0.0)
-    model = torch.nn.Linear(1, 1, bias=False)
-    learner = loop._Learner(model, settings, steps=100)
-    rates = []
-    for _ in range(100):
-        rates.append(learner.optimizer.param_groups[0]["lr"])  # of the step that follows
-        assert rates[-1] == learner.learning_rate
-        learner.step(model(torch.ones(1, 1)).sum())
-    assert np.allclose(rates[:10], 0.02 * np.arange(1, 11) / 10)
-    assert max(rates) == rates[9] and (np.diff(rates[10:]) < 0).all()
-    assert rates[55] == pytest.approx(0.02 * (0.1 + 0.9 / 2), rel=0.01)  # half of the way down
-    assert learner.learning_rate == pytest.approx(0.002, rel=1e-3)
-
-
 def test_a_whole_training_walks_the_whole_schedule() -> None:
     _, outcome = run(epochs=4, evaluate_every=4)
     rates = [entry["learning_rate"] for entry in outcome.history]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(5e-4, rel=1e-3)  # a tenth, after the last step
-
-
-def test_matrices_alone_decay() -> None:
-    """With a loss that moves nothing, the decay is all that does."""
-    model = torch.nn.Linear(3, 2)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    learner = loop._Learner(model, TrainSettings(learning_rate=0.1, weight_decay=0.5, warmup_share=0), steps=10)
-    learner.step(0.0 * model(torch.ones(1, 3)).sum())
-    torch.testing.assert_close(model.weight.detach(), before[0] * (1 - 0.1 * 0.5))
-    torch.testing.assert_close(model.bias.detach(), before[1])
 
 
 def test_what_was_given_is_reported() -> None:

@@ -1,0 +1,28 @@
+"""What a training of recommendations tells when it is over, and meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.data.consumed import Consumed
+from recsys.training.task import Place
+
+OnEpoch = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """Outcome of a training: how the best weights, which the model ends with, were reached, and by which events."""
+
+    best_epoch: int
+    epochs: int
+    history: list[dict[str, Any]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
+    trained: Consumed  # the histories that it was given
+    validated: Consumed | None = None  # the questions that decided which epoch is best; None: nobody said
+
+    @classmethod
+    def of(cls, done: Place, trained: Consumed) -> Training:
+        """Of a training at its end."""
+        return cls(best_epoch=done.best_epoch, epochs=done.epoch, history=done.history, trained=trained)
