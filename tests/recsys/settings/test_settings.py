@@ -148,8 +148,9 @@ def test_the_sequence_models_keys_are_passed_over_by_other_kinds(kind: str) -> N
     assert not {"dimensions", "heads"} & settings.model_dump()["model"].keys()
     again = parse_settings(settings.model_dump(mode="json"))
     assert again == settings and again.digest() == settings.digest()
-    with pytest.raises(InputError, match=rf'context = .*hour.* needs kind = "bert4rec"; "{kind}"'):
-        parse_settings({**tree, "model": {**given, "context": ["hour"]}})
+    for context in (["hour"], 5):
+        with pytest.raises(InputError, match=rf'context = .* needs kind = "bert4rec"; "{kind}" reads items alone'):
+            parse_settings({**tree, "model": {**given, "context": context}})
 
 
 @pytest.mark.parametrize(
