@@ -21,7 +21,7 @@ from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
 from recsys.data.prepare import filter_interactions
 from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
-from recsys.models.base import TEXT_WIDTH, NightSizes
+from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
 from recsys.ranking.blend import BLOCK_FLOATS
 from recsys.settings import Settings

@@ -18,7 +18,7 @@ from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.machine import GIB
-from recsys.models.base import TEXT_WIDTH, NightSizes
+from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.estimator import training_sizes
 from recsys.night_memory import NightMemory, check_night, night_sizes, predict_night

@@ -20,7 +20,8 @@ from recsys.features.multiplexed import HASHING
 from recsys.features.precision import activation_dtype
 from recsys.features.whitening import Whitening
 from recsys.machine import GIB, free_memory
-from recsys.models.base import Demand, Estimator, Fitted, Job, NightSizes, OnEpoch, OnResume, Origin, Parts
+from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts
+from recsys.models.demand import Demand, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
 from recsys.models.sequential.build import build_model, item_features, table_size
