@@ -21,9 +21,9 @@ from recsys.candidates.stage import BLOCK_FLOATS
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
 from recsys.data.prepare import filter_interactions
 from recsys.errors import InputError
-from recsys.models.base import TEXT_WIDTH, NightSizes
+from recsys.machine import GIB, free_on_processor, held_by_process
+from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
-from recsys.models.sequential.memory import GIB, free_on_processor, held_by_process
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
 

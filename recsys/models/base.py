@@ -31,12 +31,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.models.demand import TEXT_WIDTH, Demand, NightSizes
 from recsys.settings import Settings
 
 if TYPE_CHECKING:  # a recommender answers without tables
@@ -47,8 +48,6 @@ if TYPE_CHECKING:  # a recommender answers without tables
     from recsys.data.prepare import Dataset
     from recsys.storage.warehouse import TableVersions
     from recsys.training.checkpoint import Checkpoints
-
-TEXT_WIDTH: Final = 384  # of a text encoder's vectors, which is not loaded for a prediction
 
 Say = Callable[[str], None]
 OnEpoch = Callable[[dict[str, float]], None]
@@ -254,58 +253,6 @@ class Job:
     say: Say = lambda _: None
     on_epoch: OnEpoch | None = None
     on_resume: OnResume | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightSizes:
-    """Sizes that decide a night's memory besides the settings.
-
-    Attributes
-    ----------
-    lengths
-        int64 [U], events of each history.
-    items
-        V, the catalogue's items that nobody touched included.
-    touched
-        Items with events.
-    values
-        Distinct values of all categorical attributes of items together; 0 without.
-    attributes
-        Of items, how many there are.
-    text
-        Width of the text encoder's vectors; 0 without text.
-    """
-
-    lengths: np.ndarray
-    items: int
-    touched: int
-    values: int = 0
-    attributes: int = 0
-    text: int = 0
-
-    def text_width(self, settings: Settings) -> int:
-        """Width of the text vectors that a model reads: the encoder's, cut or whitened as the settings ask."""
-        wanted = settings.text.truncate or self.text
-        return wanted if settings.text.dimensions is None or settings.text.aligned else settings.text.dimensions
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """Bytes that a training adds to what the process holds, and what would make them fewer.
-
-    Attributes
-    ----------
-    peak
-        At its worst moment.
-    program
-        Of these, code that stays loaded.
-    advice
-        Changes of settings that help, the most useful first, such as "lower train.batch_size = 64".
-    """
-
-    peak: int
-    program: int = 0
-    advice: tuple[str, ...] = ()
 
 
 class Estimator(ABC):

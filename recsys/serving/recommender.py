@@ -229,8 +229,10 @@ def recommender_of(bundle: Bundle) -> BundleRecommender:
         Its parts are not those of a model of its kind, such as weights of another version of it.
     """
     kind = estimator_of(bundle.kind).recommender
-    parts = Parts(vectors=bundle.vectors, allowed=bundle.allowed, weights=bundle.weights(), declared=bundle.features())
     with parsing(bundle.path):
+        parts = Parts(
+            vectors=bundle.vectors, allowed=bundle.allowed, weights=bundle.weights(), declared=bundle.features()
+        )
         return BundleRecommender(bundle=bundle, model=kind(bundle.settings, parts))
 
 

@@ -110,9 +110,10 @@ class ModelSettings(KindSettings):
 
 
 class ItemsAlone(KindSettings):
-    """Of a kind that reads items alone. The sequence model's keys mean nothing to it and are passed over.
+    """Of a kind that reads items alone: keys of the sequence model mean nothing to it and are passed over.
 
-    A configuration can so be run with another `model.kind`, and bundles that carry all keys stay readable.
+    A configuration can so be run with another `model.kind`, and bundles that carry all keys stay readable. Only what
+    events are to be known by, `context`, is refused: the log would be read for it in vain.
     """
 
     @model_validator(mode="before")
@@ -122,9 +123,8 @@ class ItemsAlone(KindSettings):
             return given
         if given.get("context"):
             kind = given.get("kind", cls.model_fields["kind"].default)
-            raise ValueError(
-                f'context = {list(given["context"])} needs kind = "{DEFAULT_KIND}"; "{kind}" reads items alone'
-            )
+            context = given["context"]
+            raise ValueError(f'context = {context!r} needs kind = "{DEFAULT_KIND}"; "{kind}" reads items alone')
         return {key: value for key, value in given.items() if key in cls.model_fields or key not in _SEQUENCE_KEYS}
 
 

@@ -17,10 +17,10 @@ from recsys import night_memory
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
-from recsys.models.base import TEXT_WIDTH, NightSizes
+from recsys.machine import GIB
+from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.estimator import training_sizes
-from recsys.models.sequential.memory import GIB
 from recsys.night_memory import NightMemory, check_night, night_sizes, predict_night
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

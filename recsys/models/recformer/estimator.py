@@ -14,7 +14,8 @@ from recsys.data.splits import HeldOut, some_users
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokens
 from recsys.features.whitening import Whitening
-from recsys.models.base import TEXT_WIDTH, Estimator, Fitted, Job, NightSizes, OnEpoch, OnResume, Origin, Parts
+from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts
+from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.recformer.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.models.recformer.encode import best_dtype, encode_histories, item_table
 from recsys.models.recformer.finetune import FineTuning

@@ -14,8 +14,8 @@ from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.settings import sequence_settings
 from recsys.models.sequential.side import SideFeatures
 from recsys.models.sequential.warm_start import grown_rows
-from recsys.models.text.model import TextItems
 from recsys.settings import ModelSettings, Settings
+from recsys.text.catalogue import TextItems
 
 
 def build_model(

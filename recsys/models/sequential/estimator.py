@@ -19,7 +19,9 @@ from recsys.features.device import best_device
 from recsys.features.multiplexed import HASHING
 from recsys.features.precision import activation_dtype
 from recsys.features.whitening import Whitening
-from recsys.models.base import Demand, Estimator, Fitted, Job, NightSizes, OnEpoch, OnResume, Origin, Parts
+from recsys.machine import GIB, free_memory
+from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts
+from recsys.models.demand import Demand, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
 from recsys.models.sequential.build import build_model, item_features, table_size
@@ -27,16 +29,15 @@ from recsys.models.sequential.feature_encoders import Encoders, fit_encoders
 from recsys.models.sequential.feature_report import feature_report
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import Training, train
-from recsys.models.sequential.memory import GIB, Memory, Sizes, advice, check_memory, free_memory, predict
+from recsys.models.sequential.memory import Memory, Sizes, advice, check_memory, predict
 from recsys.models.sequential.next_basket import NextBasket
 from recsys.models.sequential.recommender import SequenceRecommender
 from recsys.models.sequential.settings import sequence_settings
 from recsys.models.sequential.side import Side, SideFeatures
 from recsys.models.sequential.warm_start import after_warm_start, earlier_bundle, same_text, start_from
-from recsys.models.text.catalogue import describe_text, raw_vectors, whitened
-from recsys.models.text.model import TextItems
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
+from recsys.text.catalogue import TextItems, describe_text, raw_vectors, whitened
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.validation import PRIMARY, validation_metrics
 

@@ -37,10 +37,10 @@ from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import OnEpoch, train
 from recsys.models.sequential.recommender import SequenceRecommender
 from recsys.models.sequential.settings import sequence_settings
-from recsys.models.text.model import TextItems, text_items
 from recsys.settings import Settings, TextSettings
 from recsys.settings.pretrain import PretrainSettings
 from recsys.storage.warehouse import TableVersions
+from recsys.text.catalogue import TextItems, text_items
 from recsys.text.represent import text_vectors
 from recsys.training.checkpoint import checkpoints_of
 from recsys.training.pretrain_report import PretrainReport

@@ -7,7 +7,7 @@ import torch
 from recsys.errors import InputError
 from recsys.models.base import Estimator, Fitted, Job, Parts
 from recsys.models.history_mean import HistoryMean
-from recsys.models.text.catalogue import describe_text, raw_vectors, whitened
+from recsys.text.catalogue import describe_text, raw_vectors, whitened
 
 
 class TextEstimator(Estimator):

@@ -144,6 +144,16 @@ def test_its_own_keys_are_checked(tmp_path: Path, model: dict[str, Any], message
         parse_settings(tree(tmp_path, model=model))
 
 
+def test_a_kind_may_do_without_keys_of_its_own(tmp_path: Path) -> None:
+    register("plain", f"{__name__}:Successors")
+    try:
+        assert parse_settings(tree(tmp_path, model={"kind": "plain"})).model.kind == "plain"
+        with pytest.raises(InputError, match=r"no setting model\.dimensions; did you mean model\.kind\?"):
+            parse_settings(tree(tmp_path, model={"kind": "plain", "dimensions": 9}))
+    finally:
+        del kinds.KINDS["plain"]
+
+
 def test_a_kind_without_a_table_has_no_feature_report(shop: Settings) -> None:
     with pytest.raises(InputError, match=r'model\.kind = "successors" has no multiplexed table to report on'):
         estimator_of("successors")(shop).feature_report(ingest(shop).versions)

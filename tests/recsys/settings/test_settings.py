@@ -136,3 +136,34 @@ def test_patterns_are_checked_by_the_engine_that_runs_them(pattern: str, told: s
     items = {"source": "i.csv", "numeric": {"year": {"pattern": pattern}}}
     with pytest.raises(InputError, match=rf"items\.numeric\.year: pattern = .*{told}"):
         parse_settings({"name": "n", "interactions": {"source": "a.csv"}, "items": items})
+
+
+@pytest.mark.parametrize("kind", ["text", "recformer"])
+def test_the_sequence_models_keys_are_passed_over_by_other_kinds(kind: str) -> None:
+    """A configuration can be run with another kind, and bundles that carry all keys stay readable."""
+    tree = {"name": "a", "interactions": {"source": "a.csv"}, "items": {"source": "i.csv", "text": ["title"]}}
+    given = {"kind": kind, "dimensions": 64, "heads": 7, "objective": "next-item", "context": []}
+    settings = parse_settings({**tree, "model": given})
+    assert settings.model == parse_settings({**tree, "model": {"kind": kind}}).model
+    assert not {"dimensions", "heads"} & settings.model_dump()["model"].keys()
+    again = parse_settings(settings.model_dump(mode="json"))
+    assert again == settings and again.digest() == settings.digest()
+    for context in (["hour"], 5):
+        with pytest.raises(InputError, match=rf'context = .* needs kind = "bert4rec"; "{kind}" reads items alone'):
+            parse_settings({**tree, "model": {**given, "context": context}})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"kind": "recformer", "repeat": True}, r"no setting model\.repeat; did you mean model\.repeats\?"),
+        ({"kind": "recformer", "repeats": 3}, r"model\.repeats = 3: input should be a valid boolean"),
+        ({"kind": "bert"}, r"model\.kind = 'bert': there is no such kind of model; the kinds are bert4rec, recformer"),
+        ({"heds": 2}, r"no setting model\.heds; did you mean model\.heads\?"),
+        (7, r"model = 7: it must be a section of settings \(\[model\]\)"),
+    ],
+)
+def test_a_mistake_is_told_against_the_keys_of_its_kind(model: object, message: str) -> None:
+    tree = {"name": "a", "interactions": {"source": "a.csv"}, "items": {"source": "i.csv", "text": ["title"]}}
+    with pytest.raises(InputError, match=message):
+        parse_settings({**tree, "model": model})

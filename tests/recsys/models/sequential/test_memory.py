@@ -16,12 +16,13 @@ import torch
 
 from recsys.errors import InputError
 from recsys.features.declaration import Feature
+from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.sequential import memory
 from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.models.sequential.build import table_rows
 from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.loop import train
-from recsys.models.sequential.memory import GIB, Sizes, check_memory, free_on_processor, held_by_process, predict
+from recsys.models.sequential.memory import Sizes, check_memory, predict
 from recsys.settings import ModelSettings, TrainSettings
 
 WITHIN = 1.5  # factor between prediction and measurement, either way
@@ -224,7 +225,7 @@ def test_a_system_without_proc_tells_what_it_can(tmp_path: Path, monkeypatch: py
 @pytest.mark.integration
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="only Linux tells a process its limits")
 def test_a_limit_of_the_shell_is_seen() -> None:
-    code = "from recsys.models.sequential.memory import free_on_processor; print(free_on_processor())"
+    code = "from recsys.machine import free_on_processor; print(free_on_processor())"
     limited = f"ulimit -v 20000000; exec {sys.executable} -c '{code}'"
     free = int(subprocess.run(["bash", "-c", limited], stdout=subprocess.PIPE, text=True, check=True).stdout)
     assert 0 < free < 20_000_000 * 1024

@@ -1,18 +1,21 @@
-"""The recommender that needs no training: an item is its whitened text vector, a history the mean of its newest.
+"""The text vectors of a catalogue: whitened, as models read them.
 
-It places items that nobody has touched yet, and suits shops whose titles say much.
-
-Shapes: U users, V items (arrays by code have V + 1 rows), N events of all users, E width of the text encoder,
-D after whitening.
+Shapes: V items (arrays by code have V + 1 rows), E width of the text encoder, D after whitening.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import polars as pl
 
+from recsys.columns import SENTENCE
+from recsys.data.prepare import Dataset
 from recsys.features.whitening import Whitening
+from recsys.settings import Settings
+from recsys.text.represent import text_vectors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,3 +66,29 @@ def text_items(
     vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
     allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])
     return TextItems(vectors=vectors, allowed=allowed, whitening=whitening)
+
+
+def raw_vectors(settings: Settings, dataset: Dataset) -> np.ndarray | None:
+    """The encoder's vectors float32 [V, E]; None where the configuration has no text or no item has any."""
+    sentences: pl.Series = dataset.catalogue[SENTENCE]
+    if settings.items is None or not settings.items.text or (sentences.fill_null("") == "").all():
+        return None
+    return text_vectors(settings, sentences)
+
+
+def whitened(settings: Settings, raw: np.ndarray, whitening: Whitening | None = None) -> TextItems:
+    """Item vectors of the encoder's, as `[text]` asks; `whitening` is one that was fitted before."""
+    return text_items(
+        raw, settings.text.dimensions, whitening, equal=settings.text.whiten, aligned=settings.text.aligned
+    )
+
+
+def describe_text(settings: Settings, text: TextItems) -> dict[str, Any]:
+    """How they were made, for the declaration of a model that reads them."""
+    assert settings.items is not None
+    return {
+        "model": settings.text.model,
+        "attributes": list(settings.items.text),
+        "dimensions": text.vectors.shape[1],
+        "whitened": text.whitening is not None,
+    }

@@ -14,8 +14,8 @@ from recsys.columns import SENTENCE
 from recsys.errors import InputError
 from recsys.features.whitening import Whitening
 from recsys.models.sequential import estimator
-from recsys.models.text import catalogue
 from recsys.settings.read import parse_settings
+from recsys.text import catalogue
 
 
 def test_a_checkpoint_of_other_dimensions_than_the_bundles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

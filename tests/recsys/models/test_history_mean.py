@@ -1,4 +1,4 @@
-"""The zero-training text recommender against results worked out by hand."""
+"""A history as the mean of its newest items' vectors, against results worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import pytest
 from recsys.data.sequences import Sequences
 from recsys.models.base import Parts
 from recsys.models.history_mean import HistoryMean, history_means
-from recsys.models.text.model import text_items
 from recsys.settings.read import parse_settings
 
-# rows: padding, two orthogonal items, a mixture, an item without text
 SETTINGS = parse_settings({"name": "tiny", "interactions": {"source": "log.csv"}})
+# rows: padding, two orthogonal items, a mixture, an item without text
 VECTORS = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.8], [0, 0]], dtype=np.float32)
 
 
@@ -52,27 +51,6 @@ def test_a_query_does_not_depend_on_the_other_histories() -> None:
     together = ask(*histories)
     for history, query in zip(histories, together, strict=True):
         assert (ask(history)[0] == query).all()
-
-
-def test_items_are_whitened_unit_vectors_in_the_order_of_codes() -> None:
-    raw = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32) + 3
-    raw[7] = 0
-    items = text_items(raw, 4)
-    assert items.vectors.shape == (31, 4)
-    assert np.flatnonzero(~items.allowed).tolist() == [0, 8]
-    lengths = np.linalg.norm(items.vectors, axis=1)
-    assert lengths[items.allowed] == pytest.approx(np.ones(29), abs=1e-5)
-    assert (items.vectors[[0, 8]] == 0).all()
-    assert items.whitening is not None
-    assert (items.vectors[1:] == items.whitening.apply(raw)).all()
-
-
-def test_without_whitening_the_encoders_own_vectors_serve() -> None:
-    raw = np.array([[0.6, 0.8], [0, 0]], dtype=np.float32)
-    items = text_items(raw, None)
-    assert items.whitening is None
-    assert items.vectors.tolist() == [[0, 0], raw[0].tolist(), [0, 0]]
-    assert items.allowed.tolist() == [False, True, False]
 
 
 def test_a_bundle_needs_its_item_vectors_only() -> None:
