@@ -63,7 +63,7 @@ def check(uri: str, port: int) -> None:
 
 
 def serve(uri: str, port: int) -> None:
-    """Run MLflow's server until Ctrl-C; all of its processes end with this one.
+    """Run MLflow's server until Ctrl-C or SIGTERM; all of its processes end with this one.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def serve(uri: str, port: int) -> None:
             # polars takes SIGINT over so that a wait without an end is not interrupted by it
             while (code := server.poll()) is None:
                 time.sleep(0.1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # SIGTERM is the latter: whoever asks the server to end has it end
             return
         finally:
             _end(server)

@@ -196,6 +196,7 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
             ids.remove(best)
             missing.remove(ITEM_ID)
     for ours in missing:
+        _refuse_nested(sample, ours)
         if not ids:
             names = ", ".join(frame.columns)
             whose = "user's" if ours == USER_ID else "item's"
@@ -205,6 +206,21 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
             )
         why = f"taken for its place, the {'first' if ours == missing[0] else 'next'} column of ids."
         take(ours, ids.pop(0), why)
+
+
+def _refuse_nested(sample: Sample, ours: str) -> None:
+    """Refuse a column that is named like an id and holds lists or objects, which are several ids or none."""
+    frame = sample.frame
+    nested = [name for name in frame.columns if frame.schema[name].is_nested() and means(name) == ours]
+    if nested:
+        objects = frame.schema[nested[0]] == pl.Struct
+        what = "an object" if objects else "a list"
+        do = "write its id into a field of its own" if objects else "write one event a line"
+        example = frame[nested[0]].drop_nulls().head(1).to_list()
+        raise InputError(
+            f"{sample.path}: the column {nested[0]!r} looks like {ours} and holds {what} where one id belongs, such as "
+            f"{example[0]!r}; {do}."
+        )
 
 
 def _is_id(values: pl.Series) -> bool:
