@@ -41,6 +41,7 @@ from recsys.data.contracts import (
     columns_said,
     integer_ids,
 )
+from recsys.data.doubtful_times import time_warnings
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
@@ -225,7 +226,7 @@ def ingest(
         digests=digests,
         skipped=[*skipped, *(name for c in checked for name in c.skipped)],
         seconds=time.monotonic() - started,
-        warnings=[warning for change in changes for warning in change.warnings],
+        warnings=[*(w for c in checked for w in c.warnings), *(w for change in changes for w in change.warnings)],
     )
 
 
@@ -447,6 +448,10 @@ def _check(
     if id_map is not None:
         (key,) = _KEYS[table]
         rows, unmapped = translate(rows, key, id_map, types[key])
+    warnings: tuple[str, ...] = ()
+    if isinstance(section, InteractionSettings) and files:
+        column = files[0].columns.get(TIMESTAMP)
+        warnings = time_warnings(section, files[0].rows, column, rows[TIMESTAMP], now)
     return Checked(
         table=table,
         settings=section,
@@ -455,6 +460,7 @@ def _check(
         unmapped=unmapped,
         skipped=tuple(skipped),
         dropped=counted(section.drop, dropped),
+        warnings=warnings,
     )
 
 
