@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from recsys.data.ingest import ingest
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError
+from recsys.init import toml
 from recsys.init.guess import Findings, guess, write_configuration
 from recsys.reading import sniff
 from recsys.reading.sniff import take_sample
-from recsys.settings import Settings
-from recsys.settings.read import load_settings
+from recsys.settings import Settings, TrainSettings
+from recsys.settings.read import load_settings, parse_settings
 
 ROWS = 400
 TITLES = [
@@ -155,6 +157,16 @@ def test_every_key_of_the_configuration_has_a_comment(tmp_path: Path) -> None:
         assert " # " in line, line
         if not line.startswith("["):
             assert line.split(" # ", 1)[1].startswith("("), line
+
+
+def test_comments_name_what_a_setting_takes() -> None:
+    kinds = re.match(r"\((.*?)\)", toml._COMMENTS["kind"])
+    assert kinds is not None
+    for kind in kinds[1].split(", "):
+        more = {"items": {"source": "i.csv", "text": ["title"]}, "model": {"kind": kind}}
+        assert parse_settings({"name": "n", "interactions": {"source": "x.csv"}, **more}).model.kind == kind
+    assert {"bert4rec", "text", "recformer"} == set(kinds[1].split(", "))
+    assert toml._COMMENTS["epochs"].startswith("(0 or more)") and TrainSettings(epochs=0).epochs == 0
 
 
 def test_sequences_are_told_from_pairs(tmp_path: Path) -> None:
