@@ -28,9 +28,10 @@ from recsys.pipelines.console import (
     show_examples,
     show_metrics,
     show_night,
+    without_candidates,
 )
 from recsys.pipelines.outcome import STOPPED, outcome
-from recsys.pipelines.ui import DEFAULT_STORE, check, serve, ui_command
+from recsys.pipelines.ui import DEFAULT_STORE, check, page, serve, ui_command
 from recsys.storage.addresses import masked
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def _step(
     chosen = {line: _short(report.get(line)) for line in lines}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
+    chosen["no candidates"] = without_candidates(report.get("report", {}).get("left_out"))
     chosen["left out"] = "\n".join(left_out_lines(report.get("rows_dropped", {}))) or None
 
     def told(console: Console) -> None:
@@ -406,14 +408,16 @@ def ui(
     from recsys.tracking import telemetry
 
     telemetry.off()
-    address = uri or DEFAULT_STORE
+    address, experiment = uri or DEFAULT_STORE, None
     if uri is None and config is not None:
         from recsys.settings.read import load_settings
 
-        address = load_settings(config).tracking.uri
+        settings = load_settings(config)
+        address, experiment = settings.tracking.uri, settings.tracking.experiment or settings.name
     check(address, port)
-    report = {"url": f"http://127.0.0.1:{port}", "uri": masked(address)}
-    _answer(ctx, report, lambda console: facts(console, {"open": report["url"], "stop": "Ctrl-C"}))
+    report = {"url": page(address, port, experiment), "uri": masked(address)}
+    lines = {"open": report["url"], "runs": 'choose "Model training" at the top left if they do not show'}
+    _answer(ctx, report, lambda console: facts(console, lines | {"stop": "Ctrl-C"}))
     serve(address, port)
 
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +22,9 @@ from rich.table import Table
 
 from recsys.pipelines.watch import Watch
 from recsys.storage.addresses import masked
+
+if TYPE_CHECKING:
+    from recsys.settings import Settings
 
 _QUIET_SECONDS = 10.0  # between two lines of one step where there is no terminal
 
@@ -174,10 +177,13 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
     lines = {
         "candidates": f"{candidates['path']} (version {candidates['version']}, {candidates['rows']:,} rows: "
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
+        "no candidates": without_candidates(summary.get("left_out")),
         "bundle": summary["bundle"],
+        "untrained": summary.get("untrained"),
         "export": (summary.get("export") or {}).get("path"),
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
+        "withdrawals": withdrawn(summary.get("withdrawals")),
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "repeated targets": summary.get("repeated_targets"),
         "MLflow run": summary["mlflow"]["link"],
@@ -204,6 +210,33 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
     for metric, value in report["metrics"].items():
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
     console.print(table)
+    show_differences(console, report)
+
+
+def show_differences(console: Console, report: Mapping[str, Any]) -> None:
+    """The lead of what is served over each baseline, with its interval; nothing where none was computed."""
+    lines = differences(report)
+    if lines:
+        table = Table(title=f"{report['served']} minus each baseline, 95% paired bootstrap", title_justify="left")
+        table.add_column("minus")
+        for metric in next(iter(lines.values())):
+            table.add_column(metric, justify="right")
+        for name, values in lines.items():
+            table.add_row(name, *values.values())
+        console.print(table)
+
+
+def differences(report: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What is served minus each baseline, by metric, as text.
+
+    >>> differences({"differences": {"popularity": {"test/hr_at_10": {"mean": 0.25, "low": 0.2, "high": 0.31}}}})
+    {'popularity': {'test/hr_at_10': '+0.2500 (+0.2000 to +0.3100)'}}
+    """
+    return {
+        name: {metric: "{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**value) for metric, value in values.items()}
+        for name, values in report.get("differences", {}).items()
+        if values
+    }
 
 
 def facts(console: Console, lines: Mapping[str, Any]) -> None:
@@ -253,6 +286,63 @@ def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
         for table, counts in dropped.items()
         for condition, count in counts.items()
     ]
+
+
+def without_candidates(left_out: Mapping[str, Any] | None) -> str | None:
+    """A sentence on the users of the log who get no candidates; None where all do.
+
+    >>> without_candidates({"users": 1200, "by": ["filter.min_user_interactions = 5"]})
+    '1,200 users of the log get no candidates, left out by filter.min_user_interactions = 5'
+    """
+    if not left_out or not left_out["users"]:
+        return None
+    many = left_out["users"]
+    who = "1 user of the log gets" if many == 1 else f"{many:,} users of the log get"
+    by = f", left out by {' and '.join(left_out['by'])}" if left_out["by"] else ""
+    return f"{who} no candidates{by}"
+
+
+def withdrawn(counts: Mapping[str, int] | None) -> str | None:
+    """What withdrawals took back; None where there were none."""
+    if not counts or not counts["rows"]:
+        return None
+    from recsys.data.withdrawals import Withdrawals  # not for `recsys --help`
+
+    return str(Withdrawals(**counts))
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What a night's page says besides its figures: lines of a list in Markdown."""
+    leads = [
+        f"{summary['served']} minus {name}: {', '.join(f'{metric} {value}' for metric, value in values.items())}"
+        for name, values in differences(summary).items()
+    ]
+    others = (
+        summary.get("untrained"),
+        without_candidates(summary.get("left_out")),
+        withdrawn(summary.get("withdrawals")),
+    )
+    return [f"- {line}" for line in (*leads, *others) if line]
+
+
+def untrained(settings: Settings, report: Mapping[str, Any]) -> str | None:
+    """A sentence on a model that no epoch has trained because train.epochs is 0; None for any other.
+
+    `report` is the training's.
+    """
+    if settings.train.epochs or report["consumed"].get("trained") is not None:
+        return None
+    if start := started_from(settings, report):
+        return f"No epoch was trained (train.epochs = 0): the model is that of {start} as it was, zero-shot."
+    return (
+        "No epoch was trained (train.epochs = 0) and no weights came from another bundle (train.warm_start): the model "
+        "ranks by what it was initialised with. Set train.epochs to 1 or more, unless this is for comparison."
+    )
+
+
+def started_from(settings: Settings, report: Mapping[str, Any]) -> str | None:
+    """The bundle or folder whose weights a training began with; None: it began with nothing."""
+    return (report["warm_start"] or {}).get("bundle") or settings.recformer.init
 
 
 def capped(report: Mapping[str, Any]) -> str | None:

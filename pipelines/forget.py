@@ -40,6 +40,8 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         "Older versions of these tables are gone.",
         "MLflow's runs hold samples of at most 20 users each; delete the runs that show one of these users.",
         "The sources are not changed; every reading leaves these users out.",
+        "Bundles that learned from these users keep it, and cannot be evaluated on what is left: run `recsys train` or "
+        "wait for the next night.",
     ]
     if others:
         notes.append(f"Exports of {', '.join(others)} still hold them: run `recsys export` for each configuration.")

@@ -22,7 +22,7 @@ from recsys.errors import RecsysError
 from recsys.exports.files import check
 from recsys.night_memory import check_night
 from recsys.pipelines import unmasked
-from recsys.pipelines.console import capped, counted, rejected_lines
+from recsys.pipelines.console import capped, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
@@ -172,6 +172,10 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
         "repeated_targets": capped(evaluated["report"]),
         "intervals": evaluated["intervals"],
+        "differences": evaluated.get("differences", {}),
+        "untrained": untrained(settings, trained),
+        "left_out": trained["report"].get("left_out"),
+        "withdrawals": trained["report"].get("withdrawals"),
         "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
         "export": reports.get("export"),
         "tables": {
@@ -237,6 +241,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             "",
             f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            *remarks(summary),
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),
             *([f"- {summary['repeated_targets']}"] if summary.get("repeated_targets") else []),

@@ -10,6 +10,7 @@ from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.models.registry import estimator_for
 from recsys.pipelines import unmasked
+from recsys.pipelines.console import started_from, untrained
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -53,6 +54,8 @@ def train(
         tracking.log_metrics(step.store, step.run_id, {f"train/{name}": value for name, value in last.items()})
         if report["blend"]:
             _log_blend(step.store, step.run_id, report["blend"])
+    if said := untrained(settings, report):
+        (looking.say if started_from(settings, report) else looking.warn)(said)
     return report
 
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from recsys.storage.addresses import local_database, masked
 
 DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
 _SECONDS_TO_END = 10
+_MODEL_TRAINING = "workflowType=machine_learning"  # without it MLflow opens its view for GenAI, which shows no metrics
 
 
 def ui_command(uri: str) -> str | None:
@@ -26,6 +28,36 @@ def ui_command(uri: str) -> str | None:
         return None
     ui = f"{program()} ui"
     return ui if uri == DEFAULT_STORE else f"{ui} --uri {shlex.quote(masked(uri))}"
+
+
+def page(uri: str, port: int, experiment: str | None = None) -> str:
+    """The address of an experiment's runs, in MLflow's view for model training.
+
+    Parameters
+    ----------
+    experiment
+        Its name; None: the one whose run began last. Where the store has none, or is no local file, the address is that
+        of all experiments.
+    """
+    found = _experiment_id(uri, experiment)
+    place = "experiments" if found is None else f"experiments/{found}/runs"
+    return f"http://127.0.0.1:{port}/#/{place}?{_MODEL_TRAINING}"
+
+
+def _experiment_id(uri: str, name: str | None) -> str | None:
+    database = local_database(uri)
+    if database is None:
+        return None
+    newest = "SELECT experiment_id FROM experiments JOIN runs USING (experiment_id) WHERE {} ORDER BY start_time DESC"
+    named = "SELECT experiment_id FROM experiments WHERE {} AND name = ?"
+    query = (newest if name is None else named).format("experiments.lifecycle_stage = 'active'")
+    # straight from the file: MLflow's client takes seconds to import
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(
+        sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    ) as store:  # fmt: skip
+        row = store.execute(query, [] if name is None else [name]).fetchone()
+        return None if row is None else str(row[0])
+    return None
 
 
 def program() -> str:
@@ -63,7 +95,7 @@ def check(uri: str, port: int) -> None:
 
 
 def serve(uri: str, port: int) -> None:
-    """Run MLflow's server until Ctrl-C; all of its processes end with this one.
+    """Run MLflow's server until Ctrl-C or SIGTERM; all of its processes end with this one.
 
     Raises
     ------
@@ -82,7 +114,7 @@ def serve(uri: str, port: int) -> None:
             # polars takes SIGINT over so that a wait without an end is not interrupted by it
             while (code := server.poll()) is None:
                 time.sleep(0.1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # SIGTERM is the latter: whoever asks the server to end has it end
             return
         finally:
             _end(server)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.data.contracts import DEFECT, id_text, is_missing, nearest, number
+from recsys.data.contracts import DEFECT, columns_said, id_text, is_missing, number
 from recsys.errors import InputError
 from recsys.reading.readers import Rows
 from recsys.settings import Condition
@@ -32,7 +32,7 @@ def need_columns(key: str, conditions: Sequence[Condition], rows: Rows) -> None:
         if condition.column not in rows.columns:
             raise InputError(
                 f"{rows.file.name} has no column {condition.column!r}, at which {key} looks ({condition}); "
-                f"the nearest that it has: {nearest(condition.column, rows.columns)}."
+                f"{columns_said(condition.column, rows.columns)}"
             )
 
 

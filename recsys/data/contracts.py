@@ -67,6 +67,7 @@ REASONS: Final = pl.Enum(
     ]
 )
 
+_COLUMNS_SHOWN: Final = 20  # of a file, in a message
 # the first integer of which a float type does not hold the next one
 _WHOLE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
 
@@ -89,6 +90,17 @@ def nearest(name: str, known: Collection[str], n: int = 3) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.0)
     return ", ".join(repr(match) for match in close)
+
+
+def columns_said(name: str, known: Collection[str]) -> str:
+    """The nearest column of a file and all that it has, as they end a message about one that is not there.
+
+    >>> columns_said("usr", ["item", "user"])
+    "did you mean 'user'? It has 'item', 'user'."
+    """
+    shown = ", ".join(map(repr, list(known)[:_COLUMNS_SHOWN]))
+    more = f" and {len(known) - _COLUMNS_SHOWN:,} more" if len(known) > _COLUMNS_SHOWN else ""
+    return f"did you mean {nearest(name, known, n=1)}? It has {shown}{more}."
 
 
 def check_timezone(timezone: str | None) -> None:

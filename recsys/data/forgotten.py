@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -59,6 +60,14 @@ def read_forgotten(root: str) -> Forgotten | None:
         return None
     rows = warehouse.scan(root, FORGOTTEN).collect()
     return Forgotten(salt=rows[SALT][0], digests=frozenset(rows[DIGEST]))
+
+
+def forgotten_since(root: str | Path, moment: str) -> bool:
+    """Whether users of a warehouse were forgotten at or after a moment (ISO 8601, to the second)."""
+    if warehouse.latest_version(root, FORGOTTEN) is None:
+        return False
+    newest = warehouse.scan(root, FORGOTTEN).select(pl.col(FORGOTTEN_AT).max()).collect().item()
+    return bool(newest >= datetime.fromisoformat(moment))
 
 
 def add_forgotten(root: str, users: Sequence[str], now: datetime) -> Forgotten:

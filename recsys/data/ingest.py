@@ -38,18 +38,20 @@ from recsys.data.contracts import (
     check_attributes,
     check_interactions,
     check_timezone,
+    columns_said,
     integer_ids,
-    nearest,
 )
+from recsys.data.doubtful_times import time_warnings
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
-from recsys.data.provenance import check_filled, declared, next_record
+from recsys.data.provenance import check_filled, check_rules, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
+from recsys.datasets.advice import how_to_get
 from recsys.errors import InputError
 from recsys.reading.literals import with_lists
 from recsys.reading.readers import Rows, read_rows, reading
-from recsys.reading.sources import SourceFile, find_files
+from recsys.reading.sources import MissingSource, SourceFile, find_files
 from recsys.reading.times import check_formats, refuse_coarse, refuse_disguise
 from recsys.settings import (
     AttributedSettings,
@@ -133,9 +135,9 @@ def ingest(
     root = settings.warehouse
     check_timezone(settings.interactions.timezone)
     check_formats(settings.interactions.time_formats)
-    check_filled(settings, rules=not rebuild)
+    check_filled(settings, rules=False)
     sources = declared(settings)
-    found = {table: find_files(table, section, settings.data_root) for table, section in sources.items()}
+    found = {table: _find_files(table, section, settings.data_root) for table, section in sources.items()}
     total, done = sum(map(len, found.values())) + 2 * len(found), 0
 
     def step(what: str) -> None:
@@ -162,6 +164,8 @@ def ingest(
                 else:
                     files[table].append(_open_file(table, section, rows))
             _need_rows(table, found[table], bool(files[table]))
+        if not rebuild:  # after the columns: one that is misspelt is the better word for a rule that changed
+            check_rules(settings)
         digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
         id_maps: dict[str, pl.DataFrame] = {}
         for table, section in sources.items():
@@ -222,11 +226,22 @@ def ingest(
         digests=digests,
         skipped=[*skipped, *(name for c in checked for name in c.skipped)],
         seconds=time.monotonic() - started,
-        warnings=[warning for change in changes for warning in change.warnings],
+        warnings=[*(w for c in checked for w in c.warnings), *(w for change in changes for w in change.warnings)],
     )
 
 
 # --- files and columns ----------------------------------------------------------------------------
+
+
+def _find_files(table: str, section: SourceSettings, data_root: str) -> list[SourceFile]:
+    """The files of a table's source; where one of a public data set is missing, the error says how to get it."""
+    try:
+        return find_files(table, section, data_root)
+    except MissingSource as error:
+        advice = how_to_get(table, error.path)
+        if advice is None:
+            raise
+        raise InputError(f"{error} {advice}") from None
 
 
 def _columns_of(section: SourceSettings) -> Mapping[str, str]:
@@ -277,10 +292,10 @@ def _match_columns(table: str, section: SourceSettings, rows: Rows) -> dict[str,
             matched[ours] = theirs
         elif ours in declared or ours not in optional:
             alone = len(rows.columns) == 1 and rows.file.format == "csv"
-            one = " (its only one; is the separator right?)" if alone else ""
+            one = " Is the separator right?" if alone else ""
             raise InputError(
                 f"{rows.file.name} has no column {theirs!r} for {table}.columns.{ours}; "
-                f"the nearest that it has: {nearest(theirs, rows.columns)}{one}."
+                f"{columns_said(theirs, rows.columns)}{one}"
             )
     return matched
 
@@ -433,6 +448,10 @@ def _check(
     if id_map is not None:
         (key,) = _KEYS[table]
         rows, unmapped = translate(rows, key, id_map, types[key])
+    warnings: tuple[str, ...] = ()
+    if isinstance(section, InteractionSettings) and files:
+        column = files[0].columns.get(TIMESTAMP)
+        warnings = time_warnings(section, files[0].rows, column, rows[TIMESTAMP], now)
     return Checked(
         table=table,
         settings=section,
@@ -441,6 +460,7 @@ def _check(
         unmapped=unmapped,
         skipped=tuple(skipped),
         dropped=counted(section.drop, dropped),
+        warnings=warnings,
     )
 
 

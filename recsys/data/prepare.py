@@ -33,7 +33,7 @@ from recsys.data.context import event_context
 from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, repeated_share, split_sequences
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
-from recsys.data.withdrawals import without_withdrawn
+from recsys.data.withdrawals import Withdrawals, without_withdrawn
 from recsys.errors import InputError
 from recsys.features.sentences import sentences
 from recsys.settings import FilterSettings, ItemSettings, Settings
@@ -96,6 +96,8 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             f"{settings.filter.min_user_interactions}, min_item_interactions = "
             f"{settings.filter.min_item_interactions}, events = {settings.filter.events}; loosen them."
         )
+    everyone = log.filter(pl.col(EVENT) != WITHDRAWAL).select(pl.col(USER_ID).n_unique())
+    users_before = int(everyone.collect(engine="streaming").item())
     items = None
     if settings.items is not None and versions.items is not None:
         items = scan(settings.warehouse, ITEMS, versions.items).collect().sort(ITEM_ID)
@@ -146,9 +148,19 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
             "split": settings.split.strategy,
             "same_time": settings.split.same_time,
             "withdrawals": asdict(withdrawals),
+            "left_out": {
+                "users": users_before - len(split.serving),
+                "by": _leaving_out(settings.filter, withdrawals),
+            },
         },
         digest=_digest(split, vocabulary),
     )
+
+
+def _leaving_out(settings: FilterSettings, withdrawals: Withdrawals) -> list[str]:
+    """Whatever can leave users without an event that counts."""
+    said = [f"filter.{name} = {value!r}" for name, value in settings.model_dump(exclude_defaults=True).items()]
+    return [*said, "withdrawals"] if withdrawals.events else said
 
 
 def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:

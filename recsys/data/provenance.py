@@ -16,7 +16,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,8 +63,8 @@ def check_filled(settings: Settings, *, rules: bool = True) -> None:
                 f"The table {path} was filled by the configuration {filled['name']!r} from "
                 f"{_short(filled['sources'])}, and {settings.name!r} reads {_short(ours)}: {_own_warehouse(settings)}."
             )
-        if rules and table == INTERACTIONS:
-            _check_rules(filled["rules"], reading_rules(section), path)
+    if rules:
+        check_rules(settings)
 
 
 def next_record(settings: Settings, table: str) -> dict[str, Any]:
@@ -121,18 +120,57 @@ def _own_warehouse(settings: Settings) -> str:
     )
 
 
-def _check_rules(before: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and not (key in _ADDABLE and key not in before):
-            raise InputError(
-                f"interactions.{key} was {_said(before, key)} when the log was read into {path} and is now "
-                f"{_said(now, key)}, which would make other rows of the same events: set it back, read the log anew "
-                "with `recsys ingest CONFIG --rebuild`, or choose a new warehouse."
-            )
+def check_rules(settings: Settings) -> None:
+    """Refuse a log that was read into its table by other rules; a table that does not say its rules passes.
+
+    Raises
+    ------
+    InputError
+        Names what changed, its old and its new value, and what to do.
+    """
+    filled = warehouse.commit_metadata(settings.warehouse, INTERACTIONS).get(FILLED)
+    if not filled:
+        return
+    before, now = filled["rules"], reading_rules(settings.interactions)
+    changed = [
+        change
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key) and not (key in _ADDABLE and key not in before)
+        for change in _changes(f"interactions.{key}", before.get(key), now.get(key), "its default")
+    ]
+    if changed:
+        have, it = ("has", "it") if len(changed) == 1 else ("have", "them")
+        path = warehouse.table_path(settings.warehouse, INTERACTIONS)
+        raise InputError(
+            f"{' and '.join(changed)} {have} changed since the log was read into {path}, which would make other rows "
+            f"of the same events: set {it} back, read the log anew with `recsys ingest CONFIG --rebuild`, or choose a "
+            "new warehouse."
+        )
 
 
-def _said(rules: Mapping[str, Any], key: str) -> str:
-    return repr(rules[key]) if key in rules else "its default"
+def _changes(key: str, before: Any, now: Any, nothing: str) -> list[str]:
+    """The entries that differ, `key (old -> new)`; an entry that is not there is `nothing`."""
+    if isinstance(before or now, dict):
+        before, now = before or {}, now or {}
+        inner = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        return [
+            text for name in inner for text in _changes(f"{key}.{name}", before.get(name), now.get(name), "not set")
+        ]
+    if isinstance(before or now, list):
+        gone = [entry for entry in before or [] if entry not in (now or [])]
+        new = [entry for entry in now or [] if entry not in (before or [])]
+        before, now = (_entries(gone), _entries(new)) if gone or new else (_entries(before), _entries(now))
+        return [f"{key} ({before or nothing} -> {now or nothing})"]
+    return [f"{key} ({nothing if before is None else repr(before)} -> {nothing if now is None else repr(now)})"]
+
+
+def _entries(values: list[Any]) -> str:
+    """Entries of a list; of an object what is set."""
+    said = [
+        {name: value for name, value in entry.items() if value is not None} if isinstance(entry, dict) else entry
+        for entry in values
+    ]
+    return ", ".join(map(repr, said))
 
 
 def _sources(section: SourceSettings, data_root: str) -> list[str]:

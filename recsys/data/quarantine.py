@@ -52,6 +52,7 @@ class Checked:
     unmapped: int = 0  # rows that the id map left out
     skipped: tuple[str, ...] = ()  # files without rows
     dropped: Mapping[str, int] = field(default_factory=dict)  # rows that the settings leave out, by condition
+    warnings: tuple[str, ...] = ()  # sentences that must be seen
 
     @property
     def read(self) -> int:

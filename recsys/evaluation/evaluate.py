@@ -22,6 +22,7 @@ from recsys.candidates.popularity import popularity as count_popularity
 from recsys.candidates.text import whitened_text
 from recsys.candidates.transitions import transitions
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
+from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
@@ -176,11 +177,16 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
     Raises
     ------
     InputError
-        It was not; the message names the table version of its training.
+        It was not; the message names the table version of its training, or says that users were forgotten since.
     """
     lineage = bundle.manifest["lineage"]
     same_events = not learns(bundle) or lineage.get("data") == dataset.digest
     if bundle.vocabulary.digest != dataset.vocabulary.digest or not same_events:
+        if forgotten_since(Path(bundle.path).parents[1], bundle.manifest["created_at"]):
+            raise InputError(
+                f"Users were forgotten after the bundle {bundle.path} was trained: the tables no longer hold what it "
+                "learned from, so it cannot be measured on them. Train again with `recsys train CONFIG`, then evaluate."
+            )
         raise InputError(
             f"The bundle {bundle.path} was trained on other data ({bundle.vocabulary.size} items, version "
             f"{lineage.get('interactions_version')} of {INTERACTIONS!r}) than it is to be evaluated on "

@@ -236,7 +236,8 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
             f'({table}.several = "last").'
         )
     shown = repr(best) if sample.named else f"field {best.removeprefix('column_')}"
-    told = f"{len(frame):,} {table} in {sample.path}, {key} = {shown}: it holds {known:.0%} of the log's {table}."
+    part = f" (among {sample.part})" if sample.part else ""
+    told = f"{len(frame):,} {table} in {sample.path}{part}, {key} = {shown}: it holds {known:.0%} of the log's {table}."
     count = _renumbered(log_ids) if table == ITEMS else 0
     if count and known < 1:
         result.unsure.append(

@@ -136,7 +136,9 @@ def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(f"{path} exists and is not overwritten; move it away or name another file.") from None
+        raise InputError(
+            f"{path} exists and is not overwritten; name another file with -o, or move this one away."
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
@@ -180,7 +182,7 @@ def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name:
     }
     tree["split"] = {"strategy": "leave-one-out"}
     # a small log learns from many small steps, and not more with a wide model
-    few = sample.complete and len(lengths) < FEW_USERS
+    few = sample.looked_at == sample.total and len(lengths) * sample.files < FEW_USERS
     tree["model"] = {
         "kind": model.kind,
         "dimensions": model.dimensions // 2 if few else model.dimensions,

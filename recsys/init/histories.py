@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.contracts import is_missing
 from recsys.init.log import LogGuess, shown
 from recsys.reading.sniff import Sample, share
 
@@ -51,10 +52,14 @@ def describe_histories(
 
 
 def _say_counts(sample: Sample, frame: pl.DataFrame, guess: LogGuess) -> None:
-    part = "" if sample.complete else f" among the first {len(frame):,} rows (the rest of the file was not looked at)"
+    told = frame.filter(*(~is_missing(name, frame.schema[name]) for name in (USER_ID, ITEM_ID)))
+    part = f" among {sample.part}; every count here is of these rows, the others were not looked at"
+    if sample.complete:  # a line of sequences is several interactions
+        lines = sample.format != "sequences" and sample.looked_at > len(told)
+        part = f" among {sample.looked_at:,} rows" if lines else ""
     guess.found.append(
-        f"{len(frame):,} interactions of {frame[USER_ID].drop_nulls().n_unique():,} users with "
-        f"{frame[ITEM_ID].drop_nulls().n_unique():,} items{part}."
+        f"{len(told):,} interactions of {told[USER_ID].n_unique():,} users with "
+        f"{told[ITEM_ID].n_unique():,} items{part}."
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import polars as pl
@@ -15,6 +16,7 @@ from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 from recsys.errors import InputError
 from recsys.init.column_names import by_name, is_other_time, means
 from recsys.init.times import TimeColumn, read_times
+from recsys.reading.plausible import doubt
 from recsys.reading.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.reading.times import TimeUnit
 
@@ -137,12 +139,10 @@ def _take_time(sample: Sample, times: dict[str, TimeColumn], named: list[str], r
         result.unsure.append(
             f'The times in {shown_best} have no zone (such as {example!r}); timezone = "UTC" is a guess.'
         )
-    if not best.plausible:
-        known = best.moments.drop_nulls()
-        result.unsure.append(
-            f"The times in {shown_best} would be of {str(known.min())[:10]} to {str(known.max())[:10]}; if they count "
-            "from another moment than 1970, their order is right and their hours and days are not."
-        )
+    counts = not best.formats and looks_numeric(sample.frame[best.name])
+    asked = doubt(best.moments, datetime.now(UTC), counts=counts, unit=best.unit)
+    if asked is not None:
+        result.unsure.append(f"The times in {shown_best} look wrong: {asked}.")
     if is_other_time(best.name) or owners[best.name] is not None:
         whose = owners[best.name] or "something else than the event"
         result.unsure.append(f"The times in {shown_best} may be those of {whose}, not of the event: look at a few.")
@@ -196,6 +196,7 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
             ids.remove(best)
             missing.remove(ITEM_ID)
     for ours in missing:
+        _refuse_nested(sample, ours)
         if not ids:
             names = ", ".join(frame.columns)
             whose = "user's" if ours == USER_ID else "item's"
@@ -205,6 +206,21 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
             )
         why = f"taken for its place, the {'first' if ours == missing[0] else 'next'} column of ids."
         take(ours, ids.pop(0), why)
+
+
+def _refuse_nested(sample: Sample, ours: str) -> None:
+    """Refuse a column that is named like an id and holds lists or objects, which are several ids or none."""
+    frame = sample.frame
+    nested = [name for name in frame.columns if frame.schema[name].is_nested() and means(name) == ours]
+    if nested:
+        objects = frame.schema[nested[0]] == pl.Struct
+        what = "an object" if objects else "a list"
+        do = "write its id into a field of its own" if objects else "write one event a line"
+        example = frame[nested[0]].drop_nulls().head(1).to_list()
+        raise InputError(
+            f"{sample.path}: the column {nested[0]!r} looks like {ours} and holds {what} where one id belongs, such as "
+            f"{example[0]!r}; {do}."
+        )
 
 
 def _is_id(values: pl.Series) -> bool:

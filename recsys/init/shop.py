@@ -130,9 +130,10 @@ def guess_shop(sample: Sample, columns: Mapping[str, str], decimal: str = ".") -
             _unpaid(frame, price, result)
         _no_goods(frame, columns[ITEM_ID], result)
         if quantity == columns.get(WEIGHT):
+            taken = " A cancellation takes that much of an earlier purchase back." if result.withdraw else ""
             result.found.append(
-                f"weight = {quantity!r} is no rating: it says how much of an event a withdrawal takes back, and counts "
-                "for filter.min_weight and model.context alone."
+                f"weight = {quantity!r} is an amount, not a rating.{taken} The ranking does not depend on it unless "
+                "filter.min_weight or model.context is set."
             )
     if TIMESTAMP in columns:
         _baskets(result.kept(sample).frame, columns, result)
@@ -231,7 +232,7 @@ def _no_goods(frame: pl.DataFrame, item: str, result: ShopGuess) -> None:
     examples = ", ".join(counts[item].head(8).to_list())
     result.unsure.append(
         f"{len(other):,} rows have codes that begin with no digit, unlike all others ({examples}): they are left out "
-        "as no goods; take the condition away if they are."
+        "as no goods; if they are goods, delete that condition (interactions.drop)."
     )
 
 

@@ -10,13 +10,13 @@ from typing import Final
 
 import polars as pl
 
+from recsys.reading.plausible import EARLIEST
 from recsys.reading.sniff import looks_numeric, share
 from recsys.reading.times import NAIVE, TIME, TimeUnit, disguise, with_time
 
 READABLE: Final = 0.9  # share of a column's values that must be moments for it to hold times
 _PROBES: Final = 40  # different values on which every format is tried
 _ROWS: Final = 100_000  # on which the formats that fit are compared
-_EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2101, 1, 1, tzinfo=UTC)
 
 # dates of one form; several of one line differ only in what their numbers mean, the likelier first
@@ -120,7 +120,7 @@ def _judged(
         naive=bool(told[NAIVE].any()),
         formats=formats,
         unit=unit,
-        plausible=share(moments.is_between(_EARLIEST, _LATEST)) >= READABLE,
+        plausible=share(moments.is_between(EARLIEST, _LATEST)) >= READABLE,
         question=question,
     )
 
@@ -216,7 +216,7 @@ def _read(values: pl.Series, patterns: tuple[str, ...]) -> pl.Series:
 def _believable(moments: pl.Series) -> bool:
     """Whether no moment is before 1990 or in the future."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    return bool(moments.drop_nulls().is_between(_EARLIEST, tomorrow).all())
+    return bool(moments.drop_nulls().is_between(EARLIEST, tomorrow).all())
 
 
 def _in_order(moments: pl.Series) -> bool:

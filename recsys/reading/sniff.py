@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +57,9 @@ class Sample:
     frame: pl.DataFrame  # the file's own columns; those of a file without a header line are named column_1, ...
     complete: bool  # these are all rows
     rejected: dict[str, int]  # rows that ingest would not read: reason -> how many
+    looked_at: int  # rows, also those that ingest would not read
+    total: int | None = None  # rows of the file that was looked at; None: not known
+    files: int = 1  # of the pattern, of which one was looked at
     doubts: tuple[str, ...] = ()  # sentences about how the file is read that are worth a look
     text: str | None = None  # what was looked at; text formats only
     types: Mapping[str, str] = field(default_factory=dict)  # of columns whose header states one
@@ -65,6 +68,17 @@ class Sample:
     def named(self) -> bool:
         """Whether the file itself names its columns."""
         return self.header or self.format in ("jsonl", "sequences")
+
+    @property
+    def part(self) -> str:
+        """The rows that were looked at, as they go into a sentence; empty where they are all."""
+        if self.complete:
+            return ""
+        what = "interactions" if self.format == "sequences" else "rows"
+        first = f"the first {self.looked_at:,}"
+        if self.total is not None:
+            first = f"the {self.total:,}" if self.looked_at == self.total else f"{first} of {self.total:,}"
+        return f"{first} {what}" + (f" of one of {self.files:,} files" if self.files > 1 else "")
 
 
 def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
@@ -78,10 +92,12 @@ def take_sample(path: str, *, limit: int = SAMPLE_BYTES) -> Sample:
     found = files_of(path)
     for place, first in enumerate(found[:_TRIED], 1):
         try:
-            return _take(path, first, limit)
+            sample = _take(path, first, limit)
         except NothingInside:
             if place == len(found[:_TRIED]):
                 raise
+        else:
+            return sample if len(found) == 1 else replace(sample, complete=False, files=len(found))
     raise AssertionError
 
 
@@ -140,6 +156,8 @@ def _take(path: str, first: str, limit: int) -> Sample:
         frame=with_lists(sound) if kind == "csv" else sound,
         complete=complete,
         rejected=dict(frame[DEFECT].drop_nulls().value_counts(sort=True).iter_rows()),
+        looked_at=len(frame),
+        total=len(frame) if complete else None,
         doubts=_doubts(path, encoding, text),
     )
 
@@ -384,7 +402,9 @@ def _mostly(cells: Sequence[str], rule: Callable[[str], bool]) -> bool:
 
 def _typed_sample(path: str, first: str, kind: Format) -> Sample:
     with reading(SourceFile(name=path, path=first, format=kind, separator=",")):
-        rows = scan_table(first, kind).head(SAMPLE_ROWS + 1).collect()
+        table = scan_table(first, kind)
+        rows = table.head(SAMPLE_ROWS).collect()
+        total = table.select(pl.len()).collect().item()
     if rows.is_empty():
         raise NothingInside(f"{path} is empty; there is nothing to look at.")
     return Sample(
@@ -393,7 +413,9 @@ def _typed_sample(path: str, first: str, kind: Format) -> Sample:
         separator=",",
         encoding="utf-8",
         header=True,
-        frame=rows.head(SAMPLE_ROWS),
-        complete=len(rows) <= SAMPLE_ROWS,
+        frame=rows,
+        complete=len(rows) == total,
         rejected={},
+        looked_at=len(rows),
+        total=total,
     )

@@ -62,6 +62,14 @@ class TextFile:
     prefixes: Mapping[int, tuple[str, bytes]]  # of shorter lengths asked for: sha256 (hex), the byte that follows
 
 
+class MissingSource(InputError):
+    """A local file that a configuration names and that does not exist."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def find_files(section: str, settings: SourceSettings, data_root: str) -> list[SourceFile]:
     """The files of a source, in the order declared; those of a glob or folder in the order of their paths.
 
@@ -155,9 +163,10 @@ def _expand(section: str, declared: str, data_root: str, kind: Format | None) ->
         elif _is_glob(declared):
             paths = sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
         else:
-            raise InputError(
+            raise MissingSource(
                 f"There is no {declared} for {section}.source; looked at {full}: "
-                f"correct the path or data_root = {data_root!r}."
+                f"correct the path or data_root = {data_root!r}.",
+                path,
             )
         root = Path(data_root).absolute()
         relative = not Path(declared).is_absolute()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from recsys.errors import InputError
 from recsys.settings import KindSettings, RunSettings, Settings
 from recsys.settings.model import kind_of, settings_of
+
+_KEY: Final = "[key]"  # pydantic's word at the end of a location: the key of a mapping is wrong, not its value
 
 Tree = TypeVar("Tree", bound=RunSettings)
 
@@ -46,6 +49,11 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
             f"There is no configuration {path} (looked in {Path.cwd()}); `recsys init LOG` writes one."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if path.suffix.lower() != ".toml":
+            raise InputError(
+                f"{path} is not a configuration, which is a TOML file; if it is your log, `recsys init {path}` writes "
+                "a configuration for it."
+            ) from None
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
@@ -86,12 +94,15 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: Mapping[str, Any]) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
     # a misspelt key is both unknown and missing: the unknown one says more
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda problem: not _is_unknown(problem))
     location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    of_mapping = location[-1:] == [_KEY]  # the key itself of a mapping whose keys are fixed, such as columns
+    location = location[:-1] if of_mapping else location
     key = ".".join(str(part) for part in location)
     more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], kind, tree)
+    if _is_unknown(first):
+        named = re.findall(r"'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+        known = named if of_mapping else _known_keys(location[:-1], kind, tree)
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
         hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
         return f"{where}: there is no setting {key}{hint}{more}"
@@ -103,6 +114,11 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: 
     value = first["input"]
     shown = f" = {value!r}" if isinstance(value, (str, int, float, bool)) else ""
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
+
+
+def _is_unknown(problem: Mapping[str, Any]) -> bool:
+    """Whether a problem is a key that does not exist, of a section or of a mapping with fixed keys."""
+    return problem["type"] == "extra_forbidden" or problem["loc"][-1:] == (_KEY,)
 
 
 def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Mapping[str, Any]) -> list[str]:

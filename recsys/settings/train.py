@@ -12,7 +12,7 @@ from recsys.settings.section import Section, Share
 class TrainSettings(Section):
     """Training of the sequence encoder."""
 
-    epochs: int = Field(default=40, ge=0)  # 0: the model as it starts, for example zero-shot from train.warm_start
+    epochs: int = Field(default=40, ge=0)  # (0 or more) 0: the model as it starts, zero-shot after train.warm_start
     users: float = Field(
         default=1.0, gt=0, le=1
     )  # share of the training users, drawn by the seed, that model and blend know

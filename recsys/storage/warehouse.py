@@ -317,7 +317,7 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
 
 
 def _no_table(root: str | Path, table: str) -> InputError:
-    return InputError(f"There is no table {table_path(root, table)}; run `recsys ingest` with this warehouse first.")
+    return InputError(f"There is no table {table_path(root, table)}; run `recsys ingest CONFIG` first.")
 
 
 def _conflict(path: str) -> RecsysError:

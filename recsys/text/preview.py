@@ -32,8 +32,10 @@ def preview(settings: Settings, versions: TableVersions, shown: int) -> dict[str
     InputError
         There is no text, the catalogue lacks an attribute, or the encoder cannot be loaded.
     """
-    if settings.items is None or not settings.items.text or versions.items is None:
-        raise InputError("There are no sentences to show: the configuration has no items.text, or no items were read.")
+    if settings.items is None or not settings.items.text:
+        raise InputError("There are no sentences to show: the configuration has no items.text.")
+    if versions.items is None:
+        raise InputError(f"{settings.warehouse} has no items yet; run `recsys ingest CONFIG` first, then look again.")
     frame = text_columns(settings, versions, ITEM_ID).collect()
     texts = cleaned(frame, settings.items.text, settings.text.attribute_words)
     every = joined(texts, len(frame))

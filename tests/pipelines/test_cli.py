@@ -157,6 +157,26 @@ def test_the_ui_at_a_port_that_is_taken(config: str, capsys: pytest.CaptureFixtu
     assert code == 2 and f"Port {port} cannot be used" in error
 
 
+def test_the_ui_ends_well_when_it_is_asked_to(config: str, tmp_path: Path) -> None:
+    """A server that is no MLflow stands in for it: only how the command ends is looked at."""
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "__init__.py").touch()
+    (tmp_path / "mlflow" / "__main__.py").write_text("print('up', flush=True)\nimport time\ntime.sleep(600)\n")
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "recsys", "ui", "--uri", "sqlite:///mlflow.db", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "up" in (line.strip() for line in process.stdout)
+        process.terminate()
+        assert (process.wait(), process.stderr.read()) == (0, "")
+
+
 def test_an_error_after_the_answer_adds_no_second_object(
     config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import train as training
+from recsys.pipelines.ui import page
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
 from recsys.storage.warehouse import scan
@@ -144,6 +145,29 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     assert summary["export"]["rows"] == summary["candidates"]["rows"]
+
+
+def test_users_without_candidates_and_leads_are_in_the_summary(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    users = scan(settings.warehouse, "interactions").select(pl.col("user_id").n_unique()).collect().item()
+    assert summary["left_out"]["users"] == users - summary["candidates"]["users"]
+    assert summary["left_out"]["by"][0] == "filter.min_user_interactions = 5"
+    assert summary["withdrawals"] == {"rows": 0, "events": 0, "lessened": 0, "unmatched": 0}
+    assert set(summary["differences"]) == set(summary["baselines"])
+    assert summary["untrained"] is None
+    page = nightly.summary_markdown(summary)
+    lead = summary["differences"]["popularity"]["test/hr_at_10"]["mean"]
+    assert f"- blend minus popularity: test/hr_at_10 {lead:+.4f} (" in page
+
+
+def test_the_ui_opens_at_the_experiments_runs(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    link = tracking.run_link(tracking.open_store(settings), summary["run_id"])
+    runs = link.rpartition("/")[0] + "?workflowType=machine_learning"
+    assert page(settings.tracking.uri, 5000, settings.name) == runs
+    assert page(settings.tracking.uri, 5000) == runs  # the newest one, where no configuration names it
+    for elsewhere in (page(settings.tracking.uri, 5000, "another"), page("postgresql://db/mlflow", 5000)):
+        assert elsewhere == "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 
 
 def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None:

@@ -52,6 +52,21 @@ LOG = [
 ]
 
 
+def test_users_without_enough_events_are_counted_with_the_reason(tmp_path: Path) -> None:
+    """Cy has one event; dee's only one is taken back, so that nothing of hers is left without any filter, too."""
+    log = [*LOG, ("cy", "a", 1_000_000_000), ("dee", "a", 1_000_000_000)]
+    dataset = prepared(tmp_path, log, filter={"min_user_interactions": 3})
+    assert dataset.report["left_out"] == {"users": 2, "by": ["filter.min_user_interactions = 3"]}
+    (tmp_path / "v").mkdir()
+    lines = [*(f"{u},{i},{t}," for u, i, t in log), "dee,a,1000000001,x"]
+    (tmp_path / "v" / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,back", *lines]) + "\n")
+    source = {"source": "log.csv", "withdraw": [{"column": "back", "missing": False}]}
+    configured = settings(tmp_path / "v", interactions=source)
+    left = prepare(configured, ingest(configured).versions).report
+    assert left["left_out"] == {"users": 1, "by": ["withdrawals"]}
+    assert (left["users"], left["withdrawals"]["events"]) == (3, 1)
+
+
 def histories(dataset: Dataset) -> dict[str, list[str]]:
     part = dataset.split.serving
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def test_another_zone_does_not_double_the_log(folder: Path) -> None:
     read(folder, log={"timezone": "UTC"})
     before = rows(folder)
     with pytest.raises(
-        InputError, match=r"interactions\.timezone was 'UTC'.* now 'Europe/Berlin'.*--rebuild.*new warehouse"
+        InputError,
+        match=r"interactions\.timezone \('UTC' -> 'Europe/Berlin'\) has changed.*--rebuild.*new warehouse",
     ):
         read(folder, log={"timezone": "Europe/Berlin"})
     assert rows(folder).equals(before)
@@ -137,20 +139,49 @@ def test_another_zone_does_not_double_the_log(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "more"),
+    ("told", "more"),
     [
-        ("time_unit", {"time_unit": "ms"}),
-        ("columns", {"columns": {"weight": "stars"}}),
-        ("columns", {"columns": {"event": "stars"}}),
-        ("encoding", {"encoding": "latin-1"}),
-        ("fields", {"fields": ("user_id", "item_id", "timestamp", "stars")}),
+        ("time_unit (its default -> 'ms') has", {"time_unit": "ms"}),
+        ("columns.weight (not set -> 'stars') has", {"columns": {"weight": "stars"}}),
+        ("columns.event (not set -> 'stars') has", {"columns": {"event": "stars"}}),
+        ("encoding (its default -> 'iso8859-1') has", {"encoding": "latin-1"}),
+        (
+            "fields (its default -> 'user_id', 'item_id', 'timestamp', 'stars') has",
+            {"fields": ("user_id", "item_id", "timestamp", "stars")},
+        ),
+        (
+            "drop (its default -> {'column': 'stars', 'below': 3.0}) has",
+            {"drop": ({"column": "stars", "below": 3},)},
+        ),
+        (
+            "columns.weight (not set -> 'stars') and interactions.time_unit (its default -> 's') have",
+            {"columns": {"weight": "stars"}, "time_unit": "s"},
+        ),
     ],
 )
-def test_rules_that_make_other_rows_are_refused(folder: Path, key: str, more: dict[str, Any]) -> None:
+def test_rules_that_make_other_rows_are_refused(folder: Path, told: str, more: dict[str, Any]) -> None:
     (folder / "a.csv").write_text(LOCAL)
     read(folder, log={"timezone": "UTC"})
-    with pytest.raises(InputError, match=rf"interactions\.{key} was its default .*and is now"):
+    with pytest.raises(InputError, match=rf"interactions\.{re.escape(told)} changed since"):
         read(folder, log={"timezone": "UTC", **more})
+
+
+def test_only_the_conditions_that_differ_are_said(folder: Path) -> None:
+    (folder / "a.csv").write_text(LOCAL)
+    same, old, new = ({"column": "stars", "below": n} for n in (1, 2, 3))
+    read(folder, log={"timezone": "UTC", "drop": (same, old)})
+    with pytest.raises(InputError) as caught:
+        read(folder, log={"timezone": "UTC", "drop": (same, new)})
+    assert "interactions.drop ({'column': 'stars', 'below': 2.0} -> {'column': 'stars', 'below': 3.0})" in str(
+        caught.value
+    )
+    assert "1.0" not in str(caught.value)
+
+
+def test_a_misspelt_column_is_no_changed_rule(folder: Path) -> None:
+    read(folder)
+    with pytest.raises(InputError, match=r"no column 'itme' .*did you mean 'item_id'\? It has 'user_id', 'item_id'"):
+        read(folder, log={"columns": {"item_id": "itme"}})
 
 
 def test_a_zone_where_there_was_none_reads_what_was_rejected(folder: Path) -> None:

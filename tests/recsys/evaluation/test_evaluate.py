@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from recsys.bundles.bundle import read_bundle
 from recsys.candidates.popularity import popularity
+from recsys.data.forget import forget
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
@@ -20,7 +22,7 @@ from recsys.evaluation import evaluate as module
 from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from recsys.storage.warehouse import TableVersions
+from recsys.storage.warehouse import TableVersions, current_versions
 from recsys.training.fit import fit
 from tests.recsys.opened import queries_of
 
@@ -173,6 +175,19 @@ def test_evaluating_on_other_data_is_refused(trained: tuple[Path, TableVersions,
     other = settings(folder, filter={"min_user_interactions": 6})
     with pytest.raises(InputError, match="trained on other data"):
         evaluate(other, versions, bundle)
+
+
+def test_a_bundle_from_before_users_were_forgotten_is_refused_in_words(
+    trained: tuple[Path, TableVersions, str], tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "ring")
+    bundle = str(tmp_path / "ring" / Path(trained[2]).relative_to(trained[0]))
+    configured = settings(tmp_path / "ring")
+    forget(configured.warehouse, ["7"], tmp_path / "states")
+    with pytest.raises(InputError, match=r"Users were forgotten after .* Train again with `recsys train CONFIG`"):
+        evaluate(configured, current_versions(configured.warehouse), bundle)
+    again = fit(configured, current_versions(configured.warehouse)).bundle
+    assert evaluate(configured, current_versions(configured.warehouse), again).report["protocol"]["users"] == 119
 
 
 SEQUENCES = Sequences(

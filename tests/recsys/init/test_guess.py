@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ from hypothesis import strategies as st
 from recsys.data.ingest import ingest
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError
+from recsys.init import toml
 from recsys.init.guess import Findings, guess, write_configuration
+from recsys.reading import sniff
 from recsys.reading.sniff import take_sample
-from recsys.settings import Settings
-from recsys.settings.read import load_settings
+from recsys.settings import Settings, TrainSettings
+from recsys.settings.read import load_settings, parse_settings
 
 ROWS = 400
 TITLES = [
@@ -154,6 +157,16 @@ def test_every_key_of_the_configuration_has_a_comment(tmp_path: Path) -> None:
         assert " # " in line, line
         if not line.startswith("["):
             assert line.split(" # ", 1)[1].startswith("("), line
+
+
+def test_comments_name_what_a_setting_takes() -> None:
+    kinds = re.match(r"\((.*?)\)", toml._COMMENTS["kind"])
+    assert kinds is not None
+    for kind in kinds[1].split(", "):
+        more = {"items": {"source": "i.csv", "text": ["title"]}, "model": {"kind": kind}}
+        assert parse_settings({"name": "n", "interactions": {"source": "x.csv"}, **more}).model.kind == kind
+    assert {"bert4rec", "text", "recformer"} == set(kinds[1].split(", "))
+    assert toml._COMMENTS["epochs"].startswith("(0 or more)") and TrainSettings(epochs=0).epochs == 0
 
 
 def test_sequences_are_told_from_pairs(tmp_path: Path) -> None:
@@ -296,6 +309,14 @@ def test_a_catalogue_of_other_ids_is_told(tmp_path: Path) -> None:
             b"rating,comment\n5.5,good one there\n4.5,bad one there\n",
             r"no column looks like the user's id .*comment",
         ),
+        (
+            b'{"user_id": 1, "item_id": ["a", "b"], "price": 3}\n{"user_id": 2, "item_id": ["c"], "price": 4}\n',
+            r"'item_id' looks like item_id and holds a list where one id belongs, such as \['a', 'b'\]; write",
+        ),
+        (
+            b'{"user": {"no": 1}, "item_id": 7}\n{"user": {"no": 2}, "item_id": 8}\n',
+            r"'user' looks like user_id and holds an object .*field of its own",
+        ),
         (b"userId,rating\n1,4.5\n2,3.5\n3,2.5\n", r"no column looks like the item's id .*userId, rating"),
     ],
 )
@@ -331,12 +352,42 @@ def test_only_the_beginning_is_read(tmp_path: Path) -> None:
     assert not sample.complete
     assert sample.rejected == {}  # the row that the limit cuts is not a broken one
     assert 100 < len(sample.frame) < 5_000
+    assert sample.looked_at == len(sample.frame) and sample.total is None
+    assert sample.part == f"the first {sample.looked_at:,} rows"
+
+
+def test_rows_that_were_read_and_interactions_that_are_kept_are_counted_apart(tmp_path: Path) -> None:
+    """Every other row has no user, so 250 of 500 rows are interactions."""
+    frame = pl.DataFrame(
+        {
+            "user_id": [None if i % 2 else i % 7 for i in range(500)],
+            "item_id": [i % 11 for i in range(500)],
+            "Quantity": [1 + i % 3 for i in range(500)],
+        }
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    _, all_of_it = _guessed(tmp_path, tmp_path / "log.parquet")
+    assert any(s.startswith("250 interactions of 7 users with 11 items among 500 rows.") for s in all_of_it.found)
+    for rows, name in ((500, "a"), (40, "b")):
+        frame.head(rows).write_parquet(tmp_path / f"day-{name}.parquet")
+    _, of_a_pattern = _guessed(tmp_path, tmp_path / "day-*.parquet")
+    told = "250 interactions of 7 users with 11 items among the 500 rows of one of 2 files; every count here is of"
+    assert any(s.startswith(told) for s in of_a_pattern.found)
+
+
+def test_a_part_of_a_table_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sniff, "SAMPLE_ROWS", 300)
+    frame = pl.DataFrame({"user_id": [i % 7 for i in range(500)], "item_id": [i % 11 for i in range(500)]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    _, findings = _guessed(tmp_path, tmp_path / "log.parquet")
+    told = "300 interactions of 7 users with 11 items among the first 300 of 500 rows; every count here is of these"
+    assert any(s.startswith(told) for s in findings.found)
 
 
 def test_an_existing_configuration_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "recsys.toml"
     path.write_text("mine")
-    with pytest.raises(InputError, match="not overwritten"):
+    with pytest.raises(InputError, match="not overwritten; name another file with -o"):
         write_configuration("theirs", path)
     assert path.read_text() == "mine"
     with pytest.raises(InputError, match="cannot be written"):

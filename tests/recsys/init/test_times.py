@@ -172,7 +172,21 @@ def test_times_of_the_day_are_said_to_lack_their_date(tmp_path: Path) -> None:
 def test_counts_from_another_moment_are_asked_about(tmp_path: Path) -> None:
     rows = [(u, i, 1000 * row) for row, (u, i, _) in enumerate(events(1000))]
     _, findings = guessed(tmp_path, write(tmp_path / "log.csv", ["user", "item", "time"], rows))
-    assert said(findings, "1970-01-01", "count from another moment")
+    assert said(findings, "1970-01-01 to 1970-01-12", "count from another moment")
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "told"),
+    [
+        (720_000_000, 3600, "from 2001"),  # read as seconds since 1970 they are of 1992
+        (0, 280, "seconds of a day"),
+        (19_000, 1, "as days since 1970"),
+    ],
+)
+def test_numbers_that_count_otherwise_are_asked_about(tmp_path: Path, first: int, step: int, told: str) -> None:
+    rows = [(u, i, first + step * row) for row, (u, i, _) in enumerate(events(300))]
+    _, findings = guessed(tmp_path, write(tmp_path / "log.csv", ["user", "item", "time"], rows))
+    assert said(findings, "The times in 'time' look wrong", told)
 
 
 @pytest.mark.parametrize("values", [["12:30", "14:01"], ["x"], ["1.2.3"], ["31.02.2023"], [None], [True], ["12.5"]])

@@ -29,6 +29,14 @@ def write(folder: Path, text: str) -> Path:
             "did you mean items.categorical.genres.separator?",
         ),
         ('name = "n"', "interactions is missing"),
+        (
+            VALID + "[interactions.columns]\nusr_id = 'u'",
+            "interactions.columns.usr_id; did you mean interactions.columns.user_id?",
+        ),
+        (
+            VALID + "[items]\nsource = 'i'\ncolumns = { id = 'u' }",
+            "items.columns.id; did you mean items.columns.item_id?",
+        ),
         (VALID + "[train]\nepochs = -1", "train.epochs = -1"),
         (VALID + "[model]\nheads = 7", "dimensions = 128 must be divisible by heads = 7"),
         (VALID + '[model]\nkind = "text"', "needs items.text"),
@@ -44,6 +52,14 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, text: str, mess
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "recsys.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"user,item,time\n1,2,3\n", b"\x1f\x8b\x08", b'{"user": 1}\n'])
+def test_a_log_is_no_configuration(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"log\.csv is not a configuration.*`recsys init .*log\.csv` writes"):
+        load_settings(path)
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:

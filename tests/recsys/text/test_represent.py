@@ -252,4 +252,6 @@ def test_a_preview_shows_what_is_cut_and_writes_nothing(tmp_path: Path, tiny: st
 
 def test_a_preview_without_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no items\.text"):
+        preview(settings_for(tmp_path).model_copy(update={"items": None}), TableVersions(interactions=0), shown=5)
+    with pytest.raises(InputError, match=r"has no items yet; run `recsys ingest CONFIG` first"):
         preview(settings_for(tmp_path), TableVersions(interactions=0), shown=5)
