@@ -25,7 +25,7 @@ from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
 from recsys.errors import InputError
 from recsys.storage.delta import data_files
-from recsys.storage.files import write_json
+from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import filesystem, note_write
 from recsys.storage.stream import overwrite_streamed
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
@@ -157,9 +157,8 @@ def _clean_state(path: Path, users: Collection[str]) -> bool:
     cleaned = _without_examples(state, users)
     if cleaned == state:
         return False
-    aside = path.with_suffix(".tmp")
-    write_json(aside, cleaned)
-    aside.replace(path)
+    with file_aside(path) as aside:
+        write_json(aside, cleaned)
     return True
 
 

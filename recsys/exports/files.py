@@ -17,14 +17,13 @@ target, such as a database, is one more function like `_write_parquet`: it takes
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import fcntl
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ from recsys.settings import ExportSettings, Settings
 from recsys.storage.delta import data_files, scan_delta
 from recsys.storage.files import synchronise, writing
 from recsys.storage.intact import check_intact
+from recsys.storage.locks import Held, lock_file
 from recsys.storage.warehouse import SCHEMAS
 
 BATCH_ROWS: Final = 200_000
@@ -308,8 +308,7 @@ def _write_csv(path: Path, empty: pl.DataFrame, frames: Iterable[pl.DataFrame]) 
         for frame in frames:
             frame.write_csv(file, include_header=False, datetime_format=MOMENT_FORMAT)
             rows += len(frame)
-        file.flush()
-        os.fsync(file.fileno())
+    synchronise(path)
     return rows
 
 
@@ -354,13 +353,13 @@ def _versions(target: Path) -> Path:
     return target.with_name(f".{target.name}.versions")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(lock: Path, target: Path) -> Iterator[None]:
     """Only one export to a target at a time; a killed one frees the lock."""
-    with lock.open("w") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(lock_file(lock))
+        except Held:
             raise RecsysError(f"Another export to {target} is running; wait for it to end.") from None
         yield
 
