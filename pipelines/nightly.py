@@ -1,4 +1,6 @@
-"""The night: ingest, represent, train, evaluate, retrieve, export, and one MLflow run that holds it together.
+"""The night: ingest, represent, train, evaluate, retrieve, publish, export, and one MLflow run around it.
+
+Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside.
 
 `night` is a plain function; it calls each step through `run`, which is a Prefect task inside the flow and the
 bare function where Prefect is not there. Steps exchange table versions, paths and numbers, never frames. A
@@ -42,10 +44,14 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
+from recsys.retrieval.retrieve import BuiltCandidates, can_publish
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
+from recsys.storage.stream import discard
 from recsys.tracking import log as tracking
+
+_OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
@@ -118,6 +124,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         report = state.steps[name]["report"]
         return dict(report)
 
+    if "publish" not in state.steps and "retrieve" in state.steps:
+        built = BuiltCandidates.of(state.steps["retrieve"]["report"])
+        if not can_publish(built):  # its files are gone, or somebody has published since
+            discard(built.staged)
+            state = state.without("retrieve", "export")
     digest = runs.digest_of(ingested["digests"])
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
@@ -130,9 +141,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
         retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
         if settings.export.path is not None:
-            step("export", export_task, candidates_of(retrieved), parent)
-        step("publish", publish_task, parent, trained, evaluated, retrieved)
+            step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
         seconds = {name: done["seconds"] for name, done in state.steps.items()}
@@ -172,7 +183,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "unseen_look_ups": evaluated["report"].get("unseen_look_ups", {}),
         "repeated_targets": capped(evaluated["report"]),
         "intervals": evaluated["intervals"],
-        "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
+        "candidates": {name: reports["publish"]["candidates"][name] for name in _OF_CANDIDATES},
         "export": reports.get("export"),
         "tables": {
             "versions": ingested["versions"],

@@ -222,5 +222,5 @@ def newest_candidates(settings: Settings) -> dict[str, Any]:
 
 
 def candidates_of(report: dict[str, Any]) -> dict[str, Any]:
-    """Path and version of the candidate table in a retrieve report."""
+    """Path and version of the candidate table in the report of what was published."""
     return {"path": report["path"], "version": report["version"]}

@@ -69,6 +69,10 @@ class RunState:
         """The state after a step."""
         return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds, "key": key}})
 
+    def without(self, *names: str) -> RunState:
+        """The state as if these steps had not been done."""
+        return replace(self, steps={name: done for name, done in self.steps.items() if name not in names})
+
     def ended(self, status: Status, error: str | None = None) -> RunState:
         """The state after the last step, or after a failure."""
         return replace(self, status=status, finished=_now(), error=error)

@@ -24,10 +24,11 @@ from prefect.testing.utilities import prefect_test_harness
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
+from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
-from recsys.storage.warehouse import scan
+from recsys.storage.warehouse import latest_version, scan
 from recsys.tracking import log as tracking
 
 pytestmark = [
@@ -140,7 +141,7 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
     assert summary["candidates"]["rows"] == len(candidates(settings, summary))
-    done = ["ingest", "represent", "train", "evaluate", "retrieve", "export", "publish", "total"]
+    done = ["ingest", "represent", "train", "evaluate", "retrieve", "publish", "export", "total"]
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     assert summary["export"]["rows"] == summary["candidates"]["rows"]
@@ -226,7 +227,7 @@ def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(retrieve.retrieval, "retrieve", full)
+        patch.setattr(retrieve.retrieval, "build", full)
         with pytest.raises(OSError, match="No space left"):
             nightly.night(settings)
     store = tracking.open_store(settings)
@@ -251,6 +252,43 @@ def wait(*_):
 evaluate.evaluation.evaluate = wait
 nightly.night(load_settings(sys.argv[1], sys.argv[3:]))
 """
+
+
+def test_a_night_stopped_between_building_and_publishing_publishes_what_it_built(
+    config: str, first: tuple[Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(config)
+    before = nightly.night(settings)
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly, "publish_task", steps.compute_task(unpublished))
+        with pytest.raises(RecsysError, match="no room"):
+            nightly.night(settings)
+    assert latest_version(settings.warehouse, "candidates") == before["candidates"]["version"]
+    with monkeypatch.context() as unbuilt:
+        unbuilt.setattr(nightly, "retrieve_task", None)  # whoever runs it fails
+        summary = nightly.night(settings)
+    assert summary["resumed"] and summary["candidates"]["version"] == before["candidates"]["version"] + 1
+    assert candidates(settings, summary).equals(candidates(*first))
+    assert {"short_lists", "empty_lists"} <= set(summary["candidates"])
+    assert summary["export"]["version"] == summary["candidates"]["version"]
+
+
+def test_candidates_that_somebody_overtook_are_built_again(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(config)
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly, "publish_task", steps.compute_task(unpublished))
+        with pytest.raises(RecsysError, match="no room"):
+            nightly.night(settings)
+    built = {path.name for path in Path(settings.warehouse, "candidates").glob("*.parquet")}
+    bundle = str(next(Path(settings.warehouse, "bundles").iterdir()))
+    retrieval.retrieve_alone(settings, bundle=bundle)
+    summary = nightly.night(settings)
+    assert summary["resumed"] and summary["candidates"]["version"] == 1
+    assert not built & {path.name for path in Path(settings.warehouse, "candidates").glob("*.parquet")}
+
+
+def unpublished(settings: Settings, *_: Any) -> dict[str, Any]:
+    raise RecsysError("There is no room.")
 
 
 def test_a_night_with_another_export_path_trains_no_second_time(
