@@ -20,8 +20,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from recsys import runs
+from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
-from recsys.exports.files import check
+from recsys.exports.registry import sink_of
 from recsys.night_memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, counted, rejected_lines
@@ -48,6 +49,7 @@ from recsys.retrieval.retrieve import BuiltCandidates, can_publish
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
+from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
 from recsys.tracking import log as tracking
 
@@ -64,10 +66,10 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
-    if settings.export.path is not None:
-        check(settings.export, settings.name)
+    if settings.export.wanted:
+        sink_of(settings).check()
     # before any work: a wrong address must not cost a night
-    with tracked(settings) as store, runs.locked(settings.warehouse) as folder:
+    with tracked(settings) as store, runs.locked(settings.warehouse) as folder, keeping():
         return _night(settings, run, store, folder)
 
 
@@ -141,8 +143,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
         retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        let_go(DATASET)
         published = step("publish", publish_task, parent, trained, evaluated, retrieved)
-        if settings.export.path is not None:
+        if settings.export.wanted:
             step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))

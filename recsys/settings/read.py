@@ -63,7 +63,7 @@ def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error, where, kind)) from None
+        raise InputError(_explain(error, where, kind, tree)) from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -82,7 +82,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str:
+def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: Any) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
     # a misspelt key is both unknown and missing: the unknown one says more
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -90,7 +90,7 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str
     key = ".".join(str(part) for part in location)
     more = f" ({len(error.errors()) - 1} more problems follow.)" if len(error.errors()) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], kind)
+        known = _known_keys(location[:-1], kind, tree)
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
         hint = f"; did you mean {'.'.join([*map(str, location[:-1]), near[0]])}?" if near else "."
         return f"{where}: there is no setting {key}{hint}{more}"
@@ -104,10 +104,11 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings]) -> str
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
 
 
-def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
-    """Valid keys of the section at a path of names."""
+def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Any) -> list[str]:
+    """Valid keys of the section at a path of names; what is given there may choose between kinds of it."""
     model: Any = kind
     for section in sections:
+        tree = tree.get(section) if isinstance(tree, dict) else None
         if section not in model.model_fields:
             continue  # a key of the user's own, such as an attribute's name: its section follows in the type
         annotation = model.model_fields[section].annotation
@@ -115,5 +116,5 @@ def _known_keys(sections: Sequence[Any], kind: type[RunSettings]) -> list[str]:
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not nested:
             return []
-        model = nested[0]
+        model = nested[0].variant(tree) if hasattr(nested[0], "variant") else nested[0]
     return list(model.model_fields)

@@ -17,10 +17,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from recsys.data import prepare as preparing
+from recsys.data.prepare import Dataset
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
@@ -28,7 +31,8 @@ from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
-from recsys.storage.warehouse import latest_version, scan
+from recsys.storage.warehouse import current_versions, latest_version, scan
+from recsys.text import represent as representing
 from recsys.tracking import log as tracking
 
 pytestmark = [
@@ -468,14 +472,48 @@ def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> 
         assert run.name == f"night-{config}" and run.state is not None and run.state.is_completed()
 
 
+def arrays(dataset: Dataset) -> list[bytes]:
+    split = dataset.split
+    parts = [split.train, split.serving, split.validation.histories, split.test.histories]
+    return [array.tobytes() for part in parts for array in (part.items, part.offsets)]
+
+
+@pytest.mark.parametrize("run", [steps.as_function, steps.as_task], ids=["functions", "tasks"])
+def test_a_night_loads_everything_once(
+    config: str, monkeypatch: pytest.MonkeyPatch, harness: None, run: steps.Run
+) -> None:
+    made: dict[str, list[Any]] = {"data": [], "text model": [], "store": []}
+
+    def counted(what: str, module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def called(*arguments: Any, **options: Any) -> Any:
+            made[what].append(real(*arguments, **options))
+            return made[what][-1]
+
+        monkeypatch.setattr(module, name, called)
+
+    counted("data", preparing, "_prepared")
+    counted("text model", representing, "load_encoder")
+    counted("store", tracking, "open_store")
+    text = ["model.text=true", 'evaluate.baselines=["text+transitions"]', 'items.text=["title", "brand"]']
+    settings = load_settings(config, text)
+    if run is steps.as_task:
+        flow(lambda: nightly.night(settings, run), name="once")()
+    else:
+        nightly.night(settings, run)
+    assert {what: len(calls) for what, calls in made.items()} == {"data": 1, "text model": 1, "store": 1}
+    (dataset,) = made["data"]
+    again = preparing.prepare(settings, current_versions(settings.warehouse))  # nothing is kept after the night
+    assert again is not dataset and arrays(again) == arrays(dataset)  # no step has written into what it shared
+
+
 def test_wrong_input_comes_out_of_the_flow_as_it_is(config: str, harness: None) -> None:
     with pytest.raises(InputError, match=r"nowhere\.csv"):
         nightly.nightly(config, ["interactions.source=nowhere.csv"])
 
 
 def test_reading_is_tried_again_and_only_then(harness: None) -> None:
-    from prefect import flow
-
     calls: list[str] = []
 
     def reading(kind: str) -> dict[str, Any]:
