@@ -33,7 +33,7 @@ class ExportSettings(Section):
 class FileExportSettings(ExportSettings):
     """Parquet files or a CSV file, switched in by a link."""
 
-    kind: Literal["files"] = "files"
+    kind: Literal["files"] = Field(default="files", exclude=True)  # not written: a section without a kind is this one
     path: str | None = None  # None: nothing is exported
     format: Literal["parquet", "csv"] = "parquet"
     layout: Literal["long", "wide"] = "long"  # a row a candidate, or a row a user with a list of items

@@ -166,15 +166,13 @@ def publish(staged: Staged) -> int:
 
 def published(staged: Staged) -> int | None:
     """The version that the rows are, if they are the table's newest: a kill may come between commit and record."""
-    opened = DeltaTable(staged.path) if DeltaTable.is_deltatable(staged.path) else None
-    if opened is None or not any(staged.token in file for file in opened.file_uris()):
-        return None
-    return int(opened.version())
+    opened = _newest(staged.path)
+    return int(opened.version()) if opened is not None and _holds(opened, staged) else None
 
 
 def is_whole(staged: Staged) -> bool:
     """Whether `publish` can make the rows the table: all files are there, and nobody has written it since."""
-    opened = DeltaTable(staged.path) if DeltaTable.is_deltatable(staged.path) else None
+    opened = _newest(staged.path)
     if (None if opened is None else opened.version()) != staged.expected:
         return False
     store, folder = filesystem(staged.path)
@@ -185,9 +183,22 @@ def is_whole(staged: Staged) -> bool:
 
 
 def discard(staged: Staged) -> None:
-    """Delete rows that will not be published."""
+    """Delete rows that will not be published; those of an older version, which is the way back, stay."""
+    opened, version = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
+    if opened is not None and opened.version() >= version:
+        opened.load_as_version(version)
+        if _holds(opened, staged):
+            return
     store, folder = filesystem(staged.path)
     _delete(store, folder, staged.names)
+
+
+def _newest(path: str) -> DeltaTable | None:
+    return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+
+def _holds(table: DeltaTable, staged: Staged) -> bool:
+    return any(staged.token in file for file in table.file_uris())
 
 
 def _delete(store: fs.FileSystem, folder: str, names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 import pytest
+import tomlkit
 
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import InputError, RecsysError
 from recsys.exports import registry
 from recsys.exports.base import Candidates, CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.rows import batches, open_table
+from recsys.pipelines.cli import execute
 from recsys.pipelines.export import export_alone
 from recsys.settings import ExportSettings, FileExportSettings, Settings
 from recsys.settings.export import KINDS
@@ -139,6 +142,8 @@ def test_its_settings_are_its_own(tmp_path: Path, memory: None) -> None:
 def test_an_export_section_from_before_kinds_is_one_of_files(tmp_path: Path) -> None:
     settings = parse_settings(tree(tmp_path, path="exports/shop", format="csv"))
     assert settings.export == FileExportSettings(path="exports/shop", format="csv") and settings.export.wanted
+    assert list(settings.model_dump(mode="json")["export"]) == ["path", "format", "layout", "columns"]  # as ever
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings
     assert not parse_settings(tree(tmp_path)).export.wanted
     assert not parse_settings(tree(tmp_path, path="none")).export.wanted
     sink = registry.sink_of(settings)
@@ -164,3 +169,21 @@ def test_the_files_before_come_back_once(tmp_path: Path) -> None:
     sink.write(Candidates(path=path, version=2), keep=False)
     with pytest.raises(RecsysError, match="keeps no copy older"):
         sink.rollback()
+
+
+def test_the_command_brings_the_files_before_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = tree(tmp_path, path=str(tmp_path / "c"))
+    (tmp_path / "recsys.toml").write_text(tomlkit.dumps(given))
+    sink, path = registry.sink_of(parse_settings(given)), str(tmp_path / "warehouse" / "candidates")
+    for number in range(2):
+        sink.write(Candidates(path=path, version=publish(tmp_path, {"ann": [f"x{number}"]}, f"r{number}")))
+    assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "path": str(tmp_path / "c"),
+        "version": 0,
+        "instead": 1,
+        "kind": "files",
+    }
+    assert pl.read_parquet(tmp_path / "c")["item_id"].to_list() == ["x0"]
+    assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback"]) == 1
+    assert "keeps no copy older" in capsys.readouterr().err

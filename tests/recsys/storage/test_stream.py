@@ -209,3 +209,12 @@ def test_rows_that_were_discarded_lost_or_overtaken_are_not_published(tmp_path: 
         publish(overtaken)
     assert latest_version(tmp_path, "t") == 1
     assert len(list((tmp_path / "t").glob("*.parquet"))) == 2
+
+
+def test_rows_of_an_older_version_are_not_discarded(tmp_path: Path) -> None:
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(2))
+    publish(staged)
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1, "later"))
+    assert published(staged) is None and not is_whole(staged)
+    discard(staged)
+    assert len(scan(tmp_path, "t", 0).collect()) == 4
