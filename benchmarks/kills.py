@@ -34,7 +34,7 @@ from recsys.datasets.synthetic import generate
 from recsys.storage.warehouse import scan
 
 ROOT = Path(__file__).parent.parent
-STEPS = ("ingest", "represent", "train", "evaluate", "retrieve", "export", "publish")
+STEPS = ("ingest", "represent", "train", "evaluate", "retrieve", "publish", "export")
 PHASES = ("mlflow", "prefect", *STEPS)  # in the order in which a first night comes to them
 PATIENCE = 600  # seconds after which a night counts as hanging
 CONFIG = """
@@ -118,13 +118,13 @@ class Night:
     def wait_for(self, phase: str) -> bool:
         """Wait until a phase has begun; False where the process ends before, or the phase is not to come."""
         while self.process.poll() is None and time.monotonic() - self.began < PATIENCE:
-            if phase == "mlflow" and any((self.folder / "mlruns").glob(".*making*")):
+            if phase == "mlflow" and any((self.folder / "mlruns").glob(".*writing-*")):
                 return True
             if phase == "prefect" and self.prefect and "Starting" in self.times:
                 return True
             if phase in self.times:
                 return True
-            if "publish" in self.times or (phase in ("mlflow", "prefect") and "ingest" in self.times):
+            if STEPS[-1] in self.times or (phase in ("mlflow", "prefect") and "ingest" in self.times):
                 return False
             time.sleep(0.01)
         return False

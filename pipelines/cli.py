@@ -295,14 +295,18 @@ def export(
     ctx: typer.Context,
     config: Config,
     overrides: Overrides = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Bring the copy before the newest one back instead.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Copy the newest candidate table to files for downstream services.
+    """Copy the newest candidate table to where downstream services read it.
 
     Example: [bold]recsys export recsys.toml --set export.path=exports/candidates[/]
     """
-    _step(ctx, "export", config, overrides, ("path", "rows", "format", "layout"))
+    lines = ("path", "version", "instead") if rollback else ("path", "rows", "format", "layout")
+    _step(ctx, "export", config, overrides, lines, rollback=rollback)
 
 
 @app.command(rich_help_panel=ANSWERS)

@@ -1,4 +1,4 @@
-"""Export: the candidate table as files for downstream services."""
+"""Export: a copy of the candidate table for downstream services."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect import flow
 
-from recsys.exports.files import Candidates, check
-from recsys.exports.files import export as copy_candidates
+from recsys.exports.base import Candidates
+from recsys.exports.registry import sink_of
 from recsys.pipelines import unmasked
-from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, step_run
+from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.tracking import log as tracking
@@ -18,7 +18,7 @@ from recsys.tracking import log as tracking
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
     with step_run(settings, "export", parent) as step:
-        report = step.done(copy_candidates(settings, Candidates(**candidates)))
+        report = step.done(sink_of(settings).write(Candidates(**candidates)))
         tracking.log_metrics(step.store, step.run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
     return report
 
@@ -26,13 +26,23 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
 export_task = io_task(export)
 
 
-def export_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
-    """Export the newest candidate table."""
-    check(settings.export, settings.name)
+def rollback(settings: Settings) -> dict[str, Any]:
+    """Bring the copy before the newest one back."""
+    return plain(sink_of(settings).rollback())
+
+
+rollback_task = io_task(rollback)
+
+
+def export_alone(settings: Settings, run: Run = as_function, rollback: bool = False) -> dict[str, Any]:
+    """Export the newest candidate table, or bring the copy before the newest one back."""
+    sink_of(settings).check()
+    if rollback:
+        return run(rollback_task, settings)
     return run(export_task, settings, newest_candidates(settings))
 
 
 @flow(name="export", flow_run_name="export-{config}", description=__doc__)
-def export_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
+def export_flow(config: str, overrides: list[str] | None = None, rollback: bool = False) -> dict[str, Any]:
     """`export_alone` for a configuration file, recorded by Prefect."""
-    return export_alone(load_settings(config, unmasked.real(overrides)), as_task)
+    return export_alone(load_settings(config, unmasked.real(overrides)), as_task, rollback)

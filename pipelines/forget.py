@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from recsys import runs
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
-from recsys.exports.files import Candidates, check, export
+from recsys.exports.base import Candidates
+from recsys.exports.registry import sink_of
 from recsys.pipelines.steps import newest_candidates, plain
 from recsys.retrieval.table import candidates_table
 from recsys.settings import Settings
@@ -30,10 +30,9 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     with naming_damage(settings.warehouse), runs.locked(settings.warehouse) as states:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
-        exported = settings.export.path is not None and Path(settings.export.path).is_symlink()
-        if exported:
-            check(settings.export, settings.name)
-            export(settings, Candidates(**newest_candidates(settings)), keep=False)
+        exported = None
+        if settings.export.wanted and (sink := sink_of(settings)).present():
+            exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path
         own = candidates_table(settings.warehouse, settings.name)
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [
@@ -45,4 +44,4 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     ]
     if others:
         notes.append(f"Exports of {', '.join(others)} still hold them: run `recsys export` for each configuration.")
-    return {**report, "export": settings.export.path if exported else None, "notes": notes}
+    return {**report, "export": exported, "notes": notes}

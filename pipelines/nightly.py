@@ -1,4 +1,6 @@
-"""The night: ingest, represent, train, evaluate, retrieve, export, and one MLflow run that holds it together.
+"""The night: ingest, represent, train, evaluate, retrieve, publish, export, and one MLflow run around it.
+
+Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside.
 
 `night` is a plain function; it calls each step through `run`, which is a Prefect task inside the flow and the
 bare function where Prefect is not there. Steps exchange table versions, paths and numbers, never frames. A
@@ -18,8 +20,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from recsys import runs
+from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
-from recsys.exports.files import check
+from recsys.exports.registry import sink_of
 from recsys.night_memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, counted, rejected_lines, remarks, untrained
@@ -42,10 +45,15 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
+from recsys.retrieval.retrieve import BuiltCandidates, can_publish
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
+from recsys.storage.once import keeping, let_go
+from recsys.storage.stream import discard
 from recsys.tracking import log as tracking
+
+_OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
@@ -58,10 +66,10 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
-    if settings.export.path is not None:
-        check(settings.export, settings.name)
+    if settings.export.wanted:
+        sink_of(settings).check()
     # before any work: a wrong address must not cost a night
-    with tracked(settings) as store, runs.locked(settings.warehouse) as folder:
+    with tracked(settings) as store, runs.locked(settings.warehouse) as folder, keeping():
         return _night(settings, run, store, folder)
 
 
@@ -118,6 +126,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         report = state.steps[name]["report"]
         return dict(report)
 
+    if "publish" not in state.steps and "retrieve" in state.steps:
+        built = BuiltCandidates.of(state.steps["retrieve"]["report"])
+        if not can_publish(built):  # its files are gone, or somebody has published since
+            discard(built.staged)
+            state = state.without("retrieve", "export")
     digest = runs.digest_of(ingested["digests"])
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
@@ -130,9 +143,10 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
         retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
-        if settings.export.path is not None:
-            step("export", export_task, candidates_of(retrieved), parent)
-        step("publish", publish_task, parent, trained, evaluated, retrieved)
+        let_go(DATASET)
+        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
+        if settings.export.wanted:
+            step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
         seconds = {name: done["seconds"] for name, done in state.steps.items()}
@@ -176,7 +190,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "untrained": untrained(settings, trained),
         "left_out": trained["report"].get("left_out"),
         "withdrawals": trained["report"].get("withdrawals"),
-        "candidates": {name: reports["retrieve"][name] for name in ("path", "version", "rows", "users", "k")},
+        "candidates": {name: reports["publish"]["candidates"][name] for name in _OF_CANDIDATES},
         "export": reports.get("export"),
         "tables": {
             "versions": ingested["versions"],

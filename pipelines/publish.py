@@ -1,4 +1,7 @@
-"""Publish: plots, the sample of candidates, the report and the bundle itself go to the night's MLflow run."""
+"""Publish: the candidates become the newest version of their table, the bundle the newest of its name.
+
+Plots, a sample of the candidates and the bundle itself go to the night's MLflow run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from recsys.bundles.bundle import read_bundle
 from recsys.bundles.manifest import CATALOGUE
 from recsys.bundles.store import publish_bundle
 from recsys.evaluation import plots
-from recsys.pipelines.steps import compute_task, tracked
+from recsys.pipelines.steps import compute_task, plain, tracked
+from recsys.retrieval import retrieve as retrieval
 from recsys.retrieval.sample import candidate_sample
 from recsys.settings import Settings
 from recsys.tracking import log as tracking
@@ -24,7 +28,8 @@ def publish(
     evaluated: dict[str, Any],
     retrieved: dict[str, Any],
 ) -> dict[str, Any]:
-    """Log what people look at, and register the bundle under the configuration's name."""
+    """Publish what was built, log what people look at, and register the bundle under the configuration's name."""
+    candidates = plain(retrieval.publish(settings, retrieval.BuiltCandidates.of(retrieved)))
     publish_bundle(settings.warehouse, trained["bundle"])
     figures = {
         "metrics": plots.plot_curves(evaluated["curves"]),
@@ -38,7 +43,7 @@ def publish(
         for name, figure in figures.items():
             tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
         catalogue = Path(trained["bundle"]) / CATALOGUE
-        sample = candidate_sample(settings.warehouse, retrieved, retrieved["run"], catalogue)
+        sample = candidate_sample(settings.warehouse, candidates, candidates["run"], catalogue)
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
         example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()
@@ -50,7 +55,7 @@ def publish(
             metrics=evaluated["metrics"],
             register_as=settings.name if settings.tracking.register_model else None,
         )
-    return {"model": model}
+    return {"candidates": candidates, "model": model}
 
 
 publish_task = compute_task(publish)

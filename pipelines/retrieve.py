@@ -1,4 +1,4 @@
-"""Retrieve: the candidate table, each user's top k from a bundle."""
+"""Retrieve: the candidate table, each user's top k from a bundle; in a night, `publish` makes it the newest one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
 
-COUNTS = ("rows", "users", "k", "short_lists", "unlisted")
+COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted")
 
 
 def retrieve(
@@ -36,7 +36,7 @@ def retrieve(
     parent: str | None = None,
     as_of: datetime | None = None,
 ) -> dict[str, Any]:
-    """Search for every user and publish the run's rows of the `candidates` table in one commit."""
+    """Search for every user and write the rows beside the `candidates` table; alone, publish them at once."""
     looking = watch()
     with step_run(settings, "retrieve", parent, versions) as step:
         moment, users = as_of or datetime.now(UTC), 0
@@ -46,8 +46,10 @@ def retrieve(
             users += batch
             looking.advance(users, None, f"{users:,} users")
 
-        found = retrieval.retrieve(settings, versions, bundle, parent or step.run_id, moment, progress)
-        report = step.done(found)
+        built = retrieval.build(settings, versions, bundle, parent or step.run_id, moment, progress)
+        report = step.done(built if parent else retrieval.publish(settings, built))
+        if not report["rows"]:
+            looking.warn(f"No user of {report['users']:,} has a candidate: the table is empty.")
         if report["unlisted"]:
             looking.say(
                 f"{report['unlisted']:,} items that the bundle knows are not in the newest catalogue and are not "

@@ -22,7 +22,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.pipelines.watch import watch
 from recsys.retrieval.table import candidates_table
 from recsys.settings import RunSettings, Settings
-from recsys.storage.warehouse import TableVersions, current_versions, latest_version, table_path
+from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
 from recsys.tracking import log as tracking
 
 P = ParamSpec("P")
@@ -204,7 +204,7 @@ def newest_bundle(settings: Settings) -> str:
 
 
 def newest_candidates(settings: Settings) -> dict[str, Any]:
-    """Path and newest version of the candidate table.
+    """Path, newest version and run of the candidate table.
 
     Raises
     ------
@@ -218,9 +218,10 @@ def newest_candidates(settings: Settings) -> dict[str, Any]:
             f"There is no candidate table of {settings.name!r} in {settings.warehouse}; `recsys retrieve CONFIG` makes "
             "it."
         )
-    return {"path": table_path(settings.warehouse, table), "version": version}
+    run = commit_metadata(settings.warehouse, table).get("run")
+    return {"path": table_path(settings.warehouse, table), "version": version, "run": run}
 
 
 def candidates_of(report: dict[str, Any]) -> dict[str, Any]:
-    """Path and version of the candidate table in a retrieve report."""
-    return {"path": report["path"], "version": report["version"]}
+    """Path, version and run of the candidate table in the report of what was published."""
+    return {name: report[name] for name in ("path", "version", "run")}

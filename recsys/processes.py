@@ -9,7 +9,6 @@ are ended. Folders of living processes are never touched.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from recsys.runs import state_folder
+from recsys.storage.locks import locks
 
 _VARIABLE: Final = "RECSYS_PROCESS"  # by which a child process is known after its parent has gone
 _FOLDER: Final = "processes"
@@ -46,7 +46,7 @@ def registered(warehouse: str) -> Iterator[str | None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(aside.open("wb", buffering=0))  # a buffer would fail a second time at the end
-            fcntl.flock(file, fcntl.LOCK_EX)  # before it has its name: unlocked it would be one of the dead
+            locks(file)  # before it has its name: unlocked it would be one of the dead
             file.write(json.dumps({"scratch": str(scratch)}).encode())
             aside.rename(folder / name)
             scratch.mkdir(mode=0o700)
@@ -77,8 +77,10 @@ def gone(warehouse: str) -> Iterator[str]:
             continue
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # it lives, or another process is clearing up
+                ended = locks(file)
+            except OSError:
+                ended = False
+            if not ended:  # it lives, or another process is clearing up
                 continue
             name = path.name.removeprefix(".").removesuffix(".new")
             with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -13,12 +13,10 @@ For a warehouse that is not a local folder the state lies in `$XDG_STATE_HOME/re
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,7 +25,8 @@ from typing import Any, Final, Literal
 
 from recsys.errors import RecsysError
 from recsys.settings import Settings
-from recsys.storage.files import writing
+from recsys.storage.files import file_aside, write_json, writing
+from recsys.storage.locks import Held, lock_file
 
 Status = Literal["running", "failed", "finished"]
 
@@ -69,6 +68,10 @@ class RunState:
     def with_step(self, name: str, report: Mapping[str, Any], seconds: float, key: str = "") -> RunState:
         """The state after a step."""
         return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds, "key": key}})
+
+    def without(self, *names: str) -> RunState:
+        """The state as if these steps had not been done."""
+        return replace(self, steps={name: done for name, done in self.steps.items() if name not in names})
 
     def ended(self, status: Status, error: str | None = None) -> RunState:
         """The state after the last step, or after a failure."""
@@ -133,17 +136,8 @@ def save(folder: Path, state: RunState) -> None:
     path = folder / f"{state.key}.json"
     with writing(f"The run's record {path}"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=folder, prefix=f".{state.key}.", suffix=".tmp", delete=False
-        ) as file:
-            try:
-                json.dump(asdict(state), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with file_aside(path) as aside:
+            write_json(aside, asdict(state))
 
 
 def begin(
@@ -193,22 +187,16 @@ def locked(warehouse: str) -> Iterator[Path]:
     folder = state_folder(warehouse)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("a+", encoding="utf-8")
+        stack = contextlib.ExitStack()
+        stack.enter_context(lock_file(folder / "lock"))
     except OSError as error:
         raise RecsysError(f"The folder {folder} of run states cannot be written: {error.strerror}.") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip()
-            raise RecsysError(
-                f"Another run{f' (process {holder})' if holder else ''} is writing to the warehouse "
-                f"{warehouse}; wait for it or choose another warehouse."
-            ) from None
-        with contextlib.suppress(OSError):  # the number is a courtesy: a full disk is told by what needs it
-            os.ftruncate(handle.fileno(), 0)
-            os.pwrite(handle.fileno(), str(os.getpid()).encode(), 0)
+    except Held as holder:
+        process = f" (process {holder})" if str(holder) else ""
+        raise RecsysError(
+            f"Another run{process} is writing to the warehouse {warehouse}; wait for it or choose another warehouse."
+        ) from None
+    with stack:
         yield folder
 
 

@@ -5,11 +5,8 @@ See recsys/bundles/bundle.py for what is in one.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +41,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
-from recsys.storage.files import WRITING, remove_abandoned, synchronise, write_json, writing
+from recsys.storage.files import file_aside, folder_aside, move_into_place, write_json, writing
 
 BUNDLES: Final = "bundles"
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
@@ -112,14 +109,7 @@ def write_bundle(
     """
     check_shapes(vocabulary, catalogue, vectors, allowed)
     parent = _bundles_folder(root)
-    with writing(f"A bundle in {parent}"):
-        parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(parent)
-        aside = Path(tempfile.mkdtemp(prefix=f".{settings.name}{WRITING}", dir=parent))
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, aside, ignore_errors=True)
-        stack.enter_context(writing(f"A bundle in {parent}"))
-        aside.chmod(0o755)  # mkdtemp's folder is private
+    with writing(f"A bundle in {parent}"), folder_aside(parent, settings.name) as aside:
         write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
         vocabulary.write(aside / VOCABULARY)
         catalogue.write_parquet(aside / CATALOGUE)
@@ -156,9 +146,6 @@ def write_bundle(
             "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
         }
         write_json(aside / MANIFEST, manifest)
-        for name in (*files, MANIFEST):
-            synchronise(aside / name)
-        synchronise(aside)
         return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
 
 
@@ -174,14 +161,8 @@ def publish_bundle(root: str | Path, path: str | Path) -> Path:
     parent = _bundles_folder(root)
     pointer = parent / f"{manifest['name']}.latest.json"
     folder = os.path.relpath(Path(path).resolve(), parent.resolve())
-    aside = parent / f".{pointer.name}.{os.getpid()}"
-    with contextlib.ExitStack() as stack:
-        stack.callback(aside.unlink, missing_ok=True)
-        stack.enter_context(writing(f"The pointer {pointer} to the newest bundle"))
+    with writing(f"The pointer {pointer} to the newest bundle"), file_aside(pointer) as aside:
         write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
-        synchronise(aside)
-        aside.replace(pointer)
-        synchronise(parent)
     return pointer
 
 
@@ -213,15 +194,9 @@ def _move_into_place(aside: Path, target: Path) -> Path:
             read_bundle(target)
             return target
         except RecsysError:
-            damaged = Path(tempfile.mkdtemp(prefix=f".{target.name}{WRITING}", dir=target.parent))
-            target.rename(damaged / "damaged")
-            shutil.rmtree(damaged)
-    try:
-        aside.rename(target)
-    except OSError:
-        if not target.is_dir():  # otherwise another process has just written the same content
-            raise
-    synchronise(target.parent)
+            with folder_aside(target.parent, target.name) as damaged:
+                target.rename(damaged / "damaged")
+    move_into_place(aside, target)
     return target
 
 

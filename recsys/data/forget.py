@@ -25,7 +25,7 @@ from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
 from recsys.errors import InputError
 from recsys.storage.delta import data_files
-from recsys.storage.files import write_json
+from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import filesystem, note_write
 from recsys.storage.stream import overwrite_streamed
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
@@ -74,6 +74,7 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
         if rows:
             _rewrite(root, table, wanted)
         _purge(table_path(root, table), commit_metadata(root, table))
+    _drop_unpublished(root)
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
     unsent = drop_quotes(states / "unsent")
     return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned, unsent=unsent)
@@ -81,11 +82,24 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
 
 def candidate_tables(root: str) -> list[str]:
     """Names of the candidate tables of all configurations that share a warehouse."""
+    return [name for name in _candidate_folders(root) if latest_version(root, name) is not None]
+
+
+def _candidate_folders(root: str) -> list[str]:
     store, folder = filesystem(root.rstrip("/"))
     inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in inside if info.type == fs.FileType.Directory)
-    ours = [name for name in names if name == CANDIDATES or name.startswith(f"{CANDIDATES}-")]
-    return [name for name in ours if latest_version(root, name) is not None]
+    return [name for name in names if name == CANDIDATES or name.startswith(f"{CANDIDATES}-")]
+
+
+def _drop_unpublished(root: str) -> None:
+    """Delete candidates that were built and have no table yet; beside a table, cleaning it up does."""
+    for name in _candidate_folders(root):
+        if latest_version(root, name) is None:
+            store, folder = filesystem(table_path(root, name))
+            for info in store.get_file_info(fs.FileSelector(folder)):
+                if info.base_name.endswith(".parquet"):
+                    store.delete_file(info.path)
 
 
 def _need_known(root: str, users: Collection[str], tables: Sequence[str]) -> None:
@@ -157,9 +171,8 @@ def _clean_state(path: Path, users: Collection[str]) -> bool:
     cleaned = _without_examples(state, users)
     if cleaned == state:
         return False
-    aside = path.with_suffix(".tmp")
-    write_json(aside, cleaned)
-    aside.replace(path)
+    with file_aside(path) as aside:
+        write_json(aside, cleaned)
     return True
 
 

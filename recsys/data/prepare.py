@@ -1,6 +1,7 @@
 """From the warehouse's tables to what models and reports read: filtered, coded, split and checked for leaks.
 
-A pure function of (settings, table versions): every step calls it again instead of passing frames around.
+A pure function of (settings, table versions): every step calls it instead of passing frames around. In a night the
+first call prepares and the others get the same data set.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -37,6 +38,7 @@ from recsys.data.withdrawals import Withdrawals, without_withdrawn
 from recsys.errors import InputError
 from recsys.features.sentences import sentences
 from recsys.settings import FilterSettings, ItemSettings, Settings
+from recsys.storage.once import once
 from recsys.storage.warehouse import TableVersions, scan
 
 
@@ -71,8 +73,11 @@ class Dataset:
         return np.bincount(self.split.train.items, minlength=self.vocabulary.size + 1) > 0
 
 
+DATASET: Final = "dataset"  # the kind under which a night keeps it
+
+
 def prepare(settings: Settings, versions: TableVersions) -> Dataset:
-    """Read the tables at these versions and prepare them.
+    """Read the tables at these versions and prepare them, once in a night; nobody may write into the arrays.
 
     Raises
     ------
@@ -81,6 +86,10 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     RecsysError
         The leak guard found held-out events in training.
     """
+    return once(DATASET, (settings.digest(), versions), lambda: _prepared(settings, versions))
+
+
+def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
     events = settings.filter.events
     # what does not count cannot be taken back

@@ -11,132 +11,119 @@ Layout "wide": `item_id`, `score` and `source` become lists in Parquet and numbe
 (`item_id_1` to `item_id_<k>`, empty where a list is short). The place in the list is the rank: there is no
 column `rank`. All else (user, run, bundle, ...) is the same for all rows of a user and stays one column.
 
-Rows pass through in batches in the order (user_id, rank), so memory does not grow with the table. A further
-target, such as a database, is one more function like `_write_parquet`: it takes frames.
+The copy before the last one is what `rollback` brings back.
 """
 
 from __future__ import annotations
 
-import difflib
-import fcntl
+import contextlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import polars as pl
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recsys.columns import CANDIDATE_SOURCE, CANDIDATES, ITEM_ID, RANK, SCORE, USER_ID
 from recsys.errors import InputError, RecsysError
-from recsys.settings import ExportSettings, Settings
-from recsys.storage.delta import data_files, scan_delta
+from recsys.exports.base import Candidates, CandidateTable, ExportReport, RollbackReport, Sink
+from recsys.exports.rows import batches, chosen_columns, long_rows, longest_list, open_table, whole_users, wide_rows
+from recsys.settings import ExportSettings, FileExportSettings, Settings
 from recsys.storage.files import synchronise, writing
-from recsys.storage.intact import check_intact
-from recsys.storage.warehouse import SCHEMAS
+from recsys.storage.locks import Held, lock_file
 
-BATCH_ROWS: Final = 200_000
+__all__ = ["Candidates", "ExportReport", "FileSink", "check", "chosen_columns", "export"]
+
 ROWS_A_FILE: Final = 5_000_000
-LISTED: Final = (ITEM_ID, SCORE, CANDIDATE_SOURCE)  # what differs between the candidates of one user
 OWNER: Final = "owner"  # the file beside the versions that names the configuration
 MOMENT_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
-class CandidateTable(Protocol):
-    """Anything that says where a candidate table is: a `CandidatesReport`, or `Candidates`."""
+class FileSink(Sink):
+    """Files beside a link; see the module."""
 
-    @property
-    def path(self) -> str:
-        """Of the Delta table."""
+    kind = "files"
+    keys = FileExportSettings
 
-    @property
-    def version(self) -> int:
-        """Of the Delta table."""
+    def check(self) -> None:
+        check(_files(self.settings), self.name)
 
+    def write(self, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
+        began = time.perf_counter()
+        wanted = _files(self.settings)
+        target, columns = check(wanted, self.name)
+        files, schema = open_table(candidates)
+        frames = batches(files)
+        if wanted.layout == "wide":
+            width = longest_list(files) if wanted.format == "csv" else None
+            shape = partial(wide_rows, columns=columns, width=width)
+            frames = whole_users(frames)
+        else:
+            shape = partial(long_rows, columns=columns)
+        try:
+            empty = shape(pl.DataFrame(schema=schema))
+        except pl.exceptions.DuplicateError:
+            raise InputError(
+                "export.columns gives two columns of the numbered layout one name; choose different names."
+            ) from None
+        write = _write_parquet if wanted.format == "parquet" else _write_csv
+        with writing(f"The export to {target}"):
+            rows = _publish(
+                target,
+                candidates.version,
+                self.name,
+                lambda path: write(path, empty, map(shape, frames)),
+                keep=keep,
+            )
+        return ExportReport(
+            path=str(target),
+            rows=rows,
+            format=wanted.format,
+            layout=wanted.layout,
+            columns=empty.columns,
+            version=candidates.version,
+            seconds=time.perf_counter() - began,
+            kind=self.kind,
+        )
 
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """A version of a candidate table."""
+    def rollback(self) -> RollbackReport:
+        target, _ = check(_files(self.settings), self.name)
+        if not self.present():
+            raise RecsysError(f"No export to {target} was made yet, so none can be taken back.")
+        versions = _versions(target)
+        with writing(f"The link {target}"), _alone(versions / "lock", target):
+            seen = target.readlink().name
+            made = {path.name: path.stat().st_mtime_ns for path in versions.glob("v*-*")}
+            former = [name for name in made if made[name] < made[seen]]
+            if not former:
+                raise RecsysError(
+                    f"The export {target} keeps no copy older than that of version {_version_of(seen)}; "
+                    "`recsys export CONFIG` writes the newest candidate table."
+                )
+            chosen = max(former, key=made.__getitem__)
+            _point(target, versions / chosen)
+        return RollbackReport(path=str(target), version=_version_of(chosen), instead=_version_of(seen), kind=self.kind)
 
-    path: str
-    version: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """What was exported; JSON-friendly."""
-
-    path: str  # what readers open
-    rows: int  # of the copy: candidates, or users in the wide layout
-    format: str
-    layout: str
-    columns: list[str]  # their names in the copy
-    version: int  # of the candidate table
-    seconds: float
+    def present(self) -> bool:
+        path = _files(self.settings).path
+        return path is not None and Path(path).is_symlink()
 
 
 def export(settings: Settings, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
-    """Copy a version of the candidate table to `export.path`.
-
-    Parameters
-    ----------
-    keep
-        Let the copy before this one stay for readers that have it open.
-
-    Raises
-    ------
-    InputError
-        No path, a URL, an unknown column, two columns of one name, a path that holds something that no export
-        has written or another configuration's copy, or no such table.
-    RecsysError
-        Another export to the same path is running, the table is damaged, or the disk does not take the files.
-    """
-    began = time.perf_counter()
-    target, columns = check(settings.export, settings.name)
-    wanted = settings.export
-    files, schema = _open(candidates)
-    frames = _batches(files)
-    if wanted.layout == "wide":
-        width = _longest_list(files) if wanted.format == "csv" else None
-        shape = partial(_wide, columns=columns, width=width)
-        frames = _whole_users(frames)
-    else:
-        shape = partial(_long, columns=columns)
-    try:
-        empty = shape(pl.DataFrame(schema=schema))
-    except pl.exceptions.DuplicateError:
-        raise InputError(
-            "export.columns gives two columns of the numbered layout one name; choose different names."
-        ) from None
-    write = _write_parquet if wanted.format == "parquet" else _write_csv
-    with writing(f"The export to {target}"):
-        rows = _publish(
-            target,
-            candidates.version,
-            settings.name,
-            lambda path: write(path, empty, map(shape, frames)),
-            keep=keep,
-        )
-    return ExportReport(
-        path=str(target),
-        rows=rows,
-        format=wanted.format,
-        layout=wanted.layout,
-        columns=empty.columns,
-        version=candidates.version,
-        seconds=time.perf_counter() - began,
-    )
+    """Copy a version of the candidate table to `export.path`; see `FileSink.write`."""
+    return FileSink(settings.export, settings.name).write(candidates, keep=keep)
 
 
-def check(wanted: ExportSettings, name: str) -> tuple[Path, dict[str, str]]:
+def _files(settings: ExportSettings) -> FileExportSettings:
+    assert isinstance(settings, FileExportSettings)
+    return settings
+
+
+def check(wanted: FileExportSettings, name: str) -> tuple[Path, dict[str, str]]:
     """Where the copy goes and its columns (see `chosen_columns`): all that can be wrong before there is a table.
 
     Parameters
@@ -177,106 +164,6 @@ def check(wanted: ExportSettings, name: str) -> tuple[Path, dict[str, str]]:
     return target, columns
 
 
-def chosen_columns(wanted: ExportSettings) -> dict[str, str]:
-    """Column of the candidate table to its name in the copy, in the copy's order.
-
-    Raises
-    ------
-    InputError
-        An unknown column, with the nearest one; `rank` in the wide layout; two columns of one name.
-    """
-    known = [name for name in SCHEMAS[CANDIDATES] if wanted.layout == "long" or name != RANK]
-    columns = dict(wanted.columns) or {name: name for name in known}
-    for ours in columns:
-        if ours == RANK and wanted.layout == "wide":
-            raise InputError(
-                "export.columns.rank: a wide export has no rank, the place in the list says it; "
-                'leave it out, or set export.layout = "long".'
-            )
-        if ours not in known:
-            near = difflib.get_close_matches(ours, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"export.columns: the candidate table has no column {ours!r}; did you mean {near!r}?")
-    names = list(columns.values())
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"export.columns gives the name {twice!r} to more than one column; choose different names.")
-    return columns
-
-
-def _open(candidates: CandidateTable) -> tuple[list[str], pl.Schema]:
-    """The table's Parquet files in the order of their names, which is that of the rows, and its schema."""
-    try:
-        check_intact(DeltaTable(candidates.path), candidates.path)
-        table = DeltaTable(candidates.path, version=candidates.version)
-        files, schema = data_files(table), scan_delta(table).collect_schema()
-    except (TableNotFoundError, DeltaError):
-        raise InputError(
-            f"There is no version {candidates.version} of a candidate table {candidates.path}; "
-            "run `recsys retrieve` first."
-        ) from None
-    missing = [name for name in SCHEMAS[CANDIDATES] if name not in schema]
-    if missing:
-        raise InputError(f"{candidates.path} is not a candidate table: it has no column {missing[0]}.")
-    return files, schema
-
-
-def _batches(files: list[str]) -> Iterator[pl.DataFrame]:
-    """The rows, checked to ascend by (user_id, rank)."""
-    if not files:
-        return
-    before: pl.DataFrame | None = None
-    for frame in pl.scan_parquet(files).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
-        keys = frame.select(USER_ID, RANK)
-        keys = keys if before is None else pl.concat([before, keys])
-        user, rank = pl.col(USER_ID), pl.col(RANK)
-        late = (user < user.shift()) | ((user == user.shift()) & (rank <= rank.shift()))
-        if keys.select(late.any()).item():
-            raise RecsysError(
-                "The rows of the candidate table are not in the order in which they were published "
-                "(was the table compacted?); run `recsys retrieve` again."
-            )
-        before = keys.tail(1)
-        yield frame
-
-
-def _long(frame: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
-    return frame.select(pl.col(ours).alias(theirs) for ours, theirs in columns.items())
-
-
-def _whole_users(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, cut so that no user is spread over two frames."""
-    rest: pl.DataFrame | None = None
-    for frame in frames:
-        whole = frame if rest is None else pl.concat([rest, frame])
-        complete = whole[USER_ID] != whole[USER_ID][-1] if len(whole) else pl.Series([], dtype=pl.Boolean)
-        yield whole.filter(complete)
-        rest = whole.filter(~complete)
-    if rest is not None:
-        yield rest
-
-
-def _wide(frame: pl.DataFrame, columns: dict[str, str], width: int | None) -> pl.DataFrame:
-    """A row a user; `width` numbered columns instead of a list where it is given."""
-    ours = [name for name in columns if name != USER_ID]
-    users = frame.group_by(USER_ID, maintain_order=True).agg(
-        pl.col(name) if name in LISTED else pl.col(name).first() for name in ours
-    )
-    shaped: list[pl.Expr] = []
-    for name, theirs in columns.items():
-        if name in LISTED and width is not None:
-            places = range(width)
-            shaped += [pl.col(name).list.get(i, null_on_oob=True).alias(f"{theirs}_{i + 1}") for i in places]
-        else:
-            shaped.append(pl.col(name).alias(theirs))
-    return users.select(shaped)
-
-
-def _longest_list(files: list[str]) -> int:
-    if not files:
-        return 0
-    return int(pl.scan_parquet(files).select(pl.col(RANK).max()).collect(engine="streaming").item() or 0)
-
-
 def _write_parquet(path: Path, empty: pl.DataFrame, frames: Iterable[pl.DataFrame]) -> int:
     """A folder of Parquet files, at least one; returns the rows."""
     path.mkdir()
@@ -308,8 +195,7 @@ def _write_csv(path: Path, empty: pl.DataFrame, frames: Iterable[pl.DataFrame]) 
         for frame in frames:
             frame.write_csv(file, include_header=False, datetime_format=MOMENT_FORMAT)
             rows += len(frame)
-        file.flush()
-        os.fsync(file.fileno())
+    synchronise(path)
     return rows
 
 
@@ -330,15 +216,25 @@ def _publish(target: Path, version: int, name: str, write: Callable[[Path], int]
         synchronise(versions)
         if _is_empty_folder(target):
             target.rmdir()
-        link = versions / "link"
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(versions.name) / new.name)  # as seen from where it moves to
-        link.replace(target)
-        synchronise(target.parent)
+        _point(target, new)
         for old in versions.iterdir():  # also what a killed export left
             if old.name not in (new.name, before, "lock", OWNER):
                 _remove(old)
     return rows
+
+
+def _point(target: Path, version: Path) -> None:
+    """Make the target a link to a version, in one step."""
+    link = version.parent / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(version.parent.name) / version.name)  # as seen from where it moves to
+    link.replace(target)
+    synchronise(target.parent)
+
+
+def _version_of(copy: str) -> int:
+    """Version of the candidate table that a copy's name tells."""
+    return int(copy[1:].partition("-")[0])
 
 
 def _owner(target: Path) -> str | None:
@@ -354,13 +250,13 @@ def _versions(target: Path) -> Path:
     return target.with_name(f".{target.name}.versions")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(lock: Path, target: Path) -> Iterator[None]:
     """Only one export to a target at a time; a killed one frees the lock."""
-    with lock.open("w") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(lock_file(lock))
+        except Held:
             raise RecsysError(f"Another export to {target} is running; wait for it to end.") from None
         yield
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from recsys.errors import InputError, RecsysError
 from recsys.features.threads import processors
+from recsys.storage.files import file_aside
 
 FACTORY: Final = "IDMap2,Flat"
 METRIC: Final = "inner_product"
@@ -107,14 +108,8 @@ def search(items: ItemIndex, queries: np.ndarray, n: int) -> tuple[np.ndarray, n
 
 def write_index(items: ItemIndex, path: Path) -> None:
     """Write under a temporary name beside `path`, then rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with file_aside(path) as aside:
         faiss.write_index(items.index, str(aside))
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_index(path: Path, vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:

@@ -1,20 +1,23 @@
 """The candidate table: the k best unseen items of every user, with lineage on every row, in one Delta commit.
 
-Publishing is the commit: a reader sees the whole old table or the whole new one, and the old version stays
-readable, which is the way back. Rows go out in batches of users, ascending by (user_id, rank), so memory does
-not grow with the table.
+It is built, then published. `build` writes the rows where no reader sees them, in batches of users, ascending by
+(user_id, rank), so memory does not grow with the table. `publish` is the commit: a reader sees the whole old table or
+the whole new one, and the old version stays readable, which is the way back. What was built can be published by
+another process, after a kill.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from deltalake import DeltaTable
 
 from recsys.columns import (
     AS_OF,
@@ -40,16 +43,15 @@ from recsys.retrieval.table import NAME, candidates_table
 from recsys.serving.histories import recode
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import RetrieveSettings, Settings
-from recsys.storage.stream import overwrite_streamed
-from recsys.storage.warehouse import SCHEMAS, TableVersions, scan, table_path
+from recsys.storage import stream
+from recsys.storage.delta import scan_delta
+from recsys.storage.warehouse import SCHEMAS, TableVersions, scan
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidatesReport:
-    """What retrieval published; JSON-friendly."""
+class _Counted:
+    """What retrieval found."""
 
-    path: str  # of the Delta table
-    version: int
     run: str  # that its rows name
     rows: int
     users: int  # all, also those without a candidate
@@ -64,6 +66,27 @@ class CandidatesReport:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuiltCandidates(_Counted):
+    """Candidates that are written and not published; JSON-friendly."""
+
+    staged: stream.Staged
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> BuiltCandidates:
+        """Return what a JSON-friendly report tells; other entries of it are left out."""
+        known = {field.name: report[field.name] for field in fields(cls)}
+        return cls(**{**known, "staged": stream.Staged(**report["staged"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidatesReport(_Counted):
+    """What retrieval published; JSON-friendly."""
+
+    path: str  # of the Delta table
+    version: int
+
+
 def retrieve(
     settings: Settings,
     versions: TableVersions,
@@ -72,7 +95,19 @@ def retrieve(
     as_of: datetime,
     progress: Callable[[int], None] | None = None,
 ) -> CandidatesReport:
-    """Make the candidates of every user and publish them as the newest version of the candidate table.
+    """Make the candidates of every user and publish them: `build`, then `publish`."""
+    return publish(settings, build(settings, versions, bundle, run_id, as_of, progress))
+
+
+def build(
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str | Path,
+    run_id: str,
+    as_of: datetime,
+    progress: Callable[[int], None] | None = None,
+) -> BuiltCandidates:
+    """Make the candidates of every user, beside the candidate table.
 
     Parameters
     ----------
@@ -135,7 +170,7 @@ def retrieve(
             if progress:
                 progress(len(found))
 
-    version = overwrite_streamed(
+    staged = stream.stage(
         settings.warehouse,
         table,
         schema,
@@ -143,11 +178,10 @@ def retrieve(
         sorted_by=USER_ID,
         metadata={NAME: settings.name, "run": run_id, "bundle": opened.label, "as_of": as_of.isoformat()},
     )
-    return CandidatesReport(
-        path=table_path(settings.warehouse, table),
-        version=version,
+    return BuiltCandidates(
+        staged=staged,
         run=run_id,
-        rows=int(counts.sum()),
+        rows=staged.rows,
         users=len(serving),
         k=settings.retrieve.k,
         short_lists=int((counts < settings.retrieve.k).sum()),
@@ -158,6 +192,51 @@ def retrieve(
         bundle=opened.label,
         index=opened.index_id,
         seconds=time.perf_counter() - began,
+    )
+
+
+def publish(settings: Settings, built: BuiltCandidates) -> CandidatesReport:
+    """Make built candidates the newest version of the candidate table; those that are already stay as they are.
+
+    Raises
+    ------
+    InputError
+        They are none, and the table has some.
+    RecsysError
+        Another process has written the table since they were built, or the disk does not take the commit.
+    """
+    version = stream.published(built.staged)
+    if version is None:
+        _check_not_empty(settings, built)
+        version = stream.publish(built.staged)
+    counted = {field.name: getattr(built, field.name) for field in fields(_Counted)}
+    return CandidatesReport(path=built.staged.path, version=version, **counted)
+
+
+def can_publish(built: BuiltCandidates) -> bool:
+    """Whether built candidates are still there, and the table is as it was when they were built."""
+    return stream.published(built.staged) is not None or stream.is_whole(built.staged)
+
+
+def _check_not_empty(settings: Settings, built: BuiltCandidates) -> None:
+    path, version = built.staged.path, built.staged.expected
+    if built.rows or version is None:
+        return
+    before = int(scan_delta(DeltaTable(path, version=version)).select(pl.len()).collect().item())
+    if not before:
+        return
+    reasons = []
+    if built.unlisted:
+        reasons.append(
+            f"the newest catalogue does not list {built.unlisted:,} items that the bundle knows (retrieve.items = "
+            '"all" recommends them)'
+        )
+    if settings.retrieve.exclude_seen:
+        reasons.append("every user has had all that is left (retrieve.exclude_seen = false recommends it again)")
+    raise InputError(
+        f"No user of {built.users:,} has a candidate, and version {version} of the table {path} has {before:,} rows, "
+        f"which it keeps: {' and '.join(reasons) or f'the bundle {built.bundle} proposes nothing'}. Change that, or "
+        "read a complete catalogue, and run again; to have an empty table, remove the folder first."
     )
 
 

@@ -18,7 +18,7 @@ from recsys.settings.attributes import (
 from recsys.settings.blend import BlendSettings
 from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
 from recsys.settings.evaluate import EvaluateSettings
-from recsys.settings.export import ExportSettings
+from recsys.settings.export import ExportSettings, FileExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
@@ -47,6 +47,7 @@ __all__ = [
     "Dropout",
     "EvaluateSettings",
     "ExportSettings",
+    "FileExportSettings",
     "FilterSettings",
     "Format",
     "IdMapSettings",

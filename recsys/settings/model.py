@@ -31,6 +31,11 @@ class KindSettings(Section):
     needs_text: ClassVar[bool] = False
     unsaid: ClassVar[Mapping[str, Any]] = {}
 
+    @classmethod
+    def variant(cls, given: Any) -> type[Section]:
+        """The settings of the kind that these plain values name."""
+        return settings_of(kind_of(given))
+
     @property
     def event_context(self) -> tuple[Context, ...]:
         """What the model reads of each event besides its item; nothing, unless a kind says so."""

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from recsys.errors import InputError
-from recsys.settings import KindSettings, RunSettings, Settings
-from recsys.settings.model import kind_of, settings_of
+from recsys.settings import RunSettings, Section, Settings
 
 _KEY: Final = "[key]"  # pydantic's word at the end of a location: the key of a mapping is wrong, not its value
 
@@ -91,7 +90,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: Mapping[str, Any]) -> str:
+def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: Any) -> str:
     """The first problem as one sentence with the key's full name and the nearest valid key."""
     # a misspelt key is both unknown and missing: the unknown one says more
     first = min(error.errors(), key=lambda problem: not _is_unknown(problem))
@@ -121,16 +120,17 @@ def _is_unknown(problem: Mapping[str, Any]) -> bool:
     return problem["type"] == "extra_forbidden" or problem["loc"][-1:] == (_KEY,)
 
 
-def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Mapping[str, Any]) -> list[str]:
-    """Valid keys of the section at a path of names; those of [model] are its kind's."""
+def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Any) -> list[str]:
+    """Valid keys of the section at a path of names; what is given there may choose between kinds of it."""
     model: Any = kind
     for section in sections:
+        tree = tree.get(section) if isinstance(tree, dict) else None
         if section not in model.model_fields:
             continue  # a key of the user's own, such as an attribute's name: its section follows in the type
         annotation = model.model_fields[section].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
         if not nested:
             return []
-        model = settings_of(kind_of(tree.get(section))) if nested[0] is KindSettings else nested[0]
+        model = nested[0].variant(tree)
     return list(model.model_fields)

@@ -15,6 +15,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_strip_whitespace=False)
 
+    @classmethod
+    def variant(cls, given: Any) -> type[Section]:
+        """The class of the section that these plain values are of, where a key chooses between several."""
+        return cls
+
     @model_validator(mode="before")
     @classmethod
     def _none_takes_away(cls, given: Any) -> Any:

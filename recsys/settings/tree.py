@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from recsys.settings.blend import BlendSettings
 from recsys.settings.evaluate import EvaluateSettings
-from recsys.settings.export import ExportSettings
+from recsys.settings.export import Export, FileExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
@@ -56,7 +56,7 @@ class Settings(RunSettings):
     blend: BlendSettings = BlendSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
-    export: ExportSettings = ExportSettings()
+    export: Export = FileExportSettings()
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:

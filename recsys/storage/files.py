@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from recsys.errors import RecsysError
 
-WRITING: Final = ".writing-"  # part of the name of every folder that is not finished
-ABANDONED_AFTER: Final = 86_400  # seconds; older unfinished folders were left by a killed process
+WRITING: Final = ".writing-"  # part of the name of everything that is not finished
+ABANDONED_AFTER: Final = 86_400  # seconds; what is unfinished and older was left by a killed process
 
 
 _REFUSALS: Final = tuple(
@@ -84,8 +86,60 @@ def write_json(path: Path, value: Mapping[str, Any], *, sort: bool = False) -> N
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def remove_abandoned(parent: Path) -> None:
-    """Delete unfinished folders that a killed process left in `parent` more than a day ago."""
-    for folder in parent.glob(f".*{WRITING}*"):
-        if time.time() - folder.stat().st_mtime > ABANDONED_AFTER:
-            shutil.rmtree(folder, ignore_errors=True)
+@contextlib.contextmanager
+def file_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`; when the block ends, the file written there replaces `path` in one step.
+
+    A kill, or an error inside the block, leaves `path` as it was. The file is on disk before it counts.
+    """
+    remove_abandoned(path.parent, path.name)
+    aside = _aside(path.parent, path.name)
+    try:
+        yield aside
+        synchronise(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    synchronise(path.parent)
+
+
+@contextlib.contextmanager
+def folder_aside(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new, empty folder in `parent`, whose name shows that it is not finished; see `move_into_place`.
+
+    Whatever of it is there at the end of the block is removed, and so is what killed processes left in `parent`.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(parent)
+    aside = _aside(parent, name)
+    aside.mkdir()
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def move_into_place(aside: Path, target: Path) -> None:
+    """Rename a finished folder to `target` beside it, all of its files on disk; a folder that is there stays."""
+    for path in aside.rglob("*"):
+        synchronise(path)
+    synchronise(aside)
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process has just written the same
+            raise
+    synchronise(target.parent)
+
+
+def remove_abandoned(parent: Path, name: str | None = None) -> None:
+    """Delete what killed processes left unfinished in `parent` more than a day ago; `name` is that of the finished."""
+    for path in parent.glob(f".{'*' if name is None else glob.escape(name)}{WRITING}*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _aside(parent: Path, name: str) -> Path:
+    return parent / f".{name}{WRITING}{uuid.uuid4().hex[:12]}"

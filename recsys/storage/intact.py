@@ -23,6 +23,7 @@ from pyarrow import ArrowException, fs
 
 from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, USERS
 from recsys.errors import RecsysError, first_line, is_panic
+from recsys.storage.files import file_aside
 
 NOTE: Final = "_last_write.json"  # Delta's clean-up leaves names that begin with an underscore alone
 _REPAIRS: Final = {
@@ -52,9 +53,8 @@ def note_write(path: str) -> None:
             with store.open_output_stream(f"{folder}/{NOTE}") as stream:
                 stream.write(content)
         else:
-            aside = Path(path) / f"{NOTE}.{os.getpid()}"
-            aside.write_bytes(content)
-            aside.replace(Path(path) / NOTE)
+            with file_aside(Path(path) / NOTE) as aside:
+                aside.write_bytes(content)
 
 
 def check_intact(table: DeltaTable, path: str) -> None:

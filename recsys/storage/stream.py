@@ -3,15 +3,19 @@
 Delta's own writer deals batches out to several files in no fixed order. Here rows stay in the order in which
 they come, so files of sorted rows can be read back in order and a reader skips what it does not need; and
 they are made on the caller's thread, where Ctrl-C reaches them.
+
+Writing and committing are two acts: `stage` writes files that no reader sees, `publish` makes them the table in one
+commit, perhaps in another process, and `discard` deletes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +24,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
-from pyarrow import fs
+from pyarrow import ArrowException, fs
 
 from recsys.errors import RecsysError, first_line
 from recsys.storage.files import refusal, synchronise
@@ -29,6 +33,43 @@ from recsys.storage.warehouse import commit_properties, latest_version, table_pa
 
 ROWS_A_GROUP: Final = 131_072  # of a Parquet file: what a reader skips or reads as one
 ROWS_A_FILE: Final = 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """Rows beside a table that are not in it yet; JSON-friendly, and without a row's content.
+
+    Attributes
+    ----------
+    path
+        Of the table.
+    token
+        Part of the names of its files.
+    files, rows
+        Their numbers.
+    expected
+        The table's version that the rows will replace; None: there is no table yet.
+    schema
+        Of the table, as Delta writes it in JSON.
+    sorted_by
+        See `stage`.
+    metadata
+        Of the commit.
+    """
+
+    path: str
+    token: str
+    files: int
+    rows: int
+    expected: int | None
+    schema: str
+    sorted_by: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the files inside of the table's folder, in the order of the rows."""
+        return [f"part-{number:05d}-{self.token}.parquet" for number in range(self.files)]
 
 
 def overwrite_streamed(
@@ -40,75 +81,155 @@ def overwrite_streamed(
     sorted_by: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
-    """Replace a table's rows. Readers see the old rows until the one commit at the end; old versions stay.
+    """Replace a table's rows: `stage`, then `publish`; returns the new version."""
+    return publish(stage(root, table, schema, frames, sorted_by=sorted_by, metadata=metadata))
+
+
+def stage(
+    root: str | Path,
+    table: str,
+    schema: Mapping[str, Any],
+    frames: Iterable[pl.DataFrame],
+    *,
+    sorted_by: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Staged:
+    """Write rows beside a table. Readers go on with the old rows; memory does not grow with the rows.
 
     Parameters
     ----------
     schema
         Column to polars type; every frame has exactly these.
     frames
-        The rows; an exception of theirs (and Ctrl-C) leaves the table as it was and comes through unchanged.
+        The rows; an exception of theirs (and Ctrl-C) deletes what was written and comes through unchanged.
     sorted_by
         A column that never descends, of integers or strings: its range goes into the commit, so that a reader
         who asks for some values opens only the files that hold them.
     metadata
         Goes into the commit; `recsys.storage.warehouse.commit_metadata` reads it.
 
-    Returns
-    -------
-    int
-        The new version.
+    Raises
+    ------
+    RecsysError
+        The files cannot be written.
+    """
+    path = table_path(root, table)
+    expected = latest_version(root, table)
+    token = str(uuid.uuid4())
+    store, folder = filesystem(path)
+    names: list[str] = []
+    try:
+        store.create_dir(folder, recursive=True)
+        rows = _write_files(store, folder, schema, frames, token, names)
+    except BaseException:
+        _delete(store, folder, names)
+        raise
+    return Staged(
+        path=path,
+        token=token,
+        files=len(names),
+        rows=rows,
+        expected=expected,
+        schema=Schema.from_arrow(_arrow_schema(schema)).to_json(),
+        sorted_by=sorted_by,
+        metadata=dict(metadata or {}),
+    )
+
+
+def publish(staged: Staged) -> int:
+    """Make staged rows the table, in one commit; returns the new version. Older versions stay.
 
     Raises
     ------
     RecsysError
-        The table cannot be written, or another process wrote it in the meantime.
+        The commit cannot be written, files of the rows are missing, or another process wrote the table in the meantime;
+        the rows are deleted then.
     """
-    path = table_path(root, table)
-    expected = latest_version(root, table)
-    files: list[_File] = []
+    path = staged.path
     store, folder = filesystem(path)
-
-    def drop_files() -> None:
-        for file in files:  # no commit names them
-            store.delete_file(f"{folder}/{file.name}")
-
     try:
-        store.create_dir(folder, recursive=True)
-        _write_files(store, folder, schema, frames, sorted_by, files)
-    except BaseException:
-        drop_files()
-        raise
+        actions = [_add_action(store, folder, name, staged.sorted_by) for name in staged.names]
+    except (OSError, ArrowException) as error:
+        raise RecsysError(f"The rows beside the table {path} cannot be read ({first_line(error)}).") from None
     try:  # from here on an interrupt may come after the commit, and then its files must stay
-        _commit(path, expected, schema, [file.action() for file in files], metadata or {})
+        _commit(path, staged.expected, Schema.from_json(staged.schema), actions, staged.metadata)
     except CommitFailedError:
-        drop_files()
+        _delete(store, folder, staged.names)
         raise RecsysError(
             f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
         ) from None
     except DeltaError as error:
         raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
-    return 0 if expected is None else expected + 1
+    return 0 if staged.expected is None else staged.expected + 1
 
 
-@dataclass(kw_only=True)
-class _File:
-    """A Parquet file that the commit will name."""
+def published(staged: Staged) -> int | None:
+    """The version that the rows are, if they are the table's newest: a kill may come between commit and record."""
+    opened = _newest(staged.path)
+    return int(opened.version()) if opened is not None and _holds(opened, staged) else None
 
-    name: str
-    rows: int = 0
-    size: int = 0
-    column: str | None = None
-    first: Any = None
-    last: Any = None
 
-    def action(self) -> AddAction:
-        stats: dict[str, Any] = {"numRecords": self.rows}
-        if self.column is not None:
-            stats["minValues"], stats["maxValues"] = {self.column: self.first}, {self.column: self.last}
-            stats["nullCount"] = {self.column: 0}
-        return AddAction(self.name, self.size, {}, int(time.time() * 1000), True, json.dumps(stats))
+def is_whole(staged: Staged) -> bool:
+    """Whether `publish` can make the rows the table: all files are there, and nobody has written it since."""
+    opened = _newest(staged.path)
+    if (None if opened is None else opened.version()) != staged.expected:
+        return False
+    store, folder = filesystem(staged.path)
+    try:
+        return sum(_metadata(store, f"{folder}/{name}").num_rows for name in staged.names) == staged.rows
+    except (OSError, ArrowException):
+        return False
+
+
+def discard(staged: Staged) -> None:
+    """Delete rows that will not be published; those of an older version, which is the way back, stay."""
+    opened, version = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
+    if opened is not None and opened.version() >= version:
+        opened.load_as_version(version)
+        if _holds(opened, staged):
+            return
+    store, folder = filesystem(staged.path)
+    _delete(store, folder, staged.names)
+
+
+def _newest(path: str) -> DeltaTable | None:
+    return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+
+def _holds(table: DeltaTable, staged: Staged) -> bool:
+    return any(staged.token in file for file in table.file_uris())
+
+
+def _delete(store: fs.FileSystem, folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            store.delete_file(f"{folder}/{name}")
+
+
+def _arrow_schema(schema: Mapping[str, Any]) -> Any:
+    return pl.DataFrame(schema=schema).to_arrow().schema
+
+
+def _metadata(store: fs.FileSystem, file: str) -> Any:
+    with store.open_input_file(file) as stream:
+        return pq.read_metadata(stream)
+
+
+def _add_action(store: fs.FileSystem, folder: str, name: str, column: str | None) -> AddAction:
+    """A file as a commit names it, with its rows and the range of the column that it is sorted by."""
+    with store.open_input_file(f"{folder}/{name}") as stream:
+        size = stream.size()
+        file = pq.ParquetFile(stream)
+        stats: dict[str, Any] = {"numRecords": file.metadata.num_rows}
+        if column is not None:
+            ends = (
+                file.read_row_group(0, [column])[column][0],
+                file.read_row_group(file.num_row_groups - 1, [column])[column][-1],
+            )
+            stats["minValues"], stats["maxValues"] = ({column: end.as_py()} for end in ends)
+            stats["nullCount"] = {column: 0}
+    return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
 def _write_files(
@@ -116,33 +237,33 @@ def _write_files(
     folder: str,
     schema: Mapping[str, Any],
     frames: Iterable[pl.DataFrame],
-    sorted_by: str | None,
-    files: list[_File],
-) -> None:
-    """Write the rows in their order; `files` grows as files are begun."""
-    arrow_schema = pl.DataFrame(schema=schema).to_arrow().schema
-    token = uuid.uuid4()
+    token: str,
+    names: list[str],
+) -> int:
+    """Write the rows in their order; returns their number. `names` grows as files are begun."""
+    arrow_schema = _arrow_schema(schema)
     groups = _groups(frames)
     group = next(groups, None)
+    rows = 0
     while group is not None:
-        file = _File(name=f"part-{len(files):05d}-{token}.parquet", column=sorted_by)
-        files.append(file)
+        name = f"part-{len(names):05d}-{token}.parquet"
+        names.append(name)
+        held = 0
         with (
-            store.open_output_stream(f"{folder}/{file.name}") as stream,
+            store.open_output_stream(f"{folder}/{name}") as stream,
             pq.ParquetWriter(stream, arrow_schema, compression="zstd") as writer,
         ):
-            file.first = group[sorted_by][0] if sorted_by else None
-            while group is not None and file.rows < ROWS_A_FILE:
+            while group is not None and held < ROWS_A_FILE:
                 try:
                     writer.write_table(group.select(*schema).to_arrow().cast(arrow_schema))
                 except OSError as error:
                     raise RecsysError(f"The table {folder} cannot be written: {first_line(error)}.") from None
-                file.rows += len(group)
-                file.last = group[sorted_by][-1] if sorted_by else None
+                held += len(group)
                 group = next(groups, None)
+        rows += held
         if isinstance(store, fs.LocalFileSystem):
-            synchronise(Path(folder) / file.name)
-        file.size = store.get_file_info(f"{folder}/{file.name}").size
+            synchronise(Path(folder) / name)
+    return rows
 
 
 def _groups(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -160,16 +281,11 @@ def _groups(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def _commit(
-    path: str,
-    expected: int | None,
-    schema: Mapping[str, Any],
-    actions: list[AddAction],
-    metadata: Mapping[str, Any],
+    path: str, expected: int | None, schema: Schema, actions: list[AddAction], metadata: Mapping[str, Any]
 ) -> None:
-    delta_schema = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
     properties = commit_properties(metadata)
     if expected is None:
-        create_table_with_add_actions(path, delta_schema, actions, mode="error", commit_properties=properties)
+        create_table_with_add_actions(path, schema, actions, mode="error", commit_properties=properties)
     else:
         opened = DeltaTable(path, version=expected)
-        opened.create_write_transaction(actions, "overwrite", delta_schema, commit_properties=properties)
+        opened.create_write_transaction(actions, "overwrite", schema, commit_properties=properties)

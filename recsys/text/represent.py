@@ -19,6 +19,7 @@ from recsys.features.model_source import EncoderError
 from recsys.features.sentences import cleaned, joined, shortened
 from recsys.features.text import Encoder, encode, load_encoder
 from recsys.settings import Settings
+from recsys.storage.once import once
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
 
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
@@ -88,6 +89,7 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
         if wanted.is_empty():
             continue
         encoder = encoder or load(settings)
+        known(settings, encoder)
         held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
         missing = wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
         counts["reused"] += len(wanted) - len(missing)
@@ -145,7 +147,7 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
     InputError
         The encoder cannot be loaded, or sentences have not been encoded with it.
     """
-    encoder = load(settings)
+    encoder = known(settings)
     wanted = _hashed(sentences)
     version = latest_version(settings.warehouse, ITEM_VECTORS)
     held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH, VECTOR)
@@ -166,6 +168,32 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
         .fill_null(len(held))
     )
     return table[rows.to_numpy()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownEncoder:
+    """Names and width of a text encoder, without its weights; see `recsys.features.text.Encoder`."""
+
+    id: str
+    model: str
+    dimensions: int
+    precision: str
+
+
+def known(settings: Settings, encoder: Encoder | None = None) -> KnownEncoder:
+    """Return what is known of the configured encoder; it is loaded for that once in a night, and not kept.
+
+    Parameters
+    ----------
+    encoder
+        The encoder itself, where it is loaded anyway.
+    """
+
+    def read() -> KnownEncoder:
+        loaded = encoder or load(settings)
+        return KnownEncoder(id=loaded.id, model=loaded.model, dimensions=loaded.dimensions, precision=loaded.precision)
+
+    return once("text encoder", settings.text.model_dump_json(), read)
 
 
 def load(settings: Settings) -> Encoder:

@@ -8,20 +8,17 @@ when it is complete. A store of an older MLflow is copied, the copy migrated, an
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from recsys.errors import RecsysError, first_line
-from recsys.storage.files import synchronise
+from recsys.storage.files import WRITING, file_aside
+from recsys.storage.locks import lock_file
 
-_MAKING: Final = ".making-"
 _ALEMBIC: Final = "alembic_version"
 _OWN_ROWS: Final = {_ALEMBIC: 99, "experiments": 1, "workspaces": 1}  # rows that MLflow itself puts in
 
@@ -47,7 +44,7 @@ def prepare(path: Path) -> str | None:
         if (found := _look(path)) is not None and found.revision == newest:
             return None
         with _alone(path):
-            for left in path.parent.glob(f".{path.name}{_MAKING}*"):
+            for left in path.parent.glob(f".{path.name}{WRITING}*"):  # nobody else is at it: whatever its age
                 left.unlink(missing_ok=True)
             found = _look(path)
             if found is not None and found.revision == newest:  # another process was faster
@@ -83,32 +80,26 @@ def _look(path: Path) -> _Found | None:
 
 
 def _replace(path: Path, found: _Found | None, newest: str) -> str | None:
-    number, name = tempfile.mkstemp(prefix=f".{path.name}{_MAKING}", dir=path.parent)
-    os.close(number)
-    aside = Path(name)
-    try:
-        if found is not None and found.used:
-            backup = path.with_name(f"{path.name}.{found.revision or 'unknown'}.backup")
-            with contextlib.closing(sqlite3.connect(path, timeout=20)) as old:
-                old.execute("begin immediate")  # nobody writes to the old file any more
-                with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(
-                    sqlite3.connect(aside)
-                ) as copy:  # fmt: skip
-                    source.backup(copy)
-                _migrate(path, aside, new=False)
-                backup.unlink(missing_ok=True)
-                backup.hardlink_to(path)
-                _into_place(aside, path)
-            return (
-                f"The MLflow store {path} was brought to the tables of this MLflow ({newest}); "
-                f"the one before is kept as {backup.name}."
-            )
-        _migrate(path, aside, new=True)
-        _into_place(aside, path)
-    finally:
-        for left in path.parent.glob(f"{aside.name}*"):
-            left.unlink(missing_ok=True)
-    return None if found is None else f"The MLflow store {path} held nothing and was left half made; it was made anew."
+    if found is None or not found.used:
+        with file_aside(path) as aside:
+            _migrate(path, aside, new=True)
+        again = f"The MLflow store {path} held nothing and was left half made; it was made anew."
+        return None if found is None else again
+    backup = path.with_name(f"{path.name}.{found.revision or 'unknown'}.backup")
+    with contextlib.closing(sqlite3.connect(path, timeout=20)) as old:
+        old.execute("begin immediate")  # nobody writes to the old file any more
+        with file_aside(path) as aside:
+            with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(
+                sqlite3.connect(aside)
+            ) as copy:  # fmt: skip
+                source.backup(copy)
+            _migrate(path, aside, new=False)
+            backup.unlink(missing_ok=True)
+            backup.hardlink_to(path)
+    return (
+        f"The MLflow store {path} was brought to the tables of this MLflow ({newest}); "
+        f"the one before is kept as {backup.name}."
+    )
 
 
 def _migrate(path: Path, aside: Path, *, new: bool) -> None:
@@ -133,22 +124,14 @@ def _migrate(path: Path, aside: Path, *, new: bool) -> None:
         ) from error
     finally:
         engine.dispose()
-
-
-def _into_place(aside: Path, path: Path) -> None:
-    mask = os.umask(0)
-    os.umask(mask)
-    aside.chmod(0o666 & ~mask)  # mkstemp's file is private
-    synchronise(aside)
-    aside.replace(path)
-    synchronise(path.parent)
+        for journal in path.parent.glob(f"{aside.name}-*"):
+            journal.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process at a time makes the file; a killed one lets go."""
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(path.with_name(f".{path.name}.lock"), wait=True):
         yield
 
 

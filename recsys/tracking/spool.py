@@ -7,7 +7,6 @@ start sends its records. A line that a kill cut short is left out.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.errors import RecsysError
+from recsys.storage.files import file_aside
+from recsys.storage.locks import locks
 
 Record = dict[str, Any]
 QUOTING: Final = frozenset({"candidates.json", "candidates.md"})  # artifacts that quote users
@@ -45,7 +46,7 @@ class Spool:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)  # what a full disk refuses must not come later
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks(self._file)
             line = json.dumps(record).encode() + b"\n"
             if self._file.write(line) != len(line):
                 raise OSError("the disk took a part")
@@ -77,8 +78,8 @@ class Spool:
             return
         for path in sorted(self.folder.glob(f"{self.store}-*.jsonl"), key=lambda path: path.stat().st_mtime):
             with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield path
+                if locks(file):
+                    yield path
 
 
 def read(path: Path) -> list[Record]:
@@ -101,17 +102,14 @@ def drop_quotes(folder: Path) -> int:
     dropped = 0
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not locks(file):
                 raise RecsysError(
                     f"Another process is writing to {path}, which may quote a user; run the same command again when "
                     "it has ended."
-                ) from None
+                )
             records = read(path)
             kept = [record for record in records if record.get("path") not in QUOTING]
-            aside = path.with_suffix(".tmp")
-            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            aside.replace(path)  # a line that a kill cut short goes, too
+            with file_aside(path) as aside:  # a line that a kill cut short goes, too
+                aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             dropped += len(records) - len(kept)
     return dropped

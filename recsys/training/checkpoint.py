@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys import runs
 from recsys.errors import first_line
-from recsys.storage.files import refusal, sha256, synchronise, write_json
+from recsys.storage.files import file_aside, refusal, sha256, write_json
 
 _log = logging.getLogger("recsys")
 KEPT: Final = 2  # checkpoints in a folder
@@ -101,15 +101,11 @@ class Checkpoints:
             storage = tensor.untyped_storage().data_ptr()
             tensors[name] = tensor.clone() if storage in storages else tensor
             storages.add(storage)
-        aside = self.folder / f".{number}.writing"
-        safetensors.torch.save_file(tensors, aside)
-        synchronise(aside)
-        content = {"tensors": sha256(aside), "state": tree}
-        aside.replace(self.folder / f"{number}.safetensors")
-        write_json(aside, {"sha256": _digest(content), **content})
-        synchronise(aside)
-        aside.replace(self.folder / f"{number}.json")
-        synchronise(self.folder)
+        with file_aside(self.folder / f"{number}.safetensors") as aside:
+            safetensors.torch.save_file(tensors, aside)
+            content = {"tensors": sha256(aside), "state": tree}
+        with file_aside(self.folder / f"{number}.json") as aside:
+            write_json(aside, {"sha256": _digest(content), **content})
         kept = {*older[len(older) - KEPT + 1 :], number}
         for path in self.folder.iterdir():
             if path.name.partition(".")[0] not in map(str, kept):

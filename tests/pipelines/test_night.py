@@ -17,18 +17,23 @@ from typing import Any
 
 import polars as pl
 import pytest
+from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from recsys.data import prepare as preparing
+from recsys.data.prepare import Dataset
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
+from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.pipelines.ui import page
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
-from recsys.storage.warehouse import scan
+from recsys.storage.warehouse import current_versions, latest_version, scan
+from recsys.text import represent as representing
 from recsys.tracking import log as tracking
 
 pytestmark = [
@@ -141,7 +146,7 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
     assert summary["candidates"]["rows"] == len(candidates(settings, summary))
-    done = ["ingest", "represent", "train", "evaluate", "retrieve", "export", "publish", "total"]
+    done = ["ingest", "represent", "train", "evaluate", "retrieve", "publish", "export", "total"]
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     assert summary["export"]["rows"] == summary["candidates"]["rows"]
@@ -250,7 +255,7 @@ def test_a_failed_night_goes_on_where_it_stopped(config: str, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(retrieve.retrieval, "retrieve", full)
+        patch.setattr(retrieve.retrieval, "build", full)
         with pytest.raises(OSError, match="No space left"):
             nightly.night(settings)
     store = tracking.open_store(settings)
@@ -275,6 +280,43 @@ def wait(*_):
 evaluate.evaluation.evaluate = wait
 nightly.night(load_settings(sys.argv[1], sys.argv[3:]))
 """
+
+
+def test_a_night_stopped_between_building_and_publishing_publishes_what_it_built(
+    config: str, first: tuple[Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(config)
+    before = nightly.night(settings)
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly, "publish_task", steps.compute_task(unpublished))
+        with pytest.raises(RecsysError, match="no room"):
+            nightly.night(settings)
+    assert latest_version(settings.warehouse, "candidates") == before["candidates"]["version"]
+    with monkeypatch.context() as unbuilt:
+        unbuilt.setattr(nightly, "retrieve_task", None)  # whoever runs it fails
+        summary = nightly.night(settings)
+    assert summary["resumed"] and summary["candidates"]["version"] == before["candidates"]["version"] + 1
+    assert candidates(settings, summary).equals(candidates(*first))
+    assert {"short_lists", "empty_lists"} <= set(summary["candidates"])
+    assert summary["export"]["version"] == summary["candidates"]["version"]
+
+
+def test_candidates_that_somebody_overtook_are_built_again(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(config)
+    with monkeypatch.context() as broken:
+        broken.setattr(nightly, "publish_task", steps.compute_task(unpublished))
+        with pytest.raises(RecsysError, match="no room"):
+            nightly.night(settings)
+    built = {path.name for path in Path(settings.warehouse, "candidates").glob("*.parquet")}
+    bundle = str(next(Path(settings.warehouse, "bundles").iterdir()))
+    retrieval.retrieve_alone(settings, bundle=bundle)
+    summary = nightly.night(settings)
+    assert summary["resumed"] and summary["candidates"]["version"] == 1
+    assert not built & {path.name for path in Path(settings.warehouse, "candidates").glob("*.parquet")}
+
+
+def unpublished(settings: Settings, *_: Any) -> dict[str, Any]:
+    raise RecsysError("There is no room.")
 
 
 def test_a_night_with_another_export_path_trains_no_second_time(
@@ -454,14 +496,48 @@ def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> 
         assert run.name == f"night-{config}" and run.state is not None and run.state.is_completed()
 
 
+def arrays(dataset: Dataset) -> list[bytes]:
+    split = dataset.split
+    parts = [split.train, split.serving, split.validation.histories, split.test.histories]
+    return [array.tobytes() for part in parts for array in (part.items, part.offsets)]
+
+
+@pytest.mark.parametrize("run", [steps.as_function, steps.as_task], ids=["functions", "tasks"])
+def test_a_night_loads_everything_once(
+    config: str, monkeypatch: pytest.MonkeyPatch, harness: None, run: steps.Run
+) -> None:
+    made: dict[str, list[Any]] = {"data": [], "text model": [], "store": []}
+
+    def counted(what: str, module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def called(*arguments: Any, **options: Any) -> Any:
+            made[what].append(real(*arguments, **options))
+            return made[what][-1]
+
+        monkeypatch.setattr(module, name, called)
+
+    counted("data", preparing, "_prepared")
+    counted("text model", representing, "load_encoder")
+    counted("store", tracking, "open_store")
+    text = ["model.text=true", 'evaluate.baselines=["text+transitions"]', 'items.text=["title", "brand"]']
+    settings = load_settings(config, text)
+    if run is steps.as_task:
+        flow(lambda: nightly.night(settings, run), name="once")()
+    else:
+        nightly.night(settings, run)
+    assert {what: len(calls) for what, calls in made.items()} == {"data": 1, "text model": 1, "store": 1}
+    (dataset,) = made["data"]
+    again = preparing.prepare(settings, current_versions(settings.warehouse))  # nothing is kept after the night
+    assert again is not dataset and arrays(again) == arrays(dataset)  # no step has written into what it shared
+
+
 def test_wrong_input_comes_out_of_the_flow_as_it_is(config: str, harness: None) -> None:
     with pytest.raises(InputError, match=r"nowhere\.csv"):
         nightly.nightly(config, ["interactions.source=nowhere.csv"])
 
 
 def test_reading_is_tried_again_and_only_then(harness: None) -> None:
-    from prefect import flow
-
     calls: list[str] = []
 
     def reading(kind: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_commands_on_tables(config: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "- interactions: unparsable time, 1 row" in told
 
     code, report = answer(capsys, "ingest", config, "--set", "interactions.timezone=Europe/Berlin")
-    assert code == 2 and "interactions.timezone was 'UTC'" in report["error"]
+    assert code == 2 and "interactions.timezone ('UTC' -> 'Europe/Berlin') has changed" in report["error"]
     berlin = ("--set", "interactions.timezone=Europe/Berlin")
     code, report = answer(capsys, "ingest", config, "--rebuild", *berlin)
     assert (code, report["rows_added"]) == (0, {"interactions": 2})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokenizer, ItemTokens, content_hash, tokenise
 from recsys.settings import Settings
-from recsys.storage.files import synchronise
+from recsys.storage.files import file_aside
 from recsys.storage.warehouse import TableVersions, scan
 
 FOLDER: Final = "tokens"  # in the warehouse
@@ -90,11 +89,9 @@ def _read(path: Path) -> ItemTokens | None:
 
 def _write(path: Path, made: ItemTokens) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     arrays = {"tokens": made.tokens, "types": made.types, "offsets": made.offsets}
-    safetensors.numpy.save_file(arrays | {"truncated": np.array([made.truncated])}, aside)
-    synchronise(aside)
-    aside.replace(path)
+    with file_aside(path) as aside:
+        safetensors.numpy.save_file(arrays | {"truncated": np.array([made.truncated])}, aside)
     files = sorted(path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in files[:-KEPT]:
         old.unlink(missing_ok=True)

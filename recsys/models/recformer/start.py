@@ -20,7 +20,7 @@ from recsys.features.tokens import ItemTokenizer, every_text, train_tokenizer
 from recsys.models.recformer.model import MaskedHead, Recformer, Shape
 from recsys.models.recformer.weights import ABOUT, from_transformers, load, rebuild, resized
 from recsys.settings import RecformerSettings, Settings
-from recsys.storage.files import synchronise, write_json
+from recsys.storage.files import file_aside, write_json
 
 PRETRAINED: Final = "pretrained"  # folder of a warehouse
 _BLOCKS: Final = 2  # of a Recformer from nothing
@@ -91,12 +91,8 @@ def earlier_recformer(settings: Settings) -> Bundle | None:
 
 def publish(parent: Path, name: str, folder: Path) -> None:
     """Make a pre-trained folder the newest of its name, in one step: `init` may then leave its hash out."""
-    pointer = parent / f"{name}.latest.json"
-    aside = parent / f".{pointer.name}.writing"
-    write_json(aside, {"path": folder.name})
-    synchronise(aside)
-    aside.replace(pointer)
-    synchronise(parent)
+    with file_aside(parent / f"{name}.latest.json") as aside:
+        write_json(aside, {"path": folder.name})
 
 
 def _from_nothing(settings: RecformerSettings, catalogues: Iterable[pl.DataFrame]) -> Start:

@@ -8,11 +8,8 @@ checkpoint's one, so that a plain text first means what it meant to the checkpoi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,7 +26,7 @@ from recsys.features.model_source import EncoderError, find_model, hub_answers, 
 from recsys.features.tokens import ItemTokenizer, plain_tokenizer
 from recsys.features.whitening import Whitening
 from recsys.models.recformer.model import MaskedHead, Recformer, Shape
-from recsys.storage.files import WRITING, sha256, synchronise, write_json, writing
+from recsys.storage.files import folder_aside, move_into_place, sha256, write_json, writing
 
 ABOUT: Final = "recformer.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -210,13 +207,7 @@ def save(
     Path
         The folder; where it is there already, it stays as it is.
     """
-    with writing(f"A Recformer in {parent}"):
-        parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}{WRITING}", dir=parent))
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, aside, ignore_errors=True)
-        stack.enter_context(writing(f"A Recformer in {parent}"))
-        aside.chmod(0o755)  # mkdtemp's folder is private
+    with writing(f"A Recformer in {parent}"), folder_aside(parent, name) as aside:
         weights = {f"{ENCODER}{key}": value for key, value in model.state_dict().items()}
         weights |= {f"{HEAD}{key}": value for key, value in head.state_dict().items()}
         safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, aside / WEIGHTS)
@@ -224,12 +215,9 @@ def save(
         write_json(
             aside / ABOUT, {"format": FORMAT, "weights": sha256(aside / WEIGHTS), **described, "about": dict(about)}
         )
-        for file in (WEIGHTS, ABOUT):
-            synchronise(aside / file)
         target = parent / f"{name}-{described['identity'][:12]}"
         if not target.is_dir():
-            aside.rename(target)
-            synchronise(parent)
+            move_into_place(aside, target)
         return target
 
 

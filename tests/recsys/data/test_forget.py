@@ -17,7 +17,7 @@ from recsys.data.ingest import IngestReport, ingest
 from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage import warehouse
-from recsys.storage.stream import overwrite_streamed
+from recsys.storage.stream import overwrite_streamed, stage
 from recsys.tracking.spool import Spool
 from recsys.tracking.spool import read as read_spool
 
@@ -48,6 +48,9 @@ def folder(tmp_path: Path) -> Path:
             overwrite_streamed(
                 tmp_path / "warehouse", name, CANDIDATES, iter([frame]), sorted_by=USER_ID, metadata={"run": str(day)}
             )
+    for name in ("candidates", "candidates-new"):  # built, and never published
+        frame = pl.DataFrame({"user_id": [ANN, "bob"], "rank": 1, "item_id": 3}, schema=CANDIDATES)
+        stage(tmp_path / "warehouse", name, CANDIDATES, iter([frame]), sorted_by=USER_ID)
     (tmp_path / "states").mkdir()
     examples = [{"user_id": user, "history": [1], "target": 2} for user in (ANN, "bob")]
     state = {"key": "k", "steps": {"evaluate": {"report": {"examples": examples}, "seconds": 1.0}}}

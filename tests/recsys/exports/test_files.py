@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports import files as module
+from recsys.exports import rows as shaping
 from recsys.exports.files import Candidates, export
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -107,7 +108,7 @@ def test_batches_and_many_files_change_nothing(
     lists = {f"user{i:03d}": [f"i{j}" for j in range(i % 7 + 1)] for i in range(200)}
     candidates = publish(tmp_path / "warehouse", lists)
     export(settings_of(tmp_path / "one", layout=layout, format=form), candidates)
-    monkeypatch.setattr(module, "BATCH_ROWS", 3)
+    monkeypatch.setattr(shaping, "BATCH_ROWS", 3)
     monkeypatch.setattr(module, "ROWS_A_FILE", 50)
     export(settings_of(tmp_path / "many", layout=layout, format=form), candidates)
     if form == "csv":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,16 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import Blended
-from recsys.retrieval.retrieve import CandidatesReport, read_candidates, recode, retrieve
+from recsys.retrieval.retrieve import (
+    BuiltCandidates,
+    CandidatesReport,
+    build,
+    can_publish,
+    publish,
+    read_candidates,
+    recode,
+    retrieve,
+)
 from recsys.retrieval.table import candidates_table
 from recsys.serving import recommender as module
 from recsys.settings import Settings
@@ -368,3 +379,64 @@ def test_a_candidate_table_from_before_belongs_to_its_bundles_name(tmp_path: Pat
     append(tmp_path, "candidates", empty, expected=0)  # one that says nothing at all is free
     append(tmp_path / "other", "candidates", empty, expected=None)
     assert candidates_table(str(tmp_path / "other"), "my") == "candidates"
+
+
+def test_built_candidates_wait_until_they_are_published_perhaps_by_another_process(
+    world: tuple[Settings, TableVersions, Path],
+) -> None:
+    settings, versions, path = world
+    run(settings, versions, path)
+    built = build(settings, versions, path, "r2", NOW)
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r1"}
+    recorded = BuiltCandidates.of({**json.loads(json.dumps(dataclasses.asdict(built))), "mlflow_run": "x"})
+    assert recorded == built and can_publish(recorded)
+    report = publish(settings, recorded)
+    assert (report.version, report.run, report.rows) == (1, "r2", built.rows)
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r2"}
+    assert publish(settings, recorded) == report  # a kill before the record: nothing is committed twice
+    run(settings, versions, path, "r3")
+    assert not can_publish(recorded)
+
+
+def test_no_candidates_at_all_never_replace_some(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    run(settings, versions, path)
+    with_none = dataclasses.replace(build(settings, versions, path, "r2", NOW), rows=0, unlisted=12)
+    nothing = dataclasses.replace(with_none, staged=dataclasses.replace(with_none.staged, files=0, rows=0))
+    with pytest.raises(InputError) as caught:
+        publish(settings, nothing)
+    for words in (
+        f"No user of {USERS} has a candidate",
+        "version 0",
+        'retrieve.items = "all"',
+        "retrieve.exclude_seen",
+    ):
+        assert words in str(caught.value)
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r1"}
+
+
+def test_where_everybody_has_had_everything_an_empty_table_is_not_published_over_another(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    ids = {"user_id": pl.String(), "item_id": pl.Int64()}
+    schema = {name: dtype or ids[name] for name, dtype in SCHEMAS["interactions"].items()}
+    bought = [(user, item) for user in ("a", "b", "c") for item in range(1, 6)]
+    frame = pl.DataFrame(
+        {
+            "user_id": [user for user, _ in bought],
+            "item_id": [item for _, item in bought],
+            "timestamp": [NOW] * len(bought),
+            "event": "view",
+            "weight": None,
+            "position": range(len(bought)),
+        },
+        schema=schema,
+    )
+    versions = TableVersions(interactions=append(tmp_path, "interactions", frame, expected=None))
+    path = make_bundle(settings, prepare(settings, versions).vocabulary)
+    allowing = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"exclude_seen": False})})
+    first = run(settings, versions, path)
+    assert (first.rows, first.empty_lists, first.version) == (0, 3, 0)  # there was nothing to lose
+    assert run(allowing, versions, path, "r2").rows > 0
+    with pytest.raises(InputError, match=r"retrieve\.exclude_seen = false"):
+        run(settings, versions, path, "r3")
+    assert set(read_candidates(settings.warehouse).collect()["run"]) == {"r2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from deltalake import DeltaTable
 
 from recsys.errors import RecsysError
 from recsys.storage import stream
-from recsys.storage.stream import overwrite_streamed
+from recsys.storage.stream import Staged, discard, is_whole, overwrite_streamed, publish, published
 from recsys.storage.warehouse import commit_metadata, latest_version, scan
 
 SCHEMA = {"user_id": pl.String(), "rank": pl.Int32()}
@@ -166,3 +168,53 @@ def test_an_interrupt_after_the_commit_leaves_a_table_that_can_be_read(
     with pytest.raises(KeyboardInterrupt):
         overwrite_streamed(tmp_path, "t", SCHEMA, frames(2, "v"))
     assert scan(tmp_path, "t").collect()["user_id"].unique().sort().to_list() == ["v0", "v1"]
+
+
+def test_staged_rows_are_seen_by_nobody_and_another_process_can_publish_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "ROWS_A_GROUP", 1)
+    monkeypatch.setattr(stream, "ROWS_A_FILE", 3)
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1))
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(4, "v"), sorted_by="user_id", metadata={"run": "r2"})
+    assert (staged.files, staged.rows, staged.expected) == (2, 8, 0)
+    assert len(scan(tmp_path, "t").collect()) == 2 and published(staged) is None
+    again = Staged(**json.loads(json.dumps(dataclasses.asdict(staged))))
+    assert is_whole(again) and publish(again) == 1
+    assert scan(tmp_path, "t").collect()["user_id"].unique().sort().to_list() == ["v0", "v1", "v2", "v3"]
+    assert commit_metadata(tmp_path, "t") == {"run": "r2"}
+    ranges = pl.DataFrame(DeltaTable(tmp_path / "t").get_add_actions(flatten=True)).sort("path")
+    assert ranges["min.user_id"].to_list()[0] == "v0" and ranges["max.user_id"].to_list()[-1] == "v3"
+    assert published(again) == 1 and not is_whole(again)
+
+
+def test_a_table_that_is_new_can_be_staged(tmp_path: Path) -> None:
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(0))
+    assert latest_version(tmp_path, "t") is None and is_whole(staged)
+    assert publish(staged) == 0 and scan(tmp_path, "t").collect().schema == SCHEMA
+
+
+def test_rows_that_were_discarded_lost_or_overtaken_are_not_published(tmp_path: Path) -> None:
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1))
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(2))
+    (tmp_path / "t" / staged.names[0]).unlink()
+    assert not is_whole(staged)
+    with pytest.raises(RecsysError, match="cannot be read"):
+        publish(staged)
+    discard(staged)  # also where a part is gone
+    overtaken = stream.stage(tmp_path, "t", SCHEMA, frames(2))
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1, "theirs"))
+    assert not is_whole(overtaken)
+    with pytest.raises(RecsysError, match="Another process"):
+        publish(overtaken)
+    assert latest_version(tmp_path, "t") == 1
+    assert len(list((tmp_path / "t").glob("*.parquet"))) == 2
+
+
+def test_rows_of_an_older_version_are_not_discarded(tmp_path: Path) -> None:
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(2))
+    publish(staged)
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1, "later"))
+    assert published(staged) is None and not is_whole(staged)
+    discard(staged)
+    assert len(scan(tmp_path, "t", 0).collect()) == 4

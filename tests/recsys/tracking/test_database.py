@@ -101,7 +101,7 @@ def opens(path: Path) -> list[str]:
 
 
 def left_overs(path: Path) -> list[str]:
-    return [p.name for p in path.parent.iterdir() if ".making-" in p.name]
+    return [p.name for p in path.parent.iterdir() if ".writing-" in p.name]
 
 
 @pytest.mark.parametrize("statement", [150])

@@ -23,6 +23,7 @@ from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import Training, train
 from recsys.settings import ModelSettings, TrainSettings
+from recsys.storage import files
 from recsys.training import checkpoint
 from recsys.training.checkpoint import Checkpoints, checkpoints_of, forget_old
 
@@ -127,7 +128,7 @@ class Killed(BaseException):
     """As a kill: nothing may catch it."""
 
 
-@pytest.mark.parametrize("act", range(7))
+@pytest.mark.parametrize("act", range(9))
 def test_a_kill_at_any_moment_of_writing_leaves_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: int
 ) -> None:
@@ -146,14 +147,14 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_one(
         return wrapped
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "synchronise", counted(checkpoint.synchronise))
+        patch.setattr(files, "synchronise", counted(files.synchronise))
         patch.setattr(checkpoint, "write_json", counted(checkpoint.write_json))
         patch.setattr(Path, "replace", counted(Path.replace))
         patch.setattr(Path, "unlink", counted(Path.unlink))
         with pytest.raises(Killed):
             new(tmp_path).save({"number": 3})
     found = new(tmp_path).load()
-    assert found is not None and found["number"] == (3 if act >= 5 else 2)  # the second rename makes it
+    assert found is not None and found["number"] == (3 if act >= 6 else 2)  # the second rename makes it
     new(tmp_path).save({"number": 4})
     assert new(tmp_path).load() == {"number": 4}
     assert len(list((tmp_path / "training").iterdir())) == 4  # and what the kill left is gone

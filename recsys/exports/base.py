@@ -1,0 +1,129 @@
+"""What an export target is: a `Sink`, which copies versions of the candidate table to where services read them.
+
+What every sink keeps to:
+
+- Readers see a whole copy, the old one or the new one, whenever a process is killed.
+- Writing the same version again changes nothing that a reader sees; `run` and `version` name a copy.
+- A target that several processes write at once lets no older run take a newer one's place; only `rollback` does.
+- Nothing secret stands in a report or a message.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from recsys.settings import ExportSettings
+
+
+class CandidateTable(Protocol):
+    """Anything that says where a candidate table is: a `CandidatesReport`, or `Candidates`."""
+
+    @property
+    def path(self) -> str:
+        """Of the Delta table."""
+
+    @property
+    def version(self) -> int:
+        """Of the Delta table: a later one is higher."""
+
+    @property
+    def run(self) -> str | None:
+        """The run that its rows name; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """A version of a candidate table."""
+
+    path: str
+    version: int
+    run: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was exported; JSON-friendly."""
+
+    path: str  # what readers open
+    rows: int  # of the copy: candidates, or users in the wide layout
+    format: str
+    layout: str
+    columns: list[str]  # their names in the copy
+    version: int  # of the candidate table
+    seconds: float
+    kind: str = "files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackReport:
+    """Which copy came back; JSON-friendly."""
+
+    path: str
+    version: int  # of the candidate table, that readers see now
+    instead: int  # of the one that they saw before
+    kind: str = "files"
+
+
+class Sink(ABC):
+    """An export target.
+
+    Attributes
+    ----------
+    kind
+        What `export.kind` calls it.
+    keys
+        Its settings.
+    name
+        Of the configuration: the copy is its own, and no other one's is replaced.
+    """
+
+    kind: ClassVar[str]
+    keys: ClassVar[type[ExportSettings]]
+
+    def __init__(self, settings: ExportSettings, name: str) -> None:
+        self.settings, self.name = settings, name
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find all that can be wrong before there is a table, such as settings and permissions.
+
+        Raises
+        ------
+        InputError
+            A setting is wrong, or the place is somebody else's.
+        RecsysError
+            The place cannot be reached or written.
+        """
+
+    @abstractmethod
+    def write(self, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
+        """Make a version of the candidate table what readers see, in one step.
+
+        Parameters
+        ----------
+        keep
+            Let the copy before this one stay, for readers that have it open and for `rollback`.
+
+        Raises
+        ------
+        InputError
+            As `check`; or there is no such table.
+        RecsysError
+            The table is damaged, another export is running, or the target does not take the copy.
+        """
+
+    @abstractmethod
+    def rollback(self) -> RollbackReport:
+        """Bring the former copy back; doing it again does not undo it.
+
+        Raises
+        ------
+        RecsysError
+            There is no former copy.
+        """
+
+    @abstractmethod
+    def present(self) -> bool:
+        """Whether readers find a copy there now."""

@@ -1,0 +1,125 @@
+"""Rows of a version of the candidate table, in order, batch by batch, in the shape that a target asks for.
+
+Rows pass through in batches in the order (user_id, rank), so memory does not grow with the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from recsys.columns import CANDIDATE_SOURCE, CANDIDATES, ITEM_ID, RANK, SCORE, USER_ID
+from recsys.errors import InputError, RecsysError
+from recsys.exports.base import CandidateTable
+from recsys.settings import FileExportSettings
+from recsys.storage.delta import data_files, scan_delta
+from recsys.storage.intact import check_intact
+from recsys.storage.warehouse import SCHEMAS
+
+BATCH_ROWS: Final = 200_000
+LISTED: Final = (ITEM_ID, SCORE, CANDIDATE_SOURCE)  # what differs between the candidates of one user
+
+
+def chosen_columns(wanted: FileExportSettings) -> dict[str, str]:
+    """Column of the candidate table to its name in the copy, in the copy's order.
+
+    Raises
+    ------
+    InputError
+        An unknown column, with the nearest one; `rank` in the wide layout; two columns of one name.
+    """
+    known = [name for name in SCHEMAS[CANDIDATES] if wanted.layout == "long" or name != RANK]
+    columns = dict(wanted.columns) or {name: name for name in known}
+    for ours in columns:
+        if ours == RANK and wanted.layout == "wide":
+            raise InputError(
+                "export.columns.rank: a wide export has no rank, the place in the list says it; "
+                'leave it out, or set export.layout = "long".'
+            )
+        if ours not in known:
+            near = difflib.get_close_matches(ours, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"export.columns: the candidate table has no column {ours!r}; did you mean {near!r}?")
+    names = list(columns.values())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"export.columns gives the name {twice!r} to more than one column; choose different names.")
+    return columns
+
+
+def open_table(candidates: CandidateTable) -> tuple[list[str], pl.Schema]:
+    """The table's Parquet files in the order of their names, which is that of the rows, and its schema."""
+    try:
+        check_intact(DeltaTable(candidates.path), candidates.path)
+        table = DeltaTable(candidates.path, version=candidates.version)
+        files, schema = data_files(table), scan_delta(table).collect_schema()
+    except (TableNotFoundError, DeltaError):
+        raise InputError(
+            f"There is no version {candidates.version} of a candidate table {candidates.path}; "
+            "run `recsys retrieve` first."
+        ) from None
+    missing = [name for name in SCHEMAS[CANDIDATES] if name not in schema]
+    if missing:
+        raise InputError(f"{candidates.path} is not a candidate table: it has no column {missing[0]}.")
+    return files, schema
+
+
+def batches(files: list[str]) -> Iterator[pl.DataFrame]:
+    """The rows, checked to ascend by (user_id, rank)."""
+    if not files:
+        return
+    before: pl.DataFrame | None = None
+    for frame in pl.scan_parquet(files).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+        keys = frame.select(USER_ID, RANK)
+        keys = keys if before is None else pl.concat([before, keys])
+        user, rank = pl.col(USER_ID), pl.col(RANK)
+        late = (user < user.shift()) | ((user == user.shift()) & (rank <= rank.shift()))
+        if keys.select(late.any()).item():
+            raise RecsysError(
+                "The rows of the candidate table are not in the order in which they were published "
+                "(was the table compacted?); run `recsys retrieve` again."
+            )
+        before = keys.tail(1)
+        yield frame
+
+
+def long_rows(frame: pl.DataFrame, columns: dict[str, str]) -> pl.DataFrame:
+    return frame.select(pl.col(ours).alias(theirs) for ours, theirs in columns.items())
+
+
+def whole_users(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, cut so that no user is spread over two frames."""
+    rest: pl.DataFrame | None = None
+    for frame in frames:
+        whole = frame if rest is None else pl.concat([rest, frame])
+        complete = whole[USER_ID] != whole[USER_ID][-1] if len(whole) else pl.Series([], dtype=pl.Boolean)
+        yield whole.filter(complete)
+        rest = whole.filter(~complete)
+    if rest is not None:
+        yield rest
+
+
+def wide_rows(frame: pl.DataFrame, columns: dict[str, str], width: int | None) -> pl.DataFrame:
+    """A row a user; `width` numbered columns instead of a list where it is given."""
+    ours = [name for name in columns if name != USER_ID]
+    users = frame.group_by(USER_ID, maintain_order=True).agg(
+        pl.col(name) if name in LISTED else pl.col(name).first() for name in ours
+    )
+    shaped: list[pl.Expr] = []
+    for name, theirs in columns.items():
+        if name in LISTED and width is not None:
+            places = range(width)
+            shaped += [pl.col(name).list.get(i, null_on_oob=True).alias(f"{theirs}_{i + 1}") for i in places]
+        else:
+            shaped.append(pl.col(name).alias(theirs))
+    return users.select(shaped)
+
+
+def longest_list(files: list[str]) -> int:
+    if not files:
+        return 0
+    return int(pl.scan_parquet(files).select(pl.col(RANK).max()).collect(engine="streaming").item() or 0)
