@@ -1,4 +1,4 @@
-"""What changes a model's weights: AdamW, the schedule of its rate, clipping, and the moving average of the weights."""
+"""The learner changes a model's weights: AdamW, the schedule of its rate, clipping, the weights' moving average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training of recommendations tells when it is over, and meanwhile."""
+"""The outcome of a training, and the calls that follow it meanwhile."""
 
 from __future__ import annotations
 

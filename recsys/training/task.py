@@ -1,4 +1,4 @@
-"""What a training is of: the one thing to write for a model that `recsys.training.trainer.run` is to train."""
+"""The task of a training: the one thing to write for a model that `recsys.training.trainer.run` is to train."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Task(ABC, Generic[Batch]):
         return iter(())
 
     def head(self, at: Place) -> dict[str, Any]:
-        """What an epoch's entry of the history begins with."""
+        """Begin an epoch's entry of the history."""
         return {"epoch": at.epoch}
 
     def draws(self, at: Place) -> tuple[int, ...]:
@@ -167,7 +167,7 @@ class Task(ABC, Generic[Batch]):
         return f"the loss stopped being a number in {self.named(at)}; {advice}"
 
     def state(self) -> dict[str, Tensor]:
-        """What the weights go with, for checkpoints and the best so far; not changed in place afterwards."""
+        """Return what belongs to the weights, for checkpoints and the best so far; not changed in place afterwards."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

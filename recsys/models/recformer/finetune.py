@@ -161,7 +161,7 @@ class FineTuning(Task[np.ndarray]):
         return Stage(epochs, learner, patience, self.train.evaluate_every)
 
     def beginning(self) -> Iterator[dict[str, Any]]:
-        """What the model can before any training, and after a probe, which counts as one epoch."""
+        """Validate what the model can before any training, and after a probe, which counts as one epoch."""
         self._encode_items()
         yield {"epoch": 0, "stage": 0}
         if self.settings.probe_epochs:
