@@ -190,9 +190,8 @@ def test_a_source_says_the_same_of_a_pair_whoever_proposed_it(
         for feature in source.FEATURES:
             column = names_of(sources).index(feature.name)
             values = signed_root(said[feature.name]) if feature.rooted else said[feature.name]
-            np.testing.assert_array_equal(
-                every.features[np.searchsorted(keys, own), column], np.asarray(values, dtype=np.float32)
-            )
+            theirs = every.features[np.searchsorted(keys, own), column]
+            np.testing.assert_allclose(theirs, np.asarray(values, dtype=float), rtol=1e-5, atol=1e-6)
 
 
 def test_blocks_hold_every_user_once(
