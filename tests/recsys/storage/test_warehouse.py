@@ -143,7 +143,7 @@ def test_metadata_is_that_of_our_newest_commit(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     root = str(tmp_path)
-    with pytest.raises(InputError, match=r"There is no table .*/items; run `recsys ingest`"):
+    with pytest.raises(InputError, match=r"There is no table .*/items; run `recsys ingest CONFIG`"):
         warehouse.scan(root, ITEMS)
     with pytest.raises(InputError, match=r"There is no table .*/interactions"):
         warehouse.current_versions(root)
