@@ -39,7 +39,6 @@ def test_importing_it_imports_no_library() -> None:
     code = (
         "import recsys, sys; print([m for m in ('torch', 'polars', 'mlflow', 'prefect', 'faiss') if m in sys.modules])"
     )
-    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
