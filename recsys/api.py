@@ -1,0 +1,152 @@
+"""The public functions of `import recsys`: configure from frames, fit, load, evaluate, run a night.
+
+They call what the command calls, so results are the same. Only `run` needs MLflow and imports Prefect.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from recsys import runs
+from recsys.bundles.store import latest_bundle, publish_bundle
+from recsys.data.ingest import ingest
+from recsys.evaluation.compare import EvaluationReport
+from recsys.init.guess import guess
+from recsys.serving.model import Model
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import current_versions
+
+_LOGGER: Final = logging.getLogger("recsys")
+
+
+def configure(
+    interactions: pl.DataFrame | str | Path,
+    items: pl.DataFrame | str | Path | None = None,
+    users: pl.DataFrame | str | Path | None = None,
+    *,
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+) -> Settings:
+    """Guess settings for a log, and optionally a catalogue and a user table, as `recsys init` does.
+
+    Everything that later steps write goes under `folder`: the frames' copies (`data/`), `recsys.toml`, which the
+    command accepts, too, the warehouse and MLflow's store.
+
+    Parameters
+    ----------
+    interactions
+        One row an event: user, item, and time if it is known. Columns are found by names and values.
+    items, users
+        One row an item or a user, with its id and attributes.
+    folder
+        Created if missing. If it has a `recsys.toml` already, its settings count and only the frames are replaced.
+    overrides
+        `key.path=value`, as `--set` of the command takes them, such as "train.epochs=5".
+
+    Raises
+    ------
+    InputError
+        No column can be the user's or the item's id, or a table cannot be read.
+    """
+    folder = Path(folder)
+    sources: dict[str, str | None] = {}
+    for name, table in (("interactions", interactions), ("items", items), ("users", users)):
+        if isinstance(table, pl.DataFrame):
+            path = folder / "data" / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.write_parquet(path)
+            sources[name] = str(path)
+        else:
+            sources[name] = None if table is None else str(table)
+    path = folder / "recsys.toml"
+    if not path.exists():
+        assert sources["interactions"] is not None
+        text, findings = guess(sources["interactions"], sources["items"], sources["users"], path)
+        for doubt in findings.unsure:
+            _LOGGER.warning("To check: %s", doubt)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    inside = [
+        f"warehouse={(folder / 'warehouse').as_posix()}",
+        f"tracking.uri=sqlite:///{(folder / 'mlruns' / 'mlflow.db').as_posix()}",
+        "export.path=none",
+    ]
+    return load_settings(path, [*inside, *overrides])
+
+
+def fit(settings: Settings) -> Model:
+    """Read the sources, encode the items' texts, train, and make the bundle the newest of its name.
+
+    What the warehouse has already is not done again: rows, text vectors, a training that was interrupted.
+
+    Raises
+    ------
+    InputError
+        The sources, the data or the settings do not allow it.
+    """
+    from recsys.text.represent import represent
+    from recsys.training.fit import fit as train
+
+    with runs.locked(settings.warehouse):
+        versions = ingest(settings).versions
+        represent(settings, versions)
+        bundle = train(settings, versions, say=_LOGGER.info).bundle
+        publish_bundle(settings.warehouse, bundle)
+    return load(bundle)
+
+
+def load(bundle: str | Path | Settings) -> Model:
+    """Open a bundle: a folder, or the newest of a configuration's name.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    path = latest_bundle(bundle.warehouse, bundle.name) if isinstance(bundle, Settings) else Path(bundle)
+    return Model.open(path)
+
+
+def evaluate(settings: Settings, model: Model | None = None) -> EvaluationReport:
+    """Measure a model on the held-out part of the configuration's newest tables, beside its baselines.
+
+    Parameters
+    ----------
+    model
+        None: the newest of the configuration's name.
+
+    Raises
+    ------
+    InputError
+        The model was trained on other data.
+    """
+    from recsys.evaluation.evaluate import evaluate as measure
+
+    model = model or load(settings)
+    return measure(settings, current_versions(settings.warehouse), model.path)
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Run the whole night without Prefect: ingest, represent, train, evaluate, retrieve, export, record in MLflow.
+
+    Returns
+    -------
+    dict
+        The summary that `recsys run --json` prints.
+
+    Raises
+    ------
+    InputError
+        The input or the configuration is wrong; nothing is published.
+    RecsysError
+        Another run holds the warehouse, or MLflow does not answer.
+    """
+    from recsys.pipelines.nightly import night
+
+    return night(settings)

@@ -1,0 +1,125 @@
+"""A bundle that answers, for Python: polars frames in, polars frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from recsys.bundles.bundle import Bundle, read_bundle
+from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, RANK, SCORE, TITLE, USER_ID
+from recsys.data.sequences import Sequences
+from recsys.errors import InputError
+from recsys.retrieval.retrieve import candidate_batches
+from recsys.serving import answers
+from recsys.settings import RetrieveSettings
+
+Histories = pl.DataFrame | Sequence[Sequence[Any]]
+
+
+class Model:
+    """A trained model with its item ids, index and blend.
+
+    Attributes
+    ----------
+    bundle
+        What is in the folder.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a bundle's folder; every file is compared with its hash."""
+        return cls(read_bundle(path))
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.bundle.path
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """The catalogue that it knows: `item_id`, `title`, ..."""
+        return self.bundle.catalogue
+
+    def recommend(self, histories: Histories, k: int = 10, *, exclude_seen: bool = True) -> pl.DataFrame:
+        """The k best items after each history.
+
+        Parameters
+        ----------
+        histories
+            Lists of raw item ids, oldest first; or a frame with `user_id` and `item_id`, one row an event, each user's
+            oldest first.
+        k
+            Items a history; fewer where the catalogue has no more.
+        exclude_seen
+            Leave out the history's own items.
+
+        Returns
+        -------
+        DataFrame
+            `user_id` (the list's place, from 0, where lists were given), `rank` (from 1), `item_id`, `title`, `score`,
+            `source`. Histories in the order given. One without any known item has no row.
+
+        Raises
+        ------
+        InputError
+            The frame lacks a column, or k is below 1.
+        """
+        given = self._sequences(histories)
+        settings = RetrieveSettings(k=k, exclude_seen=exclude_seen)
+        known = given.select(np.flatnonzero(given.lengths > 0))
+        frames = [frame for frame, *_ in candidate_batches(self.bundle, known, settings)]
+        titles = self.bundle.catalogue.select(
+            ITEM_ID, *([TITLE] if TITLE in self.bundle.catalogue.columns else [pl.lit(None, pl.String).alias(TITLE)])
+        )
+        columns = (USER_ID, RANK, ITEM_ID, TITLE, SCORE, CANDIDATE_SOURCE)
+        if not frames:
+            item, nothing = titles.schema[ITEM_ID], pl.Series([], dtype=pl.Null)
+            types = (given.users.dtype, pl.Int32(), item, pl.String(), pl.Float32(), pl.String())
+            return pl.DataFrame({name: nothing.cast(kind) for name, kind in zip(columns, types, strict=True)})
+        return pl.concat(frames).join(titles, on=ITEM_ID, how="left", maintain_order="left").select(*columns)
+
+    def similar(self, item: Any, k: int = 10) -> pl.DataFrame:
+        """The k items whose vectors are nearest by cosine: `rank`, `item_id`, `title`, `score`.
+
+        Raises
+        ------
+        InputError
+            An unknown item, or one without a vector.
+        """
+        return pl.DataFrame(answers.similar(self.bundle, item, k))
+
+    def encode(self, histories: Histories) -> np.ndarray:
+        """float32 [U, D]: a vector for each history; its dot product with a row of `vectors` is the model's score."""
+        return self.bundle.encode(self._sequences(histories))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [V, D]: a vector for each row of `items`."""
+        return self.bundle.vectors[1:]
+
+    def _sequences(self, histories: Histories) -> Sequences:
+        """Histories by item code; items that the bundle does not know are left out."""
+        if isinstance(histories, pl.DataFrame):
+            missing = [name for name in (USER_ID, ITEM_ID) if name not in histories.columns]
+            if missing:
+                raise InputError(
+                    f"The frame of histories has no column {' and no '.join(map(repr, missing))}, only "
+                    f"{', '.join(histories.columns)}; rename its columns."
+                )
+            grouped = histories.group_by(USER_ID, maintain_order=True).agg(pl.col(ITEM_ID))
+            users, lists = grouped[USER_ID], grouped[ITEM_ID].to_list()
+        else:
+            lists = [list(history) for history in histories]
+            users = pl.Series(USER_ID, range(len(lists)), dtype=pl.Int64)
+        flat = pl.Series(ITEM_ID, [str(item) for items in lists for item in items], dtype=pl.String)
+        codes = self.bundle.vocabulary.encode(flat)
+        offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
+        whole = Sequences(users=users, items=codes, offsets=offsets)
+        return whole.keep(codes > 0)
