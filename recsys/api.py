@@ -20,6 +20,7 @@ from recsys.init.guess import guess
 from recsys.serving.model import Model
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
+from recsys.storage.files import file_aside
 from recsys.storage.warehouse import current_versions
 
 _LOGGER: Final = logging.getLogger("recsys")
@@ -60,7 +61,8 @@ def configure(
         if isinstance(table, pl.DataFrame):
             path = folder / "data" / f"{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            table.write_parquet(path)
+            with file_aside(path) as aside:
+                table.write_parquet(aside)
             sources[name] = str(path)
         else:
             sources[name] = None if table is None else str(table)
@@ -71,7 +73,8 @@ def configure(
         for doubt in findings.unsure:
             _LOGGER.warning("To check: %s", doubt)
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with file_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     inside = [
         f"warehouse={(folder / 'warehouse').as_posix()}",
         f"tracking.uri=sqlite:///{(folder / 'mlruns' / 'mlflow.db').as_posix()}",

@@ -101,7 +101,7 @@ NUMERIC = (
     "recsys/models/sequential/test_warm_start.py",
     "recsys/models/sequential/test_window.py",
     "recsys/models/test_repeats.py",
-    "recsys/models/text/test_model.py",
+    "recsys/models/test_history_mean.py",
     "recsys/ranking/",
     "recsys/retrieval/test_index.py",
     "recsys/retrieval/test_top_k.py",

@@ -9,12 +9,11 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, RANK, SCORE, TITLE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.retrieval.retrieve import candidate_batches
-from recsys.serving import answers
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import RetrieveSettings
 
 Histories = pl.DataFrame | Sequence[Sequence[Any]]
@@ -25,27 +24,27 @@ class Model:
 
     Attributes
     ----------
-    bundle
-        What is in the folder.
+    served
+        What answers the command, the candidate table and MLflow's model, too.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, served: BundleRecommender) -> None:
+        self.served = served
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a bundle's folder; every file is compared with its hash."""
-        return cls(read_bundle(path))
+        return cls(open_bundle(path))
 
     @property
     def path(self) -> Path:
         """Its folder."""
-        return self.bundle.path
+        return self.served.bundle.path
 
     @property
     def items(self) -> pl.DataFrame:
         """The catalogue that it knows: `item_id`, `title`, ..."""
-        return self.bundle.catalogue
+        return self.served.bundle.catalogue
 
     def recommend(self, histories: Histories, k: int = 10, *, exclude_seen: bool = True) -> pl.DataFrame:
         """The k best items after each history.
@@ -74,10 +73,9 @@ class Model:
         given = self._sequences(histories)
         settings = RetrieveSettings(k=k, exclude_seen=exclude_seen)
         known = given.select(np.flatnonzero(given.lengths > 0))
-        frames = [frame for frame, *_ in candidate_batches(self.bundle, known, settings)]
-        titles = self.bundle.catalogue.select(
-            ITEM_ID, *([TITLE] if TITLE in self.bundle.catalogue.columns else [pl.lit(None, pl.String).alias(TITLE)])
-        )
+        frames = [frame for frame, *_ in candidate_batches(self.served, known, settings)]
+        title = pl.col(TITLE) if TITLE in self.items.columns else pl.lit(None, pl.String).alias(TITLE)
+        titles = self.items.select(ITEM_ID, title)
         columns = (USER_ID, RANK, ITEM_ID, TITLE, SCORE, CANDIDATE_SOURCE)
         if not frames:
             item, nothing = titles.schema[ITEM_ID], pl.Series([], dtype=pl.Null)
@@ -93,16 +91,16 @@ class Model:
         InputError
             An unknown item, or one without a vector.
         """
-        return pl.DataFrame(answers.similar(self.bundle, item, k))
+        return pl.DataFrame(self.served.similar(item, k))
 
     def encode(self, histories: Histories) -> np.ndarray:
         """float32 [U, D]: a vector for each history; its dot product with a row of `vectors` is the model's score."""
-        return self.bundle.encode(self._sequences(histories))
+        return self.served.encode(self._sequences(histories))
 
     @property
     def vectors(self) -> np.ndarray:
         """float32 [V, D]: a vector for each row of `items`."""
-        return self.bundle.vectors[1:]
+        return self.served.bundle.vectors[1:]
 
     def _sequences(self, histories: Histories) -> Sequences:
         """Histories by item code; items that the bundle does not know are left out."""
@@ -119,7 +117,7 @@ class Model:
             lists = [list(history) for history in histories]
             users = pl.Series(USER_ID, range(len(lists)), dtype=pl.Int64)
         flat = pl.Series(ITEM_ID, [str(item) for items in lists for item in items], dtype=pl.String)
-        codes = self.bundle.vocabulary.encode(flat)
+        codes = self.served.bundle.vocabulary.encode(flat)
         offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
         whole = Sequences(users=users, items=codes, offsets=offsets)
         return whole.keep(codes > 0)

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 import recsys
-from recsys.serving.answers import recommend
 
 
 def ring(users: int = 100) -> pl.DataFrame:
@@ -55,7 +54,7 @@ def test_many_histories_are_answered_as_each_alone(model: recsys.Model) -> None:
     histories = [[1, 2, 3], ["7"], [4, 4, 5]]
     together = model.recommend(histories, k=4)
     for place, history in enumerate(histories):
-        alone = recommend(model.bundle, history, 4)
+        alone = model.served.recommend(history, 4)
         mine = together.filter(pl.col("user_id") == place)
         assert mine["item_id"].to_list() == [row["item_id"] for row in alone]
         assert mine["rank"].to_list() == [1, 2, 3, 4]
