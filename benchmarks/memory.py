@@ -113,9 +113,9 @@ def most() -> int:
 
 def night(items: int, users: int, dimensions: int = 128, loss: str = "full", text: bool = False) -> dict[str, Any]:
     """Bytes of each step's peak, announced and measured."""
+    from recsys.night import fit
     from recsys.pipelines import nightly
     from recsys.pipelines.watch import WATCH, Watch
-    from recsys.training import fit
 
     logging.disable()
     announced: dict[str, int] = {}

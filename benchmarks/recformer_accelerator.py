@@ -41,7 +41,7 @@ from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.pretrain import ACCURACY, merged, pretrain
 from recsys.models.recformer.start import Start, ready
 from recsys.models.recformer.weights import load, resized, save
-from recsys.models.repeats import with_repeats
+from recsys.retrieval.repeats import with_repeats
 from recsys.settings import Settings
 from recsys.settings.pretrain import load_pretrain_settings
 from recsys.settings.read import load_settings

@@ -37,14 +37,14 @@ from recsys.data.splits import HeldOut
 from recsys.evaluation.evaluate import baseline_scorers, blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
-from recsys.models.repeats import with_repeats
+from recsys.night.fit import fit
+from recsys.retrieval.repeats import with_repeats
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
-from recsys.training.fit import fit
 from recsys.training.validation import PRIMARY
 
 NAMES = ("validation", "ndcg", "recall", "mrr", "cold", "cold_recall", "unseen")

@@ -31,10 +31,10 @@ from recsys.models.sequential.batches import windows
 from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.loop import train
 from recsys.models.sequential.objectives import objective_at
+from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.text.represent import represent
-from recsys.training.fit import fit
 from recsys.training.validation import PRIMARY
 
 CHANNELS = {"as configured": [], "ids only": ["model.attributes=false", "model.text=false"]}

@@ -22,11 +22,11 @@ import polars as pl
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.models.sequential.batches import windows
+from recsys.night.fit import FitReport, fit
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
-from recsys.training.fit import FitReport, fit
 from recsys.training.validation import PRIMARY
 
 PARTS = 3

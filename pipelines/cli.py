@@ -17,7 +17,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recsys import __version__
 from recsys.pipelines.console import (
     Output,
     Show,
@@ -68,7 +67,8 @@ def _version(asked: bool) -> None:
     if asked:
         numbers = {name: version(name) for name in ("torch", "polars", "faiss-cpu", "mlflow", "prefect")}
         shown = ", ".join(f"{name} {number}" for name, number in numbers.items())
-        print(f"recsys {__version__} (Python {platform.python_version()}, {shown})")  # noqa: T201 - an answer
+        own = version("recsys")
+        print(f"recsys {own} (Python {platform.python_version()}, {shown})")  # noqa: T201 - an answer
         raise typer.Exit
 
 

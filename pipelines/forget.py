@@ -12,9 +12,9 @@ from recsys.data.provenance import check_filled
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sink_of
 from recsys.pipelines.steps import newest_candidates, plain
-from recsys.retrieval.table import candidates_table
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
+from recsys.table.naming import candidates_table
 
 
 def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:

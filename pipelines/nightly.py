@@ -23,7 +23,7 @@ from recsys import runs
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.exports.registry import sink_of
-from recsys.night_memory import check_night
+from recsys.night.memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
@@ -45,12 +45,12 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
-from recsys.retrieval.retrieve import BuiltCandidates, can_publish
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
 from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
+from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
 
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")

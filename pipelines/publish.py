@@ -13,9 +13,9 @@ from recsys.bundles.manifest import CATALOGUE
 from recsys.bundles.store import publish_bundle
 from recsys.evaluation import plots
 from recsys.pipelines.steps import compute_task, plain, tracked
-from recsys.retrieval import retrieve as retrieval
-from recsys.retrieval.sample import candidate_sample
 from recsys.settings import Settings
+from recsys.table import build as retrieval
+from recsys.table.sample import candidate_sample
 from recsys.tracking import log as tracking
 from recsys.tracking import registry
 from recsys.training.validation import PRIMARY

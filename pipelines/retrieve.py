@@ -20,10 +20,10 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
-from recsys.retrieval import retrieve as retrieval
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
+from recsys.table import build as retrieval
 from recsys.tracking import log as tracking
 
 COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted")

@@ -20,9 +20,9 @@ from recsys.bundles.store import latest_bundle
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines.watch import watch
-from recsys.retrieval.table import candidates_table
 from recsys.settings import RunSettings, Settings
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
+from recsys.table.naming import candidates_table
 from recsys.tracking import log as tracking
 
 P = ParamSpec("P")

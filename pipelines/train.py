@@ -9,6 +9,7 @@ from prefect import flow
 from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.models.registry import estimator_for
+from recsys.night.fit import fit
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import started_from, untrained
 from recsys.pipelines.steps import (
@@ -25,7 +26,6 @@ from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
-from recsys.training.fit import fit
 
 
 def train(

@@ -93,8 +93,8 @@ def fit(settings: Settings) -> Model:
     InputError
         The sources, the data or the settings do not allow it.
     """
+    from recsys.night.fit import fit as train
     from recsys.text.represent import represent
-    from recsys.training.fit import fit as train
 
     with runs.locked(settings.warehouse):
         versions = ingest(settings).versions

@@ -99,7 +99,7 @@ NUMERIC = (
     "recsys/models/sequential/test_text_adapter.py",
     "recsys/models/sequential/test_transformer.py",
     "recsys/models/sequential/test_warm_start.py",
-    "recsys/models/sequential/test_window.py",
+    "recsys/models/test_window.py",
     "recsys/models/test_repeats.py",
     "recsys/models/test_history_mean.py",
     "recsys/ranking/",
@@ -107,7 +107,7 @@ NUMERIC = (
     "recsys/retrieval/test_top_k.py",
     "recsys/text/",
     "recsys/training/test_correctness.py",
-    "recsys/training/test_fit.py",
+    "recsys/night/test_fit.py",
 )
 
 

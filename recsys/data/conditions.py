@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.data.contracts import DEFECT, columns_said, id_text, is_missing, number
+from recsys.data.contracts import columns_said, id_text, is_missing, number
 from recsys.errors import InputError
 from recsys.reading.readers import Rows
+from recsys.reading.reasons import DEFECT
 from recsys.settings import Condition
 
 _MET: Final = "__met"  # the number of the first condition that a row meets; null: none

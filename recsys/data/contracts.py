@@ -1,4 +1,5 @@
-"""What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons below.
+"""What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons of
+`recsys.reading.reasons`.
 
 Pure functions of lazy frames. Ids stay as given: 64-bit integers where every id is written as one, else
 strings. `recsys.reading.times` reads the times.
@@ -27,59 +28,26 @@ from recsys.columns import (
 )
 from recsys.errors import InputError
 from recsys.reading.nested import leaves
-from recsys.reading.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
-
-FILE_LINE: Final = "__line"  # what readers add to a file's own columns
-FILE_RAW: Final = "__raw"
-DEFECT: Final = "__defect"
-
-BAD_BYTES: Final = "bytes that are not the declared encoding"
-WRONG_FIELDS: Final = "wrong number of fields"
-OPEN_QUOTE: Final = "a quote that is not closed"
-HEADER_AGAIN: Final = "the header line again"
-NO_RECORD: Final = "not a JSON object"
-NESTED: Final = "a list or an object where one value belongs"
-INEXACT_ID: Final = "an id in a float too large to hold every integer"
-MISSING: Final = {name: f"missing {name}" for name in (USER_ID, ITEM_ID, TIMESTAMP)}
-NOT_INTEGER: Final = {name: f"{name} is not an integer, as the table's are" for name in (USER_ID, ITEM_ID)}
-WEIGHT_TYPE: Final = "weight is not a number"
-BAD_TIME: Final = "unparsable time"
-NAIVE_TIME: Final = "time without a zone"
-SKIPPED_TIME: Final = "time that the zone's clock skips"
-FUTURE_TIME: Final = "time in the future"
-
-REASONS: Final = pl.Enum(
-    [
-        BAD_BYTES,
-        WRONG_FIELDS,
-        OPEN_QUOTE,
-        HEADER_AGAIN,
-        NO_RECORD,
-        NESTED,
-        INEXACT_ID,
-        *MISSING.values(),
-        *NOT_INTEGER.values(),
-        WEIGHT_TYPE,
-        BAD_TIME,
-        NAIVE_TIME,
-        SKIPPED_TIME,
-        FUTURE_TIME,
-    ]
+from recsys.reading.reasons import (
+    BAD_TIME,
+    DEFECT,
+    FILE_LINE,
+    FILE_RAW,
+    FUTURE_TIME,
+    INEXACT_ID,
+    MISSING,
+    NAIVE_TIME,
+    NESTED,
+    NOT_INTEGER,
+    SKIPPED_TIME,
+    WEIGHT_TYPE,
+    first_reason,
 )
+from recsys.reading.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 
 _COLUMNS_SHOWN: Final = 20  # of a file, in a message
 # the first integer of which a float type does not hold the next one
 _WHOLE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
-
-
-def first_reason(*rules: tuple[pl.Expr, str]) -> pl.Expr:
-    """The reason of the first rule (condition, reason) that a row meets; null where it meets none."""
-    return pl.coalesce(*(pl.when(condition).then(pl.lit(reason, dtype=REASONS)) for condition, reason in rules))
-
-
-def no_reason() -> pl.Expr:
-    """A column of rows that are all in order."""
-    return pl.lit(None, dtype=REASONS)
 
 
 def nearest(name: str, known: Collection[str], n: int = 3) -> str:

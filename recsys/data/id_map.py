@@ -8,9 +8,10 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEMS, USERS
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, integer_ids
+from recsys.data.contracts import integer_ids
 from recsys.errors import InputError
 from recsys.reading.readers import read_rows, reading
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
 from recsys.reading.sources import find_files
 from recsys.settings import IdMapSettings, SourceSettings
 

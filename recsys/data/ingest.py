@@ -33,7 +33,6 @@ from recsys.columns import (
 from recsys.data.attributes import need_attributes, nested_names
 from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
-    FILE_LINE,
     all_integers,
     check_attributes,
     check_interactions,
@@ -51,6 +50,7 @@ from recsys.datasets.advice import how_to_get
 from recsys.errors import InputError
 from recsys.reading.literals import with_lists
 from recsys.reading.readers import Rows, read_rows, reading
+from recsys.reading.reasons import FILE_LINE
 from recsys.reading.sources import MissingSource, SourceFile, find_files
 from recsys.reading.times import check_formats, refuse_coarse, refuse_disguise
 from recsys.settings import (

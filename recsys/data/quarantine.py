@@ -10,7 +10,9 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
-from recsys.data.contracts import (
+from recsys.data.forgotten import Forgotten
+from recsys.errors import InputError
+from recsys.reading.reasons import (
     BAD_BYTES,
     BAD_TIME,
     FUTURE_TIME,
@@ -21,8 +23,6 @@ from recsys.data.contracts import (
     SKIPPED_TIME,
     WRONG_FIELDS,
 )
-from recsys.data.forgotten import Forgotten
-from recsys.errors import InputError
 from recsys.settings import SourceSettings
 from recsys.storage import warehouse
 

@@ -32,8 +32,8 @@ from recsys.evaluation import baselines
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.ranking import ScoreBlock
-from recsys.models.repeats import with_repeats
 from recsys.ranking.blend import Blended, blend_scores
+from recsys.retrieval.repeats import with_repeats
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions

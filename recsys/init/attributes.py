@@ -11,8 +11,8 @@ import polars as pl
 
 from recsys.columns import ITEMS, USERS
 from recsys.errors import InputError
-from recsys.init.column_names import means, tokens
 from recsys.init.times import TimeColumn, read_times
+from recsys.reading.column_names import means, tokens
 from recsys.reading.nested import leaves
 from recsys.reading.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.settings import RESERVED

@@ -14,8 +14,8 @@ import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 from recsys.errors import InputError
-from recsys.init.column_names import by_name, is_other_time, means
 from recsys.init.times import TimeColumn, read_times
+from recsys.reading.column_names import by_name, is_other_time, means
 from recsys.reading.plausible import doubt
 from recsys.reading.sniff import Sample, comma_decimals, known_share, looks_numeric, point_thousands, share
 from recsys.reading.times import TimeUnit

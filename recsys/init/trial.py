@@ -12,11 +12,11 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import LINE, RAW, REASON
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, MISSING, no_reason
 from recsys.data.ingest import id_columns, try_rows, wanted
 from recsys.data.quarantine import by_reason
 from recsys.errors import InputError
 from recsys.reading.readers import Rows, read_rows
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW, MISSING, no_reason
 from recsys.reading.sniff import Sample, write_sample
 from recsys.reading.sources import SourceFile
 from recsys.settings import SourceSettings

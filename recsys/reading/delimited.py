@@ -17,16 +17,8 @@ from typing import Final
 
 import polars as pl
 
-from recsys.data.contracts import (
-    DEFECT,
-    FILE_LINE,
-    FILE_RAW,
-    HEADER_AGAIN,
-    OPEN_QUOTE,
-    WRONG_FIELDS,
-    first_reason,
-)
 from recsys.errors import InputError
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW, HEADER_AGAIN, OPEN_QUOTE, WRONG_FIELDS, first_reason
 from recsys.reading.sources import SourceFile, TextFile
 
 WRITTEN: Final = pl.col(FILE_RAW) != ""  # an empty line is no row

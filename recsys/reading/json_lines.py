@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW, INEXACT_ID, NESTED, NO_RECORD
 from recsys.errors import InputError, first_line
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW, INEXACT_ID, NESTED, NO_RECORD
 
 SAMPLE: Final = 10_000  # lines whose keys an error can suggest
 WHOLE: Final = 2**53  # from here on not every integer has a float

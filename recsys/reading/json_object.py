@@ -17,9 +17,9 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEM_ID, TITLE, USER_ID
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.errors import InputError, first_line
 from recsys.reading.json_lines import decode_objects, read_texts
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
 from recsys.reading.sources import SourceFile, TextFile
 
 _LIST: Final = "a list"

@@ -21,12 +21,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.contracts import BAD_BYTES, DEFECT, FILE_LINE, FILE_RAW, WRONG_FIELDS, first_reason, no_reason
 from recsys.errors import InputError, first_line, no_panic
 from recsys.reading.delimited import WRITTEN, split_rows
 from recsys.reading.headers import without_types
 from recsys.reading.json_lines import read_all, read_wanted
 from recsys.reading.json_object import read_object
+from recsys.reading.reasons import BAD_BYTES, DEFECT, FILE_LINE, FILE_RAW, WRONG_FIELDS, first_reason, no_reason
 from recsys.reading.sources import SourceFile, TextFile, digest_file, read_text
 from recsys.settings import SourceSettings
 from recsys.storage.delta import scan_delta

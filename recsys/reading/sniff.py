@@ -12,13 +12,13 @@ from typing import Final
 
 import polars as pl
 
-from recsys.data.contracts import DEFECT
 from recsys.errors import InputError, first_line
-from recsys.init.column_names import means
+from recsys.reading.column_names import means
 from recsys.reading.delimited import preamble, split_line, stated_separator
 from recsys.reading.headers import header_types
 from recsys.reading.literals import with_lists
 from recsys.reading.readers import read_rows, reading, scan_table
+from recsys.reading.reasons import DEFECT
 from recsys.reading.sources import SourceFile, is_url
 from recsys.reading.unpack import FAILURES, read_blocks, refuse_archive
 from recsys.settings import Format, SourceSettings

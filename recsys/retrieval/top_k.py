@@ -25,8 +25,8 @@ import numpy as np
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
-from recsys.models.repeats import bonuses
 from recsys.retrieval.index import NOTHING, ItemIndex, search
+from recsys.retrieval.repeats import bonuses
 
 MARGIN: Final = 16  # kept beyond k, so that the cut at k is rarely closer than the error bound
 GROWTH: Final = 4  # how much more is kept where the cut is undecided

@@ -12,7 +12,7 @@ import polars as pl
 from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, RANK, SCORE, TITLE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.retrieval.retrieve import candidate_batches
+from recsys.serving.batches import candidate_batches
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import RetrieveSettings
 

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import recsys
 from recsys.tracking import log as tracking
 from recsys.tracking import operations as tracking_operations  # first: they switch MLflow's telemetry off
 
@@ -133,7 +132,7 @@ def _logged_model(store: Store, run_id: str) -> tuple[str | None, str | None]:
 
 def _save(path: Path, bundle: str | Path, example: list[str], model: Model) -> None:
     """Write the pyfunc model to a folder; a tenth of a second besides copying the bundle."""
-    code = Path(recsys.__file__).parent
+    code = Path(__file__).parents[1]
     requirements = [f"{name}=={number}" for name in _PACKAGES if (number := _installed(name))]
     with _silent():
         mlflow.pyfunc.save_model(

@@ -9,7 +9,7 @@ from recsys.data.sequences import HistoryVectors
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
-from recsys.models.repeats import with_repeats
+from recsys.retrieval.repeats import with_repeats
 from recsys.settings import Settings
 
 PRIMARY = metric_name("ndcg", 10, "val")  # decides which epoch is best

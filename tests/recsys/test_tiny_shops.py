@@ -13,9 +13,9 @@ import pytest
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
-from recsys.retrieval.retrieve import retrieve
+from recsys.night.fit import fit
 from recsys.settings.read import parse_settings
-from recsys.training.fit import fit
+from recsys.table.build import retrieve
 
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 RNG = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.models.recformer.model import Recformer
-from recsys.models.repeats import Earlier, newest_events
+from recsys.models.repeats import Earlier
+from recsys.retrieval.repeats import newest_events
 from recsys.training.distributed import gather, processes
 
 

@@ -30,10 +30,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from recsys.features.tokens import TOKEN_TYPES
+from recsys.models.layers import Dropout, LayerNorm, Linear
 from recsys.models.recformer.inputs import Input, Limits
 from recsys.models.repeats import Repeats
-from recsys.models.sequential.layers import Dropout, LayerNorm, Linear
-from recsys.models.sequential.window import window_attention
+from recsys.models.window import window_attention
 
 RECENCY: Final = 0.7  # weight of a step back at first, as of the untrained text recommender
 # scalars are learnt as multiples of this: at a language model's rate they would stay where they are

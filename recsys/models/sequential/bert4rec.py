@@ -20,9 +20,9 @@ from recsys.columns import PADDING
 from recsys.features.device import is_accelerator
 from recsys.features.tables import Table
 from recsys.features.threads import side_by_side
+from recsys.models.layers import LayerNorm, Linear
 from recsys.models.repeats import Repeats
 from recsys.models.sequential.item_tower import ItemFeatures, ItemTower
-from recsys.models.sequential.layers import LayerNorm, Linear
 from recsys.models.sequential.recency import RecencyQuery
 from recsys.models.sequential.side import MASK, Side, SideBatch, SideFeatures, SideVectors, unknown_side
 from recsys.models.sequential.transformer import Transformer

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.data.recency import DECAY
-from recsys.models.sequential.layers import Dropout, Linear
+from recsys.models.layers import Dropout, Linear
 from recsys.models.sequential.transformer import pick
 from recsys.settings import ModelSettings
 

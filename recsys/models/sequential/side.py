@@ -24,7 +24,7 @@ from recsys.features.hashing import PADDING as NO_VALUE
 from recsys.features.hashing import hash_values
 from recsys.features.multiplexed import FeatureBatch, MultiplexedFeatures, by_feature
 from recsys.features.tables import Table
-from recsys.models.sequential.layers import Linear
+from recsys.models.layers import Linear
 
 MASK = -1  # token of a hidden position; never a row of the item table, so it can never be recommended
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.features.device import fused_attention, is_accelerator
-from recsys.models.sequential.layers import Dropout, LayerNorm, Linear
+from recsys.models.layers import Dropout, LayerNorm, Linear
 from recsys.settings import ModelSettings
 
 

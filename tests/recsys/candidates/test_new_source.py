@@ -18,11 +18,11 @@ from recsys.candidates.registry import MOST, SOURCES, register
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
-from recsys.retrieval.retrieve import read_candidates, retrieve
+from recsys.night.fit import fit
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from recsys.training.fit import fit
+from recsys.table.build import read_candidates, retrieve
 
 BRANDS, EACH = 10, 6
 

@@ -24,10 +24,10 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.ranking import MISS, rank_targets
 from recsys.models.sequential.next_basket import NextBasket
+from recsys.night.fit import fit
 from recsys.settings import Settings, SplitSettings
 from recsys.settings.read import parse_settings
 from recsys.storage import warehouse
-from recsys.training.fit import fit
 from tests.recsys.opened import queries_of
 
 # a user's baskets: (time, items)

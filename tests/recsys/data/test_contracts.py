@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from recsys.columns import EVENT, ITEM_ID, LINE, RAW, REASON, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import contracts
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.errors import InputError
+from recsys.reading import reasons
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 INTEGERS = {USER_ID: pl.Int64, ITEM_ID: pl.Int64}
@@ -160,7 +161,7 @@ def test_a_year_before_the_first_is_unparsable() -> None:
     columns = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
     good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=INTEGERS, now=NOW))
     assert good[USER_ID].to_list() == [2]
-    assert bad[REASON].to_list() == [contracts.BAD_TIME]
+    assert bad[REASON].to_list() == [reasons.BAD_TIME]
 
 
 def test_a_blank_id_is_missing_and_a_huge_one_is_text() -> None:

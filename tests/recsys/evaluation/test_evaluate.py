@@ -20,10 +20,10 @@ from recsys.data.splits import leave_one_out
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
 from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
+from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions, current_versions
-from recsys.training.fit import fit
 from tests.recsys.opened import queries_of
 
 ITEMS = 30

@@ -18,13 +18,13 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
+from recsys.night import fit as fitting
+from recsys.night.fit import FitReport, fit
 from recsys.serving.recommender import recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
-from recsys.training import fit as fitting
-from recsys.training.fit import FitReport, fit
 
 ITEMS, USERS = 24, 80
 KINDS: dict[str, dict[str, Any]] = {

@@ -23,13 +23,13 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.models.base import Counted, Estimator, Fitted, Job, Parts
 from recsys.models.history_mean import HistoryMean
 from recsys.models.registry import estimator_of, register
-from recsys.night_memory import check_night
-from recsys.retrieval.retrieve import read_candidates, retrieve
+from recsys.night.fit import fit
+from recsys.night.memory import check_night
 from recsys.serving.histories import known_histories
 from recsys.serving.recommender import open_bundle
 from recsys.settings import KindSettings, Settings, kinds
 from recsys.settings.read import parse_settings
-from recsys.training.fit import fit
+from recsys.table.build import read_candidates, retrieve
 
 ITEMS = 24
 

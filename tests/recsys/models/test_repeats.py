@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 
 from recsys.data.sequences import Sequences
-from recsys.models.repeats import STEP, Repeats, bonuses, earlier_events, with_repeats
+from recsys.models.repeats import STEP, Repeats, earlier_events
 from recsys.models.sequential.losses import full_cross_entropy
 from recsys.retrieval.index import build_index
+from recsys.retrieval.repeats import bonuses, with_repeats
 from recsys.retrieval.top_k import top_k_with_repeats
 
 TOKENS = torch.tensor([[0, 3, 1, 3], [2, 2, 4, 1]])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.data.contracts import DEFECT, FILE_LINE, INEXACT_ID, NESTED, NO_RECORD
 from recsys.errors import InputError
 from recsys.reading.json_lines import odd_forms, read_texts
 from recsys.reading.readers import Rows, read_rows
+from recsys.reading.reasons import DEFECT, FILE_LINE, INEXACT_ID, NESTED, NO_RECORD
 from recsys.reading.sources import find_files
 from recsys.settings import SourceSettings
 

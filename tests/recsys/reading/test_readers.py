@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.contracts import DEFECT, FILE_LINE, FILE_RAW
 from recsys.errors import InputError, RecsysError
 from recsys.reading.readers import Rows, read_rows, reading
+from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
 from recsys.reading.sources import SourceFile, _blame, find_files
 from recsys.settings import SourceSettings
 

@@ -23,10 +23,10 @@ from recsys.models.recformer.estimator import with_projection
 from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.start import publish, start
 from recsys.models.recformer.weights import rebuild, save, unprojected
+from recsys.night.fit import FitReport, fit
 from recsys.serving.recommender import recommender_of
 from recsys.settings import RecformerModelSettings, RecformerSettings, Settings
 from recsys.settings.read import parse_settings
-from recsys.training.fit import FitReport, fit
 from recsys.training.validation import PRIMARY, validation_metrics
 from tests.recsys.opened import queries_of
 

@@ -20,12 +20,12 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.features.hashing import hash_values
 from recsys.models.sequential.build import build_model, item_features
 from recsys.models.sequential.feature_encoders import fit_encoders, unseen_values
-from recsys.retrieval import retrieve as retrieval
+from recsys.night.fit import fit
 from recsys.serving.recommender import recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
-from recsys.training.fit import fit
+from recsys.table import build as retrieval
 from recsys.training.validation import validation_metrics
 from tests.recsys.opened import encoders_of, queries_of
 

@@ -18,11 +18,11 @@ from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
 from recsys.models.sequential import pretrain as module
 from recsys.models.sequential.pretrain import pretrain_sequence, united
+from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.pretrain import PretrainSettings
 from recsys.settings.read import parse_settings
 from recsys.text import catalogue as catalogue_text
-from recsys.training.fit import fit
 from tests.recsys.opened import queries_of
 
 KINDS = ("lamp", "drill", "brush", "valve", "spoon", "tent")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import recsys.models.sequential.transformer
-from recsys.models.sequential.layers import Dropout
+from recsys.models.layers import Dropout
 from recsys.models.sequential.transformer import Transformer, pick, rotate, rotations
 from recsys.settings import ModelSettings
 

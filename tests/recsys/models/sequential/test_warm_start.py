@@ -35,10 +35,10 @@ from recsys.models.sequential.warm_start import (
     grown_rows,
     start_from,
 )
+from recsys.night.fit import FitReport, fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.text import catalogue as catalogue_text
-from recsys.training.fit import FitReport, fit
 from recsys.training.origin import known_before, trained_until
 from tests.recsys.opened import encoders_of
 

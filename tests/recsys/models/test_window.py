@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from recsys.models.sequential.window import attend, window_attention, window_mask
+from recsys.models.window import attend, window_attention, window_mask
 
 
 def draw(length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys import night_memory
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
@@ -21,7 +20,8 @@ from recsys.machine import GIB
 from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.estimator import training_sizes
-from recsys.night_memory import NightMemory, check_night, night_sizes, predict_night
+from recsys.night import memory as night_memory
+from recsys.night.memory import NightMemory, check_night, night_sizes, predict_night
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import current_versions

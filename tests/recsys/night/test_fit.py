@@ -22,12 +22,12 @@ from recsys.models.sequential.build import table_rows
 from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.side import SideFeatures
+from recsys.night.fit import fit
 from recsys.settings import ModelSettings, Settings, TrainSettings
 from recsys.settings.read import parse_settings
 from recsys.text.represent import represent
 from recsys.training import checkpoint
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.fit import fit
 from tests.recsys.opened import queries_of, sequence_queries
 
 

@@ -23,7 +23,11 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import Blended
-from recsys.retrieval.retrieve import (
+from recsys.serving import recommender as module
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
+from recsys.table.build import (
     BuiltCandidates,
     CandidatesReport,
     build,
@@ -33,11 +37,7 @@ from recsys.retrieval.retrieve import (
     recode,
     retrieve,
 )
-from recsys.retrieval.table import candidates_table
-from recsys.serving import recommender as module
-from recsys.settings import Settings
-from recsys.settings.read import parse_settings
-from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
+from recsys.table.naming import candidates_table
 from tests.recsys.opened import queries_of
 from tests.recsys.ranking.blends import blend_of, training
 

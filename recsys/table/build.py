@@ -22,30 +22,25 @@ from deltalake import DeltaTable
 from recsys.columns import (
     AS_OF,
     BUNDLE,
-    CANDIDATE_SOURCE,
     CANDIDATES,
     INDEX,
     INTERACTIONS_VERSION,
     ITEM_ID,
     ITEMS_VERSION,
-    PADDING,
-    RANK,
     RUN,
-    SCORE,
     USER_ID,
 )
 from recsys.data.prepare import prepare
-from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.ranking.blend import proposers
-from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
-from recsys.retrieval.table import NAME, candidates_table
+from recsys.retrieval.shelf import listed_items, shelf_of
+from recsys.serving.batches import candidate_batches
 from recsys.serving.histories import recode
-from recsys.serving.recommender import BundleRecommender, open_bundle
-from recsys.settings import RetrieveSettings, Settings
+from recsys.serving.recommender import open_bundle
+from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import scan_delta
 from recsys.storage.warehouse import SCHEMAS, TableVersions, scan
+from recsys.table.naming import NAME, candidates_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,33 +233,6 @@ def _check_not_empty(settings: Settings, built: BuiltCandidates) -> None:
         f"which it keeps: {' and '.join(reasons) or f'the bundle {built.bundle} proposes nothing'}. Change that, or "
         "read a complete catalogue, and run again; to have an empty table, remove the folder first."
     )
-
-
-def candidate_batches(
-    served: BundleRecommender, serving: Sequences, settings: RetrieveSettings, shelf: Shelf | None = None
-) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
-    """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
-
-    The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
-    "vector+transitions"), users in the order of `serving`.
-    """
-    for start in range(0, len(serving), settings.batch_size):
-        histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
-        queries = served.encode(histories)  # [b, D]
-        codes, scores, by = served.best(
-            histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, queries=queries
-        )
-        user, place = np.nonzero(codes != PADDING)
-        frame = pl.DataFrame(
-            {
-                USER_ID: histories.users[user],
-                RANK: (place + 1).astype(np.int32),
-                ITEM_ID: served.bundle.vocabulary.decode(codes[user, place]),
-                SCORE: scores[user, place],
-                CANDIDATE_SOURCE: proposers(by[user, place], served.blended),
-            }
-        )
-        yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())
 
 
 def read_candidates(root: str | Path, version: int | None = None, name: str | None = None) -> pl.LazyFrame:
