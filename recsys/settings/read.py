@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from recsys import plugins
 from recsys.errors import InputError
 from recsys.settings import RunSettings, Section, Settings
 
@@ -68,6 +69,7 @@ def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Se
 
 def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     """Settings of a kind from plain values; `where` names their origin in errors."""
+    plugins.load()
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

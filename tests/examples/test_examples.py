@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from recsys.candidates.registry import SOURCES
+from recsys.settings import kinds
+
 FOLDER = Path(__file__).parents[2] / "examples"
 
 
@@ -27,6 +30,24 @@ def test_compare_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     table = example("compare_models", monkeypatch).main(tmp_path)
     assert set(table["objective"]) == {"cloze", "next-item"}
     assert (table.drop_nulls("low")["low"] <= table.drop_nulls("low")["high"]).all()
+
+
+@pytest.mark.slow
+def test_custom_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        candidates = example("custom_source", monkeypatch).main(tmp_path)
+        assert candidates["source"].str.contains("brand").any()
+    finally:
+        SOURCES.pop("brand", None)
+
+
+@pytest.mark.slow
+def test_custom_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        report = example("custom_model", monkeypatch).main(tmp_path)
+        assert report.metrics["test/ndcg_at_10"] > report.baselines["popularity"]["test/ndcg_at_10"]
+    finally:
+        kinds.KINDS.pop("svd", None)
 
 
 def test_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
