@@ -67,10 +67,10 @@ AS_IT_IS = ("recformer.fine_tune=false",)
 # everything learns from the first step on, against items that stand still: the language model and what is new to it
 AT_ONCE = (
     "recformer.probe_epochs=0",
-    "recformer.follows=false",
+    "recformer.transition_maps=false",
     "recformer.live_items=false",
     "recformer.second_stage_epochs=4",
-    "model.repeats=false",
+    "model.repeat_bias=false",
     "train.epochs=16",
     "train.learning_rate=0.0001",
 )

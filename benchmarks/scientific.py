@@ -67,7 +67,7 @@ LONGER = "train.warm_epochs=60"  # of a few steps each; patience ends them
 # as in the paper, but for what was had: everything learns from the first step on, against items that stand still
 AT_ONCE = (
     "recformer.probe_epochs=0",
-    "recformer.follows=false",
+    "recformer.transition_maps=false",
     "recformer.live_items=false",
     "recformer.second_stage_epochs=2",
     "train.epochs=6",

@@ -22,6 +22,7 @@ bundles refuse to work together.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,7 +192,9 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     with parsing(path):
         tree = json.loads((path / CONFIG).read_bytes())
         tree["model"] = as_trained(tree.get("model", {}))
-        settings = parse_settings(tree, where=str(path / CONFIG))
+        with warnings.catch_warnings():  # an older bundle has the names of its time
+            warnings.simplefilter("ignore", FutureWarning)
+            settings = parse_settings(tree, where=str(path / CONFIG))
         vocabulary = Vocabulary.read(path / VOCABULARY)
         catalogue = pl.read_parquet(path / CATALOGUE)
         arrays = safetensors.numpy.load_file(path / ITEM_ARRAYS)

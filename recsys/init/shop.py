@@ -100,7 +100,7 @@ class ShopGuess:
             tree["split"] = {**tree["split"], "same_time": "basket"}
             tree["model"] = {**tree["model"], "objective": "next-item"}
         if self.recommends_again:
-            tree["model"] = {**tree["model"], "repeats": True}
+            tree["model"] = {**tree["model"], "repeat_bias": True}
             place = list(tree).index("retrieve")
             parts = list(tree.items())
             tree = dict([*parts[:place], ("evaluate", {"exclude_seen": False}), *parts[place:]])

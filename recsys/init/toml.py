@@ -51,7 +51,7 @@ _COMMENTS: Final = {
     "several": "(last, most-frequent) of rows that share an id: the last, or what most of them say",
     "same_time": "(order, basket) a user's events at one time: in the log's order, or one step",
     "objective": "(cloze, next-item) what training asks",
-    "model.repeats": "(true, false) what was had is scored by how long ago that was",
+    "repeat_bias": "(true, false) a learned bias for items already in the history, by how long ago they occurred",
     "events": "(names) the events that count; found",
     "repeats": "(keep, first, last) a user's repeated item: all, the first, the last",
     "strategy": "(leave-one-out, time) time holds out everything after a moment",
@@ -103,7 +103,7 @@ def configuration(
             section = tomlkit.table()
             section.comment(_TITLES[key])
             for inner, inner_value in value.items():
-                _add(section, inner, inner_value, _COMMENTS.get(f"{key}.{inner}", _COMMENTS[inner]))
+                _add(section, inner, inner_value, _COMMENTS[inner])
             for offered, (offered_value, why) in offers.get(key, {}).items():
                 written = f"{offered} = {tomlkit.item(offered_value).as_string()}"
                 section.add(tomlkit.comment(_one_line(f"{written}  # {_COMMENTS[offered]} {why}")))

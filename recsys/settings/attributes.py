@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,9 +18,11 @@ RESERVED = ("item_id", "user_id", "title", "sentence")  # columns of prepared ta
 class AttributeSettings(Section):
     """One attribute of an item or of a user."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"look_ups": "lookups"}
+
     column: str | None = None  # of the source; None: the one of the attribute's own name
     pattern: str | None = None  # a regular expression whose first group is the value; None: all of the text
-    look_ups: int | None = Field(default=None, ge=1, le=8)  # rows of the table a value; None: model.attribute_lookups
+    lookups: int | None = Field(default=None, ge=1, le=8)  # rows of the table a value; None: model.attribute_lookups
 
     @model_validator(mode="after")
     def _pattern_has_a_group(self) -> Self:
@@ -56,8 +59,10 @@ class NumericSettings(AttributeSettings):
 class CrossSettings(Section):
     """The combination of several attributes as one more."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"look_ups": "lookups"}
+
     of: Annotated[tuple[str, ...], Field(min_length=2)]  # numeric ones, and categorical ones of kind "single"
-    look_ups: int | None = Field(default=None, ge=1, le=8)  # None: model.attribute_lookups
+    lookups: int | None = Field(default=None, ge=1, le=8)  # None: model.attribute_lookups
 
 
 class IdMapSettings(Section):
@@ -108,17 +113,17 @@ class AttributedSettings(SourceSettings):
             They do not make sense together; names one.
         """
         found = [
-            Feature(name=prefix + name, lookups=of.look_ups or lookups, kind=of.kind, pooling=of.pooling)
+            Feature(name=prefix + name, lookups=of.lookups or lookups, kind=of.kind, pooling=of.pooling)
             for name, of in self.categorical.items()
         ]
         found += [
-            Feature(name=prefix + name, lookups=of.look_ups or lookups, kind="numeric", buckets=of.buckets)
+            Feature(name=prefix + name, lookups=of.lookups or lookups, kind="numeric", buckets=of.buckets)
             for name, of in self.numeric.items()
         ]
         found += [
             Feature(
                 name=prefix + name,
-                lookups=of.look_ups or lookups,
+                lookups=of.lookups or lookups,
                 kind="crossed",
                 of=tuple(prefix + part for part in of.of),
             )

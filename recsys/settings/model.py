@@ -27,6 +27,8 @@ class KindSettings(Section):
         Any other key that it lacks has today's default, so a new key's default must change nothing.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"repeats": "repeat_bias"}
+
     kind: str
     needs_text: ClassVar[bool] = False
     unsaid: ClassVar[Mapping[str, Any]] = {}
@@ -75,7 +77,7 @@ class ModelSettings(KindSettings):
     recency_mean: bool = False
     # next-item: a number, by the steps since, is added to the score of what was had; it is learned with the
     # full loss, as the negatives of the others are never what was had
-    repeats: bool = False
+    repeat_bias: bool = False
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
     attribute_lookups: int = Field(default=2, ge=1, le=8)  # of an attribute that does not say how many
@@ -109,8 +111,8 @@ class ModelSettings(KindSettings):
             raise ValueError('recency_mean = true needs objective = "next-item" and a temperature (0.05, for instance)')
         if self.blocks == 0 and not self.recency_mean:
             raise ValueError("blocks = 0 leaves nothing that reads the history; set recency_mean = true or blocks = 1")
-        if self.repeats and self.objective != "next-item":
-            raise ValueError('repeats = true needs objective = "next-item"; cloze reads what comes after, too')
+        if self.repeat_bias and self.objective != "next-item":
+            raise ValueError('repeat_bias = true needs objective = "next-item"; cloze reads what comes after, too')
         return self
 
 
@@ -130,10 +132,11 @@ class ItemsAlone(KindSettings):
             kind = given.get("kind", cls.model_fields["kind"].default)
             context = given["context"]
             raise ValueError(f'context = {context!r} needs kind = "{DEFAULT_KIND}"; "{kind}" reads items alone')
-        return {key: value for key, value in given.items() if key in cls.model_fields or key not in _SEQUENCE_KEYS}
+        ours = [key for key in given if cls.renamed.get(key, key) in cls.model_fields]
+        return {key: value for key, value in given.items() if key in ours or key not in _SEQUENCE_KEYS}
 
 
-_SEQUENCE_KEYS = frozenset(ModelSettings.model_fields)
+_SEQUENCE_KEYS = frozenset(ModelSettings.model_fields) | frozenset(ModelSettings.renamed)
 
 
 class TextModelSettings(ItemsAlone):
@@ -149,7 +152,7 @@ class RecformerModelSettings(ItemsAlone):
     kind: Literal["recformer"] = "recformer"
     needs_text: ClassVar[bool] = True
     # a number, by the steps since, is added to the score of what was had; it is learned with the full loss
-    repeats: bool = False
+    repeat_bias: bool = False
 
 
 def settings_of(kind: str) -> type[KindSettings]:

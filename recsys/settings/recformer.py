@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +17,13 @@ class RecformerSettings(Section):
     `max_tokens` may differ.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "places": "positions",
+        "apart": "cross_item_bias",
+        "follows": "transition_maps",
+        "train_words": "train_token_embeddings",
+    }
+
     # a folder that `recsys pretrain` wrote (or its name without the hash: the newest), a bundle, or a checkpoint of a
     # BERT, RoBERTa or Longformer (a folder or a hub id); None: from nothing, with a tokenizer of its own
     init: str | None = None
@@ -26,8 +34,9 @@ class RecformerSettings(Section):
     window: int | None = Field(default=None, ge=2)  # (tokens) that attention sees around each; None: all
     # The next four at their defaults are as published. For a sentence encoder such as MiniLM they are better set to
     # "item", 4.0, "items" and 256: it then begins where the untrained text recommender is.
-    places: Literal["history", "item"] = "history"  # what token positions count
-    apart: float | None = Field(default=None, ge=0)  # attention between items begins lower by this; learned
+    positions: Literal["history", "item"] = "history"  # token positions begin anew with each history, or with each item
+    # attention between tokens of different items starts lower by this; learned
+    cross_item_bias: float | None = Field(default=None, ge=0)
     pooling: Literal["first", "items"] = "first"  # the vector: the first token's state, or a weighted sum of the items'
     whitened: int | None = Field(default=None, ge=8)  # dimensions of a projection that begins as whitening; None: none
     # a projection that the model brings along is whitened anew by what this catalogue holds, in the axes it has learnt;
@@ -44,10 +53,10 @@ class RecformerSettings(Section):
     live_items: bool = False
     # a history's vector gets two learned linear maps, zero at first, of itself and of its newest item's: what follows
     # is not what is alike; needs pooling = "items"
-    follows: bool = False
+    transition_maps: bool = False
     # epochs that fit all but the language model to its item vectors as they are, a minute's work, before it moves
     probe_epochs: int = Field(default=0, ge=0)
-    train_words: bool = False  # the token embedding learns too
+    train_token_embeddings: bool = False  # the token embedding learns too
     accumulate: int = Field(default=1, ge=1)  # batches to one step of the optimizer
     recompute: bool = False  # activations in the backward pass instead of keeping them: slower, less memory
     fine_tune: bool = True  # False: zero-shot, with the weights that it starts from
@@ -60,10 +69,12 @@ class RecformerSettings(Section):
     def _widths_fit(self) -> Self:
         if self.dimensions % self.heads:
             raise ValueError(f"dimensions = {self.dimensions} must be divisible by heads = {self.heads}")
-        if self.apart is not None and self.window is not None:
-            raise ValueError(f"apart = {self.apart} needs attention over the whole history; leave window out")
-        if self.follows and self.pooling != "items":
-            raise ValueError(f'follows = true needs pooling = "items", not {self.pooling!r}')
+        if self.cross_item_bias is not None and self.window is not None:
+            raise ValueError(
+                f"cross_item_bias = {self.cross_item_bias} needs attention over the whole history; leave window out"
+            )
+        if self.transition_maps and self.pooling != "items":
+            raise ValueError(f'transition_maps = true needs pooling = "items", not {self.pooling!r}')
         if self.aligned and self.whitened is None:
             raise ValueError("aligned = true needs whitened, the width of the projection; set it, or leave aligned out")
         if self.probe_epochs and self.pooling != "items":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +21,21 @@ class Section(BaseModel):
     def variant(cls, given: Any) -> type[Section]:
         """The class of the section that these plain values are of, where a key chooses between several."""
         return cls
+
+    renamed: ClassVar[Mapping[str, str]] = {}  # keys' old names, which work with a warning until version 0.3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names_still_work(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        old = [name for name in cls.renamed if name in given]
+        for name in old:
+            new = cls.renamed[name]
+            if new in given:
+                raise ValueError(f"{name} is the old name of {new}; leave {name} out")
+            warnings.warn(f"{name} is now called {new}; the old name works until version 0.3.", FutureWarning, 2)
+        return {cls.renamed.get(name, name): value for name, value in given.items()}
 
     @model_validator(mode="before")
     @classmethod

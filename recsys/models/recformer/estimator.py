@@ -160,7 +160,7 @@ def on_catalogue(begun: Start, catalogue: ItemTokens, settings: Settings) -> Sta
     """With the projection, the maps and the numbers that the settings ask for on this catalogue."""
     begun = with_projection(begun, catalogue, settings.recformer)
     assert isinstance(settings.model, RecformerModelSettings)
-    wanted = extended(begun.model, repeats=settings.model.repeats, follows=settings.recformer.follows)
+    wanted = extended(begun.model, repeats=settings.model.repeat_bias, follows=settings.recformer.transition_maps)
     return replace(begun, model=ready(wanted, settings.recformer))
 
 

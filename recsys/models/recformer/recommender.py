@@ -32,7 +32,7 @@ class RecformerRecommender(Recommender):
     def repeats(self) -> np.ndarray | None:
         """float32 [L], added to the scores of the history's own items by steps back; None: nothing is."""
         wanted = self.settings.model
-        return repeats_of(self.model) if isinstance(wanted, RecformerModelSettings) and wanted.repeats else None
+        return repeats_of(self.model) if isinstance(wanted, RecformerModelSettings) and wanted.repeat_bias else None
 
     def encode(self, histories: Sequences) -> np.ndarray:
         """Unit vectors float32 [U, E] of the newest items' texts."""

@@ -76,7 +76,7 @@ def ready(model: Recformer, settings: RecformerSettings) -> Recformer:
     model.item_positions.requires_grad_(settings.embeddings)
     model.types.requires_grad_(settings.embeddings)
     # a new token embedding says nothing yet: frozen it would stay noise
-    model.words.requires_grad_(settings.train_words or settings.init is None)
+    model.words.requires_grad_(settings.train_token_embeddings or settings.init is None)
     model.recompute = settings.recompute
     return model.to(best_device())
 
@@ -145,7 +145,12 @@ def _from(init: str, settings: RecformerSettings) -> Start:
 
 
 def _choices(settings: RecformerSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in ("window", "places", "apart", "pooling")}
+    return {
+        "window": settings.window,
+        "places": settings.positions,
+        "apart": settings.cross_item_bias,
+        "pooling": settings.pooling,
+    }
 
 
 def _newest(folder: Path) -> Path:

@@ -108,7 +108,7 @@ class SequenceEncoder(nn.Module):
         self.head = nn.Sequential(Linear(D, D), nn.GELU(), LayerNorm(D)) if settings.head else nn.Identity()
         self.temperature = settings.temperature
         self.recency = RecencyQuery(settings) if settings.recency_mean else None
-        self.repeats = Repeats(settings.max_length) if settings.repeats else None
+        self.repeats = Repeats(settings.max_length) if settings.repeat_bias else None
         # the last one made, so that the others begin with the weights that they have without it
         self.side: SideVectors | None = None
         if side:

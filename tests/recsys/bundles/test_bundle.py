@@ -199,7 +199,7 @@ def test_no_credentials_in_the_configuration(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lacking", "meant"), [("rotary", False), ("temperature", None), ("experts", 4), ("repeats", False)]
+    ("lacking", "meant"), [("rotary", False), ("temperature", None), ("experts", 4), ("repeat_bias", False)]
 )
 def test_a_bundle_of_a_program_with_fewer_settings_means_what_it_was_trained_with(
     lacking: str, meant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

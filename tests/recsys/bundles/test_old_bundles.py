@@ -72,7 +72,7 @@ def write_old(root: Path, model: dict[str, Any]) -> Path:
     weights = {}
     if biases:
         torch.manual_seed(0)
-        encoder = SequenceEncoder(ModelSettings.model_validate(model))
+        encoder = SequenceEncoder(ModelSettings.model_validate({k: v for k, v in model.items() if k != "repeats"}))
         weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     folder = root / "old"
     folder.mkdir()

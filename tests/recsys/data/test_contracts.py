@@ -22,7 +22,7 @@ INTEGERS = {USER_ID: pl.Int64, ITEM_ID: pl.Int64}
 def rows(**columns: Any) -> pl.LazyFrame:
     frame = pl.LazyFrame(columns)
     return frame.with_row_index(FILE_LINE, offset=1).with_columns(
-        pl.col(FILE_LINE).cast(pl.Int64), pl.lit("raw").alias(FILE_RAW), contracts.no_reason().alias(DEFECT)
+        pl.col(FILE_LINE).cast(pl.Int64), pl.lit("raw").alias(FILE_RAW), reasons.no_reason().alias(DEFECT)
     )
 
 
@@ -95,7 +95,7 @@ def test_integers_stay_integers(ids: list[int]) -> None:
 
 def test_broken_lines_do_not_decide_the_type_of_ids() -> None:
     frame = rows(u=["1", "x"]).with_columns(
-        contracts.first_reason((pl.col("u") == "x", contracts.WRONG_FIELDS)).alias(DEFECT)
+        reasons.first_reason((pl.col("u") == "x", reasons.WRONG_FIELDS)).alias(DEFECT)
     )
     assert contracts.all_integers(frame, "u")
 
@@ -171,7 +171,7 @@ def test_a_blank_id_is_missing_and_a_huge_one_is_text() -> None:
         contracts.check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=strings, now=NOW)
     )
     assert good[USER_ID].to_list() == [" 7"]
-    assert bad[REASON].to_list() == [contracts.MISSING[USER_ID]]
+    assert bad[REASON].to_list() == [reasons.MISSING[USER_ID]]
     assert not contracts.all_integers(rows(id=pl.Series([2**63 + 1, 1], dtype=pl.UInt64)), "id")
     assert contracts.all_integers(rows(id=pl.Series([2**63 - 1, 1], dtype=pl.UInt64)), "id")
 
@@ -209,8 +209,8 @@ def test_a_float_that_stands_for_several_integers_is_no_id(dtype: Any, first: fl
     )
     assert good[ITEM_ID].to_list() == [int(first) - 1, 7, 0]
     assert bad.select(LINE, REASON).rows() == [
-        *((line, contracts.INEXACT_ID) for line in (2, 3, 4)),
-        *((line, contracts.MISSING[ITEM_ID]) for line in (7, 8)),
+        *((line, reasons.INEXACT_ID) for line in (2, 3, 4)),
+        *((line, reasons.MISSING[ITEM_ID]) for line in (7, 8)),
     ]
 
 
@@ -237,7 +237,7 @@ def test_weights_have_the_declared_decimal_sign(decimal: str, kept: dict[str, fl
     columns = {name: name for name in (USER_ID, ITEM_ID, WEIGHT)}
     good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=strings, now=NOW, decimal=decimal))
     assert good[WEIGHT].to_list() == list(kept.values())
-    assert bad[REASON].to_list() == [contracts.WEIGHT_TYPE] * len(rejected)
+    assert bad[REASON].to_list() == [reasons.WEIGHT_TYPE] * len(rejected)
 
 
 def test_seconds_with_a_decimal_comma_are_times() -> None:

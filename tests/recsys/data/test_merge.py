@@ -163,7 +163,7 @@ def listed(root: Path) -> dict[int, bool]:
 
 
 def test_items_say_whether_the_newest_reading_lists_them(tmp_path: Path) -> None:
-    put(tmp_path / "log.csv", HEADER, "1,1,100,")
+    put(tmp_path / "log.csv", HEADER, "1,1,1700000000,")
     put(tmp_path / "items-1.csv", "item_id,title", "1,One", "2,Two")
     put(tmp_path / "items-2.csv", "item_id,title", "3,Three", "4,Four")
     parts = {"items": {"source": "items-*.csv"}}  # a catalogue in parts is one catalogue
@@ -181,7 +181,7 @@ def test_items_say_whether_the_newest_reading_lists_them(tmp_path: Path) -> None
 
 
 def test_a_catalogue_of_less_than_half_is_warned_about(tmp_path: Path) -> None:
-    put(tmp_path / "log.csv", HEADER, "1,1,100,")
+    put(tmp_path / "log.csv", HEADER, "1,1,1700000000,")
     put(tmp_path / "items.csv", "item_id", *map(str, range(1, 10)))
     read(tmp_path, items={"source": "items.csv"})
     put(tmp_path / "items.csv", "item_id", "1", "2")
@@ -190,7 +190,7 @@ def test_a_catalogue_of_less_than_half_is_warned_about(tmp_path: Path) -> None:
 
 
 def test_a_table_from_before_listed_all_its_items(tmp_path: Path) -> None:
-    put(tmp_path / "log.csv", HEADER, "1,1,100,")
+    put(tmp_path / "log.csv", HEADER, "1,1,1700000000,")
     put(tmp_path / "items.csv", "item_id,title", "1,One", "2,Two", "3,Three")
     read(tmp_path, items={"source": "items.csv"})
     root = str(tmp_path / "warehouse")

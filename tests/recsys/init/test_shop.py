@@ -122,7 +122,7 @@ def test_purchases_made_again_stay_in_the_lists(tmp_path: Path) -> None:
     settings = load_settings(write_configuration(text, tmp_path / "recsys.toml"))
     assert not settings.evaluate.exclude_seen
     assert not settings.retrieve.exclude_seen
-    assert settings.model.repeats
+    assert settings.model.repeat_bias
 
 
 def test_cancellations_without_a_mark_are_told_by_their_quantity(tmp_path: Path) -> None:

@@ -182,14 +182,14 @@ def ring_model(**model: Any) -> Bert4Rec:
 def test_validation_asks_as_serving_does(objective: str, exclude_seen: bool, tmp_path: Path) -> None:
     """Whole windows, the history's own items as evaluation has them, and what a model knows of repeats."""
     repeats = objective == "next-item"
-    configured = settings(tmp_path, objective=objective, repeats=repeats)
+    configured = settings(tmp_path, objective=objective, repeat_bias=repeats)
     configured = configured.model_copy(
         update={
             "evaluate": configured.evaluate.model_copy(update={"exclude_seen": exclude_seen}),
             "train": configured.train.model_copy(update={"precision": "fp32"}),
         }
     )
-    built = ring_model(objective=objective, repeats=repeats)
+    built = ring_model(objective=objective, repeat_bias=repeats)
     asked = questions()
     found = validation(configured, asked)(built)
     vectors, _ = built.item_vectors()

@@ -53,5 +53,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, override: str, message: str) -
 
 
 def test_attention_cannot_have_a_window_and_lean_to_the_item(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"apart = 4.0 needs attention over the whole history; leave window out"):
-        load(tmp_path, "recformer.apart=4.0", "recformer.window=64")
+    with pytest.raises(
+        InputError, match=r"cross_item_bias = 4.0 needs attention over the whole history; leave window out"
+    ):
+        load(tmp_path, "recformer.cross_item_bias=4.0", "recformer.window=64")

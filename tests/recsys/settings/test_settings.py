@@ -172,8 +172,8 @@ def test_the_sequence_models_keys_are_passed_over_by_other_kinds(kind: str) -> N
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"kind": "recformer", "repeat": True}, r"no setting model\.repeat; did you mean model\.repeats\?"),
-        ({"kind": "recformer", "repeats": 3}, r"model\.repeats = 3: input should be a valid boolean"),
+        ({"kind": "recformer", "repeat_bia": True}, r"no setting model\.repeat_bia; did you mean model\.repeat_bias\?"),
+        ({"kind": "recformer", "repeat_bias": 3}, r"model\.repeat_bias = 3: input should be a valid boolean"),
         ({"kind": "bert"}, r"model\.kind = 'bert': there is no such kind of model; the kinds are bert4rec, recformer"),
         ({"heds": 2}, r"no setting model\.heds; did you mean model\.heads\?"),
         (7, r"model = 7: it must be a section of settings \(\[model\]\)"),
@@ -183,3 +183,21 @@ def test_a_mistake_is_told_against_the_keys_of_its_kind(model: object, message: 
     tree = {"name": "a", "interactions": {"source": "a.csv"}, "items": {"source": "i.csv", "text": ["title"]}}
     with pytest.raises(InputError, match=message):
         parse_settings({**tree, "model": model})
+
+
+def test_old_names_of_settings_work_with_a_warning(tmp_path: Path) -> None:
+    """Files written before a key was renamed are read as they were meant; both names at once are refused."""
+    tree = {"name": "shop", "interactions": {"source": "log.csv"}, "items": {"source": "items.csv", "text": ["title"]}}
+    old = tree | {"model": {"kind": "recformer", "repeats": True}, "recformer": {"places": "item", "apart": 2.0}}
+    with pytest.warns(FutureWarning, match="is now called .*; the old name works until version 0.3") as told:
+        settings = parse_settings(old)
+    assert settings.model.model_dump()["repeat_bias"] is True
+    assert (settings.recformer.positions, settings.recformer.cross_item_bias) == ("item", 2.0)
+    assert len(told) == 3
+    with pytest.raises(InputError, match="places is the old name of positions; leave places out"):
+        parse_settings(tree | {"recformer": {"places": "item", "positions": "item"}})
+
+
+def test_an_old_name_means_nothing_to_a_kind_that_passes_the_new_one_over() -> None:
+    tree = {"name": "s", "interactions": {"source": "log.csv"}, "items": {"source": "items.csv", "text": ["title"]}}
+    assert parse_settings(tree | {"model": {"kind": "text", "repeats": True}}).model.model_dump() == {"kind": "text"}

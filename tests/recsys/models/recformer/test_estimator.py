@@ -127,7 +127,7 @@ def test_a_bundle_and_a_folder_are_what_the_next_training_starts_from(data: Path
 
 
 def test_numbers_for_what_was_had_are_validated_served_and_passed_on(data: Path) -> None:
-    configured = settings(data).model_copy(update={"model": RecformerModelSettings(repeats=True)})
+    configured = settings(data).model_copy(update={"model": RecformerModelSettings(repeat_bias=True)})
     trained, bundle = run(configured)
     repeats = recommender_of(bundle).model.repeats
     assert repeats is not None
@@ -249,7 +249,7 @@ def test_gradients_stay_out_of_what_the_settings_freeze(data: Path) -> None:
 
     minilm = {"init": "all-MiniLM-L6-v2", "layers": 1}
     assert not begun(**minilm).words.weight.requires_grad
-    assert begun(**minilm, train_words=True).words.weight.requires_grad
+    assert begun(**minilm, train_token_embeddings=True).words.weight.requires_grad
     assert begun().words.weight.requires_grad  # new ones say nothing yet
     plain = begun(embeddings=False)
     assert not plain.types.weight.requires_grad and not plain.item_positions.weight.requires_grad

@@ -32,11 +32,11 @@ from tests.recsys.opened import encoders_of, queries_of
 USERS, ITEMS = 90, 30
 DECLARED: dict[str, Any] = {
     "categorical": {
-        "tags": {"look_ups": 1, "separator": "|"},
+        "tags": {"lookups": 1, "separator": "|"},
         "maker": {"kind": "single", "column": "brand"},
     },
     "numeric": {"year": {"column": "title", "pattern": r"\((\d{4})\)", "buckets": 4}, "price": {"buckets": 8}},
-    "crosses": {"maker by price": {"of": ["maker", "price"], "look_ups": 1}},
+    "crosses": {"maker by price": {"of": ["maker", "price"], "lookups": 1}},
 }
 OF_USERS: dict[str, Any] = {
     "source": "users.csv",
@@ -211,7 +211,7 @@ def test_a_bundle_serves_what_it_was_trained_with(
     ("changes", "message"),
     [
         (
-            {"items": {"categorical": DECLARED["categorical"] | {"tags": {"look_ups": 2, "separator": "|"}}}},
+            {"items": {"categorical": DECLARED["categorical"] | {"tags": {"lookups": 2, "separator": "|"}}}},
             r"Feature 'tags' has lookups 1 in the bundle and 2 in the data; declare it as in the bundle",
         ),
         (
@@ -334,10 +334,10 @@ def fails(folder: Path, message: str, **sections: Any) -> None:
         ),
         # look-ups and buckets out of range
         (
-            {"items": {"categorical": {"tags": {"look_ups": 9}}, "crosses": {}}},
-            r"items.categorical.tags.look_ups = 9: .*less than or equal to 8",
+            {"items": {"categorical": {"tags": {"lookups": 9}}, "crosses": {}}},
+            r"items.categorical.tags.lookups = 9: .*less than or equal to 8",
         ),
-        ({"items": {"crosses": {"x": {"of": ["maker", "price"], "look_ups": 0}}}}, r"items.crosses.x.look_ups = 0"),
+        ({"items": {"crosses": {"x": {"of": ["maker", "price"], "lookups": 0}}}}, r"items.crosses.x.lookups = 0"),
         ({"items": {"numeric": {"price": {"buckets": 1}}}}, r"items.numeric.price.buckets = 1"),
         (
             {"items": {"numeric": {"year": {"column": "title", "pattern": "[0-9]+"}}, "crosses": {}}},

@@ -16,10 +16,10 @@ import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.store import publish_bundle
+from recsys.candidates import text as source_text
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
-from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation.evaluate import evaluate
 from recsys.features.multiplexed import lookup_rows
 from recsys.models.sequential.bert4rec import Bert4Rec
@@ -54,7 +54,7 @@ def vectors_of(_: Settings, sentences: pl.Series) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue_text, "text_vectors", vectors_of)
-    monkeypatch.setattr(evaluation, "text_vectors", vectors_of)
+    monkeypatch.setattr(source_text, "text_vectors", vectors_of)
 
 
 def write_day(folder: Path, items: range, seed: int = 0) -> None:
