@@ -25,8 +25,8 @@ SETTINGS = RecformerSettings(
     max_tokens=48,
     dropout=0.0,
     pooling="items",
-    places="item",
-    apart=30.0,
+    positions="item",
+    cross_item_bias=30.0,
 )
 
 
