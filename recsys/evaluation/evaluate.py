@@ -8,6 +8,7 @@ Shapes: U users, V items (arrays by code have V + 1 entries), D width.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,9 +38,15 @@ from recsys.text.represent import text_vectors
 
 
 def evaluate(
-    settings: Settings, versions: TableVersions, bundle: str | Path, progress: Progress | None = None
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str | Path,
+    progress: Progress | None = None,
+    users_to: Callable[[pl.DataFrame], None] | None = None,
 ) -> EvaluationReport:
     """Measure a bundle on the test part of the tables at these versions. `prepare` runs the leak guard.
+
+    `users_to`, where given, is called with the served ranker's values per user.
 
     Raises
     ------
@@ -75,12 +82,13 @@ def evaluate(
     }
     if model.blended is not None:
         scorers = {BLEND: blend_scorer(model, model.blended, queries, histories, settings), **scorers}
+    text = functools.cache(lambda: baseline_text(settings, dataset))
     scorers |= baseline_scorers(
         settings.evaluate.baselines,
         dataset.split.train,
         histories,
         popularity,
-        lambda: baseline_text(settings, dataset),
+        text,
     )
     served, *others = scorers
     report = evaluate_scorers(
@@ -94,6 +102,9 @@ def evaluate(
         encoding_seconds=encoding_seconds,
         progress=progress,
         served=served,
+        catalogue=dataset.catalogue,
+        text=text() if "text+transitions" in settings.evaluate.baselines else None,
+        users_to=users_to,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
     known = model.manifest["lineage"].get("known_before")

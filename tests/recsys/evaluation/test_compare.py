@@ -17,7 +17,7 @@ from recsys.candidates.counts import (
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, leave_one_out
 from recsys.evaluation.compare import EvaluationReport, Scorer, evaluate_scorers
-from recsys.evaluation.metrics import BANDS
+from recsys.evaluation.lists import BANDS
 from recsys.settings import EvaluateSettings
 
 SIZE = 40

@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 from matplotlib.figure import Figure
 
-from recsys.evaluation.metrics import BANDS
+from recsys.evaluation.lists import BANDS
 from recsys.evaluation.plots import plot_curves, plot_popularity, plot_training
 
 CURVES = {
