@@ -32,7 +32,7 @@ def slice_keys(held_out: HeldOut, popularity: np.ndarray, items: pl.DataFrame | 
 
     - `history_length`: events of the history, in powers of two;
     - `target_popularity`: tenth of the trained items by training interactions, 1 the most popular;
-    - `target`: "trained", "cold" (in the catalogue, no training interaction) or "unknown";
+    - `cold`: of the target, "trained", "cold" (in the catalogue, no training interaction) or "unknown";
     - `repeated`: whether the history holds the target already;
     - `same_day`: whether the target has the time, or the UTC day, of the history's last event;
     - `user:NAME`, `item:NAME`: attributes of the user and of the target; numeric ones by quarters.
@@ -50,7 +50,7 @@ def slice_keys(held_out: HeldOut, popularity: np.ndarray, items: pl.DataFrame | 
     keys = {
         "history_length": _lengths(held_out.histories.lengths),
         "target_popularity": _tenths(held_out.targets, popularity),
-        "target": pl.Series(
+        "cold": pl.Series(
             np.where(
                 held_out.targets == PADDING,
                 "unknown",

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,10 +123,13 @@ def write_file(path: Path, content: bytes) -> None:
                 raise
 
 
-def without_users(content: bytes, users: Mapping[str, Any] | set[str], where: str) -> bytes | None:
-    """Return a file's content without some users, given by id as text; None where it holds none of them."""
-    values = from_parquet(content, where)
-    kept = values.frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(list(users)))
-    if len(kept) == len(values.frame):
-        return None
-    return to_parquet(UserValues(frame=kept, about=values.about))
+def forget_users(warehouse: str | Path, users: Sequence[str]) -> int:
+    """Remove users, by id as text, from the values per user in a warehouse; returns the number of changed files."""
+    changed = 0
+    for path in sorted((Path(warehouse) / FOLDER).glob("*.parquet")):
+        values = from_parquet(path.read_bytes(), str(path))
+        kept = values.frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(list(users)))
+        if len(kept) < len(values.frame):
+            write_file(path, to_parquet(UserValues(frame=kept, about=values.about)))
+            changed += 1
+    return changed

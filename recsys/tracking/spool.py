@@ -18,7 +18,7 @@ from typing import Any, Final
 from recsys.errors import RecsysError
 
 Record = dict[str, Any]
-QUOTING: Final = frozenset({"candidates.json", "candidates.md"})  # artifacts that quote users
+QUOTING: Final = frozenset({"candidates.json", "candidates.md", "users.parquet"})  # artifacts that quote users
 
 
 class Spool:

@@ -171,6 +171,49 @@ def test_ties_stand_in_the_report() -> None:
     assert ties["ndcg_worst_ties"] < ties["ndcg_best_ties"]
 
 
+def test_measures_of_lists_stand_beside_the_metrics() -> None:
+    found, held_out = report()
+    assert set(found.further) == {"model", "popularity", "transitions"}
+    own = found.further["model"]
+    assert own["test/recall_at_5"] == own["test/map_at_20"] == 0.5
+    assert own["test/precision_at_5"] == pytest.approx(0.1)
+    # popularity recommends what is popular
+    by_popularity, by_walks = found.further["popularity"], found.further["transitions"]
+    assert by_popularity["test/novelty_at_5"] < by_walks["test/novelty_at_5"]
+    assert by_popularity["test/popularity_lift_at_5"] > by_walks["test/popularity_lift_at_5"]
+    assert by_popularity["test/gini_at_5"] > by_walks["test/gini_at_5"]
+    assert by_popularity["test/serendipity_at_5"] < by_walks["test/serendipity_at_5"]
+    quality = found.report["ranking"]["model"]
+    assert (quality["full_list_share"], quality["covered_share"], quality["duplicate_share"]) == (1.0, 1.0, 0.0)
+
+
+def test_slices_and_values_per_user_add_up_to_the_metrics() -> None:
+    """With attributes and text; two targets are cold."""
+    frames: list[pl.DataFrame] = []
+    catalogue = pl.DataFrame(
+        {
+            "item_id": [f"i{code}" for code in range(1, SIZE + 1)],
+            "title": [""] * SIZE,
+            "colour": ["red", "blue"] * (SIZE // 2),
+        }
+    )
+    text = np.random.default_rng(0).standard_normal((SIZE + 1, 4)).astype(np.float32)
+    found, held_out = report(catalogue=catalogue, text=text, users_to=frames.append)
+    assert {"test/diversity_attributes_at_10", "test/diversity_text_at_10", "test/miscalibration_colour_at_10"} <= set(
+        found.further["model"]
+    )
+    (users,) = frames
+    assert users["user_id"].to_list() == held_out.histories.users.to_list()
+    assert users["target"].to_list() == [f"i{code}" for code in held_out.targets]
+    assert users["hit_at_10"].mean() == found.intervals["test/hr_at_10"]["mean"] == 0.5
+    rows = {(row["dimension"], row["value"]): row for row in found.slices}
+    assert rows["cold", "cold"]["n"] == 2 and rows["cold", "cold"]["small"]
+    assert rows["cold", "cold"]["hr_at_10"] == found.metrics["test/cold_hr_at_10"]
+    red = rows["item:colour", "red"]
+    assert red["n"] == (held_out.targets % 2 == 1).sum()
+    assert red["hr_at_10"] == pytest.approx(users.filter(pl.col("item:colour") == "red")["hit_at_10"].mean())
+
+
 def test_progress_ends_at_the_total() -> None:
     heard: list[tuple[int, int | None, str]] = []
     report(progress=lambda done, total, text: heard.append((done, total, text)))

@@ -38,7 +38,7 @@ POPULARITY = np.array([0, *range(20, 0, -1), 0], dtype=np.float32)  # codes 1 to
 def test_history_target_and_repetition() -> None:
     keys = slice_keys(held_out([[1], [1, 2, 3], [4] * 9, []], [2, 3, 21, 0]), POPULARITY)
     assert keys["history_length"].to_list() == ["1", "2-3", "8-15", "0"]
-    assert keys["target"].to_list() == ["trained", "trained", "cold", "unknown"]
+    assert keys["cold"].to_list() == ["trained", "trained", "cold", "unknown"]
     assert keys["repeated"].to_list() == ["first time", "repeated", "first time", "first time"]
 
 
