@@ -172,7 +172,7 @@ def test_ties_stand_in_the_report() -> None:
 
 
 def test_measures_of_lists_stand_beside_the_metrics() -> None:
-    found, held_out = report()
+    found, _ = report()
     assert set(found.further) == {"model", "popularity", "transitions"}
     own = found.further["model"]
     assert own["test/recall_at_5"] == own["test/map_at_20"] == 0.5
