@@ -7,7 +7,8 @@ The lists and ranks are synthetic and come block by block, as ranking gives them
 making them takes. Measured are accuracy at every cut-off, curves, the measures of lists with one categorical attribute
 and text vectors, slices with intervals, intervals of differences to one baseline, values per user, and a paired
 comparison of two runs. Peak memory is what the kernel counts (VmHWM, Linux) for a process of its own. The first row
-has a tenth of the users; `data_mib` is the peak before any measuring, histories and ranks included.
+has a tenth of the users. `data_mib` is the peak before any measuring, histories and ranks included, and `lists_mib`
+the peak when all lists are measured; the values per user add to it after that.
 
 The data are generated, so `--data` is not read; every benchmark takes it.
 """
@@ -93,7 +94,8 @@ def measure(users: int, items: int) -> dict[str, Any]:
         making += time.perf_counter()
         making_cpu += time.process_time()
         lists.add(made)
-    allowed = np.arange(items + 1) > 0
+    lists.flush()
+    after_lists, allowed = _peak(), np.arange(items + 1) > 0
     found = accuracy(ranks, CUTOFFS, "test", (*METRICS, *FURTHER)) | lists.coverages(allowed, "test")
     found |= lists.further(allowed, "test")
     found |= {f"serendipity_at_{k}": serendipity(ranks, popularity, asked.targets, k) for k in CUTOFFS}
@@ -115,8 +117,9 @@ def measure(users: int, items: int) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "cpu_seconds": round(time.process_time() - cpu - making_cpu, 1),
         "users_per_second": round(users / seconds),
-        "peak_mib": round(_peak() / 1024),
         "data_mib": round(before / 1024),
+        "lists_mib": round(after_lists / 1024),
+        "peak_mib": round(_peak() / 1024),
         "measures": len(found),
         "slices": len(slices),
     }

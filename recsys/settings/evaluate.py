@@ -29,8 +29,8 @@ class EvaluateSettings(Section):
         for name in _SAMPLED if isinstance(given, dict) else ():
             if name in given:
                 raise ValueError(
-                    f"evaluate.{name} asks for sampled negatives, which are not supported, because ranking a target "
-                    "among a sample can order models differently than ranking it among all items (Krichene and Rendle, "
+                    f"sampled negatives ({name}) are not supported, because ranking a target among a sample can order "
+                    "models differently than ranking it among all items (Krichene and Rendle, "
                     '"On sampled metrics for item recommendation", KDD 2020); remove the key, every item is ranked'
                 )
         return given

@@ -136,3 +136,14 @@ def test_patterns_are_checked_by_the_engine_that_runs_them(pattern: str, told: s
     items = {"source": "i.csv", "numeric": {"year": {"pattern": pattern}}}
     with pytest.raises(InputError, match=rf"items\.numeric\.year: pattern = .*{told}"):
         parse_settings({"name": "n", "interactions": {"source": "a.csv"}, "items": items})
+
+
+@pytest.mark.parametrize("name", ["negatives", "num_negatives", "sampling"])
+def test_sampled_negatives_are_refused_with_the_reason(name: str) -> None:
+    tree = {"name": "shop", "interactions": {"source": "log.csv"}, "evaluate": {name: 100, "cutoffs": [10]}}
+    with pytest.raises(InputError) as caught:
+        parse_settings(tree, "shop.toml")
+    sentence = str(caught.value)
+    assert f"sampled negatives ({name}) are not supported, because ranking a target among a sample" in sentence
+    assert "Krichene and Rendle" in sentence and "KDD 2020" in sentence
+    assert sentence.startswith("shop.toml: evaluate") and sentence.count(". ") == 0
