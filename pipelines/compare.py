@@ -20,6 +20,7 @@ from recsys.pipelines.steps import newest_bundle
 from recsys.settings.read import load_settings
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+_SHOWN: Final = 8  # of a run id's digits; the report holds the whole id of the evaluation
 
 
 def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, Any]:
@@ -43,7 +44,9 @@ def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, 
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"recsys compare takes two or more different runs, and {len(set(runs))} is named.")
     parsed = [parse_metric(text) for text in metrics or (DEFAULT,)]
-    return compare_runs({run: find_values(run, uri) for run in runs}, parsed)
+    short = {run: run[:_SHOWN] if _RUN_ID.fullmatch(run) else run for run in runs}
+    labels = short if len(set(short.values())) == len(runs) else {run: run for run in runs}
+    return compare_runs({labels[run]: find_values(run, uri) for run in runs}, parsed)
 
 
 def find_values(run: str, uri: str) -> UserValues:

@@ -131,7 +131,9 @@ def plot_slices(slices: Sequence[Mapping[str, Any]], metric: str = "ndcg_at_10")
     for label, one in zip(place.get_yticklabels(), slices, strict=True):
         label.set_color(OTHER_COLOURS[0] if one["small"] else INK)
     place.set_ylim(len(slices) - 0.5, -0.5)
-    place.set_xlim(left=0)
+    # the intervals of small slices would leave no room for the others; they may end outside
+    ends = [one[metric if one["small"] else f"{metric}_high"] for one in slices]
+    place.set_xlim(0, 1.1 * max(ends, default=0.0) or 1.0)
     place.grid(axis="y", visible=False)
     place.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     place.set_title(f"{_metric_label(metric)}, test, by slice; grey: below 100 users", loc="left", color=INK)

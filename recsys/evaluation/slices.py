@@ -15,7 +15,7 @@ from recsys.columns import PADDING, metric_name
 from recsys.data.splits import HeldOut
 from recsys.evaluation.lists import popularity_places
 from recsys.evaluation.metrics import Metric, per_user
-from recsys.evaluation.significance import intervals
+from recsys.evaluation.significance import CONFIDENCE, Interval, intervals
 
 SMALL: Final = 100  # users; the figures of a smaller slice are flagged
 MOST_VALUES: Final = 20  # of an attribute, the most frequent ones; the others are one slice
@@ -96,7 +96,8 @@ def measure_slices(keys: pl.DataFrame, ranks: np.ndarray, k: int, rng: np.random
             row: dict[str, Any] = {"dimension": name, "value": value, "n": len(users), "small": len(users) < SMALL}
             for metric, interval in zip(MEASURED, intervals(values[users], rng), strict=True):
                 key = metric_name(metric, k)
-                row |= {key: interval.mean, f"{key}_low": interval.low, f"{key}_high": interval.high}
+                low, high = _ends(interval, len(users))
+                row |= {key: interval.mean, f"{key}_low": low, f"{key}_high": high}
             found.append(row)
         rows += sorted(found, key=_order)
     return rows
@@ -117,6 +118,20 @@ def _groups(values: pl.Series) -> list[tuple[str, np.ndarray]]:
     found = frame.drop_nulls("value").group_by("value", maintain_order=True).agg("user")
     pairs = zip(found["value"].to_list(), found["user"], strict=True)
     return [(value, users.to_numpy().astype(np.int64)) for value, users in pairs]
+
+
+def _ends(interval: Interval, n: int) -> tuple[float, float]:
+    """Return the ends of an interval; without any hit, or with nothing but hits, by the exact bound of a proportion.
+
+    The bootstrap sees no chance of a hit in a slice without one. NDCG is at most HR, so the bound holds for it, too.
+    Source: Clopper and Pearson, Biometrika 1934.
+    """
+    rare = 1.0 - ((1.0 - CONFIDENCE) / 2.0) ** (1.0 / n)
+    if interval.low == interval.high == 0.0:
+        return 0.0, rare
+    if interval.low == interval.high == 1.0:
+        return 1.0 - rare, 1.0
+    return interval.low, interval.high
 
 
 def _order(row: dict[str, Any]) -> tuple[float, int, str]:

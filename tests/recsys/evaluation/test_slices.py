@@ -95,6 +95,16 @@ def test_figures_are_those_of_the_slice_alone() -> None:
         assert row["ndcg_at_10_low"] < row["ndcg_at_10"] < row["ndcg_at_10_high"]
 
 
+@pytest.mark.parametrize(("rank", "mean"), [(MISS, 0.0), (1, 1.0)])
+def test_a_slice_of_misses_or_of_hits_alone_has_an_interval(rank: int, mean: float) -> None:
+    (row,) = measure_slices(pl.DataFrame({"cold": ["cold"] * 6}), np.full(6, rank), 10, np.random.default_rng(0))
+    possible = 0.025 ** (1 / 6)  # six misses in a row are as likely as that if the rate is 1 - 0.54
+    ends = (0.0, 1 - possible) if mean == 0.0 else (possible, 1.0)
+    for metric in ("hr_at_10", "ndcg_at_10"):
+        assert row[metric] == mean
+        assert (row[f"{metric}_low"], row[f"{metric}_high"]) == pytest.approx(ends)
+
+
 def test_slices_that_begin_with_numbers_ascend() -> None:
     keys = pl.DataFrame({"history_length": ["16-31", "2-3", "16-31", "1", "128-255"]})
     rows = measure_slices(keys, np.ones(5, dtype=np.int64), 10, np.random.default_rng(0))
