@@ -173,7 +173,8 @@ def evaluate_scorers(
         name: _further(ranked, scorers[name].allowed, held_out, popularity, settings.cutoffs)
         for name, ranked in found.items()
     }
-    own, differences = _significance(rankings, seed) if users else ({}, {name: {} for name in baselines})
+    owner = _owners(held_out)
+    own, differences = _significance(rankings, seed, owner) if users else ({}, {name: {} for name in baselines})
     cutoffs = np.unique(np.geomspace(1, top_k, 30).round().astype(int)).tolist()
     keys = slice_keys(held_out, popularity, attributes)
     ranks = rankings[served].ranks
@@ -218,7 +219,7 @@ def evaluate_scorers(
             "users_per_second": users / max(encoding_seconds + seconds[served], 1e-9),
         },
         further=further,
-        slices=measure_slices(keys, ranks, HEADLINE, np.random.default_rng((seed, 1))),
+        slices=measure_slices(keys, ranks, HEADLINE, np.random.default_rng((seed, 1)), owner),
     )
 
 
@@ -298,8 +299,14 @@ def _further(
     return accuracy(ranks, cutoffs, PART, FURTHER) | ranked.lists.further(allowed, PART) | surprising
 
 
+def _owners(held_out: HeldOut) -> np.ndarray | None:
+    """Return the user of each row, int64 [U]; None where each user has one."""
+    users = held_out.histories.users
+    return None if users.n_unique() == len(users) else users.rank("dense").to_numpy().astype(np.int64)
+
+
 def _significance(
-    rankings: Mapping[str, Ranking], seed: int
+    rankings: Mapping[str, Ranking], seed: int, owner: np.ndarray | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
     """Return intervals of the first ranker's HR and NDCG, and of its lead over the others, from the same resamples."""
     measured: tuple[Metric, ...] = ("hr", "ndcg")
@@ -310,7 +317,7 @@ def _significance(
     }  # [U, 2] each
     first, *others = values.values()
     columns = [first, *(first - other for other in others)]
-    found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed))
+    found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed), owner)
     rows = [
         {key: asdict(value) for key, value in zip(keys, found[place : place + len(keys)], strict=True)}
         for place in range(0, len(found), len(keys))

@@ -66,10 +66,11 @@ def compare_runs(
     """
     reference, *others = runs
     check_same_test(runs)
-    values = {label: _values(run, metrics) for label, run in runs.items()}  # [U, M] each
+    owner = _owners(runs[reference])
+    values = {label: _values(run, metrics) for label, run in runs.items()}  # [rows, M] each, in the same order
     pairs = [(other, number) for other in others for number in range(len(metrics))]
     tests = [
-        paired_test(values[other][:, number] - values[reference][:, number], np.random.default_rng(seed))
+        paired_test(values[other][:, number] - values[reference][:, number], np.random.default_rng(seed), owner)
         for other, number in pairs
     ]
     by_bootstrap, by_wilcoxon = holm([test.p_bootstrap for test in tests]), holm([test.p_wilcoxon for test in tests])
@@ -97,7 +98,7 @@ def compare_runs(
     means = {label: own.mean(axis=0).tolist() for label, own in values.items()}
     names = [metric_name(metric, k) for metric, k in metrics]
     return {
-        "users": len(values[reference]),
+        "users": tests[0].n,
         "test": runs[reference].digest(),
         "runs": [
             {"run": label, **run.about, "metrics": dict(zip(names, means[label], strict=True))}
@@ -141,17 +142,21 @@ def verdict(run: str, reference: str, metric: str, test: PairedTest, p: float, o
     )
 
 
+def _sorted(run: UserValues) -> pl.DataFrame:
+    """Return user, target and row, by user and target, so that equal test parts stand in the same order."""
+    ids = run.frame.select(pl.col(USER_ID, TARGET).cast(pl.String)).with_row_index("row")
+    return ids.sort(USER_ID, TARGET, "row")
+
+
+def _owners(run: UserValues) -> np.ndarray:
+    """Return the user of each sorted row, int64 [rows]."""
+    return _sorted(run)[USER_ID].rle_id().to_numpy().astype(np.int64)
+
+
 def _values(run: UserValues, metrics: Sequence[tuple[Metric, int]]) -> np.ndarray:
-    """Return float64 [users, M], users by id; a user with several rows counts once, with their mean."""
-    order = (
-        run.frame.select(pl.col(USER_ID, TARGET).cast(pl.String))
-        .with_row_index("row")
-        .sort(USER_ID, TARGET, "row", nulls_last=False)
-    )
-    ranks = run.ranks()[order["row"].to_numpy()]
-    owner = order[USER_ID].rle_id().to_numpy().astype(np.int64)
-    rows = np.bincount(owner)
-    return np.stack([np.bincount(owner, weights=per_user(ranks, metric, k)) / rows for metric, k in metrics], axis=1)
+    """Return the metrics of each sorted row, float64 [rows, M]."""
+    ranks = run.ranks()[_sorted(run)["row"].to_numpy()]
+    return np.stack([per_user(ranks, metric, k) for metric, k in metrics], axis=1)
 
 
 def _notes(runs: Mapping[str, UserValues]) -> list[str]:
@@ -159,5 +164,5 @@ def _notes(runs: Mapping[str, UserValues]) -> list[str]:
     if len({run.about.get("exclude_seen") for run in runs.values()}) > 1:
         notes.append("The runs differ in evaluate.exclude_seen, so that they rank different items.")
     if any(run.frame[USER_ID].is_duplicated().any() for run in runs.values()):
-        notes.append("Users with several targets count once, with the mean over their targets.")
+        notes.append("Users have several targets; the bootstrap draws users with all of theirs.")
     return notes

@@ -1,6 +1,6 @@
-"""Accuracy by group of users: attributes of user and target, history length, popularity, cold, repeated, same-day.
+"""Accuracy by group of targets: attributes of user and target, history length, popularity, cold, repeated, same-day.
 
-Shapes: U users, V items (arrays by code have V + 1 entries).
+Shapes: U rows of the test part, a user and a target each, V items (arrays by code have V + 1 entries).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ DAY: Final = 86_400_000_000  # microseconds
 
 
 def slice_keys(held_out: HeldOut, popularity: np.ndarray, items: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Return the slices of every user: U rows, a column for each dimension that divides the users.
+    """Return the slices of every row: a column for each dimension that divides the rows.
 
-    Values are String, or List(String) where a user may be in several slices; null for users outside the dimension.
+    Values are String, or List(String) where a row may be in several slices; null for rows outside the dimension.
 
     - `history_length`: events of the history, in powers of two;
     - `target_popularity`: tenth of the trained items by training interactions, 1 the most popular;
@@ -72,8 +72,10 @@ def slice_keys(held_out: HeldOut, popularity: np.ndarray, items: pl.DataFrame | 
     return pl.DataFrame(list(divide.values()))
 
 
-def measure_slices(keys: pl.DataFrame, ranks: np.ndarray, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return a row for each slice: `dimension`, `value`, `n`, `small`, and HR and NDCG at k with their 95% intervals.
+def measure_slices(
+    keys: pl.DataFrame, ranks: np.ndarray, k: int, rng: np.random.Generator, owner: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Return a row for each slice: its name and size, and HR and NDCG at k with their 95% intervals.
 
     Parameters
     ----------
@@ -81,22 +83,27 @@ def measure_slices(keys: pl.DataFrame, ranks: np.ndarray, k: int, rng: np.random
         U rows, as `slice_keys` gives them.
     ranks
         int64 [U] ranks of the targets.
+    owner
+        int64 [U]: the user of each row, any numbers; None: each row is a user.
 
     Returns
     -------
     list of dict
-        `hr_at_K` and `ndcg_at_K` are means; `hr_at_K_low`, `hr_at_K_high` and the same of NDCG the intervals. `small`
-        is true below 100 users. Values that begin with a number ascend, the others by n, largest first.
+        `dimension` and `value` name the slice, `n` counts its targets. `small` is true below 100 users. `hr_at_K` and
+        `ndcg_at_K` are means; `hr_at_K_low`, `hr_at_K_high` and the same of NDCG the intervals. Values that begin with
+        a number ascend, the others by n, largest first.
     """
     values = np.stack([per_user(ranks, metric, k) for metric in MEASURED], axis=1)  # [U, 2]
     rows = []
     for name in keys.columns:
         found = []
-        for value, users in _groups(keys[name]):
-            row: dict[str, Any] = {"dimension": name, "value": value, "n": len(users), "small": len(users) < SMALL}
-            for metric, interval in zip(MEASURED, intervals(values[users], rng), strict=True):
+        for value, inside in _groups(keys[name]):
+            own = None if owner is None else owner[inside]
+            users = len(inside) if own is None else len(np.unique(own))
+            row: dict[str, Any] = {"dimension": name, "value": value, "n": len(inside), "small": users < SMALL}
+            for metric, interval in zip(MEASURED, intervals(values[inside], rng, own), strict=True):
                 key = metric_name(metric, k)
-                low, high = _ends(interval, len(users))
+                low, high = _ends(interval, users)
                 row |= {key: interval.mean, f"{key}_low": low, f"{key}_high": high}
             found.append(row)
         rows += sorted(found, key=_order)
@@ -111,13 +118,13 @@ def repeated(held_out: HeldOut) -> np.ndarray:
 
 
 def _groups(values: pl.Series) -> list[tuple[str, np.ndarray]]:
-    """Return each value and the users that have it, int64 [n] ascending."""
-    frame = values.alias("value").to_frame().with_row_index("user")
+    """Return each value and the rows that have it, int64 [n] ascending."""
+    frame = values.alias("value").to_frame().with_row_index("row")
     if values.dtype == pl.List:
         frame = frame.explode("value")
-    found = frame.drop_nulls("value").group_by("value", maintain_order=True).agg("user")
-    pairs = zip(found["value"].to_list(), found["user"], strict=True)
-    return [(value, users.to_numpy().astype(np.int64)) for value, users in pairs]
+    found = frame.drop_nulls("value").group_by("value", maintain_order=True).agg("row")
+    pairs = zip(found["value"].to_list(), found["row"], strict=True)
+    return [(value, rows.to_numpy().astype(np.int64)) for value, rows in pairs]
 
 
 def _ends(interval: Interval, n: int) -> tuple[float, float]:

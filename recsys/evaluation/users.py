@@ -1,7 +1,8 @@
 """Values per user of one evaluation: the file that two runs are compared by.
 
-Parquet with a row for each user of the test part: `user_id`, `target` (item id; null where the vocabulary does not
-know it), `rank` (null where the target was not ranked), `hit_at_10`, `ndcg_at_10`, and the user's slices.
+Parquet with a row for each user of the test part, or for each target of a user who has several: `user_id`, `target`
+(item id; null where the vocabulary does not know it), `rank` (null where the target was not ranked), `hit_at_10`,
+`ndcg_at_10`, and the row's slices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import polars as pl
@@ -212,6 +212,28 @@ def test_slices_and_values_per_user_add_up_to_the_metrics() -> None:
     red = rows["item:colour", "red"]
     assert red["n"] == (held_out.targets % 2 == 1).sum()
     assert red["hr_at_10"] == pytest.approx(users.filter(pl.col("item:colour") == "red")["hit_at_10"].mean())
+
+
+def test_several_targets_of_a_user_widen_the_intervals() -> None:
+    """The same questions, asked of 300 users, or four times of 75 who answer alike."""
+    split = leave_one_out(logs()).test
+    alone, _ = report()
+    users = pl.Series("user_id", [f"u{user // 4:03}" for user in range(USERS)])
+    known = np.arange(USERS) // 4 % 2 == 0
+    held_out = replace(split, histories=replace(split.histories, users=users))
+    found = evaluate_scorers(
+        oracle(held_out, known),
+        {},
+        held_out=held_out,
+        popularity=np.append(np.ones(SIZE // 2 + 1), np.zeros(SIZE // 2)).astype(np.float32),
+        settings=EvaluateSettings(cutoffs=CUTOFFS),
+        seed=7,
+        labels=[""] * (SIZE + 1),
+    )
+    own, wide = (one.intervals["test/hr_at_10"] for one in (alone, found))
+    assert wide["high"] - wide["low"] == pytest.approx(2 * (own["high"] - own["low"]), rel=0.2)
+    assert any(row["n"] > 100 for row in found.slices)
+    assert all(row["small"] for row in found.slices)  # of 75 users
 
 
 def test_progress_ends_at_the_total() -> None:

@@ -64,14 +64,16 @@ def test_users_are_paired_by_id_whatever_the_order() -> None:
     assert compare_runs({"a": run(ranks), "b": turned})["comparisons"][0]["p_wilcoxon"] == 1.0
 
 
-def test_a_user_with_several_targets_counts_once() -> None:
+def test_a_user_with_several_targets_is_drawn_with_all_of_them() -> None:
     users = ["ann"] * 3 + ["bob"]
     report = compare_runs(
         {"a": run(np.array([1, 1, MISS, MISS]), users), "b": run(np.array([1, 1, 1, MISS]), users)}, [("hr", 10)]
     )
     assert report["users"] == 2
-    assert report["comparisons"][0]["difference"] == pytest.approx(1 / 3 / 2)
-    assert report["notes"] == ["Users with several targets count once, with the mean over their targets."]
+    (found,) = report["comparisons"]
+    assert found["difference"] == pytest.approx(1 / 4)  # the mean over targets, as the report has it
+    assert (found["low"], found["high"]) == pytest.approx((0, 1 / 3))  # bob twice, ann twice
+    assert report["notes"] == ["Users have several targets; the bootstrap draws users with all of theirs."]
 
 
 def test_other_test_parts_are_refused_in_one_sentence() -> None:

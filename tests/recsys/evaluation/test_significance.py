@@ -62,8 +62,10 @@ def test_refuses_to_speak_of_nobody() -> None:
 # --- paired tests ----------------------------------------------------------------------------------------
 
 
-def test_a_resample_is_what_drawing_users_gives() -> None:
-    """Multinomial counts of distinct values against users drawn one by one."""
+@pytest.mark.parametrize("few", [1, 10_000])
+def test_a_resample_is_what_drawing_users_gives(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of distinct values, and users, against users drawn here."""
+    monkeypatch.setattr(significance, "FEW", few)
     values = np.random.default_rng(0).choice([0.0, 0.0, 0.0, 0.5, 1.0], 400)
     found = interval(values, np.random.default_rng(1))
     drawn = np.random.default_rng(2).integers(400, size=(4000, 400))
@@ -153,3 +155,26 @@ def test_a_test_needs_users() -> None:
     with pytest.raises(ValueError, match="at least one user"):
         paired_test(np.zeros(0), np.random.default_rng(0))
     assert paired_test(np.ones(1), np.random.default_rng(0)).detectable == 0.0
+
+
+def test_rows_of_one_user_are_not_independent() -> None:
+    """Copies of every row of the same user change nothing; as users of their own they would narrow the interval."""
+    rng = np.random.default_rng(0)
+    values = rng.choice([0.0, 0.5, 1.0], 300)
+    copies, owner = np.tile(values, 4), np.tile(np.arange(300), 4)
+    (once,) = intervals(values[:, None], np.random.default_rng(1))
+    (again,) = intervals(copies[:, None], np.random.default_rng(1), owner)
+    assert (once.mean, once.low, once.high) == pytest.approx((again.mean, again.low, again.high))
+    (apart,) = intervals(copies[:, None], np.random.default_rng(1))
+    assert apart.high - apart.low == pytest.approx((once.high - once.low) / 2, rel=0.15)
+    differences = values - 0.4
+    alone = paired_test(differences, np.random.default_rng(0))
+    together = paired_test(np.tile(differences, 4), np.random.default_rng(0), owner)
+    for name in ("n", "mean", "low", "high", "p_bootstrap", "p_wilcoxon", "detectable"):
+        assert getattr(together, name) == pytest.approx(getattr(alone, name))
+
+
+def test_users_with_more_rows_weigh_more_as_in_the_mean() -> None:
+    values, owner = np.array([1.0, 1.0, 1.0, 0.0]), np.array([7, 7, 7, 3])
+    (found,) = intervals(values[:, None], np.random.default_rng(0), owner)
+    assert found == Interval(mean=0.75, low=0.0, high=1.0)  # the other user twice, this one twice
