@@ -103,7 +103,7 @@ def evaluate(
         progress=progress,
         served=served,
         catalogue=dataset.catalogue,
-        text=text() if "text+transitions" in settings.evaluate.baselines else None,
+        text=text() if any("text" in name for name in settings.evaluate.baselines) else None,
         users_to=users_to,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]

@@ -83,8 +83,8 @@ class ListMeasures:
         self._with_history += len(mean)
         kept = top != PADDING
         listed = _incidence(top[kept], np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), size)
-        for name, vectors in self.profiles.vectors.items():
-            self._note(f"diversity_{name}", diversity(listed, vectors))
+        for name, (vectors, scale) in self.profiles.vectors.items():
+            self._note(f"diversity_{name}", diversity(listed, vectors, scale))
         for name, categories in self.profiles.categories.items():
             self._note(f"miscalibration_{name}", miscalibration(consumed @ categories, listed @ categories))
 
@@ -199,7 +199,7 @@ def serendipity(ranks: np.ndarray, popularity: np.ndarray, targets: np.ndarray, 
     return float(unexpected.mean()) / k if len(ranks) else 0.0
 
 
-def diversity(listed: sparse.csr_matrix, vectors: Any) -> np.ndarray:
+def diversity(listed: sparse.csr_matrix, vectors: Any, scale: np.ndarray) -> np.ndarray:
     """Return the intra-list diversity of each list, float64 [lists with two items that have a vector].
 
     Mean of 1 - cosine over the pairs of a list. With unit vectors the sum over pairs is
@@ -210,17 +210,16 @@ def diversity(listed: sparse.csr_matrix, vectors: Any) -> np.ndarray:
     listed
         [b, V + 1]: 1 where an item is in a list.
     vectors
-        [V + 1, D], dense or sparse by rows, of length 1, or 0 for an item without one.
+        [V + 1, D], dense or sparse by rows.
+    scale
+        [V + 1]: 1 / length of each vector, 0 for an item without one.
     """
-    if sparse.issparse(vectors):
-        known = np.diff(vectors.indptr) > 0
-        summed = listed @ vectors
+    summed = (listed @ sparse.diags(scale)).astype(vectors.dtype) @ vectors
+    if sparse.issparse(summed):
         squared = np.asarray(summed.multiply(summed).sum(axis=1)).ravel()
     else:
-        known = vectors.any(axis=1)
-        summed = listed.astype(vectors.dtype) @ vectors
         squared = np.einsum("ud,ud->u", summed, summed, dtype=np.float64)
-    n = listed @ known.astype(np.float64)
+    n = listed @ (scale > 0).astype(np.float64)
     enough = n >= 2
     pairs = n[enough] * (n[enough] - 1)
     found: np.ndarray = 1.0 - (squared[enough] - n[enough]) / pairs

@@ -27,13 +27,14 @@ class ItemProfiles:
     categories
         By categorical attribute: sparse [V + 1, C], each row shares 1 among the item's values; 0 without any.
     vectors
-        By name: [V + 1, D] vectors of length 1, or 0. "attributes" holds all categorical attributes with equal
-        weight, sparse; "text" holds text vectors, dense.
+        By name: [V + 1, D] vectors, and float64 [V + 1] what they are multiplied by to have length 1; 0 for an item
+        without one. "attributes" holds all categorical attributes with equal weight, sparse; "text" holds text
+        vectors, dense and as they were given, because a copy would double their memory.
     """
 
     popularity: np.ndarray
     categories: dict[str, sparse.csr_matrix] = field(default_factory=dict)
-    vectors: dict[str, Any] = field(default_factory=dict)
+    vectors: dict[str, tuple[Any, np.ndarray]] = field(default_factory=dict)
 
 
 def item_profiles(
@@ -52,13 +53,13 @@ def item_profiles(
     """
     found = {} if attributes is None else {_name(name): _shares(attributes[name]) for name in _categorical(attributes)}
     found = {name: shares for name, shares in found.items() if shares.nnz}
-    vectors: dict[str, Any] = {}
+    vectors: dict[str, tuple[Any, np.ndarray]] = {}
     if found:
-        joined = sparse.hstack([_unit(shares) for shares in found.values()], format="csr")
-        vectors["attributes"] = _unit(joined)
-    if text is not None and text.any():
-        lengths = np.linalg.norm(text, axis=1, keepdims=True)
-        vectors["text"] = np.divide(text, lengths, out=np.zeros_like(text), where=lengths > 0)
+        units = [sparse.diags(_scale(_squares(shares))) @ shares for shares in found.values()]
+        joined = sparse.csr_matrix(sparse.hstack(units))
+        vectors["attributes"] = joined, _scale(_squares(joined))
+    if text is not None:
+        vectors["text"] = text, _scale(np.einsum("vd,vd->v", text, text))
     return ItemProfiles(
         popularity=popularity,
         categories={name: shares for name, shares in found.items() if shares.shape[1] <= MOST_CATEGORIES},
@@ -89,8 +90,12 @@ def _shares(values: pl.Series) -> sparse.csr_matrix:
     return sparse.csr_matrix((weights, codes, offsets), shape=(len(lengths) + 1, width))
 
 
-def _unit(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return the rows with length 1; empty ones stay empty."""
-    lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
-    scale = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return sparse.csr_matrix(sparse.diags(scale) @ rows)
+def _squares(rows: sparse.csr_matrix) -> np.ndarray:
+    """Return the squared length of each row."""
+    return np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
+
+
+def _scale(squares: np.ndarray) -> np.ndarray:
+    """Return 1 / length, float64, for squared lengths; 0 for 0."""
+    lengths = np.sqrt(squares.astype(np.float64))
+    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)

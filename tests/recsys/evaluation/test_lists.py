@@ -215,7 +215,7 @@ def test_an_attribute_of_many_values_is_no_category() -> None:
     many = pl.DataFrame({"brand": [f"b{n}" for n in range(MOST_CATEGORIES + 1)], "kind": ["x"] * (MOST_CATEGORIES + 1)})
     profiles = item_profiles(np.ones(MOST_CATEGORIES + 2), many)
     assert list(profiles.categories) == ["kind"]
-    assert profiles.vectors["attributes"].shape == (MOST_CATEGORIES + 2, MOST_CATEGORIES + 2)
+    assert profiles.vectors["attributes"][0].shape == (MOST_CATEGORIES + 2, MOST_CATEGORIES + 2)
 
 
 def test_bands_by_popularity() -> None:

@@ -56,7 +56,7 @@ def test_ties_within_a_day() -> None:
 
 
 def test_attributes_of_user_and_target() -> None:
-    users = pl.DataFrame({"sex": ["F", None, "M"], "age": [18.0, 30.0, None]})
+    users = pl.DataFrame({"sex": ["F", None, "M"], "age": [18.0, 30.0, None], "visits": [float("nan"), 1.0, np.inf]})
     items = pl.DataFrame(
         {"genres": [["a", "b"]] + [["a"]] + [[]] * 19, "price": [1.0] * 21},
         schema={"genres": pl.List(pl.String), "price": pl.Float64},
@@ -64,6 +64,7 @@ def test_attributes_of_user_and_target() -> None:
     keys = slice_keys(held_out([[1], [2], [3]], [1, 2, 3], users), POPULARITY, items)
     assert keys["user:sex"].to_list() == ["F", "(none)", "M"]
     assert keys["user:age"].to_list() == ["1 (up to 21)", "4 (up to 30)", "(none)"]
+    assert keys["user:visits"].to_list() == ["(none)", "1 (up to 1)", "(none)"]
     assert [sorted(values) for values in keys["item:genres"].to_list()] == [["a", "b"], ["a"], ["(none)"]]
     assert "item:price" not in keys.columns  # one value divides nobody
 
