@@ -191,7 +191,7 @@ def _attributes(whose: str, table: pl.DataFrame) -> dict[str, pl.Series]:
 
 
 def _quarters(values: pl.Series) -> pl.Series:
-    """Return "1 (up to 18)", ..., "4 (up to 56)": the quarter of each number, by its upper end; "(none)" for no number."""
+    """Return "1 (up to 18)", ..., "4 (up to 56)": the quarter of each number, by its upper end; "(none)" for others."""
     number = pl.col("number").cast(pl.Float64)
     given = values.alias("number").to_frame().select(pl.when(number.is_finite()).then(number)).to_series()
     ends = np.quantile(given.drop_nulls().to_numpy(), [0.25, 0.5, 0.75, 1.0]) if given.count() else np.zeros(0)
