@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 from prefect import flow
 
 from recsys.evaluation import evaluate as evaluation
+from recsys.evaluation import plots, users
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
@@ -25,16 +29,48 @@ from recsys.tracking import log as tracking
 
 
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
-    """Metrics of the bundle and of the baselines; both go to MLflow."""
+    """Metrics of the bundle and of the baselines, slices and values per user; all go to MLflow.
+
+    The values per user also go to the warehouse, where `recsys compare` finds them by bundle.
+    """
     with step_run(settings, "evaluate", parent, versions) as step:
         looking = watch()
-        report = step.done(evaluation.evaluate(settings, versions, bundle, looking.advance))
+        frames: list[pl.DataFrame] = []
+        measured = evaluation.evaluate(settings, versions, bundle, looking.advance, frames.append)
+        about = {
+            "name": settings.name,
+            "bundle": Path(bundle).name,
+            "served": measured.served,
+            "exclude_seen": settings.evaluate.exclude_seen,
+            "mlflow_run": step.run_id,
+        }
+        files = [users.to_parquet(users.UserValues(frame=frame, about=about)) for frame in frames]
+        if "://" not in settings.warehouse:
+            for content in files:
+                users.write_file(users.local_path(settings.warehouse, bundle), content)
+        report = step.done(measured)
         silent = report["report"]["protocol"].get("consumed")
         if silent is not None:
             looking.warn(f"Which events {bundle} learned from is {silent}; a leak in its training would not be seen.")
         tracking.log_metrics(step.store, step.run_id, report["metrics"])
         tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))
+        tracking.log_metrics(step.store, step.run_id, report["further"].get(report["served"], {}))
+        tracking.log_table(step.store, step.run_id, "metrics.json", metrics_table(report))
+        if report["slices"]:
+            columns = {name: [row[name] for row in report["slices"]] for name in report["slices"][0]}
+            tracking.log_table(step.store, step.run_id, "slices.json", columns)
+            tracking.log_figure(step.store, step.run_id, "plots/slices.png", plots.plot_slices(report["slices"]))
+        for content in files:
+            tracking.log_file(step.store, step.run_id, users.FILE, content)
     return report
+
+
+def metrics_table(report: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Every measure of the served ranker and of each baseline, as columns of one table."""
+    by_name = {report["served"]: report["metrics"], **report["baselines"]}
+    whole = {name: {**metrics, **report["further"].get(name, {})} for name, metrics in by_name.items()}
+    names = list(dict.fromkeys(metric for metrics in whole.values() for metric in metrics))
+    return {"metric": names} | {name: [metrics.get(metric) for metric in names] for name, metrics in whole.items()}
 
 
 def baseline_metrics(baselines: dict[str, dict[str, float]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from recsys import runs
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
+from recsys.evaluation.users import forget_users
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sink_of
 from recsys.pipelines.steps import newest_candidates, plain
@@ -30,6 +31,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     with naming_damage(settings.warehouse), runs.locked(settings.warehouse) as states:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
+        report["evaluations"] = forget_users(settings.warehouse, users)
         exported = None
         if settings.export.wanted and (sink := sink_of(settings)).present():
             exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path
@@ -37,7 +39,8 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [
         "Older versions of these tables are gone.",
-        "MLflow's runs hold samples of at most 20 users each; delete the runs that show one of these users.",
+        "MLflow's runs hold samples of at most 20 users each, and evaluations the values of all test users "
+        "(users.parquet); delete the runs that show one of these users.",
         "The sources are not changed; every reading leaves these users out.",
         "Bundles that learned from these users keep it, and cannot be evaluated on what is left: run `recsys train` or "
         "wait for the next night.",

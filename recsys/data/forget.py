@@ -4,7 +4,8 @@ The list of forgotten users is written first: a kill at any later point leaves a
 goes on. Tables are rewritten without the users' rows in one commit each; then the versions before it go, with their
 data files and commits, for they still held them.
 
-Bundles hold no users. MLflow's runs do: samples of candidates and examples of at most 20 users each.
+Bundles hold no users. MLflow's runs do: samples of candidates and examples of at most 20 users each, and in
+evaluations the values of every test user. The warehouse's own copies of those are cleaned by the command.
 """
 
 from __future__ import annotations

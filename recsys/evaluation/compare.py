@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 
-from recsys.columns import PADDING, USER_ID, metric_name
+from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
 from recsys.data.splits import HeldOut
-from recsys.evaluation.metrics import BANDS, METRICS, Metric, accuracy, coverage, per_user, popularity_bands
+from recsys.evaluation.lists import BANDS, ListMeasures, popularity_bands, serendipity
+from recsys.evaluation.metrics import FURTHER, METRICS, Metric, accuracy, curve, per_user
+from recsys.evaluation.profiles import ItemProfiles, item_profiles
 from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
 from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
+from recsys.evaluation.slices import measure_slices, slice_keys
+from recsys.evaluation.users import user_values
 from recsys.settings import EvaluateSettings
 
 MODEL: Final = "model"  # the model's vectors alone
@@ -64,7 +69,12 @@ class EvaluationReport:
         A few users: user_id, titles of the newest history and of the first 10 recommendations, the target's,
         and its rank (None: not ranked).
     report
-        The protocol, and context of the numbers: ties, misses, short lists, cold targets, speed.
+        The protocol, and context of the numbers: ties, misses, list quality, cold targets, speed.
+    further
+        By name of the ranker: recall, precision and MAP at every cut-off; Gini, novelty, popularity lift and
+        serendipity at every cut-off; diversity and miscalibration of the first 10 where items have attributes or text.
+    slices
+        Of the served ranker: a row for each group of users, see `slices.measure_slices`.
     """
 
     served: str
@@ -76,6 +86,17 @@ class EvaluationReport:
     popularity: dict[str, Any]
     examples: list[dict[str, Any]]
     report: dict[str, Any]
+    further: dict[str, dict[str, float]] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Ranked:
+    """What is kept of one ranker: the targets' ranks, the sums over its lists, and a few lists for examples."""
+
+    ranking: Ranking
+    lists: ListMeasures
+    shown: np.ndarray  # int32 [examples, 10]
 
 
 def evaluate_scorers(
@@ -90,6 +111,9 @@ def evaluate_scorers(
     encoding_seconds: float = 0.0,
     progress: Progress | None = None,
     served: str = MODEL,
+    catalogue: pl.DataFrame | None = None,
+    text: np.ndarray | None = None,
+    users_to: Callable[[pl.DataFrame], None] | None = None,
 ) -> EvaluationReport:
     """Rank with the model and with each baseline, and compare them.
 
@@ -113,12 +137,21 @@ def evaluate_scorers(
         Called after each block of users.
     served
         Name of `model` in the report.
+    catalogue
+        V rows with `item_id` and the declared attributes of items, for slices, diversity and calibration.
+    text
+        float32 [V + 1, D] text vectors of items, for diversity; 0 for an item without text.
+    users_to
+        Called with the served ranker's values per user, see `users.user_values`.
     """
     scorers = {served: model, **baselines}
     top_k = max(*settings.cutoffs, HEADLINE)
     cold = (held_out.targets != PADDING) & (popularity[held_out.targets] == 0)
     users = len(held_out)
-    rankings: dict[str, Ranking] = {}
+    attributes = None if catalogue is None else catalogue.drop(ITEM_ID, TITLE, SENTENCE, strict=False)
+    profiles = item_profiles(popularity, attributes, text)
+    chosen = _chosen(users, seed)
+    found: dict[str, Ranked] = {}
     seconds: dict[str, float] = {}
     done = 0
 
@@ -131,21 +164,22 @@ def evaluate_scorers(
                 progress(done, users * len(scorers), name)
 
         began = time.perf_counter()
-        rankings[name] = rank_targets(
-            scorer.score_block,
-            held_out,
-            scorer.allowed,
-            exclude_seen=settings.exclude_seen,
-            top_k=top_k,
-            progress=advance,
-        )
+        found[name] = _rank(scorer, held_out, profiles, settings, chosen, top_k, advance)
         seconds[name] = time.perf_counter() - began
 
-    measured = {
-        name: _metrics(ranking, scorers[name].allowed, settings.cutoffs, cold) for name, ranking in rankings.items()
+    rankings = {name: ranked.ranking for name, ranked in found.items()}
+    measured = {name: _metrics(ranked, scorers[name].allowed, settings.cutoffs, cold) for name, ranked in found.items()}
+    further = {
+        name: _further(ranked, scorers[name].allowed, held_out, popularity, settings.cutoffs)
+        for name, ranked in found.items()
     }
-    own, differences = _significance(rankings, seed) if users else ({}, {name: {} for name in baselines})
-    cutoffs = np.unique(np.geomspace(1, top_k, 30).round().astype(int))
+    owner = _owners(held_out)
+    own, differences = _significance(rankings, seed, owner) if users else ({}, {name: {} for name in baselines})
+    cutoffs = np.unique(np.geomspace(1, top_k, 30).round().astype(int)).tolist()
+    keys = slice_keys(held_out, popularity, attributes)
+    ranks = rankings[served].ranks
+    if users_to is not None:
+        users_to(user_values(held_out, ranks, keys, catalogue, HEADLINE))
     return EvaluationReport(
         served=served,
         metrics=measured[served],
@@ -153,24 +187,21 @@ def evaluate_scorers(
         intervals=own,
         differences=differences,
         curves={
-            "cutoffs": cutoffs.tolist(),
+            "cutoffs": cutoffs,
             **{
-                metric: {
-                    name: [float(per_user(ranking.ranks, metric, k).mean()) if users else 0.0 for k in cutoffs.tolist()]
-                    for name, ranking in rankings.items()
-                }
+                metric: {name: curve(ranking.ranks, metric, cutoffs) for name, ranking in rankings.items()}
                 for metric in METRICS
             },
         },
         popularity={
             "bands": list(BANDS),
-            "consumed": popularity_bands(popularity, held_out.targets).tolist(),
+            "consumed": popularity_bands(popularity, np.bincount(held_out.targets, minlength=len(popularity))).tolist(),
             "recommended": {
-                name: popularity_bands(popularity, ranking.top[:, :HEADLINE]).tolist()
-                for name, ranking in rankings.items()
+                name: popularity_bands(popularity, ranked.lists.counts(HEADLINE)).tolist()
+                for name, ranked in found.items()
             },
         },
-        examples=examples(rankings[served], held_out, labels, np.random.default_rng(seed)),
+        examples=examples(found[served], chosen, held_out, labels),
         report={
             "protocol": {
                 "ranking": "every allowed item",
@@ -183,47 +214,99 @@ def evaluate_scorers(
             },
             "cold_targets": int(cold.sum()),
             "unknown_targets": int((held_out.targets == PADDING).sum()),
-            "ranking": {name: _describe(ranking) for name, ranking in rankings.items()},
+            "ranking": {name: _describe(ranked) for name, ranked in found.items()},
             "seconds": seconds,
             "users_per_second": users / max(encoding_seconds + seconds[served], 1e-9),
         },
+        further=further,
+        slices=measure_slices(keys, ranks, HEADLINE, np.random.default_rng((seed, 1)), owner),
     )
 
 
-def examples(
-    ranking: Ranking,
+def _rank(
+    scorer: Scorer,
     held_out: HeldOut,
-    labels: Sequence[str],
-    rng: np.random.Generator,
-    count: int = EXAMPLES,
-) -> list[dict[str, Any]]:
-    """Describe a few random users: newest history (oldest first), recommendations, and next item."""
-    chosen = np.sort(rng.choice(len(held_out), size=min(count, len(held_out)), replace=False))
+    profiles: ItemProfiles,
+    settings: EvaluateSettings,
+    chosen: np.ndarray,
+    top_k: int,
+    progress: Callable[[int], None],
+) -> Ranked:
+    """Rank the targets; measure the lists as they come, and keep those of the chosen users only."""
+    lists = ListMeasures(profiles, held_out.histories, cutoffs=settings.cutoffs, k=HEADLINE)
+    shown = np.zeros((len(chosen), HEADLINE), dtype=np.int32)
+    start = 0
+
+    def take(top: np.ndarray) -> None:
+        nonlocal start
+        inside = np.flatnonzero((chosen >= start) & (chosen < start + len(top)))
+        shown[inside] = top[chosen[inside] - start, :HEADLINE]
+        start += len(top)
+        lists.add(top)
+
+    ranking = rank_targets(
+        scorer.score_block,
+        held_out,
+        scorer.allowed,
+        exclude_seen=settings.exclude_seen,
+        top_k=top_k,
+        progress=progress,
+        lists=take,
+    )
+    return Ranked(ranking=ranking, lists=lists, shown=shown)
+
+
+def _chosen(users: int, seed: int) -> np.ndarray:
+    """Return the users of the examples, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(users, size=min(EXAMPLES, users), replace=False))
+
+
+def examples(ranked: Ranked, chosen: np.ndarray, held_out: HeldOut, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Describe the chosen users: newest history (oldest first), recommendations, and next item."""
+    ranks = ranked.ranking.ranks
     return [
         {
             USER_ID: held_out.histories.users[user],
             "history": [labels[code] for code in held_out.histories.history(user)[-HEADLINE:]],
-            "recommended": [labels[code] for code in ranking.top[user, :HEADLINE] if code != PADDING],
+            "recommended": [labels[code] for code in shown if code != PADDING],
             "target": labels[held_out.targets[user]],
-            "rank": None if ranking.ranks[user] == MISS else int(ranking.ranks[user]),
+            "rank": None if ranks[user] == MISS else int(ranks[user]),
         }
-        for user in chosen.tolist()
+        for user, shown in zip(chosen.tolist(), ranked.shown, strict=True)
     ]
 
 
-def _metrics(ranking: Ranking, allowed: np.ndarray, cutoffs: Sequence[int], cold: np.ndarray) -> dict[str, float]:
-    metrics = accuracy(ranking.ranks, cutoffs, PART)
-    metrics |= {metric_name("coverage", k, PART): coverage(ranking.top, allowed, k) for k in cutoffs}
+def _metrics(ranked: Ranked, allowed: np.ndarray, cutoffs: Sequence[int], cold: np.ndarray) -> dict[str, float]:
+    ranks = ranked.ranking.ranks
+    covered = ranked.lists.coverages(allowed, PART)
+    metrics = accuracy(ranks, cutoffs, PART)
+    metrics |= {name: covered[name] for name in (metric_name("coverage", k, PART) for k in cutoffs)}
     if cold.any():
         metrics |= {
-            metric_name(f"cold_{metric}", HEADLINE, PART): float(per_user(ranking.ranks[cold], metric, HEADLINE).mean())
+            metric_name(f"cold_{metric}", HEADLINE, PART): float(per_user(ranks[cold], metric, HEADLINE).mean())
             for metric in METRICS
         }
     return metrics
 
 
+def _further(
+    ranked: Ranked, allowed: np.ndarray, held_out: HeldOut, popularity: np.ndarray, cutoffs: Sequence[int]
+) -> dict[str, float]:
+    ranks = ranked.ranking.ranks
+    surprising = {
+        metric_name("serendipity", k, PART): serendipity(ranks, popularity, held_out.targets, k) for k in cutoffs
+    }
+    return accuracy(ranks, cutoffs, PART, FURTHER) | ranked.lists.further(allowed, PART) | surprising
+
+
+def _owners(held_out: HeldOut) -> np.ndarray | None:
+    """Return the user of each row, int64 [U]; None where each user has one."""
+    users = held_out.histories.users
+    return None if users.n_unique() == len(users) else users.rank("dense").to_numpy().astype(np.int64)
+
+
 def _significance(
-    rankings: Mapping[str, Ranking], seed: int
+    rankings: Mapping[str, Ranking], seed: int, owner: np.ndarray | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]]:
     """Return intervals of the first ranker's HR and NDCG, and of its lead over the others, from the same resamples."""
     measured: tuple[Metric, ...] = ("hr", "ndcg")
@@ -234,7 +317,7 @@ def _significance(
     }  # [U, 2] each
     first, *others = values.values()
     columns = [first, *(first - other for other in others)]
-    found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed))
+    found = intervals(np.concatenate(columns, axis=1), np.random.default_rng(seed), owner)
     rows = [
         {key: asdict(value) for key, value in zip(keys, found[place : place + len(keys)], strict=True)}
         for place in range(0, len(found), len(keys))
@@ -242,8 +325,9 @@ def _significance(
     return rows[0], dict(zip(list(rankings)[1:], rows[1:], strict=True))
 
 
-def _describe(ranking: Ranking) -> dict[str, float]:
-    """Count ties, misses and short lists; give NDCG with all ties for and against the target."""
+def _describe(ranked: Ranked) -> dict[str, float]:
+    """Count ties and misses; give NDCG with all ties for and against the target, and the quality of the lists."""
+    ranking = ranked.ranking
     count = max(len(ranking.ranks), 1)
     return {
         "tied_share": ranking.tied_share,
@@ -251,5 +335,5 @@ def _describe(ranking: Ranking) -> dict[str, float]:
         "ndcg_worst_ties": float(per_user(ranking.worst, "ndcg", HEADLINE).sum() / count),
         "missed_targets": ranking.misses,
         "seen_targets": ranking.seen_targets,
-        "full_list_share": ranking.full_share,
+        **ranked.lists.quality(),
     }

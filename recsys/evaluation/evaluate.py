@@ -8,6 +8,7 @@ Shapes: U users, V items (arrays by code have V + 1 entries), D width.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,9 +41,15 @@ from recsys.storage.warehouse import TableVersions
 
 
 def evaluate(
-    settings: Settings, versions: TableVersions, bundle: str | Path, progress: Progress | None = None
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str | Path,
+    progress: Progress | None = None,
+    users_to: Callable[[pl.DataFrame], None] | None = None,
 ) -> EvaluationReport:
     """Measure a bundle on the test part of the tables at these versions. `prepare` runs the leak guard.
+
+    `users_to`, where given, is called with the served ranker's values per user.
 
     Raises
     ------
@@ -78,12 +85,13 @@ def evaluate(
     }
     if served.blended is not None:
         scorers = {BLEND: blend_scorer(served.bundle, served.blended, queries, histories, settings), **scorers}
+    text = functools.cache(lambda: whitened_text(settings, dataset.catalogue[SENTENCE]))
     scorers |= baseline_scorers(
         settings.evaluate.baselines,
         dataset.split.train,
         histories,
         popularity,
-        lambda: whitened_text(settings, dataset.catalogue[SENTENCE]),
+        text,
     )
     first, *others = scorers
     report = evaluate_scorers(
@@ -97,6 +105,9 @@ def evaluate(
         encoding_seconds=encoding_seconds,
         progress=progress,
         served=first,
+        catalogue=dataset.catalogue,
+        text=text() if any("text" in name for name in settings.evaluate.baselines) else None,
+        users_to=users_to,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
     known = served.bundle.manifest["lineage"].get("known_before")

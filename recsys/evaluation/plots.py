@@ -118,8 +118,30 @@ def plot_popularity(popularity: Mapping[str, Any], names: Sequence[str] = ()) ->
     return figure
 
 
-def _figure(*, width: float, columns: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, 4.2), layout="constrained", facecolor="white")
+def plot_slices(slices: Sequence[Mapping[str, Any]], metric: str = "ndcg_at_10") -> Figure:
+    """Plot a metric of each slice with its 95% interval, from `EvaluationReport.slices`; small slices are grey."""
+    figure, axes = _figure(width=8.0, columns=1, height=1.2 + 0.2 * len(slices))
+    place = axes[0]
+    for row, one in enumerate(slices):
+        colour = OTHER_COLOURS[0] if one["small"] else MODEL_COLOUR
+        place.plot([one[f"{metric}_low"], one[f"{metric}_high"]], [row, row], color=colour, linewidth=1.6)
+        place.plot([one[metric]], [row], "o", color=colour, markersize=4.5)
+    names = [f"{one['dimension']}: {one['value']}  (n = {one['n']:,})" for one in slices]
+    place.set_yticks(range(len(slices)), [name.replace("$", r"\$") for name in names], fontsize=8)
+    for label, one in zip(place.get_yticklabels(), slices, strict=True):
+        label.set_color(OTHER_COLOURS[0] if one["small"] else INK)
+    place.set_ylim(len(slices) - 0.5, -0.5)
+    # the intervals of small slices would leave no room for the others; they may end outside
+    ends = [one[metric if one["small"] else f"{metric}_high"] for one in slices]
+    place.set_xlim(0, 1.1 * max(ends, default=0.0) or 1.0)
+    place.grid(axis="y", visible=False)
+    place.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    place.set_title(f"{_metric_label(metric)}, test, by slice; grey: below 100 users", loc="left", color=INK)
+    return figure
+
+
+def _figure(*, width: float, columns: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for place in axes:

@@ -39,7 +39,7 @@ class Ranking:
     best, worst
         int64 [U]: the rank with all ties broken for, and against, the target.
     top
-        int32 [U, k] codes, best first; 0 if fewer than k items could be ranked.
+        int32 [U, k] codes, best first; 0 if fewer than k items could be ranked. [0, k] if another took the lists.
     seen_targets
         Targets in their own history while seen items are removed; these are misses.
     """
@@ -65,11 +65,6 @@ class Ranking:
         """Share of targets whose score equals that of another ranked item."""
         return float((self.best != self.worst).mean()) if len(self.ranks) else 0.0
 
-    @property
-    def full_share(self) -> float:
-        """Share of users with k ranked items."""
-        return float((self.top[:, -1] != PADDING).mean()) if self.top.size else 0.0
-
 
 def rank_targets(
     score_block: ScoreBlock,
@@ -79,6 +74,7 @@ def rank_targets(
     exclude_seen: bool = True,
     top_k: int = 100,
     progress: Callable[[int], None] | None = None,
+    lists: Callable[[np.ndarray], None] | None = None,
 ) -> Ranking:
     """Rank every target among all allowed items but those that its basket also holds; the lists hold these, too.
 
@@ -96,6 +92,9 @@ def rank_targets(
         Length of the lists in `Ranking.top`.
     progress
         Called after each block with its number of users.
+    lists
+        Called with each block's lists, int32 [b, k]; `Ranking.top` then stays empty, so that memory does not grow by k
+        for each user.
 
     Raises
     ------
@@ -105,7 +104,7 @@ def rank_targets(
     users, width = len(held_out), len(allowed)
     targets = held_out.targets.astype(np.int64)
     ranks, best, worst = (np.full(users, MISS, dtype=np.int64) for _ in range(3))
-    top = np.zeros((users, top_k), dtype=np.int32)
+    top = np.zeros((users if lists is None else 0, top_k), dtype=np.int32)
     forbidden = np.flatnonzero(~allowed | (np.arange(width) == PADDING))
     seen_targets = 0
     block = max(1, BLOCK_FLOATS // width)
@@ -124,7 +123,11 @@ def rank_targets(
             scores[rows, codes] = -np.inf
             own = codes == targets[start + rows]
             seen_targets += len(np.unique(rows[own & (codes != PADDING)]))
-        top[start:stop] = top_codes(scores, top_k)
+        best_first = top_codes(scores, top_k)
+        if lists is None:
+            top[start:stop] = best_first
+        else:
+            lists(best_first)
         scores[held_out.rest(start, stop)] = -np.inf
         ranks[start:stop], best[start:stop], worst[start:stop] = _place(scores, targets[start:stop])
         if progress:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.settings.section import Section
+
+# as settings of other libraries call them
+_SAMPLED: Final = ("negatives", "num_negatives", "n_negatives", "negative_samples", "sampled_negatives", "sampling")
 
 
 class EvaluateSettings(Section):
@@ -19,3 +22,15 @@ class EvaluateSettings(Section):
         "transitions",
         "text+transitions",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sampled_negatives(cls, given: Any) -> Any:
+        for name in _SAMPLED if isinstance(given, dict) else ():
+            if name in given:
+                raise ValueError(
+                    f"sampled negatives ({name}) are not supported, because ranking a target among a sample can order "
+                    "models differently than ranking it among all items (Krichene and Rendle, "
+                    '"On sampled metrics for item recommendation", KDD 2020); remove the key, every item is ranked'
+                )
+        return given

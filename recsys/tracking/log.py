@@ -248,6 +248,11 @@ def log_text(store: Store, run_id: str, path: str, text: str) -> None:
     store.send("artifact", run=run_id, path=path, text=text)
 
 
+def log_file(store: Store, run_id: str, path: str, content: bytes) -> None:
+    """Write bytes as an artifact such as `users.parquet`."""
+    store.send("artifact", run=run_id, path=path, encoded=base64.b64encode(content).decode())
+
+
 def log_table(store: Store, run_id: str, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length as a table artifact (`*.json`), which the UI shows as a table."""
     if not path.endswith(".json"):
@@ -276,4 +281,4 @@ def log_figure(store: Store, run_id: str, path: str, figure: Any) -> None:
     """Write a matplotlib figure, for example as `plots/loss.png`."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    store.send("artifact", run=run_id, path=path, encoded=base64.b64encode(picture.getvalue()).decode())
+    log_file(store, run_id, path, picture.getvalue())

@@ -243,12 +243,10 @@ def open_store(
             warn(done)
         _need_writable(database)
         artifacts = (database.parent / "artifacts").as_uri()
-    address, user, password = without_login(uri)
-    if user is not None:  # not in the address, which MLflow puts into its own messages
-        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password or ""
+    address = without_login(uri)[0]
     try:
         with telemetry.quiet("mlflow"):
-            client = MlflowClient(tracking_uri=address, registry_uri=address)
+            client = open_client(uri)
             experiment_id = _experiment(client, experiment, artifacts, uri)
     except RecsysError:
         raise
@@ -269,6 +267,14 @@ def open_store(
     )
     store.send_left_over()
     return store
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Open a client of a store; a login in the address goes into the environment, where MLflow reads it."""
+    address, user, password = without_login(uri)
+    if user is not None:  # not in the address, which MLflow puts into its own messages
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password or ""
+    return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
 def _need_writable(database: Path) -> None:

@@ -124,6 +124,14 @@ def test_our_lists_are_those_of_plain_torch(script: Any, data: Path, capsys: pyt
     assert {name: of["agreement"] for name, of in ranking.items()} == dict.fromkeys(ranking, 1.0)
 
 
+def test_the_metrics_are_measured_for_a_few_users(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("metrics_throughput")
+    monkeypatch.setattr(module, "BLOCK", 32)
+    row = module.measure(80, 2000)
+    assert row["users"] == 80 and row["measures"] > 40 and row["slices"] > 10
+    assert row["data_mib"] <= row["lists_mib"] <= row["peak_mib"]
+
+
 def test_a_row_of_the_catalogue_scale_reports_time_and_memory() -> None:
     row = {"items": 500, "batch": 4, "loss": "sampled", "steps": 1}
     done = subprocess.run(

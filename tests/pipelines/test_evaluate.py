@@ -11,6 +11,7 @@ from recsys.evaluation.leaks import NOT_RECORDED
 from recsys.pipelines import evaluate as module
 from recsys.pipelines.steps import plain
 from recsys.pipelines.watch import WATCH, Watch
+from recsys.settings.read import parse_settings
 
 
 class Listening(Watch):
@@ -34,12 +35,14 @@ def test_a_bundle_that_does_not_say_what_it_learned_from_is_warned_of(
     stated = {"trained_on": "9 events"} if recorded else {"consumed": NOT_RECORDED}
     step = SimpleNamespace(store=None, run_id="run", done=plain)
     monkeypatch.setattr(module, "step_run", lambda *_: contextlib.nullcontext(step))
-    monkeypatch.setattr(module, "tracking", SimpleNamespace(log_metrics=lambda *_: None))
+    quiet = SimpleNamespace(log_metrics=lambda *_: None, log_table=lambda *_: None)
+    monkeypatch.setattr(module, "tracking", quiet)
     monkeypatch.setattr(module.evaluation, "evaluate", lambda *_: report(**stated))
     listening = Listening()
     token = WATCH.set(listening)
     try:
-        found: Any = module.evaluate(None, None, "shop-0123")  # type: ignore[arg-type]
+        settings = parse_settings({"name": "shop", "interactions": {"source": "log.csv"}})
+        found: Any = module.evaluate(settings, None, "shop-0123")  # type: ignore[arg-type]
     finally:
         WATCH.reset(token)
     assert found["report"]["protocol"] == stated

@@ -26,6 +26,7 @@ from recsys.data import prepare as preparing
 from recsys.data.prepare import Dataset
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
+from recsys.evaluation.users import from_parquet
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
@@ -35,6 +36,7 @@ from recsys.settings.read import load_settings, parse_settings
 from recsys.storage.warehouse import current_versions, latest_version, scan
 from recsys.text import represent as representing
 from recsys.tracking import log as tracking
+from recsys.tracking.artifacts import read_artifact
 
 pytestmark = [
     pytest.mark.integration,
@@ -200,6 +202,32 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     (train,) = [child for child in children if child.info.run_name == "train"]
     points = store.client.get_metric_history(train.info.run_id, "train/loss")
     assert [point.step for point in points] == [1, 2]
+
+
+def test_an_evaluation_keeps_slices_and_users_and_is_compared_by_run(
+    first: tuple[Settings, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, summary = first
+    store = tracking.open_store(settings)
+    (child,) = [run for run in tracking.child_runs(store, summary["run_id"]) if run.info.run_name == "evaluate"]
+    names = {artifact.path for artifact in store.client.list_artifacts(child.info.run_id)}
+    assert {"metrics.json", "slices.json", "users.parquet", "plots"} <= names
+    assert child.data.metrics["test/recall_at_10"] == pytest.approx(summary["metrics"]["test/hr_at_10"])
+    assert {"test/novelty_at_10", "test/miscalibration_category_at_10"} <= child.data.metrics.keys()
+    slices = json.loads(read_artifact(settings.tracking.uri, summary["run_id"], "slices.json"))
+    rows = [dict(zip(slices["columns"], row, strict=True)) for row in slices["data"]]
+    assert {"history_length", "target_popularity", "item:category"} <= {row["dimension"] for row in rows}
+    users = from_parquet(read_artifact(settings.tracking.uri, summary["run_id"], "users.parquet"), "users.parquet")
+    assert users.frame["ndcg_at_10"].mean() == pytest.approx(summary["metrics"]["test/ndcg_at_10"])
+    for row in rows:
+        of = users.frame[row["dimension"]]
+        inside = of.list.contains(row["value"]) if of.dtype == pl.List else of == row["value"]
+        assert row["n"] == inside.sum()
+        assert row["hr_at_10"] == pytest.approx(users.frame["hit_at_10"].filter(inside.fill_null(False)).mean())
+    assert cli.execute(["compare", summary["run_id"], summary["bundle"], "--uri", settings.tracking.uri]) == 0
+    assert "no user's value differs" in " ".join(capsys.readouterr().out.split())
+    assert cli.execute(["compare", "0" * 32, summary["bundle"], "--uri", settings.tracking.uri]) == 2
+    assert f"has no run {'0' * 32}" in capsys.readouterr().err
 
 
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:

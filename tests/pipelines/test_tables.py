@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from recsys.evaluation.users import UserValues, to_parquet, write_file
 from recsys.exports.files import Candidates, export
 from recsys.pipelines import cli
 from recsys.settings.read import load_settings
@@ -86,8 +87,13 @@ def test_commands_on_tables(config: str, capsys: pytest.CaptureFixture[str]) -> 
     code, report = answer(capsys, "export", config)
     assert code == 1 and "recsys retrieve" in report["error"]
     commit.write_bytes(content)
+    evaluation = folder / "warehouse" / "evaluations" / "shop-0.parquet"
+    both = pl.DataFrame({"user_id": ["ann", "bob"], "target": ["3", "3"], "rank": [1, 2]})
+    write_file(evaluation, to_parquet(UserValues(frame=both, about={})))
     code, report = answer(capsys, "forget", config, "--user", "ann", *berlin)
-    assert code == 0
+    assert code == 0 and report["evaluations"] == 1
+    assert pl.read_parquet(evaluation)["user_id"].to_list() == ["bob"]
+    assert any("users.parquet" in note for note in report["notes"])
     assert report["removed"] == {"interactions": 1, "quarantine": 0, "candidates": 1}
     assert pl.read_parquet(folder / "export")["user_id"].to_list() == ["bob"]
     assert len(list((folder / ".export.versions").glob("v*"))) == 1

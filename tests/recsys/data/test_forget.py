@@ -88,12 +88,13 @@ def test_what_mlflow_has_not_taken_yet_does_not_quote_her_later(folder: Path) ->
     for path in ("candidates.json", "config.json"):
         spool.add({"operation": "table", "run": "r", "path": path, "columns": ["user"], "rows": [[ANN], ["bob"]]})
     spool.add({"operation": "artifact", "run": "r", "path": "candidates.md", "text": f"| {ANN} |"})
+    spool.add({"operation": "artifact", "run": "r", "path": "users.parquet", "encoded": "QUFB"})
     with pytest.raises(RecsysError, match=r"Another process is writing to .*; run the same command again"):
         remove(folder, ANN)
     spool.close()
     with spool.path.open("a") as file:
         file.write(f'{{"operation": "table", "rows": [["{ANN}')  # cut short by a kill
-    assert remove(folder, ANN).unsent == 2
+    assert remove(folder, ANN).unsent == 3
     assert [record["path"] for record in read_spool(spool.path)] == ["config.json"]
     assert spool.path.read_text().endswith("}\n")
     assert len(list(spool.folder.iterdir())) == 1

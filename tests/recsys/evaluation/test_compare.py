@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, leave_one_out
 from recsys.evaluation.baselines import score_popularity, score_transitions
 from recsys.evaluation.compare import EvaluationReport, Scorer, evaluate_scorers
-from recsys.evaluation.metrics import BANDS
+from recsys.evaluation.lists import BANDS
 from recsys.settings import EvaluateSettings
 
 SIZE = 40
@@ -166,6 +166,71 @@ def test_ties_stand_in_the_report() -> None:
     ties = found.report["ranking"]["popularity"]
     assert ties["ndcg_worst_ties"] <= found.baselines["popularity"]["test/ndcg_at_20"]
     assert ties["ndcg_worst_ties"] < ties["ndcg_best_ties"]
+
+
+def test_measures_of_lists_stand_beside_the_metrics() -> None:
+    found, _ = report()
+    assert set(found.further) == {"model", "popularity", "transitions"}
+    own = found.further["model"]
+    assert own["test/recall_at_5"] == own["test/map_at_20"] == 0.5
+    assert own["test/precision_at_5"] == pytest.approx(0.1)
+    # popularity recommends what is popular
+    by_popularity, by_walks = found.further["popularity"], found.further["transitions"]
+    assert by_popularity["test/novelty_at_5"] < by_walks["test/novelty_at_5"]
+    assert by_popularity["test/popularity_lift_at_5"] > by_walks["test/popularity_lift_at_5"]
+    assert by_popularity["test/gini_at_5"] > by_walks["test/gini_at_5"]
+    assert by_popularity["test/serendipity_at_5"] < by_walks["test/serendipity_at_5"]
+    quality = found.report["ranking"]["model"]
+    assert (quality["full_list_share"], quality["covered_share"], quality["duplicate_share"]) == (1.0, 1.0, 0.0)
+
+
+def test_slices_and_values_per_user_add_up_to_the_metrics() -> None:
+    """With attributes and text; two targets are cold."""
+    frames: list[pl.DataFrame] = []
+    catalogue = pl.DataFrame(
+        {
+            "item_id": [f"i{code}" for code in range(1, SIZE + 1)],
+            "title": [""] * SIZE,
+            "colour": ["red", "blue"] * (SIZE // 2),
+        }
+    )
+    text = np.random.default_rng(0).standard_normal((SIZE + 1, 4)).astype(np.float32)
+    found, held_out = report(catalogue=catalogue, text=text, users_to=frames.append)
+    assert {"test/diversity_attributes_at_10", "test/diversity_text_at_10", "test/miscalibration_colour_at_10"} <= set(
+        found.further["model"]
+    )
+    (users,) = frames
+    assert users["user_id"].to_list() == held_out.histories.users.to_list()
+    assert users["target"].to_list() == [f"i{code}" for code in held_out.targets]
+    assert users["hit_at_10"].mean() == found.intervals["test/hr_at_10"]["mean"] == 0.5
+    rows = {(row["dimension"], row["value"]): row for row in found.slices}
+    assert rows["cold", "cold"]["n"] == 2 and rows["cold", "cold"]["small"]
+    assert rows["cold", "cold"]["hr_at_10"] == found.metrics["test/cold_hr_at_10"]
+    red = rows["item:colour", "red"]
+    assert red["n"] == (held_out.targets % 2 == 1).sum()
+    assert red["hr_at_10"] == pytest.approx(users.filter(pl.col("item:colour") == "red")["hit_at_10"].mean())
+
+
+def test_several_targets_of_a_user_widen_the_intervals() -> None:
+    """The same questions, asked of 300 users, or four times of 75 who answer alike."""
+    split = leave_one_out(logs()).test
+    alone, _ = report()
+    users = pl.Series("user_id", [f"u{user // 4:03}" for user in range(USERS)])
+    known = np.arange(USERS) // 4 % 2 == 0
+    held_out = replace(split, histories=replace(split.histories, users=users))
+    found = evaluate_scorers(
+        oracle(held_out, known),
+        {},
+        held_out=held_out,
+        popularity=np.append(np.ones(SIZE // 2 + 1), np.zeros(SIZE // 2)).astype(np.float32),
+        settings=EvaluateSettings(cutoffs=CUTOFFS),
+        seed=7,
+        labels=[""] * (SIZE + 1),
+    )
+    own, wide = (one.intervals["test/hr_at_10"] for one in (alone, found))
+    assert wide["high"] - wide["low"] == pytest.approx(2 * (own["high"] - own["low"]), rel=0.2)
+    assert any(row["n"] > 100 for row in found.slices)
+    assert all(row["small"] for row in found.slices)  # of 75 users
 
 
 def test_progress_ends_at_the_total() -> None:

@@ -5,8 +5,8 @@ from io import BytesIO
 import pytest
 from matplotlib.figure import Figure
 
-from recsys.evaluation.metrics import BANDS
-from recsys.evaluation.plots import plot_curves, plot_popularity, plot_training
+from recsys.evaluation.lists import BANDS
+from recsys.evaluation.plots import OTHER_COLOURS, plot_curves, plot_popularity, plot_slices, plot_training
 
 CURVES = {
     "cutoffs": [1, 5, 10, 100],
@@ -72,4 +72,21 @@ def test_popularity_has_a_bar_for_each_band_and_group(names: tuple[str, ...]) ->
     assert len(figure.axes[0].patches) == len(BANDS) * (len(names) + 1)
     assert legend(figure)[0] == "consumed next (test)"
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:2] == ["0–1%", "1–2%"]
+    assert drawn(figure)
+
+
+def test_small_slices_are_grey() -> None:
+    interval = {"ndcg_at_10": 0.2, "ndcg_at_10_low": 0.1, "ndcg_at_10_high": 0.3}
+    slices = [
+        {"dimension": "item:price", "value": "1 (up to $5)", "n": 1200, "small": False, **interval},
+        {"dimension": "cold", "value": "cold", "n": 6, "small": True, **interval},
+    ]
+    figure = plot_slices(slices)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "item:price: 1 (up to \\$5)  (n = 1,200)",
+        "cold: cold  (n = 6)",
+    ]
+    assert axes.lines[0].get_color() != axes.lines[2].get_color() == OTHER_COLOURS[0]
+    assert list(axes.lines[2].get_xdata()) == [0.1, 0.3]  # type: ignore[call-overload]
     assert drawn(figure)

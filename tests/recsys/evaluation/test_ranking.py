@@ -90,7 +90,6 @@ def test_a_repeated_seen_target_is_one_miss() -> None:
 def test_short_lists_are_padded() -> None:
     found = rank([[9.0, 1.0, 2.0], [9.0, 1.0, 2.0]], [[1], []], [2, 2], top_k=4)
     assert found.top.tolist() == [[2, 0, 0, 0], [2, 1, 0, 0]]
-    assert found.full_share == 0.0
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:

@@ -201,3 +201,14 @@ def test_old_names_of_settings_work_with_a_warning(tmp_path: Path) -> None:
 def test_an_old_name_means_nothing_to_a_kind_that_passes_the_new_one_over() -> None:
     tree = {"name": "s", "interactions": {"source": "log.csv"}, "items": {"source": "items.csv", "text": ["title"]}}
     assert parse_settings(tree | {"model": {"kind": "text", "repeats": True}}).model.model_dump() == {"kind": "text"}
+
+
+@pytest.mark.parametrize("name", ["negatives", "num_negatives", "sampling"])
+def test_sampled_negatives_are_refused_with_the_reason(name: str) -> None:
+    tree = {"name": "shop", "interactions": {"source": "log.csv"}, "evaluate": {name: 100, "cutoffs": [10]}}
+    with pytest.raises(InputError) as caught:
+        parse_settings(tree, "shop.toml")
+    sentence = str(caught.value)
+    assert f"sampled negatives ({name}) are not supported, because ranking a target among a sample" in sentence
+    assert "Krichene and Rendle" in sentence and "KDD 2020" in sentence
+    assert sentence.startswith("shop.toml: evaluate") and sentence.count(". ") == 0

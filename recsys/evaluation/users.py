@@ -1,0 +1,136 @@
+"""Values per user of one evaluation: the file that two runs are compared by.
+
+Parquet with a row for each user of the test part, or for each target of a user who has several: `user_id`, `target`
+(item id; null where the vocabulary does not know it), `rank` (null where the target was not ranked), `hit_at_10`,
+`ndcg_at_10`, and the row's slices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from recsys.columns import ITEM_ID, RANK, USER_ID, metric_name
+from recsys.data.splits import HeldOut
+from recsys.errors import InputError
+from recsys.evaluation.metrics import per_user
+from recsys.evaluation.ranking import MISS
+from recsys.storage.files import writing
+
+FILE: Final = "users.parquet"  # the artifact's name
+FOLDER: Final = "evaluations"  # in the warehouse: a file for each bundle
+TARGET: Final = "target"
+_ABOUT: Final = "recsys"  # key of the file's own metadata
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class UserValues:
+    """Values per user, and JSON-friendly facts about the run: `name`, `bundle`, `served`, `exclude_seen`."""
+
+    frame: pl.DataFrame
+    about: dict[str, Any]
+
+    def ranks(self) -> np.ndarray:
+        """int64 [U]; `MISS` where the target was not ranked."""
+        return self.frame[RANK].fill_null(int(MISS)).to_numpy().astype(np.int64)
+
+    def digest(self) -> str:
+        """sha256 (hex) of users and targets, whatever their order: equal digests mean the same test part."""
+        pairs = self.frame.select(pl.col(USER_ID).cast(pl.String), pl.col(TARGET).cast(pl.String)).sort(pl.all())
+        lines = pairs.select(pl.concat_str([pl.col(USER_ID), pl.col(TARGET).fill_null("")], separator="\t")).to_series()
+        digest = hashlib.sha256()
+        for start in range(0, len(lines), 100_000):
+            digest.update(("\n".join(lines[start : start + 100_000].to_list()) + "\n").encode())
+        return digest.hexdigest()
+
+
+def user_values(
+    held_out: HeldOut, ranks: np.ndarray, keys: pl.DataFrame, catalogue: pl.DataFrame | None, k: int
+) -> pl.DataFrame:
+    """Return a row for each user: id, target, rank, hit and NDCG at k, slices.
+
+    Parameters
+    ----------
+    ranks
+        int64 [U].
+    keys
+        U rows, as `slice_keys` gives them.
+    catalogue
+        V rows with `item_id`; None: targets stay codes.
+    """
+    codes = held_out.targets.astype(np.int64)
+    rows = pl.DataFrame({"code": codes}).select(pl.when(pl.col("code") > 0).then(pl.col("code") - 1)).to_series()
+    ids = rows + 1 if catalogue is None else catalogue[ITEM_ID].gather(rows)
+    known = pl.DataFrame({RANK: ranks}).select(pl.when(pl.col(RANK) < int(MISS)).then(pl.col(RANK))).to_series()
+    own = pl.DataFrame(
+        {
+            USER_ID: held_out.histories.users,
+            TARGET: ids,
+            RANK: known,
+            metric_name("hit", k): (ranks <= k).astype(np.int8),
+            metric_name("ndcg", k): per_user(ranks, "ndcg", k),
+        }
+    )
+    return own.hstack(keys.get_columns())
+
+
+def to_parquet(values: UserValues) -> bytes:
+    """Return the content of a file."""
+    content = io.BytesIO()
+    values.frame.write_parquet(content, metadata={_ABOUT: json.dumps(values.about)})
+    return content.getvalue()
+
+
+def from_parquet(content: bytes, where: str) -> UserValues:
+    """Read the content of a file; `where` names it in errors.
+
+    Raises
+    ------
+    InputError
+        The file holds something else, or is damaged.
+    """
+    try:
+        about = json.loads(pl.read_parquet_metadata(io.BytesIO(content))[_ABOUT])
+        return UserValues(frame=pl.read_parquet(io.BytesIO(content)), about=about)
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError):
+        raise InputError(f"{where} holds no values per user of an evaluation; evaluate again.") from None
+
+
+def local_path(warehouse: str | Path, bundle: str | Path) -> Path:
+    """Return the file of a bundle's newest evaluation in its warehouse."""
+    return Path(warehouse) / FOLDER / f"{Path(bundle).name}.parquet"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    with writing(f"The file {path} of values per user"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+
+
+def forget_users(warehouse: str | Path, users: Sequence[str]) -> int:
+    """Remove users, by id as text, from the values per user in a warehouse; returns the number of changed files."""
+    changed = 0
+    for path in sorted((Path(warehouse) / FOLDER).glob("*.parquet")):
+        values = from_parquet(path.read_bytes(), str(path))
+        kept = values.frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(list(users)))
+        if len(kept) < len(values.frame):
+            write_file(path, to_parquet(UserValues(frame=kept, about=values.about)))
+            changed += 1
+    return changed
