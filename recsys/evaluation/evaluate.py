@@ -8,8 +8,8 @@ Shapes: U users, V items (arrays by code have V + 1 entries), D width.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.data.feature_encoders import unseen_values
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
-from recsys.data.splits import Split
+from recsys.data.splits import HeldOut, Split, moment
 from recsys.errors import InputError, RecsysError
+from recsys.evaluation.baselines import RecentPopularity, baseline_scorers, recent_popularity
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
-from recsys.evaluation.ranking import ScoreBlock
+from recsys.evaluation.metrics import accuracy
+from recsys.evaluation.ranking import rank_targets
 from recsys.features.whitening import Whitening
 from recsys.models.repeats import with_repeats
 from recsys.ranking.blend import Blended, blend_scores
@@ -58,6 +60,10 @@ def evaluate(
     popularity = counting.popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
+    @functools.cache
+    def recent() -> RecentPopularity:
+        return recent_popularity(dataset.split, dataset.vocabulary.size, exclude_seen=settings.evaluate.exclude_seen)
+
     histories = dataset.split.test.histories
     began = time.perf_counter()
     queries = model.encode(histories)  # [U, D]
@@ -81,6 +87,7 @@ def evaluate(
         histories,
         popularity,
         lambda: baseline_text(settings, dataset),
+        recent,
     )
     served, *others = scorers
     report = evaluate_scorers(
@@ -101,9 +108,15 @@ def evaluate(
         stated |= {"warm_start": known}
     if model.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
+    if settings.split.strategy == "time":
+        stated |= {"users": stated["asked_users"]}
+    if "recent-popularity" in settings.evaluate.baselines:
+        stated |= {"recent_popularity": f"{recent().window}, a window that events before the test chose"}
     unseen = unseen_values(model.encoders, dataset)
     repeated = dataset.report["repeated_targets"]
     more = {"protocol": stated, "unseen_look_ups": unseen, "repeated_targets": repeated}
+    if dataset.split.newcomers is not None:
+        more |= {"without_history": without_history(model, dataset.split, popularity, settings)}
     return replace(report, report=report.report | more)
 
 
@@ -128,43 +141,6 @@ def blend_scorer(
     return Scorer(score_block=score_block, allowed=np.arange(len(model.vectors)) != PADDING)
 
 
-def baseline_scorers(
-    names: Sequence[str],
-    train: Sequences,
-    histories: Sequences,
-    popularity: np.ndarray,
-    text: Callable[[], np.ndarray | None],
-) -> dict[str, Scorer]:
-    """Score users by the named baselines over the whole vocabulary, counted on training histories only.
-
-    Parameters
-    ----------
-    names
-        Any of "popularity", "transitions", "text+transitions".
-    train, histories
-        Histories that are counted, and histories that are scored.
-    popularity
-        float32 [V + 1], counted on `train`.
-    text
-        Function that gives float32 [V + 1, D] whitened text vectors (`baseline_text`), or None if no item has text:
-        then that baseline is left out. It is called only if needed.
-    """
-    size = len(popularity) - 1
-    everything = np.arange(size + 1) != PADDING
-    found: dict[str, ScoreBlock] = {}
-    if "popularity" in names:
-        found["popularity"] = counting.score_popularity(popularity)
-    if {"transitions", "text+transitions"} & set(names):
-        table = counting.transitions(train.items, train.offsets, size)
-        weights = counting.recency_weights(histories.items, histories.offsets, size)
-        if "transitions" in names:
-            found["transitions"] = counting.score_transitions(weights, table)
-        vectors = text() if "text+transitions" in names else None
-        if vectors is not None:
-            found["text+transitions"] = counting.score_text_and_transitions(weights, table, vectors)
-    return {name: Scorer(score_block=found[name], allowed=everything) for name in names if name in found}
-
-
 def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
     """Return whitened text vectors of the items, float32 [V + 1, D], even if the model itself reads no text.
 
@@ -180,6 +156,44 @@ def baseline_text(settings: Settings, dataset: Dataset) -> np.ndarray | None:
     vectors = np.zeros((dataset.vocabulary.size + 1, whitening.dimensions), dtype=np.float32)
     vectors[1:][has_text] = whitening.project(raw) / np.sqrt(whitening.dimensions)
     return vectors
+
+
+def without_history(model: Bundle, split: Split, popularity: np.ndarray, settings: Settings) -> dict[str, Any]:
+    """Measure the questions of users without an event before the cut, apart from all other figures.
+
+    The candidate table has no row for them until they have an event. This is what the bundle would answer: the blend,
+    whose popularity needs no history, or the model alone, which for an empty history ranks items by their codes.
+
+    Returns
+    -------
+    dict
+        `users`, `questions`, `empty_histories`, a sentence, and HR, NDCG and MRR at every cut-off by name.
+    """
+    asked = split.newcomers
+    assert asked is not None
+    found: dict[str, Any] = {
+        "users": split.users_without_history,
+        "questions": len(asked),
+        "empty_histories": int((asked.histories.lengths == 0).sum()),
+        "served_by": "nothing: the candidate table has no row for them; the figures are what the bundle would answer",
+    }
+    if not len(asked):
+        return found
+    queries = model.encode(asked.histories)
+    ranker = Scorer(score_block=lambda start, stop: queries[start:stop] @ model.vectors.T, allowed=model.allowed)
+    if model.blended is not None:
+        ranker = blend_scorer(model, model.blended, queries, asked.histories, settings)
+    scorers = {MODEL if model.blended is None else BLEND: ranker} | baseline_scorers(
+        ["popularity"], split.train, asked.histories, popularity, lambda: None
+    )
+    return found | {"metrics": {name: _accuracy(one, asked, settings) for name, one in scorers.items()}}
+
+
+def _accuracy(scorer: Scorer, asked: HeldOut, settings: Settings) -> dict[str, float]:
+    ranking = rank_targets(
+        scorer.score_block, asked, scorer.allowed, exclude_seen=settings.evaluate.exclude_seen, top_k=1
+    )
+    return accuracy(ranking.ranks, settings.evaluate.cutoffs)
 
 
 def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
@@ -231,7 +245,23 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
         flags["basket"] = "one item of the held-out basket, drawn by the seed; its other items are not ranked"
     if settings.split.strategy == "leave-one-out":
         flags["caveat"] = "leave-one-out lets other users' future into training"
-    return flags
+        return flags
+    assert split.test_from is not None
+    asked = split.test.histories.users.n_unique()
+    return flags | {
+        "test_from": moment(split.test_from),
+        "target": settings.split.target,
+        "validation": settings.split.validation,
+        "questions": len(split.test),
+        "asked_users": asked,
+        "averages": "over questions; those of one user depend on each other, so intervals are too narrow"
+        if len(split.test) > asked
+        else "over users, of one question each",
+        "users_without_history": split.users_without_history,
+        "new_users": settings.split.new_users,
+        "cold_targets": split.cold_targets,
+        "cold_items": settings.split.cold_items,
+    }
 
 
 def item_labels(catalogue: pl.DataFrame) -> list[str]:

@@ -15,9 +15,11 @@ from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
+from recsys.data.time_split import time_split
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
-from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
+from recsys.evaluation.baselines import baseline_scorers
+from recsys.evaluation.evaluate import check_counts, evaluate, item_labels, protocol
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
@@ -237,6 +239,9 @@ def test_labels_fall_back_to_the_id() -> None:
 
 
 def test_a_time_split_carries_no_caveat(tmp_path: Path) -> None:
-    split = leave_one_out(SEQUENCES)
-    assert "caveat" in protocol(settings(tmp_path), split)
-    assert "caveat" not in protocol(settings(tmp_path, split={"strategy": "time"}), split)
+    assert "caveat" in protocol(settings(tmp_path), leave_one_out(SEQUENCES))
+    timed = replace(SEQUENCES, times=np.array([1, 2, 3, 4, 1, 3, 4], dtype=np.int64))
+    configured = settings(tmp_path, split={"strategy": "time", "target": "last"})
+    stated = protocol(configured, time_split(timed, configured.split, validation_from=3, test_from=4))
+    assert "caveat" not in stated
+    assert (stated["target"], stated["validation"], stated["questions"]) == ("last", "time", 2)
