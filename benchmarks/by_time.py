@@ -4,10 +4,10 @@
 
 DATA holds what the head of each configuration assumes. Each configuration is ingested and trained once, because
 training and validation do not depend on the target; then the blend, the model alone and all baselines rank the same
-questions. `--warehouse FOLDER` keeps tables and bundles; `--bundle PATH` measures a bundle that is there already. The
-published rows are of "Time to Split" (arXiv 2507.16289), computed from the result files that its authors released; they
-ask the same users about the same events, of the same number of items. `--quick` trains one epoch and asks for the first
-events only.
+questions. `--warehouse FOLDER` keeps tables and bundles; `--bundle PATH` measures a bundle that is there already.
+The published rows are of "Time to Split" (arXiv 2507.16289), computed from the result files that its authors released;
+they ask the same users about the same events, of the same number of items. A shop's log has none. `--quick` trains one
+epoch and asks for the first events only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from recsys.settings.split import Target
 from recsys.text.represent import represent
 from recsys.training.fit import fit
 
-CONFIGURATIONS: Final = ("ml-1m-time", "amazon-beauty-time")
+CONFIGURATIONS: Final = {  # and the folder under DATA that is its data_root
+    "ml-1m-time": ".",
+    "amazon-beauty-time": ".",
+    "online-retail-time": "online-retail-ii",
+}
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 HR, NDCG = "test/hr_at_10", "test/ndcg_at_10"
 QUICK: Final = ("train.epochs=1", "train.evaluate_every=1", "model.dimensions=16", "items=none")
@@ -110,7 +114,7 @@ def figures(name: str, given: Any, folder: Path, targets: tuple[Target, ...]) ->
     baselines = QUICK_BASELINES if given.quick else get_args(Baseline)
     asked = ", ".join(f'"{baseline}"' for baseline in baselines)
     overrides = [
-        f"data_root={given.data.resolve()}",
+        f"data_root={(given.data / CONFIGURATIONS[name]).resolve()}",
         f"warehouse={folder / name}",
         f"evaluate.baselines=[{asked}]",
         *(QUICK if given.quick else ()),
