@@ -247,6 +247,8 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
         flags["caveat"] = "leave-one-out lets other users' future into training"
         return flags
     assert split.test_from is not None
+    if future := _future(settings):
+        flags["caveat"] = f"what trains depends on events after the cut: {'; '.join(future)}"
     asked = split.test.histories.users.n_unique()
     return flags | {
         "test_from": moment(split.test_from),
@@ -262,6 +264,18 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
         "cold_targets": split.cold_targets,
         "cold_items": settings.split.cold_items,
     }
+
+
+def _future(settings: Settings) -> list[str]:
+    """Say by which rules of [filter] and [interactions] events after a cut decide which events before it there are."""
+    found = []
+    if max(settings.filter.min_user_interactions, settings.filter.min_item_interactions) > 1:
+        found.append("users and items with too few interactions are left out before the split")
+    if settings.filter.repeats == "last":
+        found.append('filter.repeats = "last" keeps the last of repeated interactions')
+    if settings.interactions.withdraw:
+        found.append("rows after the cut take back events before it")
+    return found
 
 
 def item_labels(catalogue: pl.DataFrame) -> list[str]:

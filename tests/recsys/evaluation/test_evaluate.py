@@ -238,6 +238,26 @@ def test_labels_fall_back_to_the_id() -> None:
     assert item_labels(catalogue) == ["(unknown item)", "Seven", "8"]
 
 
+@pytest.mark.parametrize(
+    ("sections", "caveat"),
+    [
+        ({"filter": {"min_item_interactions": 5}}, "too few interactions"),
+        ({"filter": {"repeats": "last"}}, 'repeats = "last"'),
+        (
+            {"interactions": {"source": "log.csv", "withdraw": [{"column": "invoice", "starts_with": "C"}]}},
+            "take back events before it",
+        ),
+    ],
+)
+def test_a_time_split_says_where_the_future_decides_what_trains(
+    tmp_path: Path, sections: dict[str, Any], caveat: str
+) -> None:
+    timed = replace(SEQUENCES, times=np.array([1, 2, 3, 4, 1, 3, 4], dtype=np.int64))
+    configured = settings(tmp_path, split={"strategy": "time"}, **sections)
+    stated = protocol(configured, time_split(timed, configured.split, validation_from=3, test_from=4))
+    assert caveat in stated["caveat"]
+
+
 def test_a_time_split_carries_no_caveat(tmp_path: Path) -> None:
     assert "caveat" in protocol(settings(tmp_path), leave_one_out(SEQUENCES))
     timed = replace(SEQUENCES, times=np.array([1, 2, 3, 4, 1, 3, 4], dtype=np.int64))
