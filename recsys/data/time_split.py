@@ -56,33 +56,23 @@ def time_split(
     # each user's steps: from `first`, after the cut from `cut`, to `end`; int64 [U]
     first, end = (np.searchsorted(steps, sequences.offsets[side]) for side in (slice(None, -1), slice(1, None)))
     cut = np.searchsorted(steps, sequences.offsets[:-1] + _count_before(sequences, test_from))
+    known = cut > first
+    if settings.validation == "time":
+        assert validation_from is not None
+        middle = np.searchsorted(steps, sequences.offsets[:-1] + _count_before(sequences, validation_from))
+    else:
+        validation_from, middle = test_from, cut
 
     def asked(users: np.ndarray, targets: np.ndarray) -> HeldOut:
         ends = steps[targets + 1] if settings.same_time == "basket" else None
         return held_out_of(sequences, users, steps[targets], ends)
 
-    known = cut > first
-    train_ends, trains, validation_users, validation_targets = steps[cut], known, np.flatnonzero(known), cut - 1
-    if settings.validation == "time":
-        assert validation_from is not None
-        middle = np.searchsorted(steps, sequences.offsets[:-1] + _count_before(sequences, validation_from))
-        train_ends, trains = steps[middle], middle > first
-        validation_users, validation_targets = np.flatnonzero(trains & (middle < cut)), middle
-    else:
-        validation_users = _drawn(np.flatnonzero(cut - first >= 2), settings.validation_share, seed)
-        if settings.validation == "last-event":
-            train_ends = train_ends.copy()
-            train_ends[validation_users] = steps[cut[validation_users] - 1]
-        else:
-            trains = known & ~np.isin(np.arange(len(sequences)), validation_users)
-    trained = np.flatnonzero(trains)
-
-    begin = np.where(known, cut, first + 1) if settings.new_users == "from-second-event" else cut
-    ready = known | (settings.new_users == "from-second-event")
-    test = asked(*_targets(np.where(ready, begin, end), end, settings.target, seed))
-    newcomers = None
-    if settings.new_users == "apart":
-        newcomers = asked(*_targets(np.where(known, end, first), end, settings.target, seed))
+    train_ends, validation_users, validation_targets = _before_the_cut(first, middle, cut, settings, seed)
+    trained = np.flatnonzero(train_ends > first)
+    among = settings.new_users == "from-second-event"
+    begin = np.where(known, cut, first + 1 if among else end)
+    test = asked(*_targets(begin, end, settings.target, seed))
+    newcomers = None if among else asked(*_targets(np.where(known, end, first), end, settings.target, seed))
     seen = np.zeros(int(sequences.items.max(initial=0)) + 1, dtype=bool)
     seen[sequences.items[sequences.times < test_from]] = True
     cold = ~seen[test.targets]
@@ -90,12 +80,12 @@ def time_split(
         test = test.select(np.flatnonzero(~cold))
         newcomers = None if newcomers is None else newcomers.select(np.flatnonzero(seen[newcomers.targets]))
     split = Split(
-        train=sequences.crop(trained, sequences.offsets[trained], train_ends[trained]),
-        validation=asked(validation_users, validation_targets[validation_users]),
+        train=sequences.crop(trained, sequences.offsets[trained], steps[train_ends[trained]]),
+        validation=asked(validation_users, validation_targets),
         test=test,
         serving=sequences,
         test_from=test_from,
-        validation_from=validation_from if settings.validation == "time" else test_from,
+        validation_from=validation_from,
         validation_by=settings.validation,
         newcomers=newcomers,
         users_without_history=int((~known & (end > first)).sum()),
@@ -137,6 +127,32 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
             )
         validation_from = int(before[min(int(len(before) * (1 - validation / (1 - test))), len(before) - 1)])
     return test_from, validation_from
+
+
+def _before_the_cut(
+    first: np.ndarray, middle: np.ndarray, cut: np.ndarray, settings: SplitSettings, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide the steps before the test cut between training and validation.
+
+    Parameters
+    ----------
+    first, middle, cut
+        int64 [U]: each user's first step, first step after the training cut, and first step after the test cut.
+
+    Returns
+    -------
+    train_ends
+        int64 [U]: the step at which training ends; `first` for users who do not train.
+    users, targets
+        int64 [Q]: who is asked by validation, ascending, and for which step.
+    """
+    if settings.validation == "time":
+        users = np.flatnonzero((middle > first) & (middle < cut))
+        return middle, users, middle[users]
+    users = _drawn(np.flatnonzero(cut - first >= 2), settings.validation_share, seed)
+    train_ends = cut.copy()
+    train_ends[users] = cut[users] - 1 if settings.validation == "last-event" else first[users]
+    return train_ends, users, cut[users] - 1
 
 
 def _targets(begin: np.ndarray, end: np.ndarray, target: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
