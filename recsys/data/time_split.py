@@ -11,6 +11,7 @@ Shapes: U users, N events, S steps (an event each, or a basket each), Q question
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from recsys.data.splits import HeldOut, Split, held_out_of, moment
 from recsys.errors import InputError
 from recsys.settings import SplitSettings
 
+MOST: Final = 500_000_000  # events in the histories of all questions together: 6 GB
 # what the seed draws, apart from each other
 _TARGETS, _VALIDATION_USERS = 1, 2
 
@@ -47,7 +49,7 @@ def time_split(
     Raises
     ------
     InputError
-        The cut-offs leave no user for a part.
+        The cut-offs leave no user for a part, or the histories of all questions do not fit into memory.
     """
     assert sequences.times is not None
     # flat index at which each step begins, and the end: int64 [S + 1]
@@ -64,6 +66,13 @@ def time_split(
         validation_from, middle = test_from, cut
 
     def asked(users: np.ndarray, targets: np.ndarray) -> HeldOut:
+        events = int((steps[targets] - sequences.offsets[users]).sum())
+        if events > MOST:
+            raise InputError(
+                f'split.target = "{settings.target}" asks {len(users):,} questions, whose histories hold {events:,} '
+                f'events together, and {MOST:,} is the most; set split.target = "last" or "random", or move '
+                "split.test_from."
+            )
         ends = steps[targets + 1] if settings.same_time == "basket" else None
         return held_out_of(sequences, users, steps[targets], ends)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.data import time_split as module
 from recsys.data.leak_guard import check_no_leak
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
@@ -153,6 +154,15 @@ def test_the_seed_draws_targets_and_validation_users() -> None:
     first = split_of(log, 0, **keys | {"target": "first"})
     assert histories(first.train) == histories(one.train)
     assert questions(first.validation) == questions(one.validation)
+
+
+def test_more_events_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Successive questions repeat their user's history: what grows with the square of its length is counted first."""
+    monkeypatch.setattr(module, "MOST", 23)
+    assert len(split_of(LOG, target="successive").test) == 6
+    monkeypatch.setattr(module, "MOST", 22)
+    with pytest.raises(InputError, match=r"asks 6 questions, whose histories hold 23 events .* \"last\" or \"random\""):
+        split_of(LOG, target="successive")
 
 
 logs = st.dictionaries(
