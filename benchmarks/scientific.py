@@ -33,7 +33,7 @@ from recsys.candidates.counts import popularity
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
-from recsys.evaluation.baselines import baseline_scorers
+from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.evaluate import baseline_text, blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets

@@ -25,11 +25,12 @@ from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split, moment
 from recsys.errors import InputError, RecsysError
-from recsys.evaluation.baselines import RecentPopularity, baseline_scorers, recent_popularity
+from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
+from recsys.evaluation.recent_popularity import RecentPopularity, recent_popularity
 from recsys.features.whitening import Whitening
 from recsys.models.repeats import with_repeats
 from recsys.ranking.blend import Blended, blend_scores

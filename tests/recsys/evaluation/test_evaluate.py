@@ -18,7 +18,7 @@ from recsys.data.splits import leave_one_out
 from recsys.data.time_split import time_split
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
-from recsys.evaluation.baselines import baseline_scorers
+from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.evaluate import check_counts, evaluate, item_labels, protocol
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

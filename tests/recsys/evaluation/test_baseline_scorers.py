@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from recsys.candidates.counts import popularity, score_popularity
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
-from recsys.evaluation.baselines import (
-    DAY,
-    _distinct_seen,
-    baseline_scorers,
-    ranks_by_counts,
-    recent_popularity,
-)
+from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.ranking import rank_targets
+from recsys.evaluation.recent_popularity import DAY, _distinct_seen, ranks_by_counts, recent_popularity
 
 ITEMS = 6
 

@@ -1,35 +1,21 @@
-"""What a model has to beat, with nothing trained by gradient: counts, item-to-item tables and text.
+"""Recent popularity: counts of the newest training events, as far back as ranks best before the test.
 
-- "popularity": training events of an item.
-- "recent-popularity": the same of the newest days alone; see `recent_popularity`.
-- "transitions": what followed the newest items of a history.
-- "item-neighbours": cosine of two items' sets of users, summed over the newest items of a history (item-item kNN).
-- "ease": the closed-form linear autoencoder (arXiv 1905.03375), the 500 largest weights of an item.
-- "text": cosine of text vectors with the mean of the newest items of a history.
-- "text+transitions": both in one sum.
-
-All of them learn from training histories alone.
-
-Shapes: U users, V items (arrays by code have V + 1 entries), Q questions.
+Shapes: V items (arrays by code have V + 1 entries), Q questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from recsys.candidates import counts as counting
-from recsys.candidates.linear import WHOLE, autoencoder
-from recsys.candidates.neighbours import KEPT, LINEAR_PENALTY, TOGETHER, company, largest, mean_weights
+from recsys.candidates.counts import popularity
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split, drawn_users
-from recsys.evaluation.compare import Scorer
 from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS, ScoreBlock
+from recsys.evaluation.ranking import MISS
 
 DAY: Final = 86_400_000_000  # microseconds
 DAYS: Final = (365, 180, 90, 60, 30, 14, 7, 3, 1)  # windows of recent popularity, in a log with times
@@ -52,65 +38,6 @@ class RecentPopularity:
 
     counts: np.ndarray
     window: str
-
-
-def baseline_scorers(
-    names: Sequence[str],
-    train: Sequences,
-    histories: Sequences,
-    popularity: np.ndarray,
-    text: Callable[[], np.ndarray | None],
-    recent: Callable[[], RecentPopularity] | None = None,
-) -> dict[str, Scorer]:
-    """Score users by the named baselines over the whole vocabulary, counted on training histories only.
-
-    Parameters
-    ----------
-    names
-        Any of those above.
-    train, histories
-        Histories that are counted, and histories that are scored.
-    popularity
-        float32 [V + 1], counted on `train`.
-    text
-        Function that gives float32 [V + 1, D] whitened text vectors (`baseline_text`), or None if no item has text:
-        then the baselines that read it are left out. It is called only if needed.
-    recent
-        Function that gives the counts of "recent-popularity", called only if needed; None: it is left out.
-    """
-    size = len(popularity) - 1
-    found: dict[str, ScoreBlock] = {}
-    if "popularity" in names:
-        found["popularity"] = counting.score_popularity(popularity)
-    if "recent-popularity" in names and recent is not None:
-        found["recent-popularity"] = counting.score_popularity(recent().counts)
-    if {"transitions", "text", "text+transitions"} & set(names):
-        weights = counting.recency_weights(histories.items, histories.offsets, size)
-    if {"transitions", "text+transitions"} & set(names):
-        table = counting.transitions(train.items, train.offsets, size)
-        if "transitions" in names:
-            found["transitions"] = counting.score_transitions(weights, table)
-        vectors = text() if "text+transitions" in names else None
-        if vectors is not None:
-            found["text+transitions"] = counting.score_text_and_transitions(weights, table, vectors)
-    if "item-neighbours" in names:
-        together = largest(company(train.items, train.offsets, size), KEPT)
-        every = mean_weights(histories.items, histories.offsets, size, last=TOGETHER, decay=1.0)
-        found["item-neighbours"] = counting.score_transitions(every, together)
-    if "ease" in names:
-        linear = autoencoder(train.items, train.offsets, size, penalty=LINEAR_PENALTY, kept=KEPT)
-        whole = counting.recency_weights(histories.items, histories.offsets, size, last=WHOLE, decay=1.0)
-        found["ease"] = counting.score_transitions(whole, linear)
-    everything = np.arange(size + 1) != PADDING
-    scorers = {name: Scorer(score_block=block, allowed=everything) for name, block in found.items()}
-    vectors = text() if "text" in names else None
-    if vectors is not None:
-        units, has_text = _units(vectors)
-        queries = counting.text_queries(weights, units)
-        scorers["text"] = Scorer(
-            score_block=lambda start, stop: queries[start:stop] @ units.T, allowed=everything & has_text
-        )
-    return {name: scorers[name] for name in names if name in scorers}
 
 
 def recent_popularity(split: Split, size: int, *, exclude_seen: bool) -> RecentPopularity:
@@ -176,11 +103,11 @@ def _windows(train: Sequences) -> tuple[int, ...]:
 def _counts(train: Sequences, size: int, window: int | None) -> np.ndarray:
     """Return float32 [V + 1], the events within a window: days before the newest event, or events of each user."""
     if window is None or not len(train.items):
-        return counting.popularity(train.items, size)
+        return popularity(train.items, size)
     if train.times is None:
         later = np.repeat(train.offsets[1:], train.lengths) - 1 - np.arange(len(train.items))
-        return counting.popularity(train.items[later < window], size)
-    return counting.popularity(train.items[train.times > train.times.max() - window * DAY], size)
+        return popularity(train.items[later < window], size)
+    return popularity(train.items[train.times > train.times.max() - window * DAY], size)
 
 
 def _newest(train: Sequences) -> tuple[Sequences, HeldOut]:
@@ -195,9 +122,3 @@ def _newest(train: Sequences) -> tuple[Sequences, HeldOut]:
     return train.crop(everyone, train.offsets[:-1], ends), HeldOut(
         histories=histories, targets=train.items[ends[asked]]
     )
-
-
-def _units(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors at length 1, zeros where there is none, and bool [V + 1]: which there are."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0), lengths[:, 0] > 0
