@@ -180,13 +180,16 @@ def without_history(model: Bundle, split: Split, popularity: np.ndarray, setting
     }
     if not len(asked):
         return found
-    queries = model.encode(asked.histories)
-    ranker = Scorer(score_block=lambda start, stop: queries[start:stop] @ model.vectors.T, allowed=model.allowed)
-    if model.blended is not None:
-        ranker = blend_scorer(model, model.blended, queries, asked.histories, settings)
-    scorers = {MODEL if model.blended is None else BLEND: ranker} | baseline_scorers(
-        ["popularity"], split.train, asked.histories, popularity, lambda: None
-    )
+    histories = asked.histories
+    queries = model.encode(histories)
+    if model.blended is None:
+        score_block = with_repeats(
+            lambda start, stop: queries[start:stop] @ model.vectors.T, histories.items, histories.offsets, model.repeats
+        )
+        scorers = {MODEL: Scorer(score_block=score_block, allowed=model.allowed)}
+    else:
+        scorers = {BLEND: blend_scorer(model, model.blended, queries, histories, settings)}
+    scorers |= baseline_scorers(["popularity"], split.train, histories, popularity, lambda: None)
     return found | {"metrics": {name: _accuracy(one, asked, settings) for name, one in scorers.items()}}
 
 
