@@ -34,7 +34,8 @@ from recsys.columns import SENTENCE
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
-from recsys.evaluation.evaluate import baseline_scorers, blend_scorer
+from recsys.evaluation.baseline_scorers import baseline_scorers
+from recsys.evaluation.evaluate import blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.night.fit import fit

@@ -31,13 +31,15 @@ from recsys.columns import (
 from recsys.data.attributes import attribute_values, need_attributes
 from recsys.data.baskets import in_drawn_order
 from recsys.data.context import event_context
+from recsys.data.leak_guard import check_no_leak, check_vocabulary
 from recsys.data.sequences import Sequences, from_sorted_frame
-from recsys.data.splits import HeldOut, Split, check_no_leak, check_vocabulary, repeated_share, split_sequences
+from recsys.data.split_strategies import split_sequences
+from recsys.data.splits import HeldOut, Split, moment, repeated_share
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.data.withdrawals import Withdrawals, without_withdrawn
 from recsys.errors import InputError
 from recsys.features.sentences import sentences
-from recsys.settings import FilterSettings, ItemSettings, Settings
+from recsys.settings import FilterSettings, ItemSettings, Settings, SplitSettings
 from recsys.storage.once import once
 from recsys.storage.warehouse import TableVersions, scan
 
@@ -123,7 +125,7 @@ def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
         context=event_context(frame, settings.model.event_context),
         attributes=_of_users(raw.users, settings, versions),
     )
-    split = split_sequences(raw, settings.split)
+    split = split_sequences(raw, settings.split, settings.seed)
     check_no_leak(split)
     vocabulary = fit_vocabulary(
         every_id.gather(split.train.items.astype(np.int64) - 1), None if items is None else items[ITEM_ID]
@@ -148,13 +150,15 @@ def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
             "training_interactions": len(split.train.items),
             "items_without_training": int(vocabulary.size - len(np.unique(split.train.items))),
             "validation_users": len(split.validation),
-            "test_users": len(split.test),
+            "test_users": split.test.histories.users.n_unique(),
+            "test_questions": len(split.test),
             "unknown_test_items": int((split.test.targets == 0).sum()),
             "history_length_median": float(np.median(lengths)),
             "history_length_max": int(lengths.max()),
             "tied_share": _tied_share(split.serving),
             "repeated_targets": repeated_share(split.test),
             "split": settings.split.strategy,
+            **_by_time(split, settings.split),
             "same_time": settings.split.same_time,
             "withdrawals": asdict(withdrawals),
             "left_out": {
@@ -291,6 +295,7 @@ def _recode(split: Split, recode: np.ndarray) -> Split:
         train=sequences(split.train),
         validation=held_out(split.validation),
         test=held_out(split.test),
+        newcomers=None if split.newcomers is None else held_out(split.newcomers),
         serving=sequences(split.serving),
     )
 
@@ -303,6 +308,23 @@ def _tied_share(sequences: Sequences) -> float | None:
     same = (np.diff(sequences.times) == 0) & (np.diff(owner) == 0)
     tied = np.concatenate([[False], same]) | np.concatenate([same, [False]])
     return float(tied.mean())
+
+
+def _by_time(split: Split, settings: SplitSettings) -> dict[str, Any]:
+    """Describe a split by time for the report; nothing of another one."""
+    if split.test_from is None or split.validation_from is None:
+        return {}
+    newcomers = split.newcomers
+    return {
+        "test_from": moment(split.test_from),
+        "training_until": moment(split.validation_from),
+        "target": settings.target,
+        "validation": settings.validation,
+        "users_without_history": split.users_without_history,
+        "questions_apart": 0 if newcomers is None else len(newcomers),
+        "cold_test_targets": split.cold_targets,
+        "cold_items": settings.cold_items,
+    }
 
 
 def _digest(split: Split, vocabulary: Vocabulary) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ import polars as pl
 from recsys.bundles.bundle import Bundle
 from recsys.candidates.popularity import popularity as count_popularity
 from recsys.candidates.text import whitened_text
-from recsys.candidates.transitions import transitions
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
-from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
-from recsys.data.splits import Split
+from recsys.data.splits import HeldOut, Split, moment
 from recsys.errors import InputError, RecsysError
-from recsys.evaluation import baselines
+from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
 from recsys.evaluation.leaks import check_consumed, learns
-from recsys.evaluation.ranking import ScoreBlock
+from recsys.evaluation.metrics import accuracy
+from recsys.evaluation.ranking import rank_targets
+from recsys.evaluation.recent_popularity import RecentPopularity, recent_popularity
 from recsys.ranking.blend import Blended, blend_scores
 from recsys.retrieval.repeats import with_repeats
-from recsys.serving.recommender import open_bundle
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 
@@ -68,6 +68,10 @@ def evaluate(
     popularity = count_popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
 
+    @functools.cache
+    def recent() -> RecentPopularity:
+        return recent_popularity(dataset.split, dataset.vocabulary.size, exclude_seen=settings.evaluate.exclude_seen)
+
     histories = dataset.split.test.histories
     began = time.perf_counter()
     queries, model = served.encode(histories), served.model  # [U, D]
@@ -92,6 +96,7 @@ def evaluate(
         histories,
         popularity,
         text,
+        recent,
     )
     first, *others = scorers
     report = evaluate_scorers(
@@ -115,9 +120,15 @@ def evaluate(
         stated |= {"warm_start": known}
     if served.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
+    if settings.split.strategy == "time":
+        stated |= {"users": stated["asked_users"]}
+    if "recent-popularity" in settings.evaluate.baselines:
+        stated["recent_popularity"] = f"{recent().window}, a window that events before the test chose"
     unseen = model.unseen_values(dataset)
     repeated = dataset.report["repeated_targets"]
     more = {"protocol": stated, "unseen_look_ups": unseen, "repeated_targets": repeated}
+    if dataset.split.newcomers is not None:
+        more |= {"without_history": without_history(served, dataset.split, popularity, settings)}
     return replace(report, report=report.report | more)
 
 
@@ -142,41 +153,47 @@ def blend_scorer(
     return Scorer(score_block=score_block, allowed=np.arange(len(model.vectors)) != PADDING)
 
 
-def baseline_scorers(
-    names: Sequence[str],
-    train: Sequences,
-    histories: Sequences,
-    popularity: np.ndarray,
-    text: Callable[[], np.ndarray | None],
-) -> dict[str, Scorer]:
-    """Score users by the named baselines over the whole vocabulary, counted on training histories only.
+def without_history(
+    served: BundleRecommender, split: Split, popularity: np.ndarray, settings: Settings
+) -> dict[str, Any]:
+    """Measure the questions of users without an event before the cut, apart from all other figures.
 
-    Parameters
-    ----------
-    names
-        Any of "popularity", "transitions", "text+transitions".
-    train, histories
-        Histories that are counted, and histories that are scored.
-    popularity
-        float32 [V + 1], counted on `train`.
-    text
-        Function that gives float32 [V + 1, D] whitened text vectors (`whitened_text`), or None if no item has text:
-        then that baseline is left out. It is called only if needed.
+    The candidate table has no row for them until they have an event. This is what the bundle would answer: the blend,
+    whose popularity needs no history, or the model alone, which for an empty history ranks items by their codes.
+
+    Returns
+    -------
+    dict
+        `users`, `questions`, `empty_histories`, a sentence, and HR, NDCG and MRR at every cut-off by name.
     """
-    size = len(popularity) - 1
-    everything = np.arange(size + 1) != PADDING
-    found: dict[str, ScoreBlock] = {}
-    if "popularity" in names:
-        found["popularity"] = baselines.score_popularity(popularity)
-    if {"transitions", "text+transitions"} & set(names):
-        table = transitions(train.items, train.offsets, size)
-        weights = recency_weights(histories.items, histories.offsets, size)
-        if "transitions" in names:
-            found["transitions"] = baselines.score_transitions(weights, table)
-        vectors = text() if "text+transitions" in names else None
-        if vectors is not None:
-            found["text+transitions"] = baselines.score_text_and_transitions(weights, table, vectors)
-    return {name: Scorer(score_block=found[name], allowed=everything) for name in names if name in found}
+    asked = split.newcomers
+    assert asked is not None
+    found: dict[str, Any] = {
+        "users": split.users_without_history,
+        "questions": len(asked),
+        "empty_histories": int((asked.histories.lengths == 0).sum()),
+        "served_by": "nothing: the candidate table has no row for them; the figures are what the bundle would answer",
+    }
+    if not len(asked):
+        return found
+    histories = asked.histories
+    queries, model = served.encode(histories), served.model
+    if served.blended is None:
+        score_block = with_repeats(
+            lambda start, stop: queries[start:stop] @ model.vectors.T, histories.items, histories.offsets, model.repeats
+        )
+        scorers = {MODEL: Scorer(score_block=score_block, allowed=model.allowed)}
+    else:
+        scorers = {BLEND: blend_scorer(served.bundle, served.blended, queries, histories, settings)}
+    scorers |= baseline_scorers(["popularity"], split.train, histories, popularity, lambda: None)
+    return found | {"metrics": {name: _accuracy(one, asked, settings) for name, one in scorers.items()}}
+
+
+def _accuracy(scorer: Scorer, asked: HeldOut, settings: Settings) -> dict[str, float]:
+    ranking = rank_targets(
+        scorer.score_block, asked, scorer.allowed, exclude_seen=settings.evaluate.exclude_seen, top_k=1
+    )
+    return accuracy(ranking.ranks, settings.evaluate.cutoffs)
 
 
 def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
@@ -233,7 +250,37 @@ def protocol(settings: Settings, split: Split) -> dict[str, Any]:
         flags["basket"] = "one item of the held-out basket, drawn by the seed; its other items are not ranked"
     if settings.split.strategy == "leave-one-out":
         flags["caveat"] = "leave-one-out lets other users' future into training"
-    return flags
+        return flags
+    assert split.test_from is not None
+    if future := _future(settings):
+        flags["caveat"] = f"what trains depends on events after the cut: {'; '.join(future)}"
+    asked = split.test.histories.users.n_unique()
+    return flags | {
+        "test_from": moment(split.test_from),
+        "target": settings.split.target,
+        "validation": settings.split.validation,
+        "questions": len(split.test),
+        "asked_users": asked,
+        "averages": "over questions; those of one user depend on each other, so intervals are too narrow"
+        if len(split.test) > asked
+        else "over users, of one question each",
+        "users_without_history": split.users_without_history,
+        "new_users": settings.split.new_users,
+        "cold_targets": split.cold_targets,
+        "cold_items": settings.split.cold_items,
+    }
+
+
+def _future(settings: Settings) -> list[str]:
+    """Say by which rules of [filter] and [interactions] events after a cut decide which events before it there are."""
+    found = []
+    if max(settings.filter.min_user_interactions, settings.filter.min_item_interactions) > 1:
+        found.append("users and items with too few interactions are left out before the split")
+    if settings.filter.repeats == "last":
+        found.append('filter.repeats = "last" keeps the last of repeated interactions')
+    if settings.interactions.withdraw:
+        found.append("rows after the cut take back events before it")
+    return found
 
 
 def item_labels(catalogue: pl.DataFrame) -> list[str]:

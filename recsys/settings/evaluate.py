@@ -10,6 +10,9 @@ from recsys.settings.section import Section
 
 # as settings of other libraries call them
 _SAMPLED: Final = ("negatives", "num_negatives", "n_negatives", "negative_samples", "sampled_negatives", "sampling")
+Baseline = Literal[
+    "popularity", "recent-popularity", "transitions", "item-neighbours", "ease", "text", "text+transitions"
+]
 
 
 class EvaluateSettings(Section):
@@ -17,11 +20,8 @@ class EvaluateSettings(Section):
 
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 100)
     exclude_seen: bool = True  # the history's own items cannot be ranked
-    baselines: tuple[Literal["popularity", "transitions", "text+transitions"], ...] = (
-        "popularity",
-        "transitions",
-        "text+transitions",
-    )
+    # what the model is compared with; "ease" inverts a matrix of up to 6,000 items
+    baselines: tuple[Baseline, ...] = ("popularity", "recent-popularity", "transitions", "text+transitions")
 
     @model_validator(mode="before")
     @classmethod

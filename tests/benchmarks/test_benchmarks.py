@@ -433,3 +433,35 @@ def test_days_need_a_timed_copy_of_the_same_events(
     file.unlink()
     module.main(["--data", str(ordered)])
     assert "nothing is known of days" in capsys.readouterr().out
+
+
+def test_by_time_measures_every_target_from_one_training(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    log = [
+        (user, int(item), 1_390_000_000 + user * 86_400 + n * 500_000)
+        for user in range(1, 120)
+        for n, item in enumerate(rng.permutation(np.arange(1, 40))[:8])
+    ]
+    (tmp_path / "timed").mkdir()
+    pl.DataFrame(log, schema=["user", "item", "time"], orient="row").write_parquet(
+        tmp_path / "timed" / "amazon-beauty.parquet"
+    )
+    by_time = script("by_time")
+    call = ["--data", str(tmp_path), "--only", "amazon-beauty-time", "--json", "--warehouse", str(tmp_path / "kept")]
+    by_time.main([*call, "--quick", "--set", "split.test_from=2014-04-20T00:00:00Z"])
+    (found,) = json.loads(capsys.readouterr().out)["configurations"].values()
+    first = found["targets"]["first"]
+    assert set(by_time.QUICK_BASELINES) < set(first["figures"])
+    assert found["without_history"]["users"] > 0
+    measure = ["--bundle", found["training"]["bundle"], "--set", "split.test_from=2014-04-20T00:00:00Z"]
+    sets = [part for one in by_time.QUICK for part in ("--set", one)]
+    by_time.main([*call, *measure, *sets, "--targets", "last", "successive"])
+    (more,) = json.loads(capsys.readouterr().out)["configurations"].values()
+    assert list(more["targets"]) == ["last", "successive"]
+    asked = {target: one["protocol"] for target, one in more["targets"].items()}
+    assert asked["successive"]["questions"] > asked["last"]["questions"] == asked["last"]["asked_users"]
+    assert {"ease", "item-neighbours"} <= set(more["targets"]["last"]["figures"])
+    by_time.show({"configurations": {"amazon-beauty-time": more}})
+    assert "published: SASRec+, validation by users" in capsys.readouterr().out

@@ -65,6 +65,11 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
         ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate"}),
         ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
+        # one training serves all that a split by time can ask of it
+        ({"split": {"strategy": "time", "target": "last"}}, {"represent", "train", "retrieve"}),
+        ({"split": {"strategy": "time", "new_users": "from-second-event"}}, {"represent", "train", "retrieve"}),
+        ({"split": {"strategy": "time", "cold_items": "drop"}}, {"represent", "train", "retrieve"}),
+        ({"split": {"strategy": "time", "validation": "users"}}, {"represent"}),
         ({"train": {"checkpoint_minutes": 9}}, {"represent", "train", "evaluate"}),
         ({"train": {"epochs": 9}}, {"represent"}),
         ({"seed": 9}, {"represent"}),
@@ -76,7 +81,8 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
 def test_a_step_is_done_again_where_settings_that_it_reads_have_changed(
     changed: dict[str, object], kept: set[str]
 ) -> None:
-    before, now = parse_settings(SETTINGS), parse_settings({**SETTINGS, **changed})
+    base = SETTINGS | ({"split": {"strategy": "time"}} if "split" in changed else {})
+    before, now = parse_settings(base), parse_settings({**base, **changed})
     steps = ("represent", "train", "evaluate", "retrieve", "export", "publish")
     assert {step for step in steps if runs.step_key(before, step) == runs.step_key(now, step)} == kept
 

@@ -17,9 +17,12 @@ from recsys.bundles.bundle import read_bundle
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from recsys.data.baskets import basket_starts, in_drawn_order
 from recsys.data.ingest import ingest
+from recsys.data.leak_guard import check_no_leak
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
-from recsys.data.splits import HeldOut, Split, check_no_leak, leave_one_out, split_sequences, time_split
+from recsys.data.split_strategies import split_sequences
+from recsys.data.splits import HeldOut, Split, leave_one_out
+from recsys.data.time_split import time_split
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.ranking import MISS, rank_targets
@@ -68,7 +71,9 @@ def test_the_last_two_baskets_are_held_out_whole() -> None:
 
 
 def test_a_time_split_keeps_the_rest_of_the_basket_apart() -> None:
-    split = time_split(sequences(HAND), validation_from=15, test_from=25, baskets=True)
+    split = time_split(
+        sequences(HAND), SplitSettings(strategy="time", same_time="basket"), validation_from=15, test_from=25
+    )
     assert (split.validation.targets.tolist(), lists(split.validation.others)) == ([3, 1], [[4, 5], []])
     assert (split.test.targets.tolist(), lists(split.test.others)) == ([6, 2, 9], [[7], [], [1, 3]])
     check_no_leak(split)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from recsys.data import prepare as module
 from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, filter_interactions, k_core, prepare
-from recsys.data.splits import Split, split_sequences
+from recsys.data.split_strategies import split_sequences
+from recsys.data.splits import Split
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.settings import FilterSettings, Settings

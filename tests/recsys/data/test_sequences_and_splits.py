@@ -9,19 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.data.leak_guard import check_no_leak, check_vocabulary
 from recsys.data.sequences import Sequences, from_sorted_frame, to_frame
-from recsys.data.splits import (
-    HeldOut,
-    check_no_leak,
-    check_vocabulary,
-    cut_offs,
-    leave_one_out,
-    repeated_share,
-    split_sequences,
-    time_split,
-)
+from recsys.data.split_strategies import split_sequences
+from recsys.data.splits import HeldOut, leave_one_out, repeated_share
+from recsys.data.time_split import cut_offs, time_split
 from recsys.errors import InputError, RecsysError
 from recsys.settings import SplitSettings
+
+BY_TIME = SplitSettings(strategy="time")
 
 
 def sequences(histories: list[list[int]], times: list[list[int]] | None = None) -> Sequences:
@@ -94,7 +90,7 @@ def test_leave_one_out_never_leaks_and_loses_nothing(all_of: list[list[int]]) ->
 
 def test_time_split_by_hand_keeps_a_moment_on_one_side() -> None:
     data = sequences([[1, 2, 3, 4], [5, 6], [7, 8]], [[10, 20, 20, 30], [20, 30], [5, 31]])
-    split = time_split(data, validation_from=20, test_from=30)
+    split = time_split(data, BY_TIME, validation_from=20, test_from=30)
     assert as_lists(split.train) == [[1], [7]]
     assert (as_lists(split.validation.histories), split.validation.targets.tolist()) == ([[1]], [2])
     assert as_lists(split.test.histories) == [[1, 2, 3], [5], [7]]
@@ -112,7 +108,7 @@ def test_time_split_never_leaks(times: list[list[int]], validation_from: int, ga
     times = [sorted(user) for user in times]
     data = sequences([[1] * len(user) for user in times], times)
     try:
-        split = time_split(data, validation_from=validation_from, test_from=validation_from + gap)
+        split = time_split(data, BY_TIME, validation_from=validation_from, test_from=validation_from + gap)
     except InputError:
         return  # one side is empty, and that is said
     check_no_leak(split)
@@ -122,7 +118,7 @@ def test_time_split_never_leaks(times: list[list[int]], validation_from: int, ga
 
 
 def test_the_guard_finds_a_planted_leak() -> None:
-    timed = time_split(sequences([[1, 2, 3]], [[1, 2, 3]]), validation_from=2, test_from=3)
+    timed = time_split(sequences([[1, 2, 3]], [[1, 2, 3]]), BY_TIME, validation_from=2, test_from=3)
     with pytest.raises(RecsysError, match=r"Leak: 1 training events.*'u0'"):
         check_no_leak(replace(timed, train=sequences([[1, 2]], [[1, 2]])))
     counted = leave_one_out(sequences([[1, 2, 3, 4]]))
@@ -176,7 +172,7 @@ def test_a_time_split_needs_time() -> None:
 
 def test_an_empty_side_is_said() -> None:
     with pytest.raises(InputError, match="no user for test"):
-        time_split(sequences([[1, 2]], [[1, 2]]), validation_from=2, test_from=50)
+        time_split(sequences([[1, 2]], [[1, 2]]), BY_TIME, validation_from=2, test_from=50)
 
 
 @given(histories)

@@ -17,9 +17,11 @@ from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
+from recsys.data.time_split import time_split
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
-from recsys.evaluation.evaluate import baseline_scorers, check_counts, evaluate, item_labels, protocol
+from recsys.evaluation.baseline_scorers import baseline_scorers
+from recsys.evaluation.evaluate import check_counts, evaluate, item_labels, protocol
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -252,7 +254,87 @@ def test_labels_fall_back_to_the_id() -> None:
     assert item_labels(catalogue) == ["(unknown item)", "Seven", "8"]
 
 
+@pytest.mark.parametrize(
+    ("sections", "caveat"),
+    [
+        ({"filter": {"min_item_interactions": 5}}, "too few interactions"),
+        ({"filter": {"repeats": "last"}}, 'repeats = "last"'),
+        (
+            {"interactions": {"source": "log.csv", "withdraw": [{"column": "invoice", "starts_with": "C"}]}},
+            "take back events before it",
+        ),
+    ],
+)
+def test_a_time_split_says_where_the_future_decides_what_trains(
+    tmp_path: Path, sections: dict[str, Any], caveat: str
+) -> None:
+    timed = replace(SEQUENCES, times=np.array([1, 2, 3, 4, 1, 3, 4], dtype=np.int64))
+    configured = settings(tmp_path, split={"strategy": "time"}, **sections)
+    stated = protocol(configured, time_split(timed, configured.split, validation_from=3, test_from=4))
+    assert caveat in stated["caveat"]
+
+
 def test_a_time_split_carries_no_caveat(tmp_path: Path) -> None:
-    split = leave_one_out(SEQUENCES)
-    assert "caveat" in protocol(settings(tmp_path), split)
-    assert "caveat" not in protocol(settings(tmp_path, split={"strategy": "time"}), split)
+    assert "caveat" in protocol(settings(tmp_path), leave_one_out(SEQUENCES))
+    timed = replace(SEQUENCES, times=np.array([1, 2, 3, 4, 1, 3, 4], dtype=np.int64))
+    configured = settings(tmp_path, split={"strategy": "time", "target": "last"})
+    stated = protocol(configured, time_split(timed, configured.split, validation_from=3, test_from=4))
+    assert "caveat" not in stated
+    assert (stated["target"], stated["validation"], stated["questions"]) == ("last", "time", 2)
+
+
+@pytest.fixture(scope="module")
+def by_time(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TableVersions, str]:
+    """Eighty old users who go on after the cut, and six who come only then; item i0 sells best."""
+    folder = tmp_path_factory.mktemp("time")
+    rng = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(86):
+        start = 1_600_000_000 if user < 80 else 1_600_090_000
+        bought = [0, *rng.permutation(np.arange(1, ITEMS))[:5]] if user < 83 else [20, 21, 22]
+        lines += [f"{user},i{item},{start + 1_000 * user + 10 * n}" for n, item in enumerate(bought)]
+        if user < 80:
+            lines += [f"{user},i{item},{1_600_100_000 + n}" for n, item in enumerate(rng.permutation(ITEMS)[:3])]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    (folder / "items.jsonl").write_text("\n".join(json.dumps({"item_id": f"i{n}"}) for n in range(ITEMS)))
+    configured = timed(folder)
+    versions = ingest(configured).versions
+    return folder, versions, fit(configured, versions).bundle
+
+
+def timed(folder: Path, **keys: Any) -> Settings:
+    return settings(
+        folder,
+        items={"source": "items.jsonl"},
+        split={"strategy": "time", "test_from": "2020-09-14T13:26:40Z", "validation": "last-event", **keys},
+        evaluate={"cutoffs": [5, 10], "baselines": ["popularity", "recent-popularity"], "exclude_seen": False},
+    )
+
+
+def test_users_without_history_are_measured_apart(by_time: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, bundle = by_time
+    report = evaluate(timed(folder), versions, bundle).report
+    apart, stated = report["without_history"], report["protocol"]
+    assert (apart["users"], apart["questions"], apart["empty_histories"]) == (6, 6, 6)
+    assert "no row" in apart["served_by"]
+    # three of the six begin with the item that sells best
+    assert apart["metrics"]["popularity"]["ndcg_at_5"] == pytest.approx(0.5)
+    assert (stated["users"], stated["questions"], stated["users_without_history"]) == (80, 80, 6)
+    assert stated["recent_popularity"].startswith(("the newest", "all"))
+
+
+def test_successive_targets_are_averaged_over_questions(by_time: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, bundle = by_time
+    report = evaluate(timed(folder, target="successive"), versions, bundle)
+    stated = report.report["protocol"]
+    assert (stated["users"], stated["questions"]) == (80, 240)
+    assert stated["averages"].startswith("over questions")
+    assert report.report["without_history"]["questions"] == 3 * 6 + 3 * 3
+    dataset = prepare(timed(folder, target="successive"), versions)
+    best = np.argsort(-popularity(dataset.split.train.items, ITEMS)[1:], kind="stable")[:5] + 1
+    assert report.baselines["popularity"]["test/hr_at_5"] == pytest.approx(
+        np.isin(dataset.split.test.targets, best).mean()
+    )
+    among = evaluate(timed(folder, target="successive", new_users="from-second-event"), versions, bundle).report
+    assert among["protocol"]["questions"] == 240 + 3 * 5 + 3 * 2
+    assert "without_history" not in among

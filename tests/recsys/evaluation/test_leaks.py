@@ -235,3 +235,31 @@ def test_shares_of_users_and_draws_are_what_the_bundle_was_asked_for(shop: tuple
     assert report.consumed["validated"]["histories"] == 20
     stated = evaluate(configured, versions, report.bundle).report["protocol"]
     assert stated["trained_on"].endswith("events of 40 histories, as the split allows")
+
+
+TIMED: dict[str, dict[str, Any]] = {
+    "by time": {"validation": "time"},
+    "last event": {"validation": "last-event", "validation_users": 0.8},
+    "users": {"validation": "users", "validation_users": 0.5},
+}
+
+
+@pytest.mark.parametrize("keys", TIMED.values(), ids=TIMED)
+def test_a_time_split_is_guarded_from_training_to_evaluation(
+    shop: tuple[Path, TableVersions], keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One honest bundle is measured on all targets; what saw events after its cut is not measured on any."""
+    folder, versions = shop
+    configured = settings(folder, split={"strategy": "time", "test_fraction": 0.3, **keys})
+    honest = fit(configured, versions).bundle
+    for target in ("first", "last", "random", "successive"):
+        asked = settings(folder, split={"strategy": "time", "test_fraction": 0.3, "target": target, **keys})
+        stated = evaluate(asked, versions, honest).report["protocol"]
+        assert stated["target"] == target
+        assert stated["trained_on"].endswith("as the split allows")
+    for leak, message in ((trains_on_everything, "the model was trained on"), (asks_test, "the best epoch was chosen")):
+        report = fit_with(
+            monkeypatch, settings(folder, split=configured.split, blend={"kind": "never"}), versions, leak
+        )
+        with pytest.raises(RecsysError, match=f"^Leak: {message}"):
+            evaluate(configured, versions, report.bundle)

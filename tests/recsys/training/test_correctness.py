@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
-from recsys.data.splits import split_sequences
+from recsys.data.split_strategies import split_sequences
 from recsys.features.multiplexed import hash_values
 from recsys.models.sequential.bert4rec import MASK, Bert4Rec, encode_queries
 from recsys.models.sequential.item_tower import ItemFeatures

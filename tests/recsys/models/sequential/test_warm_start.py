@@ -321,12 +321,15 @@ def test_a_log_that_grows_under_leave_one_out_tells_no_test_item(yesterday: Bund
     assert known_before(with_lineage(yesterday, known_before=said), settings, split) == said
 
 
-def test_a_cut_off_that_lies_behind_the_earlier_training_is_said(yesterday: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("validation", ["time", "last-event", "users"])
+def test_a_cut_off_that_lies_behind_the_earlier_training_is_said(
+    yesterday: Bundle, tmp_path: Path, validation: str
+) -> None:
     write_day(tmp_path, range(30))
-    settings = settings_of(tmp_path, split={"strategy": "time"})
+    settings = settings_of(tmp_path, split={"strategy": "time", "validation": validation})
     split = prepare(settings, ingest(settings).versions).split
     cut = split.validation_from
-    assert cut is not None
+    assert cut is not None and (cut == split.test_from) == (validation != "time")
     assert known_before(with_lineage(yesterday, trained_until=cut - 1), settings, split) is None
     told = known_before(with_lineage(yesterday, trained_until=cut), settings, split)
     assert told is not None and "was trained on events up to 2020-09-13T" in told and "after the cut-off" in told
