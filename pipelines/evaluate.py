@@ -34,9 +34,9 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
     The values per user also go to the warehouse, where `recsys compare` finds them by bundle.
     """
     with step_run(settings, "evaluate", parent, versions) as step:
-        looking = watch()
+        display = watch()
         frames: list[pl.DataFrame] = []
-        measured = evaluation.evaluate(settings, versions, bundle, looking.advance, frames.append)
+        measured = evaluation.evaluate(settings, versions, bundle, display.advance, frames.append)
         about = {
             "name": settings.name,
             "bundle": Path(bundle).name,
@@ -49,9 +49,11 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
             for content in files:
                 users.write_file(users.local_path(settings.warehouse, bundle), content)
         report = step.done(measured)
-        silent = report["report"]["protocol"].get("consumed")
-        if silent is not None:
-            looking.warn(f"Which events {bundle} learned from is {silent}; a leak in its training would not be seen.")
+        unrecorded = report["report"]["protocol"].get("consumed")
+        if unrecorded is not None:
+            display.warn(
+                f"Which events {bundle} learned from is {unrecorded}; a leak in its training would not be seen."
+            )
         tracking.log_metrics(step.store, step.run_id, report["metrics"])
         tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))
         tracking.log_metrics(step.store, step.run_id, report["further"].get(report["served"], {}))

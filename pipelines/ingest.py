@@ -22,15 +22,15 @@ COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
 
 def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     """Read the sources and append to the tables; reading the same files again adds nothing."""
-    looking = watch()
+    display = watch()
 
     def progress(what: str, done: int, total: int) -> None:
-        looking.advance(done, total, what)
+        display.advance(done, total, what)
 
     with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
         report = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
         if report["skipped"]:
-            looking.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
+            display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
         tracking.log_tables(store, run_id, settings.warehouse, versions, digest, context="ingest")
         tracking.log_text(store, run_id, "ingest.json", json.dumps(report, indent=1))
@@ -41,7 +41,7 @@ def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         if lines:
             tracking.describe(store, run_id, "\n".join(["Rejected rows:", "", *(f"- {line}" for line in lines)]))
     for warning in report["warnings"]:
-        looking.warn(warning)
+        display.warn(warning)
     return {**report, "mlflow_run": run_id}
 
 

@@ -25,7 +25,7 @@ _PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose err
 
 
 def run_night(
-    settings: Settings, config: str, overrides: Sequence[str], looking: Watch, *, prefect: bool = True
+    settings: Settings, config: str, overrides: Sequence[str], display: Watch, *, prefect: bool = True
 ) -> dict[str, Any]:
     """The night with Prefect, or without; returns the run's summary."""
     from recsys.pipelines.nightly import night, nightly
@@ -38,11 +38,11 @@ def run_night(
             return nightly(config, shown)
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):  # before Prefect starts its server
-        return _launch(flow, bare, looking, prefect)
+        return _launch(flow, bare, display, prefect)
 
 
 def run_step(
-    step: str, settings: RunSettings, config: str, overrides: Sequence[str], looking: Watch, **options: Any
+    step: str, settings: RunSettings, config: str, overrides: Sequence[str], display: Watch, **options: Any
 ) -> dict[str, Any]:
     """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
     module = importlib.import_module(f"recsys.pipelines.{step}")
@@ -54,18 +54,18 @@ def run_step(
             return report
 
     def bare() -> dict[str, Any]:
-        with looking.step(step):
+        with display.step(step):
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):
-        return _launch(as_flow, bare, looking, bool(os.environ.get("PREFECT_API_URL")))
+        return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
 
 
 def _launch(
-    flow: Callable[[], dict[str, Any]], bare: Callable[[], dict[str, Any]], looking: Watch, prefect: bool
+    flow: Callable[[], dict[str, Any]], bare: Callable[[], dict[str, Any]], display: Watch, prefect: bool
 ) -> dict[str, Any]:
-    token = WATCH.set(looking)
+    token = WATCH.set(display)
     try:
         if not prefect:
             return bare()
@@ -73,24 +73,24 @@ def _launch(
         try:
             return flow()
         except Exception as error:
-            if not _is_prefects(error, looking):
+            if not _is_prefects(error, display):
                 raise
             reason = f"Prefect does not answer ({type(error).__name__})"
-            if looking.summary is not None:
-                looking.warn(f"{reason}; the run itself is complete.")
-                return looking.summary
-            looking.warn(f"{reason}; going on without it.")
+            if display.summary is not None:
+                display.warn(f"{reason}; the run itself is complete.")
+                return display.summary
+            display.warn(f"{reason}; going on without it.")
             return bare()
     finally:
         WATCH.reset(token)
 
 
-def _is_prefects(error: BaseException, looking: Watch) -> bool:
+def _is_prefects(error: BaseException, display: Watch) -> bool:
     """Whether Prefect failed and not the work: before it began, after it ended, or by the error's origin."""
     if isinstance(error, RecsysError):
         return False
     own = type(error).__module__.partition(".")[0] in _PREFECTS
-    return own or not looking.entered or looking.summary is not None
+    return own or not display.entered or display.summary is not None
 
 
 def _hush_prefect() -> None:

@@ -74,9 +74,9 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 
 
 def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) -> dict[str, Any]:
-    looking = watch()
+    display = watch()
     began = time.perf_counter()
-    with looking.step("ingest"):
+    with display.step("ingest"):
         ingested = run(ingest_task, settings)
     ingest_seconds = time.perf_counter() - began
     versions = table_versions(ingested)
@@ -98,13 +98,13 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
     parent = state.run_id
     if not resumed and state.steps:
-        looking.say(
+        display.say(
             f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
         )
         resumed = True
     elif resumed:
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
-        looking.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
+        display.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
 
     def step(name: str, task: Step, *arguments: Any) -> dict[str, Any]:
         nonlocal state
@@ -119,7 +119,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
             token = RECORD.set(record)
             try:
-                with looking.step(name):
+                with display.step(name):
                     record(name, run(task, settings, *arguments))
             finally:
                 RECORD.reset(token)
@@ -137,7 +137,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3))
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
-            looking.say(str(check_night(settings, versions)))
+            display.say(str(check_night(settings, versions)))
         step("represent", represent_task, versions, parent)
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
@@ -218,9 +218,9 @@ def nightly(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
 
     The parameters are stored by Prefect: keep passwords out of `overrides`, in the environment of the worker.
     """
-    looking = watch()
-    looking.entered = True
-    looking.summary = summary = night(load_settings(config, unmasked.real(overrides)), as_task)
+    display = watch()
+    display.entered = True
+    display.summary = summary = night(load_settings(config, unmasked.real(overrides)), as_task)
     create_markdown_artifact(
         markdown=summary_markdown(summary),
         key=artifact_key(summary["name"]),

@@ -30,7 +30,7 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
     from recsys.models.recformer.pretrain_catalogues import pretrain_recformer
     from recsys.models.sequential.pretrain import pretrain_sequence
 
-    looking = watch()
+    display = watch()
     known = {name: TableVersions(**version) for name, version in versions.items()}
     if rank() > 0:
         return plain(pretrain_recformer(settings, known))
@@ -46,11 +46,11 @@ def pretrain(settings: PretrainSettings, versions: dict[str, Any]) -> dict[str, 
             shown = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items() if "loss" in name]
             shown += [f"accuracy {value:.4f}" for name, value in metrics.items() if "accuracy" in name]
             shown += [f"{name} {value:.4f}" for name, value in metrics.items() if name == "val/ndcg_at_10"]
-            looking.advance(step, steps, ", ".join(shown))
+            display.advance(step, steps, ", ".join(shown))
 
         steps = settings.train.steps if settings.model is None else settings.sequence.epochs
         learn = pretrain_recformer if settings.model is None else pretrain_sequence
-        report = at.done(learn(settings, known, on_look, looking.say))
+        report = at.done(learn(settings, known, on_look, display.say))
         counts = {f"pretrain/{name}": report[name] for name in ("steps", "best_step", "parameters", "seconds")}
         tracking.log_metrics(at.store, at.run_id, counts)
     return report

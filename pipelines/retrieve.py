@@ -37,21 +37,21 @@ def retrieve(
     as_of: datetime | None = None,
 ) -> dict[str, Any]:
     """Search for every user and write the rows beside the `candidates` table; alone, publish them at once."""
-    looking = watch()
+    display = watch()
     with step_run(settings, "retrieve", parent, versions) as step:
         moment, users = as_of or datetime.now(UTC), 0
 
         def progress(batch: int) -> None:
             nonlocal users
             users += batch
-            looking.advance(users, None, f"{users:,} users")
+            display.advance(users, None, f"{users:,} users")
 
         built = retrieval.build(settings, versions, bundle, parent or step.run_id, moment, progress)
         report = step.done(built if parent else retrieval.publish(settings, built))
         if not report["rows"]:
-            looking.warn(f"No user of {report['users']:,} has a candidate: the table is empty.")
+            display.warn(f"No user of {report['users']:,} has a candidate: the table is empty.")
         if report["unlisted"]:
-            looking.say(
+            display.say(
                 f"{report['unlisted']:,} items that the bundle knows are not in the newest catalogue and are not "
                 'recommended; retrieve.items = "all" recommends them.'
             )

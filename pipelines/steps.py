@@ -132,9 +132,9 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
     if outer is not None:
         yield outer
         return
-    looking = watch()
+    display = watch()
     with processes.registered(settings.warehouse) as name:
-        store = tracking.open_store(settings, looking.warn, name)
+        store = tracking.open_store(settings, display.warn, name)
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)
         token = _STORE.set(store)
@@ -148,7 +148,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
             _STORE.reset(token)
             store.close()
             if lacking := tracking.lacking(store):
-                looking.warn(lacking)
+                display.warn(lacking)
 
 
 @dataclass(frozen=True)

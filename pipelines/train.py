@@ -37,7 +37,7 @@ def train(
 
     A training that was killed goes on from its last checkpoint.
     """
-    looking, planned = watch(), estimator_for(settings).planned_epochs
+    display, planned = watch(), estimator_for(settings).planned_epochs
     with step_run(settings, "train", parent, versions) as step:
 
         def on_epoch(entry: dict[str, Any]) -> None:
@@ -47,15 +47,15 @@ def train(
             }
             tracking.log_metrics(step.store, step.run_id, metrics, step=epoch)
             shown = [f"{name} {entry[name]:.4f}" for name in ("loss", "val/ndcg_at_10") if name in entry]
-            looking.advance(epoch, planned, ", ".join(shown))
+            display.advance(epoch, planned, ", ".join(shown))
 
-        report = step.done(fit(settings, versions, on_epoch, looking.say))
+        report = step.done(fit(settings, versions, on_epoch, display.say))
         last = numbers(report, ("epochs", "best_epoch", "parameters")) | _copied(report["warm_start"] or {})
         tracking.log_metrics(step.store, step.run_id, {f"train/{name}": value for name, value in last.items()})
         if report["blend"]:
             _log_blend(step.store, step.run_id, report["blend"])
     if said := untrained(settings, report):
-        (looking.say if started_from(settings, report) else looking.warn)(said)
+        (display.say if started_from(settings, report) else display.warn)(said)
     return report
 
 

@@ -237,8 +237,8 @@ def _is_id(values: pl.Series) -> bool:
 def _known(values: pl.Series, catalogue: pl.DataFrame) -> float:
     """Share of a column's distinct values that a column of the catalogue holds that tells items apart."""
     flat = [catalogue[name] for name in catalogue.columns if not catalogue.schema[name].is_nested()]
-    telling = [column for column in flat if means(column.name) == ITEM_ID or column.n_unique() >= 0.9 * len(column)]
-    return max((known_share(values, column) for column in telling), default=0.0)
+    identifying = [column for column in flat if means(column.name) == ITEM_ID or column.n_unique() >= 0.9 * len(column)]
+    return max((known_share(values, column) for column in identifying), default=0.0)
 
 
 # --- weights and events ---------------------------------------------------------------------------

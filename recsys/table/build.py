@@ -152,14 +152,14 @@ def build(
     }
     constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
     counts = np.zeros(len(serving), dtype=np.int64)  # candidates of each user
-    silent = 0
+    without_signal = 0
 
     def frames() -> Iterator[pl.DataFrame]:
-        nonlocal silent
+        nonlocal without_signal
         start = 0
         for frame, found, zeros in candidate_batches(served, serving, settings.retrieve, shelf):
             counts[start : start + len(found)] = found
-            silent += zeros
+            without_signal += zeros
             start += len(found)
             yield frame.with_columns(constants).select(*schema)
             if progress:
@@ -181,7 +181,7 @@ def build(
         k=settings.retrieve.k,
         short_lists=int((counts < settings.retrieve.k).sum()),
         empty_lists=int((counts == 0).sum()),
-        without_signal=silent,
+        without_signal=without_signal,
         unknown_events=unknown,
         unlisted=0 if allowed is None else int((~allowed[1:]).sum()),
         bundle=opened.label,

@@ -139,7 +139,7 @@ def fit_encoders(settings: Settings, dataset: Dataset, previous: Encoders | None
     for name, features in of.items():
         frame = frames[name]
         if features and frame is not None:
-            with telling():
+            with input_errors():
                 encoder = FeatureEncoder.fit(features, _prefixed(frame, prefixes[name]))
             fitted[name] = _with_edges_of(encoder, None if previous is None else getattr(previous, name))
     return Encoders(**fitted)
@@ -176,7 +176,7 @@ def check_declared(bundled: Encoders, settings: Settings, model: ModelSettings) 
     """
     current = declared_features(settings, model)
     for name, features in bundled.features().items():
-        with telling():
+        with input_errors():
             require_same(features, current[name])
 
 
@@ -202,7 +202,7 @@ def unseen_values(encoders: Encoders, dataset: Dataset) -> dict[str, int]:
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def input_errors() -> Iterator[None]:
     """What the features say of themselves becomes one sentence of bad input."""
     try:
         yield
