@@ -105,6 +105,6 @@ def test_what_follows_needs_items() -> None:
     known = {"words": 9, "dimensions": 8, "inner": 8, "blocks": 1, "heads": 1, "tokens": 9, "items": 2}
     with pytest.raises(ValueError, match="newest item"):
         Recformer(Shape(**known, first=0, padding=1, pooling="first", follows=True))
-    for change in ({"follows": True}, {"probe_epochs": 2}):
+    for change in ({"transition_maps": True}, {"probe_epochs": 2}):
         with pytest.raises(ValueError, match='needs pooling = "items"'):
             RecformerSettings.model_validate({"pooling": "first", **change})
