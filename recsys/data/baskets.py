@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import torch
 
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.features.hashing import hash_values, mix
 
 
 def in_drawn_order(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -39,6 +37,10 @@ def in_drawn_order(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
             'split.same_time = "basket" needs a timestamp in every interaction and this log has none; '
             'name the column in interactions.columns or use same_time = "order".'
         )
+    import torch  # here, because a log without baskets is divided without it
+
+    from recsys.features.hashing import hash_values, mix
+
     distinct = frame.select(pl.col(ITEM_ID).unique())
     hashed = distinct.with_columns(pl.Series("__item", hash_values(distinct[ITEM_ID].to_list())))
     items = frame.select(ITEM_ID).join(hashed, on=ITEM_ID, how="left", maintain_order="left")["__item"].to_numpy()
