@@ -31,6 +31,8 @@ def deployment(config: str, cron: str = "0 3 * * *", timezone: str = "Europe/Ber
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python examples/schedule.py CONFIG [--serve]")
     planned = deployment(sys.argv[1])
     print(f"{planned.full_name}: {planned.schedules[0].schedule}, {planned.parameters}")
     if "--serve" in sys.argv:

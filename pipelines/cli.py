@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ from recsys.storage.addresses import masked
 
 if TYPE_CHECKING:
     from recsys.settings import Settings
+
+_FORMAT = warnings.formatwarning
 
 app = typer.Typer(
     name="recsys",
@@ -507,7 +510,13 @@ def fetch(
 def main() -> None:
     """The `recsys` command."""
     signal.signal(signal.SIGTERM, _stop)
+    warnings.formatwarning = _as_a_sentence
     sys.exit(execute(sys.argv[1:]))
+
+
+def _as_a_sentence(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    """A warning for the user without the line of Python that it came from."""
+    return f"Warning: {message}\n" if category is FutureWarning else _FORMAT(message, category, *where, **more)
 
 
 def _stop(*_: object) -> None:

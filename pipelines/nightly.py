@@ -45,6 +45,7 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
+from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
@@ -88,10 +89,10 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
     def still_there(earlier: runs.RunState) -> bool:
         bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
-        return (bundle is None or Path(bundle).exists()) and tracking.resume_run(store, earlier.run_id)
+        return (bundle is None or _opens(bundle)) and tracking.resume_run(store, earlier.run_id)
 
     def usable(name: str, done: Mapping[str, Any]) -> bool:
-        there = name != "train" or Path(done["report"]["bundle"]).exists()
+        there = name != "train" or _opens(done["report"]["bundle"])
         return there and done.get("key") == runs.step_key(settings, name)
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
@@ -165,6 +166,15 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise
     return summary
+
+
+def _opens(bundle: str) -> bool:
+    """Whether a bundle is whole and this program can serve it; one that does not is trained again."""
+    try:
+        _ = open_bundle(bundle).blended
+    except RecsysError:
+        return False
+    return True
 
 
 def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, resumed: bool) -> dict[str, Any]:

@@ -6,15 +6,19 @@ They call what the command calls, so results are the same. Only `run` needs MLfl
 from __future__ import annotations
 
 import logging
+import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
+import tomlkit
 
 from recsys import runs
 from recsys.bundles.store import latest_bundle, publish_bundle
 from recsys.data.ingest import ingest
+from recsys.errors import InputError
 from recsys.evaluation.compare import EvaluationReport
 from recsys.init.guess import guess
 from recsys.serving.model import Model
@@ -24,6 +28,7 @@ from recsys.storage.files import file_aside
 from recsys.storage.warehouse import current_versions
 
 _LOGGER: Final = logging.getLogger("recsys")
+_ONE_AT_A_TIME: Final = threading.Lock()  # torch's random numbers belong to the process: two trainings would share them
 
 
 def configure(
@@ -37,7 +42,8 @@ def configure(
     """Guess settings for a log, and optionally a catalogue and a user table, as `recsys init` does.
 
     Everything that later steps write goes under `folder`: the frames' copies (`data/`), `recsys.toml`, which the
-    command accepts, too, the warehouse and MLflow's store.
+    command accepts, too, the warehouse and MLflow's store. Rows add up in the warehouse: the frames of a second call
+    are read beside those of the first, as a new day's files are. For other data take another folder.
 
     Parameters
     ----------
@@ -46,18 +52,25 @@ def configure(
     items, users
         One row an item or a user, with its id and attributes.
     folder
-        Created if missing. If it has a `recsys.toml` already, its settings count and only the frames are replaced.
+        Created if missing. If it has a `recsys.toml` already, its settings count, and the frames' copies are replaced.
     overrides
         `key.path=value`, as `--set` of the command takes them, such as "train.epochs=5".
 
     Raises
     ------
     InputError
-        No column can be the user's or the item's id, or a table cannot be read.
+        No column can be the user's or the item's id, a table cannot be read, or the folder's `recsys.toml` reads
+        other tables than these.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     sources: dict[str, str | None] = {}
     for name, table in (("interactions", interactions), ("items", items), ("users", users)):
+        if isinstance(table, pl.LazyFrame):
+            table = table.collect()
+        if not isinstance(table, (pl.DataFrame, str, Path)) and table is not None:
+            raise InputError(
+                f"{name} is a {type(table).__name__}; give a polars frame (pl.from_pandas makes one) or a path."
+            )
         if isinstance(table, pl.DataFrame):
             path = folder / "data" / f"{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,17 +83,27 @@ def configure(
     if not path.exists():
         assert sources["interactions"] is not None
         text, findings = guess(sources["interactions"], sources["items"], sources["users"], path)
+        document = tomlkit.parse(text)
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder.name):
+            document["name"] = folder.name
+        document["warehouse"] = (folder / "warehouse").as_posix()
+        document["tracking"]["uri"] = f"sqlite:///{(folder / 'mlruns' / 'mlflow.db').as_posix()}"
+        document.pop("export", None)
         for doubt in findings.unsure:
             _LOGGER.warning("To check: %s", doubt)
         folder.mkdir(parents=True, exist_ok=True)
         with file_aside(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-    inside = [
-        f"warehouse={(folder / 'warehouse').as_posix()}",
-        f"tracking.uri=sqlite:///{(folder / 'mlruns' / 'mlflow.db').as_posix()}",
-        "export.path=none",
-    ]
-    return load_settings(path, [*inside, *overrides])
+            aside.write_text(tomlkit.dumps(document), encoding="utf-8")
+    settings = load_settings(path, overrides)
+    for name, given in sources.items():
+        section = getattr(settings, name)
+        read = {str(Path(settings.data_root, source).resolve()) for source in section.sources} if section else set()
+        if given is not None and "://" not in given and str(Path(given).resolve()) not in read:
+            raise InputError(
+                f"{path} does not read {given} as its {name}, because it was written for other tables; remove it to "
+                "guess anew, or take another folder."
+            )
+    return settings
 
 
 def fit(settings: Settings) -> Model:
@@ -96,7 +119,7 @@ def fit(settings: Settings) -> Model:
     from recsys.night.fit import fit as train
     from recsys.text.represent import represent
 
-    with runs.locked(settings.warehouse):
+    with _ONE_AT_A_TIME, runs.locked(settings.warehouse):
         versions = ingest(settings).versions
         represent(settings, versions)
         bundle = train(settings, versions, say=_LOGGER.info).bundle

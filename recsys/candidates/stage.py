@@ -9,16 +9,17 @@ C context values, n proposals of one source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from recsys.candidates.base import Block, Source, TrainingData, distinct
+from recsys.candidates.base import Block, Source, TrainingData, among, distinct
 from recsys.candidates.registry import SOURCES
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
+from recsys.errors import RecsysError
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import Shelf
 
@@ -48,7 +49,7 @@ class Proposals:
 
 def fit_sources(data: TrainingData) -> tuple[Source, ...]:
     """Every registered source that the data hold something for."""
-    fitted = (source.fit(data) for source in SOURCES.values())
+    fitted = (_told(source, "fit", lambda s: s.fit(data)) for source in SOURCES.values())
     return tuple(source for source in fitted if source is not None)
 
 
@@ -70,7 +71,7 @@ def propose(
         A source does not keep its contract, or none computes what is wanted.
     """
     stride = block.stride
-    proposed = [_checked(source, source.propose(block, n), block) for source in sources]
+    proposed = [_checked(source, _told(source, "propose", lambda s: s.propose(block, n)), block) for source in sources]
     keys = distinct(np.concatenate(proposed))
     by = np.zeros(len(keys), dtype=np.uint64)
     for place, own in enumerate(proposed):
@@ -120,14 +121,29 @@ def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return np.array(called, dtype=str)[place].reshape(by.shape)
 
 
+def _told(source: type[Source] | Source, act: str, do: Callable[[Any], Any]) -> Any:
+    """What a source does; an error that it lets through says which source it was."""
+    try:
+        return do(source)
+    except (RecsysError, MemoryError):
+        raise
+    except Exception as error:
+        raise RecsysError(
+            f"The candidate source {source.name!r} failed in `{act}`: {type(error).__name__}: {error}."
+        ) from error
+
+
 def _checked(source: Source, keys: np.ndarray, block: Block) -> np.ndarray:
     """The proposals of a source, if they are what the contract says."""
     if keys.dtype != np.int64 or keys.ndim != 1:
         raise ValueError(f"the source {source.name!r} proposed {keys.dtype} {list(keys.shape)}, not int64 keys [P]")
     if len(keys) and (keys[0] < 0 or keys[-1] >= len(block) * block.stride or (np.diff(keys) <= 0).any()):
         raise ValueError(f"the source {source.name!r} proposed keys that do not ascend, or that belong to no user")
-    if (keys % block.stride == PADDING).any():
+    codes = keys % block.stride
+    if (codes == PADDING).any():
         raise ValueError(f"the source {source.name!r} proposed code {PADDING}, which is no item")
+    if among(keys, block.hidden).any() or (block.allowed is not None and not block.allowed[codes].all()):
+        raise ValueError(f"the source {source.name!r} proposed an item that was seen or may not be recommended")
     return keys
 
 
@@ -139,7 +155,7 @@ def _features(
     column = {name: place for place, name in enumerate(names)}
     for source in sources:
         wanted = [feature for feature in source.FEATURES if feature.name in column]
-        said = source.features(block, rows, codes) if wanted else {}
+        said = _told(source, "features", lambda s: s.features(block, rows, codes)) if wanted else {}
         for feature in wanted:
             values = _said(source, said, feature.name, len(rows))
             found[:, column.pop(feature.name)] = _signed_root(values) if feature.rooted else values

@@ -16,6 +16,7 @@ from recsys.evaluation.significance import CONFIDENCE, PairedTest, holm, paired_
 from recsys.evaluation.users import TARGET, UserValues
 
 DEFAULT: Final = "ndcg@10"
+FEW: Final = 20  # users below which nothing is decided: resampling so few says little of others
 _METRIC: Final = re.compile(r"(?:test/)?([a-z]+)(?:@|_at_)([1-9]\d*)")
 
 
@@ -77,7 +78,7 @@ def compare_runs(
     comparisons = []
     for (other, number), test, p, p_wilcoxon in zip(pairs, tests, by_bootstrap, by_wilcoxon, strict=True):
         metric, k = metrics[number]
-        outcome = "undecided" if p >= 1 - CONFIDENCE else "better" if test.mean > 0 else "worse"
+        outcome = "undecided" if p >= 1 - CONFIDENCE or test.n < FEW else "better" if test.mean > 0 else "worse"
         comparisons.append(
             {
                 "run": other,

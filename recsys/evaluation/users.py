@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS
-from recsys.storage.files import writing
+from recsys.storage.files import WRITING, file_aside, writing
 
 FILE: Final = "users.parquet"  # the artifact's name
 FOLDER: Final = "evaluations"  # in the warehouse: a file for each bundle
@@ -114,21 +113,26 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file so that a kill leaves the old one or the new one."""
     with writing(f"The file {path} of values per user"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with file_aside(path) as aside:
+            aside.write_bytes(content)
 
 
 def forget_users(warehouse: str | Path, users: Sequence[str]) -> int:
-    """Remove users, by id as text, from the values per user in a warehouse; returns the number of changed files."""
+    """Remove users, by id as text, from the values per user in a warehouse; returns the number of changed files.
+
+    A file that cannot be read, or that a kill left unfinished, is deleted: an evaluation writes it again.
+    """
     changed = 0
-    for path in sorted((Path(warehouse) / FOLDER).glob("*.parquet")):
-        values = from_parquet(path.read_bytes(), str(path))
+    folder = Path(warehouse) / FOLDER
+    for unfinished in folder.glob(f".*{WRITING}*"):
+        unfinished.unlink(missing_ok=True)
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            values = from_parquet(path.read_bytes(), str(path))
+        except InputError:
+            path.unlink()
+            changed += 1
+            continue
         kept = values.frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(list(users)))
         if len(kept) < len(values.frame):
             write_file(path, to_parquet(UserValues(frame=kept, about=values.about)))

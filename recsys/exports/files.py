@@ -33,13 +33,14 @@ from recsys.errors import InputError, RecsysError
 from recsys.exports.base import Candidates, CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.rows import batches, chosen_columns, long_rows, longest_list, open_table, whole_users, wide_rows
 from recsys.settings import ExportSettings, FileExportSettings, Settings
-from recsys.storage.files import synchronise, writing
+from recsys.storage.files import file_aside, synchronise, writing
 from recsys.storage.locks import Held, lock_file
 
 __all__ = ["Candidates", "ExportReport", "FileSink", "check", "chosen_columns", "export"]
 
 ROWS_A_FILE: Final = 5_000_000
 OWNER: Final = "owner"  # the file beside the versions that names the configuration
+FORMER: Final = "former"  # names the copy that `rollback` brings back
 MOMENT_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -97,15 +98,14 @@ class FileSink(Sink):
         versions = _versions(target)
         with writing(f"The link {target}"), _alone(versions / "lock", target):
             seen = target.readlink().name
-            made = {path.name: path.stat().st_mtime_ns for path in versions.glob("v*-*")}
-            former = [name for name in made if made[name] < made[seen]]
-            if not former:
+            chosen = _former(versions, seen)
+            if chosen is None:
                 raise RecsysError(
                     f"The export {target} keeps no copy older than that of version {_version_of(seen)}; "
                     "`recsys export CONFIG` writes the newest candidate table."
                 )
-            chosen = max(former, key=made.__getitem__)
             _point(target, versions / chosen)
+            (versions / FORMER).write_text("", encoding="utf-8")  # doing it again does not undo it
         return RollbackReport(path=str(target), version=_version_of(chosen), instead=_version_of(seen), kind=self.kind)
 
     def present(self) -> bool:
@@ -204,7 +204,10 @@ def _publish(target: Path, version: int, name: str, write: Callable[[Path], int]
     versions = _versions(target)
     versions.mkdir(parents=True, exist_ok=True)
     with _alone(versions / "lock", target):
-        before = target.readlink().name if keep and target.is_symlink() else None
+        seen = target.readlink().name if keep and target.is_symlink() else None  # readers may have it open
+        former = seen
+        if seen is not None and _version_of(seen) == version:  # the same again: the way back stays
+            former = _former(versions, seen)
         new = versions / f"v{version}-{uuid.uuid4().hex[:8]}"
         try:
             rows = write(new)
@@ -216,9 +219,11 @@ def _publish(target: Path, version: int, name: str, write: Callable[[Path], int]
         synchronise(versions)
         if _is_empty_folder(target):
             target.rmdir()
+        with file_aside(versions / FORMER) as aside:
+            aside.write_text(former or "", encoding="utf-8")
         _point(target, new)
         for old in versions.iterdir():  # also what a killed export left
-            if old.name not in (new.name, before, "lock", OWNER):
+            if old.name not in (new.name, seen, former, "lock", OWNER, FORMER):
                 _remove(old)
     return rows
 
@@ -235,6 +240,16 @@ def _point(target: Path, version: Path) -> None:
 def _version_of(copy: str) -> int:
     """Version of the candidate table that a copy's name tells."""
     return int(copy[1:].partition("-")[0])
+
+
+def _former(versions: Path, seen: str) -> str | None:
+    """Name of the copy that readers saw before the one that they see, if it is kept."""
+    try:
+        name = (versions / FORMER).read_text(encoding="utf-8")
+    except FileNotFoundError:  # an export of an earlier version of this program: it keeps one other copy
+        others = [path.name for path in versions.glob("v*-*") if path.name != seen]
+        name = others[0] if len(others) == 1 and _version_of(others[0]) < _version_of(seen) else ""
+    return name if name and name != seen and (versions / name).exists() else None
 
 
 def _owner(target: Path) -> str | None:

@@ -103,7 +103,7 @@ def configuration(
             section = tomlkit.table()
             section.comment(_TITLES[key])
             for inner, inner_value in value.items():
-                _add(section, inner, inner_value, _COMMENTS[inner])
+                _add(section, inner, inner_value, _COMMENTS.get(f"{key}.{inner}") or _COMMENTS[inner])
             for offered, (offered_value, why) in offers.get(key, {}).items():
                 written = f"{offered} = {tomlkit.item(offered_value).as_string()}"
                 section.add(tomlkit.comment(_one_line(f"{written}  # {_COMMENTS[offered]} {why}")))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import polars as pl
 
-from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, RANK, SCORE, TITLE, USER_ID
+from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, TITLE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.serving.batches import candidate_batches
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import RetrieveSettings
 
-Histories = pl.DataFrame | Sequence[Sequence[Any]]
+_LOGGER: Final = logging.getLogger("recsys")
+
+Histories = pl.DataFrame | pl.LazyFrame | Iterable[Iterable[Any]]
 
 
 class Model:
@@ -70,6 +73,8 @@ class Model:
         InputError
             The frame lacks a column, or k is below 1.
         """
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k = {k!r} must be a number of items, at least 1.")
         given = self._sequences(histories)
         settings = RetrieveSettings(k=k, exclude_seen=exclude_seen)
         known = given.select(np.flatnonzero(given.lengths > 0))
@@ -104,6 +109,8 @@ class Model:
 
     def _sequences(self, histories: Histories) -> Sequences:
         """Histories by item code; items that the bundle does not know are left out."""
+        if isinstance(histories, pl.LazyFrame):
+            histories = histories.collect()
         if isinstance(histories, pl.DataFrame):
             missing = [name for name in (USER_ID, ITEM_ID) if name not in histories.columns]
             if missing:
@@ -114,10 +121,27 @@ class Model:
             grouped = histories.group_by(USER_ID, maintain_order=True).agg(pl.col(ITEM_ID))
             users, lists = grouped[USER_ID], grouped[ITEM_ID].to_list()
         else:
-            lists = [list(history) for history in histories]
+            lists = [_history(history) for history in histories]
             users = pl.Series(USER_ID, range(len(lists)), dtype=pl.Int64)
-        flat = pl.Series(ITEM_ID, [str(item) for items in lists for item in items], dtype=pl.String)
+        flat = pl.Series(ITEM_ID, [_written(item) for items in lists for item in items], dtype=pl.String)
         codes = self.served.bundle.vocabulary.encode(flat)
         offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
+        if unknown := int((codes == PADDING).sum()):
+            _LOGGER.warning(
+                "%d of %d items of the histories are unknown to the bundle and left out.", unknown, len(codes)
+            )
         whole = Sequences(users=users, items=codes, offsets=offsets)
         return whole.keep(codes > 0)
+
+
+def _history(items: Any) -> list[Any]:
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise InputError(f"{items!r} is no history; give a list of item ids a user, such as [['a', 'b'], ['c']].")
+    return list(items)
+
+
+def _written(item: Any) -> str | None:
+    """An id as the vocabulary writes it: 1.0 is 1."""
+    if item is None:
+        return None
+    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)

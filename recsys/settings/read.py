@@ -36,6 +36,7 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     InputError
         Missing file, broken TOML, unknown key, wrong type or value; one sentence.
     """
+    overrides = (overrides,) if isinstance(overrides, str) else overrides
     return parse_settings(read_tree(path, overrides), where=str(path))
 
 

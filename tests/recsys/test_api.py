@@ -6,6 +6,7 @@ import doctest
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -100,3 +101,37 @@ def test_configure_again_replaces_the_frames_and_keeps_the_settings(tmp_path: Pa
     assert (first.seed, again.seed) == (0, 7)
     assert len(pl.read_parquet(tmp_path / "data" / "interactions.parquet")) == 180
     assert Path(again.warehouse).parent == tmp_path and again.export.path is None
+
+
+@pytest.mark.parametrize("histories", [["12", "34"], [1, 2], "ab"])
+def test_what_is_no_list_of_histories_is_told(model: recsys.Model, histories: Any) -> None:
+    with pytest.raises(recsys.InputError, match="is no history; give a list of item ids a user"):
+        model.recommend(histories)
+
+
+@pytest.mark.parametrize("k", [0, 2.5])
+def test_a_wrong_number_of_items_is_told(model: recsys.Model, k: Any) -> None:
+    with pytest.raises(recsys.InputError, match="must be a number of items, at least 1"):
+        model.recommend([[1]], k=k)
+
+
+def test_ids_as_floats_and_lazy_frames_are_read(model: recsys.Model) -> None:
+    expected = model.recommend([[1, 2]], k=3)["item_id"].to_list()
+    assert model.recommend(((1.0, 2.0),), k=3)["item_id"].to_list() == expected
+    lazy = pl.LazyFrame({"user_id": ["a", "a"], "item_id": [1.0, 2.0]})
+    assert model.recommend(lazy, k=3)["item_id"].to_list() == expected
+
+
+def test_the_folders_configuration_is_the_commands_too(settings: recsys.Settings, model: recsys.Model) -> None:
+    path = Path(settings.warehouse).parent / "recsys.toml"
+    assert recsys.load_settings(path, ["train.epochs=1"]) == settings
+    assert recsys.load(recsys.load_settings(path)).path == model.path
+
+
+def test_other_tables_for_a_folder_are_refused(tmp_path: Path) -> None:
+    recsys.configure(ring(20), folder=tmp_path)
+    items = pl.DataFrame({"item_id": range(10), "title": [f"thing {n}" for n in range(10)]})
+    with pytest.raises(recsys.InputError, match=r"does not read .*items.parquet as its items.*remove it to guess anew"):
+        recsys.configure(ring(20), items, folder=tmp_path)
+    with pytest.raises(recsys.InputError, match="interactions is a dict; give a polars frame"):
+        recsys.configure({"user_id": [1]}, folder=tmp_path)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from recsys.candidates.text import Text
 from recsys.candidates.transitions import Transitions
 from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
+from recsys.errors import RecsysError
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import shelf_of
 from tests.recsys.candidates import ring
@@ -282,6 +283,24 @@ def test_a_source_that_breaks_the_contract_is_named(
     block = Block(index=items, queries=queries, histories=histories)
     with pytest.raises(ValueError, match=message):
         propose([source], block, n=5, features=["words"], context=["mood"])
+
+
+def test_a_source_that_proposes_what_may_not_be_is_named(
+    items: ItemIndex, queries: np.ndarray, histories: Sequences
+) -> None:
+    block = Block(index=items, queries=queries, histories=histories)
+    with pytest.raises(ValueError, match="'broken' proposed an item that was seen or may not be recommended"):
+        propose([Broken(block.hidden[:1])], block, n=5, features=["words"], context=["mood"])
+
+
+def test_an_error_inside_a_source_names_it(items: ItemIndex, queries: np.ndarray, histories: Sequences) -> None:
+    class Raising(Broken):
+        def propose(self, block: Block, n: int) -> np.ndarray:
+            raise KeyError("colour")
+
+    block = Block(index=items, queries=queries, histories=histories)
+    with pytest.raises(RecsysError, match="The candidate source 'broken' failed in `propose`: KeyError: 'colour'"):
+        propose([Raising()], block, n=5, features=["words"], context=["mood"])
 
 
 def test_what_nobody_computes_is_named(items: ItemIndex, queries: np.ndarray, histories: Sequences) -> None:

@@ -104,3 +104,11 @@ def test_metrics_by_either_name(text: str, parsed: tuple[str, int]) -> None:
 def test_what_is_no_metric_per_user_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="has no value per user; choose one of hr, ndcg"):
         parse_metric(text)
+
+
+def test_nothing_is_decided_by_a_few_users() -> None:
+    one, other = np.full(19, 1), np.full(19, 5)
+    (found,) = compare_runs({"a": run(one), "b": run(other)})["comparisons"]
+    assert found["outcome"] == "undecided" and found["p"] < 0.05
+    (found,) = compare_runs({"a": run(np.full(20, 1)), "b": run(np.full(20, 5))})["comparisons"]
+    assert found["outcome"] == "worse"

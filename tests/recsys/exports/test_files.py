@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from recsys.errors import InputError, RecsysError
 from recsys.exports import files as module
 from recsys.exports import rows as shaping
-from recsys.exports.files import Candidates, export
+from recsys.exports.files import Candidates, FileSink, export
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.stream import overwrite_streamed
@@ -144,6 +144,23 @@ def test_the_last_two_versions_stay_for_readers_that_are_at_it(tmp_path: Path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == [".c.versions", "c", "warehouse"]
 
 
+def test_rollback_brings_back_a_copy_that_readers_had(tmp_path: Path, candidates: Candidates) -> None:
+    """Not one that a kill left half written, and also after the newest version was written twice."""
+    settings = settings_of(tmp_path / "c")
+    export(settings, candidates)
+    newer = publish(tmp_path / "warehouse", {"a": ["only"]}, run="r2")
+    export(settings, newer)
+    export(settings, newer)
+    half = tmp_path / ".c.versions" / "v9-dead"
+    half.mkdir()
+    (half / "part.parquet").write_bytes(b"PAR1")
+    sink = FileSink(settings.export, settings.name)
+    assert sink.rollback().version == candidates.version
+    assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r1"}
+    with pytest.raises(RecsysError, match="keeps no copy older than"):
+        sink.rollback()
+
+
 def test_the_copy_can_change_its_format(tmp_path: Path, candidates: Candidates) -> None:
     export(settings_of(tmp_path / "c"), candidates)
     export(settings_of(tmp_path / "c", format="csv"), candidates)
@@ -172,7 +189,7 @@ def test_a_kill_between_writing_and_switching_leaves_the_old_copy(tmp_path: Path
     export(settings_of(tmp_path / "c"), newer)  # started again, it ends as if nothing had happened
     assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r2"}
     left = {path.name for path in (tmp_path / ".c.versions").iterdir()}
-    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner"}
+    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner", "former"}
 
 
 def test_a_failure_while_writing_leaves_the_old_copy(
