@@ -59,7 +59,7 @@ class SameBrand(Source):
         return {"same_brand": (self._newest(block)[rows] == self.brands[codes]) & (self.brands[codes] > 0)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What the bundle keeps."""
+        """Return what the bundle keeps."""
         return {"brand.brands": self.brands}
 
     @classmethod

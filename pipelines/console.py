@@ -227,7 +227,7 @@ def show_differences(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def differences(report: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """What is served minus each baseline, by metric, as text.
+    """Differences of the served ranker to each baseline, by metric, as text.
 
     >>> differences({"differences": {"popularity": {"test/hr_at_10": {"mean": 0.25, "low": 0.2, "high": 0.31}}}})
     {'popularity': {'test/hr_at_10': '+0.2500 (+0.2000 to +0.3100)'}}
@@ -312,7 +312,7 @@ def withdrawn(counts: Mapping[str, int] | None) -> str | None:
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """What a night's page says besides its figures: lines of a list in Markdown."""
+    """Remarks on a night's page: lines of a list in Markdown."""
     leads = [
         f"{summary['served']} minus {name}: {', '.join(f'{metric} {value}' for metric, value in values.items())}"
         for name, values in differences(summary).items()

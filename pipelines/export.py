@@ -33,7 +33,7 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
 
 
 def _written(settings: Settings, candidates: Candidates) -> ExportReport:
-    """What the sink reports; an error that a sink of somebody else's lets through becomes one sentence."""
+    """Write by the sink; an error that a foreign sink lets through becomes one sentence."""
     try:
         return sink_of(settings).write(candidates)
     except (RecsysError, OSError):

@@ -1,4 +1,4 @@
-"""What memory this process holds, and what it can still take of the machine."""
+"""Memory that this process holds, and that it can still take of the machine."""
 
 from __future__ import annotations
 

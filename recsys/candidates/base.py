@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """What a source may be fitted on.
+    """Data that a source may be fitted on.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """What a source says of a pair of user and candidate, in one number.
+    """One number that a source gives for a pair of user and candidate.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ class Source(ABC):
         return {}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name; names are unique among all sources."""
+        """Return the arrays for a safetensors file, by name; names are unique among all sources."""
         return {}
 
     @classmethod

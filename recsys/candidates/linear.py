@@ -27,7 +27,7 @@ NEW: Final = ("new",)  # the regressions say 0 of every new item: the product wo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Source):
-    """What two regressions expect of the history; the first one proposes.
+    """Expectations of two regressions from the history; the first one proposes.
 
     - "linear": what else is in a history that holds these items.
     - "linear_next": what comes next after a past that fades.

@@ -17,7 +17,7 @@ from recsys.data.recency import DECAY
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Popularity(Source):
-    """What sells now.
+    """Items that sell now.
 
     - "popular", "recent": logarithms of counts.
     - "new": the item has no count at all. Counts then say nothing, and the products with "new" leave it to the others.

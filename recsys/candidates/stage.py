@@ -109,7 +109,7 @@ def blocks(
 
 
 def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """What values of `Proposals.by` are called, str of their shape: "vector+transitions", for example; "" for 0.
+    """Names of values of `Proposals.by`, str of their shape: "vector+transitions", for example; "" for 0.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def _told(source: type[Source] | Source, act: str, do: Callable[[Any], Any]) -> Any:
-    """What a source does; an error that it lets through says which source it was."""
+    """Let a source act; an error that it lets through names the source."""
     try:
         return do(source)
     except (RecsysError, MemoryError):

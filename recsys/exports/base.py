@@ -1,4 +1,4 @@
-"""What an export target is: a `Sink`, which copies versions of the candidate table to where services read them.
+"""Contract of an export target: a `Sink` copies versions of the candidate table to where services read them.
 
 What every sink keeps to:
 
@@ -22,11 +22,11 @@ class CandidateTable(Protocol):
 
     @property
     def path(self) -> str:
-        """Of the Delta table."""
+        """Folder of the Delta table."""
 
     @property
     def version(self) -> int:
-        """Of the Delta table: a later one is higher."""
+        """Version of the Delta table: a later one is higher."""
 
     @property
     def run(self) -> str | None:

@@ -150,7 +150,7 @@ class Recommender(ABC):
 
 
 class Outcome(Protocol):
-    """How a training ended, as the report and the bundle's lineage tell it."""
+    """Outcome of a training, for the report and the bundle's lineage."""
 
     @property
     def best_epoch(self) -> int:
@@ -186,7 +186,7 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
-    """What `Estimator.fit` hands over.
+    """Result of `Estimator.fit`.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Origin:
-    """What a training begins with.
+    """Starting point of a training.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """What `Estimator.fit` works on.
+    """Input of `Estimator.fit`.
 
     Attributes
     ----------
@@ -303,7 +303,7 @@ class Estimator(ABC):
 
     @property
     def planned_epochs(self) -> int | None:
-        """How many epochs training takes at most, for a progress bar; None: unknown, or there are none."""
+        """Return the largest number of epochs, for a progress bar; None: unknown, or there are none."""
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""What a kind of model is asked, and says, about a night's memory before anything is computed."""
+"""Contract for predicting a night's memory before anything is computed."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Ranker(ABC):
 
     @abstractmethod
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name; no source has a tensor of such a name."""
+        """Return the arrays for a safetensors file, by name; no source has one of such a name."""
 
     @classmethod
     @abstractmethod
@@ -92,5 +92,5 @@ class Ranker(ABC):
         """
 
     def table(self) -> dict[str, list[Any]]:
-        """What the report shows of it, as columns of which `feature` is one; nothing by default."""
+        """Return columns for the report, `feature` among them; none by default."""
         return {}

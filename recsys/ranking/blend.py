@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Source)
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Blended:
-    """What a bundle needs to blend: the fitted sources, the ranker, and how many items each source proposes."""
+    """Parts of a blend: the fitted sources, the ranker, and how many items each source proposes."""
 
     sources: tuple[Source, ...]
     ranker: Ranker
@@ -36,7 +36,7 @@ class Blended:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the sources; bit s of what `best_items` returns stands for the source s."""
+        """Names of the sources; bit s of what `best_items` returns stands for source s."""
         return tuple(source.name for source in self.sources)
 
     def source(self, kind: type[S]) -> S | None:
@@ -59,7 +59,7 @@ class Blended:
         }
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name.
+        """Arrays for a safetensors file, by name.
 
         Raises
         ------
@@ -157,7 +157,7 @@ def best_items(
 
 
 def proposers(by: np.ndarray, blended: Blended | None) -> np.ndarray:
-    """Who proposed an item, str of the shape of `by`, out of `best_items`: "vector+transitions", for example."""
+    """Names of the sources of an item, str of the shape of `by` out of `best_items`: "vector+transitions", say."""
     return source_names(by, (Vector.name,) if blended is None else blended.names)
 
 

@@ -215,7 +215,7 @@ def _crossed(ranker: type[Ranker], measured: _Measured, fold: np.ndarray, seed: 
 
 
 def columns_of(sources: tuple[Source, ...]) -> Columns:
-    """What the sources say, for a ranker that is fitted anew."""
+    """Return the columns that the sources give, for a ranker that is fitted anew."""
     features = features_of(sources)
     unpaired = tuple((other, feature.name) for feature in features for other in feature.unpaired)
     return Columns(features=tuple(feature.name for feature in features), context=context_of(sources), unpaired=unpaired)

@@ -29,7 +29,7 @@ from recsys.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleRecommender:
-    """What answers from a bundle alone; no warehouse, no log.
+    """Recommender that answers from a bundle alone, without warehouse and log.
 
     Attributes
     ----------
@@ -221,7 +221,7 @@ def open_bundle(path: str | Path, verify: bool = True) -> BundleRecommender:
 
 
 def recommender_of(bundle: Bundle) -> BundleRecommender:
-    """What answers from a bundle that is open.
+    """Return the recommender of a bundle that is open.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from recsys.settings.section import Section
 
 
 class ExportSettings(Section):
-    """What every export target has; each kind adds its keys."""
+    """Keys that every export target has; each kind adds its own."""
 
     kind: str  # which target
 

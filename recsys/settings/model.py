@@ -16,7 +16,7 @@ DEFAULT_KIND = "bert4rec"
 
 
 class KindSettings(Section):
-    """What `[model]` of every kind has; a kind with keys of its own inherits from it and adds them.
+    """Keys of `[model]` that every kind has; a kind with keys of its own inherits from it and adds them.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class KindSettings(Section):
 
     @property
     def event_context(self) -> tuple[Context, ...]:
-        """What the model reads of each event besides its item; nothing, unless a kind says so."""
+        """Names of the context that the model reads beside each item; none, unless a kind says so."""
         return ()
 
 
 class ModelSettings(KindSettings):
-    """Of `kind = "bert4rec"`: the item tower and the sequence encoder."""
+    """Keys of `kind = "bert4rec"`: the item tower and the sequence encoder."""
 
     unsaid: ClassVar[Mapping[str, Any]] = {"rotary": False, "head": True, "temperature": None}
 
@@ -117,7 +117,7 @@ class ModelSettings(KindSettings):
 
 
 class ItemsAlone(KindSettings):
-    """Of a kind that reads items alone: keys of the sequence model mean nothing to it and are passed over.
+    """Keys of a kind that reads items alone; keys of the sequence model are passed over.
 
     A configuration can so be run with another `model.kind`, and bundles that carry all keys stay readable. Only what
     events are to be known by, `context`, is refused: the log would be read for it in vain.
@@ -140,14 +140,14 @@ _SEQUENCE_KEYS = frozenset(ModelSettings.model_fields) | frozenset(ModelSettings
 
 
 class TextModelSettings(ItemsAlone):
-    """Of `kind = "text"`, which trains nothing: a history is the mean of its newest items' text vectors."""
+    """Keys of `kind = "text"`, which trains nothing: a history is the mean of its newest items' text vectors."""
 
     kind: Literal["text"] = "text"
     needs_text: ClassVar[bool] = True
 
 
 class RecformerModelSettings(ItemsAlone):
-    """Of `kind = "recformer"`; the rest is in [recformer]."""
+    """Keys of `kind = "recformer"`; the rest is in [recformer]."""
 
     kind: Literal["recformer"] = "recformer"
     needs_text: ClassVar[bool] = True

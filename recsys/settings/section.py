@@ -1,4 +1,4 @@
-"""What every section of a configuration is."""
+"""Base of every section of a configuration."""
 
 from __future__ import annotations
 

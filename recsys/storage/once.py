@@ -1,4 +1,4 @@
-"""What several steps of a night need and one makes: kept in memory while a block of work lasts.
+"""Values that several steps of a night share: made once, kept in memory while a block of work lasts.
 
 Outside of a `keeping` block nothing is kept, and what a block kept goes with it: no configuration and no test sees
 another one's. Of each kind one value is kept, the last, so that memory does not grow with the number of steps.

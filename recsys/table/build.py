@@ -45,7 +45,7 @@ from recsys.table.naming import NAME, candidates_table
 
 @dataclass(frozen=True, kw_only=True)
 class _Counted:
-    """What retrieval found."""
+    """Counts of a retrieval."""
 
     run: str  # that its rows name
     rows: int
@@ -76,7 +76,7 @@ class BuiltCandidates(_Counted):
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatesReport(_Counted):
-    """What retrieval published; JSON-friendly."""
+    """Report of a published candidate table; JSON-friendly."""
 
     path: str  # of the Delta table
     version: int

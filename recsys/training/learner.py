@@ -91,7 +91,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
     def add(self, losses: Sequence[Tensor]) -> bool:

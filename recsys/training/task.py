@@ -17,7 +17,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(kw_only=True)
 class Place:
-    """How far a training is, besides its weights; JSON-friendly.
+    """Progress of a training, besides its weights; JSON-friendly.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a model reaches on a held-out set, between epochs and before the blend: the figures that choose weights."""
+"""Validation metrics of a model, between epochs and before the blend: the figures that choose weights."""
 
 from __future__ import annotations
 

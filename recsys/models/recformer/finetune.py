@@ -84,7 +84,7 @@ class Targets:
 
 @dataclass(kw_only=True, eq=False)
 class FineTuning(Task[np.ndarray]):
-    """What is fine-tuned on which histories.
+    """Fine-tuning of a Recformer on histories, as a task of the trainer.
 
     `train.epochs` and `train.patience` are those of stage one. What the model can before any training is validated as
     epoch 0 and is the first best. Batches and dropout of a step are drawn from generators that (seed, epoch, step)

@@ -268,7 +268,7 @@ class _Pairs(Task[int]):
         self.groups = self.corpus.askable_by_catalogue if self.settings.one_catalogue else every
 
     def steps(self, epoch: int, batches: int) -> int:
-        """Of the optimizer that are done after so many batches of an epoch."""
+        """Count the steps of the optimizer that are done after so many batches of an epoch."""
         return max(epoch - 1, 0) * self.settings.evaluate_every + batches // self.accumulate
 
     def batches(self, at: Place) -> range:
