@@ -303,7 +303,7 @@ def without_candidates(left_out: Mapping[str, Any] | None) -> str | None:
 
 
 def withdrawn(counts: Mapping[str, int] | None) -> str | None:
-    """What withdrawals took back; None where there were none."""
+    """Say what withdrawals took back; None where there were none."""
     if not counts or not counts["rows"]:
         return None
     from recsys.data.withdrawals import Withdrawals  # not for `recsys --help`

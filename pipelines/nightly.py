@@ -169,7 +169,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
 
 def _opens(bundle: str) -> bool:
-    """Whether a bundle is whole and this program can serve it; one that does not is trained again."""
+    """Return whether a bundle is whole and this program can serve it; otherwise it is trained again."""
     try:
         _ = open_bundle(bundle).blended
     except RecsysError:

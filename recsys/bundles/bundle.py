@@ -125,7 +125,7 @@ class Bundle:
         return StoredTensors(checked(self.path, self.manifest, WEIGHTS))
 
     def has(self, name: str) -> bool:
-        """Whether it holds a further part."""
+        """Return whether it holds a further part."""
         return file_of(name) in self.manifest["files"]
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
@@ -247,7 +247,7 @@ def check_shapes(vocabulary: Vocabulary, catalogue: pl.DataFrame, vectors: np.nd
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """What a library or a model says about a bundle's files, whose hashes are right, becomes one sentence."""
+    """Turn the error of a library or a model about sound files of a bundle into one sentence."""
     try:
         yield
     except (pl.exceptions.PolarsError, SafetensorError, ValueError, KeyError, OSError, RuntimeError) as error:

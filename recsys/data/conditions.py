@@ -74,7 +74,7 @@ def counted(conditions: Sequence[Condition], counts: Collection[pl.DataFrame]) -
 
 
 def any_met(conditions: Sequence[Condition], schema: pl.Schema, decimal: str = ".") -> pl.Expr:
-    """Whether a row meets one of the conditions; never null. `decimal` as in `left_out`."""
+    """Expression: a row meets one of the conditions; never null. `decimal` as in `left_out`."""
     met = (_met(condition, schema[condition.column], decimal) for condition in conditions)
     return pl.any_horizontal(pl.lit(False), *met)
 

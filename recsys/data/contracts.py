@@ -1,5 +1,4 @@
-"""What a row must be to enter a table; a row that is not goes to quarantine with one of the reasons of
-`recsys.reading.reasons`.
+"""Rules that a row must meet to enter a table; others go to quarantine with a reason of `recsys.reading.reasons`.
 
 Pure functions of lazy frames. Ids stay as given: 64-bit integers where every id is written as one, else
 strings. `recsys.reading.times` reads the times.

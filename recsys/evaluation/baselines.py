@@ -1,4 +1,4 @@
-"""What a model has to beat, with nothing trained: popularity, transition counts, these with text similarity.
+"""Baselines, with nothing trained: popularity, transition counts, these with text similarity.
 
 Counting who followed whom is far from weak: with training items only it reaches HR@10 .078 on Amazon Beauty,
 above several published networks, and adding the similarity of whitened text vectors gives .105.

@@ -92,7 +92,7 @@ class EvaluationReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Ranked:
-    """What is kept of one ranker: the targets' ranks, the sums over its lists, and a few lists for examples."""
+    """Measurements of one ranker: the targets' ranks, the sums over its lists, and a few lists for examples."""
 
     ranking: Ranking
     lists: ListMeasures

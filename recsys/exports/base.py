@@ -44,7 +44,7 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was exported; JSON-friendly."""
+    """Report of an export; JSON-friendly."""
 
     path: str  # what readers open
     rows: int  # of the copy: candidates, or users in the wide layout

@@ -124,7 +124,7 @@ def _files(settings: ExportSettings) -> FileExportSettings:
 
 
 def check(wanted: FileExportSettings, name: str) -> tuple[Path, dict[str, str]]:
-    """Where the copy goes and its columns (see `chosen_columns`): all that can be wrong before there is a table.
+    """Return the copy's place and columns (see `chosen_columns`); find all that can be wrong before there is a table.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ from recsys.training.validation import validation_metrics
 
 @dataclass(frozen=True, kw_only=True)
 class FitReport:
-    """What training did; JSON-friendly."""
+    """Report of a training; JSON-friendly."""
 
     bundle: str  # path
     bundle_id: str

@@ -1,4 +1,4 @@
-"""Where a table's rows come from and how to read them."""
+"""Source of a table's rows, and how to read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences"]
 
 
 class SourceSettings(Section):
-    """Where a table's rows come from and how to read them."""
+    """Source of a table's rows, and how to read them."""
 
     source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
     format: Format | None = None  # None: by the file's extension

@@ -14,7 +14,7 @@ Validation = Literal["time", "last-event", "users"]
 
 
 class SplitSettings(Section):
-    """What is held out for validation and test."""
+    """Settings of the parts held out for validation and test."""
 
     strategy: Literal["leave-one-out", "time"] = "leave-one-out"
     # a user's events at one time: events in the log's order, or one step without an order, as a shop's basket is; it is

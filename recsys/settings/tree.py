@@ -26,7 +26,7 @@ from recsys.settings.users import UserSettings
 
 
 class RunSettings(Section):
-    """What every run has."""
+    """Settings that every run has."""
 
     # of bundles, the registered model and the experiment; longer ones would make file names that no system takes
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)

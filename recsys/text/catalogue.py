@@ -84,7 +84,7 @@ def whitened(settings: Settings, raw: np.ndarray, whitening: Whitening | None = 
 
 
 def describe_text(settings: Settings, text: TextItems) -> dict[str, Any]:
-    """How they were made, for the declaration of a model that reads them."""
+    """Declaration of their making, for a model that reads them."""
     assert settings.items is not None
     return {
         "model": settings.text.model,

@@ -1,4 +1,4 @@
-"""What weights that a training begins with already know: up to when, and whether of events that are held out now."""
+"""Knowledge of the weights that a training begins with: up to when, and whether of events held out now."""
 
 from __future__ import annotations
 

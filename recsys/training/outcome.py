@@ -24,5 +24,5 @@ class Training:
 
     @classmethod
     def of(cls, done: Place, trained: Consumed) -> Training:
-        """Of a training at its end."""
+        """State of a training at its end."""
         return cls(best_epoch=done.best_epoch, epochs=done.epoch, history=done.history, trained=trained)

@@ -23,10 +23,10 @@ from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.recommender import RecformerRecommender, repeats_of
 from recsys.models.recformer.start import Start, earlier_recformer, ready, start
 from recsys.models.recformer.weights import ENCODER, aligned, declaration, extended, identity, unprojected, whitened
-from recsys.models.sequential.loop import Training
 from recsys.settings import RecformerModelSettings, RecformerSettings, Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.outcome import Training
 from recsys.training.validation import PRIMARY, validation_metrics
 
 

@@ -192,7 +192,7 @@ class FineTuning(Task[np.ndarray]):
         return (order[start : start + size] for start in range(0, len(order), size))
 
     def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
-        """Of a target of each user, drawn anew."""
+        """Place of one target of each user, drawn anew."""
         model, catalogue, items, settings, self.fresh = self.model, self.catalogue, self.items, self.settings, False
         ends = self.targets.draw(batch, rng)
         starts = self.offsets[self.targets.users[batch]]

@@ -1,4 +1,4 @@
-"""What reads a history out of its items' states is fitted first, while the language model stands still.
+"""Linear probe: fit what reads a history out of its items' states first, while the language model stands still.
 
 Recency weights, the projection, the maps of what follows and the numbers for what was had
 (recsys/models/recformer/model.py) begin untaught. Taught together with a language model, at its rate, they take hours,

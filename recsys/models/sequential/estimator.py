@@ -103,7 +103,7 @@ class SequenceEstimator(Estimator):
 
 
 def parts_of(model: Bert4Rec, settings: Settings, encoders: Encoders, text: TextItems | None) -> Parts:
-    """What a bundle keeps of a trained model."""
+    """Parts of a trained model that a bundle keeps."""
     vectors, allowed = model.item_vectors()
     weights = dict(model.state_dict())
     if text is not None and text.whitening is not None:
@@ -113,7 +113,7 @@ def parts_of(model: Bert4Rec, settings: Settings, encoders: Encoders, text: Text
 
 
 def encoders_of(bundle: Bundle) -> Encoders:
-    """What a sequence model's bundle encoded its features with."""
+    """Return the encoders of a sequence model's bundle."""
     return Encoders.from_dict(bundle.features())
 
 

@@ -141,7 +141,7 @@ class _Windows(Task[np.ndarray]):
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:
-    """What is known at the positions of a task besides its items.
+    """Features at the positions of a task besides its items.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class SequenceRecommender(Recommender):
         return unseen_values(self.encoders, dataset)
 
     def _side(self, histories: Sequences) -> Side | None:
-        """What the encoder reads besides items, encoded where the histories have it."""
+        """Features that the encoder reads besides items, encoded where the histories have them."""
         encoders = self.encoders
         lacks = (
             encoders.users is not None and histories.attributes is None,
