@@ -39,6 +39,8 @@ from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.models.demand import TEXT_WIDTH, Demand, NightSizes
 from recsys.settings import Settings
+from recsys.training.outcome import OnEpoch
+from recsys.training.trainer import OnResume
 
 if TYPE_CHECKING:  # a recommender answers without tables
     from torch import Tensor
@@ -50,8 +52,6 @@ if TYPE_CHECKING:  # a recommender answers without tables
     from recsys.training.checkpoint import Checkpoints
 
 Say = Callable[[str], None]
-OnEpoch = Callable[[dict[str, float]], None]
-OnResume = Callable[[int, int], None]  # (epoch, steps done in it)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,8 +24,6 @@ from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import OnResume, Stage, run
 
-__all__ = ["OnEpoch", "OnResume", "Training", "side_of", "train"]
-
 Validate = Callable[[Bert4Rec], dict[str, float]]
 
 

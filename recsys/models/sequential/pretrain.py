@@ -34,7 +34,7 @@ from recsys.models.sequential.build import build_model
 from recsys.models.sequential.estimator import parts_of
 from recsys.models.sequential.feature_encoders import Encoders
 from recsys.models.sequential.item_tower import ItemFeatures
-from recsys.models.sequential.loop import OnEpoch, train
+from recsys.models.sequential.loop import train
 from recsys.models.sequential.recommender import SequenceRecommender
 from recsys.models.sequential.settings import sequence_settings
 from recsys.settings import Settings, TextSettings
@@ -43,6 +43,7 @@ from recsys.storage.warehouse import TableVersions
 from recsys.text.catalogue import TextItems, text_items
 from recsys.text.represent import text_vectors
 from recsys.training.checkpoint import checkpoints_of
+from recsys.training.outcome import OnEpoch
 from recsys.training.pretrain_report import PretrainReport
 from recsys.training.validation import PRIMARY, validation_metrics
 
