@@ -188,6 +188,20 @@ def latest_bundle(root: str | Path, name: str) -> Path:
     return path
 
 
+def passed_on(path: str | Path) -> str | None:
+    """Say in a sentence which bundle is measured in a refitted one's place; None: the bundle itself is.
+
+    Raises
+    ------
+    InputError
+        As `measured_bundle`.
+    """
+    measured = measured_bundle(path)
+    if measured == Path(path):
+        return None
+    return f"{Path(path).name} was fitted on all events; the figures are of {measured.name}, which it was made of."
+
+
 def measured_bundle(path: str | Path) -> Path:
     """Return the folder of the bundle whose figures are those of a bundle: itself, unless it was refitted.
 
