@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from recsys import __version__
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli
+from recsys.pipelines.commands import start, tools
 from recsys.pipelines.console import capped
 from recsys.pipelines.outcome import commands
 from recsys.pipelines.ui import program, ui_command
@@ -183,8 +184,8 @@ def test_an_error_after_the_answer_adds_no_second_object(
     def serve(uri: str, port: int) -> None:
         raise RecsysError(f"MLflow cannot open {uri}.")
 
-    monkeypatch.setattr(cli, "check", lambda *_: None)
-    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(tools, "check", lambda *_: None)
+    monkeypatch.setattr(tools, "serve", serve)
     assert cli.execute(["ui", "--uri", "postgresql://ann:hunter2@db/mlflow", "--json"]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["uri"] == "postgresql://***@db/mlflow"
@@ -195,7 +196,7 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
     def night(*_: object) -> None:
         raise ConnectionError("no answer from http://ann:hunter2@127.0.0.1:9/api")
 
-    monkeypatch.setattr(cli, "_night", night)
+    monkeypatch.setattr(start, "_night", night)
     assert cli.execute(["run", config, "--json", "--debug"]) == 1
     captured = capsys.readouterr()
     assert "hunter2" not in captured.out + captured.err
@@ -255,7 +256,7 @@ def test_an_error_is_one_sentence_and_one_code(
         print("noise of a library")  # noqa: T201
         raise raised
 
-    monkeypatch.setattr(cli, "_night", night)
+    monkeypatch.setattr(start, "_night", night)
     assert cli.execute(["run", config]) == code
     captured = capsys.readouterr()
     assert captured.err == f"Error: {sentence}\n"
@@ -272,7 +273,7 @@ def test_debug_shows_the_traceback(
     def night(*_: object) -> None:
         raise InputError("The file is empty.")
 
-    monkeypatch.setattr(cli, "_night", night)
+    monkeypatch.setattr(start, "_night", night)
     assert cli.execute(["run", config, "--debug"]) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
@@ -299,11 +300,12 @@ def test_nothing_but_the_object_reaches_stdout(tmp_path: Path) -> None:
     code = """
 import os, subprocess, sys
 from recsys.pipelines import cli
+from recsys.pipelines.commands import start, tools
 def night(*_):
     print("python"); os.write(1, b"descriptor\\n"); subprocess.run(["echo", "child"], check=True)
     return {"value": 1}
-cli._night = night
-cli.show_night = None
+start._night = night
+start.show_night = None
 sys.exit(cli.execute(["run", "recsys.toml", "--json"]))
 """
     (tmp_path / "recsys.toml").write_text(CONFIG)
