@@ -168,7 +168,7 @@ def evaluate(settings: Settings, model: Model | None = None) -> EvaluationReport
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Run the whole night without Prefect: ingest, represent, train, evaluate, refit, retrieve, export, record in MLflow.
+    """Run the whole night without Prefect: ingest, represent, train, evaluate, refit, retrieve, export, tell MLflow.
 
     Returns
     -------
