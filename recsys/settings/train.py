@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.settings.section import Section, Share
 
@@ -42,3 +42,8 @@ class TrainSettings(Section):
     # this name; None: from nothing
     warm_start: str | None = None
     warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: Any) -> Any:
+        return "none" if value is None else value  # `--set train.refit=none` says null elsewhere
