@@ -21,6 +21,7 @@ from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, FileExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.interactions import InteractionSettings
+from recsys.settings.gate import GateSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
@@ -50,6 +51,7 @@ __all__ = [
     "FileExportSettings",
     "FilterSettings",
     "Format",
+    "GateSettings",
     "IdMapSettings",
     "InteractionSettings",
     "ItemSettings",

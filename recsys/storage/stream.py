@@ -182,6 +182,12 @@ def is_whole(staged: Staged) -> bool:
         return False
 
 
+def scan_staged(staged: Staged) -> pl.LazyFrame | None:
+    """The rows beside a table, lazily and in their order; None: there are none. For a table in a local folder."""
+    files = [f"{staged.path}/{name}" for name in staged.names]
+    return pl.scan_parquet(files, glob=False) if files else None
+
+
 def discard(staged: Staged) -> None:
     """Delete rows that will not be published; those of an older version, which is the way back, stay."""
     opened, version = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
