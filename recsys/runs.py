@@ -134,6 +134,17 @@ def load(folder: Path, key: str) -> RunState | None:
         return None
 
 
+def states(folder: Path) -> Iterator[RunState]:
+    """The recorded states of a folder, newest first; what cannot be read is left out."""
+    found = [state for path in folder.glob("*.json") if (state := load(folder, path.stem)) is not None]
+    yield from sorted(found, key=lambda state: state.started, reverse=True)
+
+
+def state_of(folder: Path, run_id: str) -> RunState | None:
+    """The state of an MLflow run; None where it is not recorded, or was followed by a later run on the same data."""
+    return next((state for state in states(folder) if state.run_id == run_id), None)
+
+
 def save(folder: Path, state: RunState) -> None:
     """Write a state so that a kill leaves the old file or the new one."""
     path = folder / f"{state.key}.json"
