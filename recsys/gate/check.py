@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Status = Literal["passed", "failed", "skipped"]
@@ -34,6 +34,13 @@ def at_most(name: str, value: float, limit: float | None, sentence: str) -> Chec
 def at_least(name: str, value: float, limit: float | None, sentence: str) -> Check:
     """Return a check that fails below its limit; a limit of None switches it off."""
     return _check(name, value, limit, sentence, limit is not None and value >= limit)
+
+
+def unless_chance(check: Check, beyond: bool) -> Check:
+    """Return a check whose failure needs evidence: passed, and within chance, unless the value is beyond chance."""
+    if not check.failed or beyond:
+        return check
+    return replace(check, status="passed", sentence=f"{check.sentence.rstrip('.')}; within chance.")
 
 
 def skipped(name: str, reason: str, limit: float | None = None) -> Check:

@@ -43,7 +43,10 @@ def first_places(rows: pl.LazyFrame, users: pl.Series, vocabulary: Vocabulary) -
     """Return the first places of the lists of these users, int64 [U, 10] codes; 0 for no item."""
     wanted = pl.DataFrame({USER_ID: users, "row": np.arange(len(users), dtype=np.int64)}).lazy()
     found = (
-        rows.filter(pl.col(RANK) <= FIRST).select(USER_ID, RANK, ITEM_ID).join(wanted, on=USER_ID).collect(engine="streaming")
+        rows.filter(pl.col(RANK) <= FIRST)
+        .select(USER_ID, RANK, ITEM_ID)
+        .join(wanted, on=USER_ID)
+        .collect(engine="streaming")
     )
     lists = np.zeros((len(users), FIRST), dtype=np.int64)
     lists[found["row"].to_numpy(), found[RANK].to_numpy() - 1] = vocabulary.encode(found[ITEM_ID])

@@ -63,7 +63,9 @@ def added_rows(root: str, version: int) -> list[int]:
             continue
         counts[number] = int(rows)
     return [
-        rows - counts[number - 1] for number, rows in counts.items() if number - 1 in counts and rows > counts[number - 1]
+        rows - counts[number - 1]
+        for number, rows in counts.items()
+        if number - 1 in counts and rows > counts[number - 1]
     ]
 
 
@@ -87,15 +89,15 @@ def new_rows(root: str, before: int, now: int) -> NewRows:
     if newest is not None:
         later = today.filter(pl.col(TIMESTAMP) > newest)
         users, end = (
-            later.select(pl.col(USER_ID).n_unique(), pl.col(TIMESTAMP).max().alias("end")).collect(engine="streaming").row(0)
+            later.select(pl.col(USER_ID).n_unique(), pl.col(TIMESTAMP).max().alias("end"))
+            .collect(engine="streaming")
+            .row(0)
         )
     span = timedelta(0) if newest is None or end is None else end - newest
     return NewRows(before=then, now=today, newest=newest, rows=counted[1] - counted[0], users=users, span=span)
 
 
-def drift_checks(
-    new: NewRows, categories: pl.DataFrame | None, limit: float | None
-) -> Iterator[Check]:
+def drift_checks(new: NewRows, categories: pl.DataFrame | None, limit: float | None) -> Iterator[Check]:
     """Yield a check for each distribution: items, categories, events, hours, weekdays, events of a user on a day.
 
     Parameters
@@ -113,14 +115,15 @@ def drift_checks(
     users_before = int(new.before.filter(recent).select(pl.col(USER_ID).n_unique()).collect(engine="streaming").item())
 
     def check(name: str, labels: list[str], before: np.ndarray, now: np.ndarray) -> Check:
-        return check_drift(
-            name, labels, before, now, users_before=users_before, users_now=new.users, limit=limit
-        )
+        return check_drift(name, labels, before, now, users_before=users_before, users_now=new.users, limit=limit)
 
     def counts(keys: pl.Expr) -> pl.DataFrame:
         """Key, events before, new events; both of the same window's begin, so that older rows drop out."""
         parts = [
-            log.filter(recent).group_by(keys.alias("key")).agg(pl.len().cast(pl.Int64).alias(name)).collect(engine="streaming")
+            log.filter(recent)
+            .group_by(keys.alias("key"))
+            .agg(pl.len().cast(pl.Int64).alias(name))
+            .collect(engine="streaming")
             for name, log in (("before", new.before), ("now", new.now))
         ]
         joined = parts[0].join(parts[1], on="key", how="full", coalesce=True, nulls_equal=True)
@@ -139,8 +142,8 @@ def drift_checks(
     yield check("items", labels, before, now)
     if categories is not None:
         for name in categories.columns[1:]:
-            named = items.join(categories.select(pl.col(ITEM_ID).alias("key"), name), on="key", how="left")
-            yield check(name, *_most_frequent(named[name], named["before"], named["new"]))
+            valued = items.join(categories.select(pl.col(ITEM_ID).alias("key"), name), on="key", how="left")
+            yield check(name, *_most_frequent(valued[name], valued["before"], valued["new"]))
     kinds = counts(pl.col(EVENT))
     if len(kinds) > 1:
         yield check("events", *_most_frequent(kinds["key"], kinds["before"], kinds["new"]))
@@ -158,8 +161,10 @@ def drift_checks(
         yield skipped("drift of weekdays", "The new rows are of less than a week.", limit)
     days_of = pl.struct(pl.col(USER_ID), pl.col(TIMESTAMP).dt.date())
     active = counts(days_of)
-    sizes = [np.bincount(np.searchsorted(_SIZES, part[part > 0], side="right") - 1, minlength=len(_SIZES)) for part in (
-        active["before"].to_numpy(), active["new"].to_numpy())]
+    sizes = [
+        np.bincount(np.searchsorted(_SIZES, part[part > 0], side="right") - 1, minlength=len(_SIZES))
+        for part in (active["before"].to_numpy(), active["new"].to_numpy())
+    ]
     named = ["1 event", "2 and 3 events", "4 to 7 events", "8 to 15 events", "16 events or more"]
     yield check("events of a user on a day", named, *(part.astype(np.float64) for part in sizes))
 
@@ -176,14 +181,18 @@ def _most_frequent(keys: pl.Series, before: pl.Series, now: pl.Series) -> tuple[
     """Return labels and both counts: the most frequent values of the rows before, and one bin for all others."""
     summed = (
         pl.DataFrame({"key": keys.cast(pl.String).fill_null("none"), "before": before, "new": now})
-        .group_by("key").agg(pl.col("before", "new").sum()).sort("before", "key", descending=[True, False])
+        .group_by("key")
+        .agg(pl.col("before", "new").sum())
+        .sort("before", "key", descending=[True, False])
     )
     top, rest = summed.head(CATEGORIES), summed.slice(CATEGORIES)
     labels = [repr(key) for key in top["key"]]
     columns = [top[name].to_numpy().astype(np.float64) for name in ("before", "new")]
     if len(rest):
         labels.append("all others")
-        columns = [np.append(part, rest[name].sum()) for part, name in zip(columns, ("before", "new"), strict=True)]
+        columns = [
+            np.append(part, float(rest[name].sum())) for part, name in zip(columns, ("before", "new"), strict=True)
+        ]
     return labels, columns[0], columns[1]
 
 

@@ -8,13 +8,14 @@ Shapes: Q questions.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from scipy import stats
 
 from recsys.evaluation.significance import intervals
-from recsys.gate.check import Check, at_least, at_most, skipped, unless_off
+from recsys.gate.check import Check, at_least, at_most, skipped, unless_chance, unless_off
 from recsys.gate.figures import RESAMPLES
 
 FEWEST: Final = 20  # users
@@ -48,10 +49,7 @@ def check_jump(
             excess, np.random.default_rng((seed, 3)), owner, confidence=2 * SURE - 1, resamples=RESAMPLES
         )
         sentence = f"The figure is {times:.1f} times that of {whose}."
-        beyond = interval.low > 0
-        return at_most(name, times, most, _suspected(sentence) if beyond else sentence) if beyond or times <= most else (
-            Check(name=name, status="passed", value=times, limit=most, sentence=f"{sentence[:-1]}, within chance.")
-        )
+        return _suspected(unless_chance(at_most(name, times, most, sentence), interval.low > 0))
 
     return unless_off(name, limit, make)
 
@@ -78,10 +76,8 @@ def check_over_validation(
         times = float(test.mean() / validation)
         spread = float(test.var()) * (1 / len(test) + most**2 / validation_users)
         beyond = test.mean() - most * validation > stats.norm.ppf(SURE) * math.sqrt(spread)
-        sentence = f"The figure on test is {times:.2f} times that on validation ({test.mean():.4f} to {validation:.4f})."
-        if times > most and not beyond:
-            return Check(name=name, status="passed", value=times, limit=most, sentence=f"{sentence[:-1]}, within chance.")
-        return at_most(name, times, most, _suspected(sentence) if beyond else sentence)
+        sentence = f"{times:.2f} times the figure on validation ({test.mean():.4f} to {validation:.4f})."
+        return _suspected(unless_chance(at_most(name, times, most, sentence), bool(beyond)))
 
     return unless_off(name, limit, make)
 
@@ -108,16 +104,15 @@ def check_promise(hits: np.ndarray, promised: float | None, limit: float | None)
             f"The table served now held the next item of {kept:.1%} of {len(hits):,} users with new events, and its "
             f"own figures said {promised:.1%}."
         )
-        enough = least * promised  # a binomial test: so few hits have a chance of one in a thousand
-        beyond = stats.binom.cdf(int(hits.sum()), len(hits), enough) < 1 - SURE
-        if kept < enough and not beyond:
-            return Check(
-                name=name, status="passed", value=kept / promised, limit=least, sentence=f"{sentence[:-1]}; within chance."
-            )
-        return at_least(name, kept / promised, least, _suspected(sentence) if beyond else sentence)
+        # a binomial test: so few hits have a chance of one in a thousand
+        beyond = stats.binom.cdf(int(hits.sum()), len(hits), least * promised) < 1 - SURE
+        return _suspected(unless_chance(at_least(name, kept / promised, least, sentence), bool(beyond)))
 
     return unless_off(name, limit, make)
 
 
-def _suspected(sentence: str) -> str:
-    return f"{sentence} Look for a target that leaks into training, a history or an attribute."
+def _suspected(check: Check) -> Check:
+    if not check.failed:
+        return check
+    advice = "Look for a target that leaks into training, a history or an attribute."
+    return replace(check, sentence=f"{check.sentence} {advice}")

@@ -121,9 +121,7 @@ def decide(
     )
 
 
-def _figures(
-    champion: Champion | None, who: str, baselines: Mapping[str, list[Lead]], users: int, few: int
-) -> str:
+def _figures(champion: Champion | None, who: str, baselines: Mapping[str, list[Lead]], users: int, few: int) -> str:
     """Say how the night stands to the champion and to the best baseline."""
     if users < few:
         return f"undecided by figures, as {users} test users are too few ({few} are needed)"

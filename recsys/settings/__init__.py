@@ -20,8 +20,8 @@ from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, 
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, FileExportSettings
 from recsys.settings.filter import FilterSettings
-from recsys.settings.interactions import InteractionSettings
 from recsys.settings.gate import GateSettings
+from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings

@@ -48,10 +48,9 @@ class GateSettings(Section):
     # of the values of an attribute: share that training has not seen; more means the column is written in another way
     max_unseen: Share | None = 0.5
     min_index_recall: Share | None = 0.95  # of the index against an exact search; the built-in index is exact
-    # first 10 of a list: share that the most popular items of the user's shelf have, too; the blend of a sound night has
-    # less than half of that
+    # of the first 10 of a list: share that is also among the 10 most popular items; sound nights have less than half
     max_popularity: Share | None = 0.8
-    max_same_lists: Share | None = 0.8  # first 10 of two users' lists: share that both have; the same list for everybody
+    max_same_lists: Share | None = 0.8  # of the first 10 of a list: share that another user's list has, too
 
     # --- too good to be true
     max_over_validation: float | None = Field(default=1.5, gt=1)  # (times) test to validation, which differ by a tenth
