@@ -58,8 +58,8 @@ def judge(
         retrieved=retrieved,
         before=before,
         values=users.from_parquet(path.read_bytes(), str(path)),
-        served=served_bundle(steps),
-        measured=trained["bundle"],
+        served=steps["refit"]["bundle"],
+        measured=steps["refit"]["measured"],
         as_of=as_of,
     )
     verdict = decide(settings, versions, night, release)
@@ -73,11 +73,6 @@ def judge(
 
 
 judge_task = compute_task(judge)
-
-
-def served_bundle(steps: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the folder of the bundle whose rows were built."""
-    return str(steps["train"]["bundle"])
 
 
 def has_values(settings: Settings, trained: Mapping[str, Any]) -> bool:

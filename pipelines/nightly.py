@@ -1,4 +1,4 @@
-"""The night: ingest, represent, train, evaluate, retrieve, judge, publish, export, and one MLflow run around it.
+"""The night: ingest, represent, train, evaluate, refit, retrieve, judge, publish, export, and one MLflow run around it.
 
 Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside. A night
 that `judge` keeps back ends there: it is finished, and what it built stays beside until the next night.
@@ -33,6 +33,7 @@ from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
 from recsys.pipelines.publish import publish_task
+from recsys.pipelines.refit import refit_task
 from recsys.pipelines.represent import represent_task
 from recsys.pipelines.retrieve import retrieve_task
 from recsys.pipelines.steps import (
@@ -57,6 +58,7 @@ from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
 
+_MAKE_BUNDLES = ("train", "refit")  # steps
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
 
@@ -91,11 +93,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         return run_id
 
     def still_there(earlier: runs.RunState) -> bool:
-        bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
-        return (bundle is None or _opens(bundle)) and tracking.resume_run(store, earlier.run_id)
+        bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
+        return all(map(_opens, bundles)) and tracking.resume_run(store, earlier.run_id)
 
     def usable(name: str, done: Mapping[str, Any]) -> bool:
-        there = name != "train" or _opens(done["report"]["bundle"])
+        there = name not in _MAKE_BUNDLES or _opens(done["report"]["bundle"])
         return there and done.get("key") == runs.step_key(settings, name)
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
@@ -151,7 +153,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
-        retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        refitted = step("refit", refit_task, versions, trained["bundle"], parent)
+        retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
         earlier = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
         former = ingested_before(earlier, settings.name, state.started)
@@ -159,7 +162,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         discard_kept_back(earlier, settings.name, parent)
         let_go(DATASET)
         if judged["passed"]:
-            published = step("publish", publish_task, parent, trained, evaluated, retrieved)
+            published = step("publish", publish_task, parent, trained, evaluated, refitted, retrieved)
             if settings.export.wanted:
                 step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
@@ -200,6 +203,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
     """What the steps' reports say of the night, without its time."""
     reports = {name: done["report"] for name, done in state.steps.items()}
     ingested, trained, evaluated = reports["ingest"], reports["train"], reports["evaluate"]
+    refitted = reports["refit"]
     verdict = reports["judge"]
     return {
         "run_id": state.run_id,
@@ -207,8 +211,9 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "published": verdict["passed"],
         "verdict": verdict,
         "resumed": resumed,
-        "bundle": trained["bundle"],
-        "bundle_id": trained["bundle_id"],
+        "bundle": refitted["bundle"],
+        "bundle_id": refitted["bundle_id"],
+        "refit": {name: refitted[name] for name in ("kind", "measured", "reason", "epochs", "resumed")},
         "epochs": trained["epochs"],
         "warm_start": trained["warm_start"],
         "training_resumed": trained["resumed"],
@@ -303,6 +308,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             f"- candidates{'' if summary['published'] else ' (kept back)'}: `{candidates['path']}`, "
             f"{candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            f"- figures: of `{Path(summary['refit']['measured']).name}`; {summary['refit']['reason']}",
             *remarks(summary),
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),

@@ -187,7 +187,8 @@ def _most_frequent(keys: pl.Series, before: pl.Series, now: pl.Series) -> tuple[
     )
     top, rest = summed.head(CATEGORIES), summed.slice(CATEGORIES)
     labels = [repr(key) for key in top["key"]]
-    columns = [top[name].to_numpy().astype(np.float64) for name in ("before", "new")]
+    names = ("before", "new")
+    columns = [top[name].to_numpy().astype(np.float64) for name in names]
     if len(rest):
         labels.append("all others")
         columns = [
