@@ -23,6 +23,7 @@ PARENT_TAG: Final = "mlflow.parentRunId"
 STEP_TAG: Final = "recsys.step"
 LOCAL_TAG: Final = "recsys.local_id"
 PROCESS_TAG: Final = "recsys.process"
+DESCRIPTION_TAG: Final = "mlflow.note.content"  # what the UI shows on top of a run
 _A_BATCH: Final = {"params": 100, "metrics": 1000}
 _TABLES_TAG: Final = "mlflow.loggedArtifacts"  # where the UI reads which artifacts are tables
 
@@ -114,6 +115,14 @@ def tag(store: Store, *, run: str, key: str, value: str) -> None:
     store.client.set_tag(real_id(store, run), key, value)
 
 
+def note(store: Store, *, run: str, text: str) -> None:
+    """Add a paragraph to what the UI shows on top of a run; one that is there already is not added again."""
+    run = real_id(store, run)
+    held = store.client.get_run(run).data.tags.get(DESCRIPTION_TAG, "")
+    if text not in held:
+        store.client.set_tag(run, DESCRIPTION_TAG, f"{text}\n\n{held}".rstrip())
+
+
 def params(store: Store, *, run: str, values: Mapping[str, str]) -> None:
     """Log parameters."""
     given, size = [Param(name, value) for name, value in values.items()], _A_BATCH["params"]
@@ -167,5 +176,5 @@ def bundle(store: Store, **content: Any) -> dict[str, str | None]:
 
 OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
-    for function in (create, resume, end, end_all, adopt, tag, params, metrics, inputs, artifact, table, bundle)
+    for function in (create, resume, end, end_all, adopt, tag, note, params, metrics, inputs, artifact, table, bundle)
 }
