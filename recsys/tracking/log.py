@@ -151,6 +151,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def metric_part(name: str) -> str:
+    """A name as a part of a metric's.
+
+    >>> metric_part("text+transitions")
+    'text_transitions'
+    """
+    return re.sub(r"[^A-Za-z0-9_\-. :]", "_", name)
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as MLflow parameters: dotted names, values as text, long ones cut, secrets masked.
 
