@@ -49,6 +49,8 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
+from recsys.releases.switch import settle
+from recsys.releases.telling import tell
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
@@ -82,6 +84,8 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
+    settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
+    tell(settings, store)
     with display.step("ingest"):
         ingested = run(ingest_task, settings)
     ingest_seconds = time.perf_counter() - began

@@ -17,6 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from recsys import runs
+from recsys.bundles.manifest import read_manifest
 from recsys.bundles.store import BUNDLES, latest_bundle
 from recsys.columns import RUN
 from recsys.errors import InputError, RecsysError
@@ -55,6 +56,8 @@ class Release:
         "night", "promote", "rollback", "retrieve", or "an earlier version".
     of
         The run that it brings back, if it was served before.
+    who
+        Who switched by hand, as the operating system calls them.
     """
 
     run: str
@@ -68,11 +71,17 @@ class Release:
     why: str | None = None
     by: str = "night"
     of: str | None = None
+    who: str | None = None
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Release:
         """Return what an entry of the file tells; what a later version has added is left out."""
         return cls(**{field.name: entry[field.name] for field in fields(cls) if field.name in entry})
+
+    @property
+    def table_name(self) -> str:
+        """Name of the candidate table in the warehouse."""
+        return self.table.rstrip("/").rpartition("/")[2]
 
     @property
     def served(self) -> tuple[str, str, int]:
@@ -82,10 +91,22 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """All that the file holds."""
+    """All that the file holds.
+
+    Attributes
+    ----------
+    switching
+        The switch that has begun and has not ended, see `recsys.releases.switch`.
+    untold
+        How many of the last releases MLflow has not been told of.
+    deferred
+        Whether that is because MLflow did not answer; otherwise it is still to be done.
+    """
 
     releases: tuple[Release, ...] = ()
     switching: dict[str, Any] | None = None
+    untold: int = 0
+    deferred: bool = False
 
 
 def champion(settings: Settings) -> Release | None:
@@ -116,13 +137,6 @@ def add(settings: Settings, release: Release) -> None:
     write(settings, replace(record, releases=(*listed, release)))
 
 
-def adopt(settings: Settings) -> None:
-    """Write down what an earlier version of this program serves, before something else is switched in."""
-    record = read(settings)
-    if record.releases and not path_of(settings).exists():
-        write(settings, record)
-
-
 def path_of(settings: Settings) -> Path:
     """The file of a configuration."""
     return runs.state_folder(settings.warehouse) / FOLDER / f"{settings.name}.json"
@@ -139,9 +153,14 @@ def read(settings: Settings) -> Record:
     path = path_of(settings)
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        return Record(releases=tuple(map(Release.read, held["releases"])), switching=held.get("switching"))
+        return Record(
+            releases=tuple(map(Release.read, held["releases"])),
+            switching=held.get("switching"),
+            untold=int(held.get("untold", 0)),
+            deferred=bool(held.get("deferred", False)),
+        )
     except FileNotFoundError:
-        adopted = _served_before(settings)
+        adopted = served_now(settings)
         return Record(releases=() if adopted is None else (adopted,))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RecsysError(
@@ -173,8 +192,18 @@ def bundle_folder(settings: Settings, bundle: str) -> Path:
     return here if here.is_dir() else Path(bundle)
 
 
-def _served_before(settings: Settings) -> Release | None:
-    """The newest candidate table and its bundle; None where one of them is missing."""
+def measured_of(settings: Settings, bundle: str | Path) -> Path:
+    """The bundle that a bundle's figures were measured with: itself, unless it was trained again on all events."""
+    try:
+        refit = read_manifest(Path(bundle))["lineage"].get("refit") or {}
+    except InputError:
+        return Path(bundle)
+    measured = refit.get("measured")
+    return bundle_folder(settings, measured) if measured else Path(bundle)
+
+
+def served_now(settings: Settings) -> Release | None:
+    """What the newest candidate table and its bundle say of themselves; None where one of them is missing."""
     root, table = settings.warehouse, candidates_table(settings.warehouse, settings.name)
     version = latest_version(root, table)
     if version is None:
@@ -196,7 +225,7 @@ def _served_before(settings: Settings) -> Release | None:
         table=table_path(root, table),
         version=version,
         bundle=str(bundle),
-        measured=str(bundle),
+        measured=str(measured_of(settings, bundle)),
         metrics={name: value for name, value in figures.items() if isinstance(value, (int, float))},
         by=ADOPTED,
     )
