@@ -6,13 +6,12 @@ them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from recsys import runs
-from recsys.evaluation import users
+from recsys.evaluation import plots, users
 from recsys.gate.judge import Night
 from recsys.gate.judge import judge as decide
 from recsys.pipelines.steps import compute_task, plain, tracked
@@ -24,11 +23,8 @@ from recsys.storage.warehouse import TableVersions
 from recsys.table.build import BuiltCandidates
 from recsys.table.naming import NAME
 from recsys.tracking import log as tracking
-
-FILE: Final = "verdict.json"
-VERDICT_TAG: Final = "recsys.verdict"
-KEPT_BACK: Final = "kept back"
-PASSED: Final = "passed"
+from recsys.tracking.decisions import set_verdict
+from recsys.training.validation import PRIMARY
 
 
 def judge(
@@ -67,12 +63,26 @@ def judge(
     display = watch()
     (display.say if verdict.passed else display.warn)(verdict.sentence)
     with tracked(settings) as store:
-        store.send("tag", run=parent, key=VERDICT_TAG, value=PASSED if verdict.passed else KEPT_BACK)
-        tracking.log_text(store, parent, FILE, json.dumps(report, indent=2, ensure_ascii=False))
+        set_verdict(store, parent, report)
+        log_plots(store, parent, trained, steps["evaluate"])
     return report
 
 
 judge_task = compute_task(judge)
+
+
+def log_plots(store: tracking.Store, run_id: str, trained: Mapping[str, Any], evaluated: Mapping[str, Any]) -> None:
+    """Log the plots of a night, which people look at whether it is published or not."""
+    figures = {
+        "metrics": plots.plot_curves(evaluated["curves"]),
+        "popularity": plots.plot_popularity(evaluated["popularity"]),
+    }
+    if trained["history"]:
+        figures["training"] = plots.plot_training(
+            trained["history"], loss="loss", metric=PRIMARY, best_epoch=trained["best_epoch"]
+        )
+    for name, figure in figures.items():
+        tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
 
 
 def has_values(settings: Settings, trained: Mapping[str, Any]) -> bool:

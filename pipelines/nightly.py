@@ -143,7 +143,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         built = BuiltCandidates.of(state.steps["retrieve"]["report"])
         if not can_publish(built):  # its files are gone, or somebody has published since
             discard(built.staged)
-            state = state.without("retrieve", "export")
+            state = state.without("retrieve", "judge", "export")
     if "judge" not in state.steps and "evaluate" in state.steps and not has_values(settings, trained_of(state)):
         state = state.without("evaluate")
     digest = runs.digest_of(ingested["digests"])
@@ -166,7 +166,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         discard_kept_back(earlier, settings.name, parent)
         let_go(DATASET)
         if judged["passed"]:
-            published = step("publish", publish_task, parent, trained, evaluated, refitted, retrieved)
+            published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
             if settings.export.wanted:
                 step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])

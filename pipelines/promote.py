@@ -40,7 +40,7 @@ def promote(settings: Settings, run: str, why: str) -> dict[str, Any]:
         def prepare(built: Built) -> None:
             reports = built.reports
             if store is not None and "evaluate" in reports:
-                log_run(settings, store, built.run, reports["train"], reports["evaluate"], str(built.bundle))
+                log_run(settings, store, built.run, reports["evaluate"], str(built.bundle))
 
         return commands.promote(settings, run, why, prepare)
 

@@ -32,7 +32,7 @@ from recsys.gate.figures import Lead, best, leads, split_metric
 from recsys.releases.record import Release, bundle_folder
 from recsys.retrieval.shelf import listed_items
 from recsys.serving.histories import recode
-from recsys.serving.recommender import open_bundle
+from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.storage.stream import Staged, scan_staged
 from recsys.storage.warehouse import TableVersions
@@ -188,47 +188,40 @@ def _row_checks(settings: Settings, versions: TableVersions, night: Night) -> It
 def _built_checks(settings: Settings, versions: TableVersions, dataset: Dataset, night: Night) -> Iterator[Check]:
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
-    vocabulary = served.bundle.vocabulary
-    histories, _ = recode(dataset.split.serving, dataset.vocabulary, vocabulary)
-    listed = listed_items(settings, versions, vocabulary)
-    placed = np.zeros(vocabulary.size + 1, dtype=bool)
-    placed[1:] = True
-    if served.blended is None:
-        placed = served.bundle.allowed.copy()
-    shelf = placed if listed is None else placed & listed
+    histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
+    shelf = _shelf(settings, versions, served)
     exclude_seen = settings.retrieve.exclude_seen
     yield built.check_users(retrieved["users"] - retrieved["empty_lists"], retrieved["users"], gate.min_users)
+    yield unless_off(
+        "unseen values", gate.max_unseen, lambda most: built.check_unseen(_unseen(settings, dataset), most)
+    )
+    order = np.random.default_rng((settings.seed, 4)).permutation(len(histories))
+    yield unless_off(
+        "recall of the index",
+        gate.min_index_recall,
+        lambda least: built.check_index(
+            served.bundle.index(), served.encode(histories.select(order[:SAMPLE])), settings.retrieve.k, least
+        ),
+    )
+    staged = scan_staged(Staged(**retrieved["staged"]))
+    if staged is None:
+        for name in ("full lists", "popularity in disguise", "the same list for everybody"):
+            yield skipped(name, "The table is empty.")
+        return
+    listed = histories.users.is_in(lists.users_of(staged, histories.users).implode()).to_numpy()
     yield unless_off(
         "full lists",
         gate.min_full_lists,
         lambda least: built.check_full_lists(
-            retrieved["rows"], lists.possible_rows(histories, shelf, settings.retrieve.k, exclude_seen), least
+            lists.rows_of(staged, histories.users.filter(pl.Series(listed))),
+            lists.possible_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen),
+            least,
         ),
     )
-    yield unless_off(
-        "unseen values", gate.max_unseen, lambda most: built.check_unseen(_unseen(settings, dataset), most)
-    )
-    rng = np.random.default_rng((settings.seed, 4))
-    some = histories.select(rng.permutation(len(histories))[:SAMPLE])
-    yield unless_off(
-        "recall of the index",
-        gate.min_index_recall,
-        lambda least: built.check_index(served.bundle.index(), served.encode(some), settings.retrieve.k, least),
-    )
-    staged = scan_staged(Staged(**retrieved["staged"]))
-    if staged is None:
-        for name in ("popularity in disguise", "the same list for everybody"):
-            yield skipped(name, "The table is empty.")
-        return
-    first = lists.first_places(staged, some.users, vocabulary)
+    some = histories.select(order[listed[order]][:SAMPLE])
+    first = lists.first_places(staged, some.users, served.bundle.vocabulary)
     items = int(shelf[1:].sum())
-    popularity = np.bincount(dataset.split.serving.items, minlength=dataset.vocabulary.size + 1).astype(np.float32)
-    if vocabulary.digest != dataset.vocabulary.digest:
-        ours = np.zeros(vocabulary.size + 1, dtype=np.float32)
-        codes = vocabulary.encode(dataset.vocabulary.items)
-        ours[codes] = popularity[1:]
-        ours[PADDING] = 0
-        popularity = ours
+    popularity = _popularity(dataset, served)
     yield unless_off(
         "popularity in disguise",
         gate.max_popularity,
@@ -237,6 +230,24 @@ def _built_checks(settings: Settings, versions: TableVersions, dataset: Dataset,
         ),
     )
     yield built.check_same_lists(first, items, gate.max_same_lists)
+
+
+def _shelf(settings: Settings, versions: TableVersions, served: BundleRecommender) -> np.ndarray:
+    """Return bool [V + 1] of the bundle's vocabulary: the items that its lists can hold."""
+    placed = np.arange(served.bundle.vocabulary.size + 1) != PADDING
+    if served.blended is None:
+        placed &= served.bundle.allowed
+    listed = listed_items(settings, versions, served.bundle.vocabulary)
+    return placed if listed is None else placed & listed
+
+
+def _popularity(dataset: Dataset, served: BundleRecommender) -> np.ndarray:
+    """Return float32 [V + 1] of the bundle's vocabulary: all events of each item."""
+    counts = np.bincount(dataset.split.serving.items, minlength=dataset.vocabulary.size + 1).astype(np.float32)
+    ours = np.zeros(served.bundle.vocabulary.size + 1, dtype=np.float32)
+    ours[served.bundle.vocabulary.encode(dataset.vocabulary.items)] = counts[1:]
+    ours[PADDING] = 0.0
+    return ours
 
 
 def _unseen(settings: Settings, dataset: Dataset) -> dict[str, float]:

@@ -39,6 +39,12 @@ def users_of(rows: pl.LazyFrame | None, like: pl.Series) -> pl.Series:
     return rows.select(pl.col(USER_ID).unique()).collect(engine="streaming")[USER_ID]
 
 
+def rows_of(rows: pl.LazyFrame, users: pl.Series) -> int:
+    """Return the number of rows of these users."""
+    wanted = pl.LazyFrame({USER_ID: users})
+    return int(rows.join(wanted, on=USER_ID, how="semi").select(pl.len()).collect(engine="streaming").item())
+
+
 def first_places(rows: pl.LazyFrame, users: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
     """Return the first places of the lists of these users, int64 [U, 10] codes; 0 for no item."""
     wanted = pl.DataFrame({USER_ID: users, "row": np.arange(len(users), dtype=np.int64)}).lazy()
