@@ -80,11 +80,18 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
         The tables that the night worked on.
     champion
         What is served now; None: nothing yet.
+
+    Raises
+    ------
+    RecsysError
+        The values per user are not those of the tables' test part.
     """
     gate = settings.gate
     if not gate.enabled:
         return verdict.without_gate()
     dataset = prepare(settings, versions)
+    if not night.values.frame[USER_ID].equals(dataset.split.test.histories.users):
+        raise RecsysError("The values per user are of another test part than the tables'; evaluate again.")
     owner = night.values.frame[USER_ID].rank("dense").to_numpy().astype(np.int64)
     ranks = night.values.ranks()
     others = {name: theirs for name, theirs in night.values.baseline_ranks().items() if _is_baseline(settings, name)}
