@@ -6,8 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from recsys.errors import RecsysError
-from recsys.exports.base import Candidates, ExportReport
+from recsys.exports.base import Candidates
+from recsys.exports.registry import export as write
 from recsys.exports.registry import sink_of
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
@@ -27,21 +27,9 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
         )
         candidates = newest
     with step_run(settings, "export", parent) as step:
-        report = step.done(_written(settings, Candidates(**candidates)))
+        report = step.done(write(settings, Candidates(**candidates)))
         tracking.log_metrics(step.store, step.run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
     return report
-
-
-def _written(settings: Settings, candidates: Candidates) -> ExportReport:
-    """Write by the sink; an error that a foreign sink lets through becomes one sentence."""
-    try:
-        return sink_of(settings).write(candidates)
-    except (RecsysError, OSError):
-        raise
-    except Exception as error:
-        raise RecsysError(
-            f"The export target {settings.export.kind!r} failed: {type(error).__name__}: {error}."
-        ) from error
 
 
 export_task = io_task(export)

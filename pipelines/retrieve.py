@@ -20,6 +20,7 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
+from recsys.releases.switch import described, serve, settle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
@@ -47,7 +48,7 @@ def retrieve(
             display.advance(users, None, f"{users:,} users")
 
         built = retrieval.build(settings, versions, bundle, parent or step.run_id, moment, progress)
-        report = step.done(built if parent else retrieval.publish(settings, built))
+        report = step.done(built if parent else _served(settings, built, bundle))
         if not report["rows"]:
             display.warn(f"No user of {report['users']:,} has a candidate: the table is empty.")
         if report["unlisted"]:
@@ -58,6 +59,15 @@ def retrieve(
         metrics = numbers(report, COUNTS)
         tracking.log_metrics(step.store, step.run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
     return report
+
+
+def _served(settings: Settings, built: retrieval.BuiltCandidates, bundle: str) -> retrieval.CandidatesReport:
+    """Serve what was built by hand; the export follows with `recsys export`."""
+    settle(settings)
+    retrieval.check_not_empty(settings, built)
+    release = described(settings, built.run, bundle, "retrieve")
+    serve(settings, release, lambda said: retrieval.publish(settings, built, said), exporting=False)
+    return retrieval.publish(settings, built)
 
 
 retrieve_task = compute_task(retrieve)

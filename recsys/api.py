@@ -173,7 +173,7 @@ def run(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        The summary that `recsys run --json` prints.
+        The summary that `recsys run --json` prints; `published` is False if the gate keeps the night back.
 
     Raises
     ------

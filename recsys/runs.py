@@ -32,12 +32,13 @@ Status = Literal["running", "failed", "finished"]
 
 # sections of the settings that neither a step nor one before it reads
 _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
-    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "export", "tracking"),
-    "train": ("retrieve", "export", "tracking"),
-    "refit": ("retrieve", "export", "tracking"),
-    "evaluate": ("retrieve", "export", "tracking"),
-    "retrieve": ("export", "tracking"),
-    "export": ("tracking",),
+    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "gate", "export", "tracking"),
+    "train": ("retrieve", "gate", "export", "tracking"),
+    "refit": ("retrieve", "gate", "export", "tracking"),
+    "evaluate": ("retrieve", "gate", "export", "tracking"),
+    "retrieve": ("gate", "export", "tracking"),
+    "judge": ("export", "tracking"),
+    "export": ("gate", "tracking"),
 }
 
 
@@ -134,6 +135,17 @@ def load(folder: Path, key: str) -> RunState | None:
         return RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
         return None
+
+
+def states(folder: Path) -> Iterator[RunState]:
+    """The recorded states of a folder, newest first; what cannot be read is left out."""
+    found = [state for path in folder.glob("*.json") if (state := load(folder, path.stem)) is not None]
+    yield from sorted(found, key=lambda state: state.started, reverse=True)
+
+
+def state_of(folder: Path, run_id: str) -> RunState | None:
+    """The state of an MLflow run; None where it is not recorded, or was followed by a later run on the same data."""
+    return next((state for state in states(folder) if state.run_id == run_id), None)
 
 
 def save(folder: Path, state: RunState) -> None:

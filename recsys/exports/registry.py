@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from recsys.exports.base import Sink
+from recsys.errors import RecsysError
+from recsys.exports.base import CandidateTable, ExportReport, Sink
 from recsys.settings import Settings
 from recsys.settings.export import KINDS
 
@@ -28,3 +29,21 @@ def sink_of(settings: Settings) -> Sink:
         found = getattr(import_module(module), name)
     sink: Sink = found(settings.export, settings.name)
     return sink
+
+
+def export(settings: Settings, candidates: CandidateTable) -> ExportReport:
+    """Write a version of the candidate table to the target of a configuration; see `Sink.write`.
+
+    Raises
+    ------
+    RecsysError
+        As `Sink.write`; an error that a foreign sink lets through becomes one sentence.
+    """
+    try:
+        return sink_of(settings).write(candidates)
+    except (RecsysError, OSError):
+        raise
+    except Exception as error:
+        raise RecsysError(
+            f"The export target {settings.export.kind!r} failed: {type(error).__name__}: {error}."
+        ) from error

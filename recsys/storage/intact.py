@@ -94,6 +94,18 @@ def check_intact(table: DeltaTable, path: str) -> None:
         )
 
 
+def is_kept(path: str, version: int) -> bool:
+    """Whether an older version of a table can be read: its commit and all of its files are there."""
+    try:
+        table = DeltaTable(path, version=version)
+        store, folder = filesystem(path)
+        files = _files(table)
+        infos = store.get_file_info([f"{folder}/{name}" for name in files["path"]]) if len(files) else []
+        return [info.size for info in infos] == files["size_bytes"].to_list()
+    except (DeltaError, OSError, ArrowException):
+        return False
+
+
 @contextlib.contextmanager
 def naming_damage(root: str) -> Iterator[None]:
     """Name the damaged file of a local warehouse when a library fails inside the block.

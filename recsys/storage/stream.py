@@ -173,8 +173,11 @@ def published(staged: Staged) -> int | None:
 def is_whole(staged: Staged) -> bool:
     """Whether `publish` can make the rows the table: all files are there, and nobody has written it since."""
     opened = _newest(staged.path)
-    if (None if opened is None else opened.version()) != staged.expected:
-        return False
+    return (None if opened is None else opened.version()) == staged.expected and is_there(staged)
+
+
+def is_there(staged: Staged) -> bool:
+    """Whether all files of the rows are there, whatever has become of the table since."""
     store, folder = filesystem(staged.path)
     try:
         return sum(_metadata(store, f"{folder}/{name}").num_rows for name in staged.names) == staged.rows
@@ -182,13 +185,25 @@ def is_whole(staged: Staged) -> bool:
         return False
 
 
+def paths(staged: Staged) -> list[str]:
+    """Paths (or URLs) of the files, in the order of the rows."""
+    return [f"{staged.path}/{name}" for name in staged.names]
+
+
+def scan_staged(staged: Staged) -> pl.LazyFrame | None:
+    """The rows beside a table, lazily and in their order; None: there are none. For a table in a local folder."""
+    return pl.scan_parquet(paths(staged), glob=False) if staged.files else None
+
+
 def discard(staged: Staged) -> None:
     """Delete rows that will not be published; those of an older version, which is the way back, stay."""
-    opened, version = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
-    if opened is not None and opened.version() >= version:
-        opened.load_as_version(version)
-        if _holds(opened, staged):
-            return
+    opened, first = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
+    if opened is not None:
+        for version in range(first, opened.version() + 1):  # rows that were kept back may be published much later
+            with contextlib.suppress(DeltaError):  # a version that was cleaned up is no way back
+                opened.load_as_version(version)
+                if _holds(opened, staged):
+                    return
     store, folder = filesystem(staged.path)
     _delete(store, folder, staged.names)
 

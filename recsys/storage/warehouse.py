@@ -215,6 +215,32 @@ def overwrite(
     return _write(root, table, frame, mode="overwrite", expected=expected, metadata=metadata)
 
 
+def restore(
+    root: str | Path, table: str, version: int, *, expected: int, metadata: Mapping[str, Any] | None = None
+) -> int:
+    """Make the rows of an older version the newest ones, in one commit that copies no row; see `append`.
+
+    Raises
+    ------
+    RecsysError
+        The older version, or one of its files, is gone; or somebody else has committed since `expected`.
+    """
+    path = table_path(root, table)
+    try:
+        opened = DeltaTable(path)
+        if opened.version() != expected:
+            raise CommitFailedError
+        opened.restore(version, commit_properties=commit_properties(metadata or {}))
+    except CommitFailedError:
+        raise _conflict(path) from None
+    except (DeltaError, OSError) as error:
+        raise RecsysError(
+            f"Version {version} of the table {path} cannot be brought back: {refusal(error) or first_line(error)}."
+        ) from None
+    note_write(path)
+    return expected + 1
+
+
 def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[str]) -> tuple[int, int | None]:
     """Add the rows whose key the table does not hold; in `frame` the first of a key counts. Nulls are equal.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,13 @@ def build(
     )
 
 
-def publish(settings: Settings, built: BuiltCandidates) -> CandidatesReport:
+def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, Any] | None = None) -> CandidatesReport:
     """Make built candidates the newest version of the candidate table; those that are already stay as they are.
+
+    Parameters
+    ----------
+    metadata
+        Of the commit, besides the rows' own.
 
     Raises
     ------
@@ -202,8 +207,9 @@ def publish(settings: Settings, built: BuiltCandidates) -> CandidatesReport:
     """
     version = stream.published(built.staged)
     if version is None:
-        _check_not_empty(settings, built)
-        version = stream.publish(built.staged)
+        check_not_empty(settings, built)
+        said = {**built.staged.metadata, **(metadata or {})}
+        version = stream.publish(replace(built.staged, metadata=said))
     counted = {field.name: getattr(built, field.name) for field in fields(_Counted)}
     return CandidatesReport(path=built.staged.path, version=version, **counted)
 
@@ -213,7 +219,14 @@ def can_publish(built: BuiltCandidates) -> bool:
     return stream.published(built.staged) is not None or stream.is_whole(built.staged)
 
 
-def _check_not_empty(settings: Settings, built: BuiltCandidates) -> None:
+def check_not_empty(settings: Settings, built: BuiltCandidates) -> None:
+    """Refuse to replace a table that has rows by one that has none.
+
+    Raises
+    ------
+    InputError
+        The reasons, and what to change.
+    """
     path, version = built.staged.path, built.staged.expected
     if built.rows or version is None:
         return

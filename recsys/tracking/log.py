@@ -22,12 +22,11 @@ import tomlkit
 
 from recsys.settings import RunSettings
 from recsys.storage.addresses import masked, without_login
-from recsys.tracking.operations import LOCAL, PARENT_TAG, PROCESS_TAG, STEP_TAG, children, real_id
+from recsys.tracking.operations import DESCRIPTION_TAG, LOCAL, PARENT_TAG, PROCESS_TAG, STEP_TAG, children, real_id
 from recsys.tracking.store import Store, first_line, open_store, unavailable
 
 __all__ = ["PARENT_TAG", "STEP_TAG", "Store", "open_store"]  # and the functions below
 
-DESCRIPTION_TAG = "mlflow.note.content"  # what the UI shows on top of a run
 _DIGEST_LENGTH = 36
 _PARAM_LENGTH = 6000
 _NAME = re.compile(r"[A-Za-z0-9_\-. /:]+")
@@ -150,6 +149,15 @@ def check_name(name: str) -> str:
             f"{name!r} is not a metric name; letters, digits, _ - . space : and / are, as in test/ndcg_at_10"
         )
     return name
+
+
+def metric_part(name: str) -> str:
+    """A name as a part of a metric's.
+
+    >>> metric_part("text+transitions")
+    'text_transitions'
+    """
+    return re.sub(r"[^A-Za-z0-9_\-. :]", "_", name)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

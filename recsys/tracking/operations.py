@@ -23,6 +23,13 @@ PARENT_TAG: Final = "mlflow.parentRunId"
 STEP_TAG: Final = "recsys.step"
 LOCAL_TAG: Final = "recsys.local_id"
 PROCESS_TAG: Final = "recsys.process"
+DESCRIPTION_TAG: Final = "mlflow.note.content"  # what the UI shows on top of a run
+KIND_TAG: Final = "recsys.kind"  # of the model
+NAME_TAG: Final = "recsys.name"  # of the configuration
+VERDICT_TAG: Final = "recsys.verdict"
+SENTENCE_TAG: Final = "recsys.verdict_sentence"
+CHAMPION_TAG: Final = "recsys.champion"  # "yes", or "until ..." where another took over
+CHAMPION_ALIAS: Final = "champion"
 _A_BATCH: Final = {"params": 100, "metrics": 1000}
 _TABLES_TAG: Final = "mlflow.loggedArtifacts"  # where the UI reads which artifacts are tables
 
@@ -114,6 +121,58 @@ def tag(store: Store, *, run: str, key: str, value: str) -> None:
     store.client.set_tag(real_id(store, run), key, value)
 
 
+def note(store: Store, *, run: str, text: str) -> None:
+    """Add a paragraph to what the UI shows on top of a run; one that is there already is not added again."""
+    run = real_id(store, run)
+    held = store.client.get_run(run).data.tags.get(DESCRIPTION_TAG, "")
+    if text not in held:
+        store.client.set_tag(run, DESCRIPTION_TAG, f"{text}\n\n{held}".rstrip())
+
+
+def mark(store: Store, *, run: str, values: Mapping[str, str]) -> None:
+    """Set tags of a run, of the models that it logged, and of their registered versions."""
+    run, client = real_id(store, run), store.client
+    for key, value in values.items():
+        client.set_tag(run, key, value)
+    for model_id in logged_models(store, run):
+        client.set_logged_model_tags(model_id, dict(values))
+    for version in versions_of(store, run):
+        for key, value in values.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def champion(store: Store, *, name: str, version: str | None, run: str | None, moment: str) -> None:
+    """Move the alias of what is served to a version, and tag runs: the new one, and until when the former one was."""
+    client = store.client
+    if version is not None:
+        run = run or client.get_model_version(name, version).run_id
+    elif run is not None:
+        version = next((str(one.version) for one in versions_of(store, run) if one.name == name), None)
+    if version is not None:
+        client.set_registered_model_alias(name, CHAMPION_ALIAS, version)
+    if not run:
+        return
+    run = real_id(store, run)
+    former = client.search_runs(
+        [store.experiment_id], f"tags.`{CHAMPION_TAG}` = 'yes' and tags.`{NAME_TAG}` = '{name}'"
+    )
+    for other in former:
+        if other.info.run_id != run:
+            mark(store, run=other.info.run_id, values={CHAMPION_TAG: f"until {moment}"})
+    mark(store, run=run, values={CHAMPION_TAG: "yes", NAME_TAG: name})
+
+
+def logged_models(store: Store, run: str) -> list[str]:
+    """The ids of the models that a run has logged."""
+    outputs = store.client.get_run(real_id(store, run)).outputs
+    return [output.model_id for output in (outputs.model_outputs if outputs else [])]
+
+
+def versions_of(store: Store, run: str) -> list[Any]:
+    """The registered versions of the models of a run."""
+    return list(store.client.search_model_versions(f"run_id = '{real_id(store, run)}'"))
+
+
 def params(store: Store, *, run: str, values: Mapping[str, str]) -> None:
     """Log parameters."""
     given, size = [Param(name, value) for name, value in values.items()], _A_BATCH["params"]
@@ -122,11 +181,19 @@ def params(store: Store, *, run: str, values: Mapping[str, str]) -> None:
 
 
 def metrics(
-    store: Store, *, run: str, values: Mapping[str, float], time: int, step: int, model_id: str | None = None
+    store: Store,
+    *,
+    run: str,
+    values: Mapping[str, float],
+    time: int,
+    step: int,
+    model_id: str | None = None,
+    dataset: Sequence[str] | None = None,
 ) -> None:
-    """Log numbers; with `model_id` they are the model's as well."""
+    """Log numbers; with `model_id` they are the model's as well, on a data set of this name and digest."""
     run, size = real_id(store, run), _A_BATCH["metrics"]
-    of = {"model_id": model_id, "run_id": run if model_id else None}
+    name, digest = dataset or (None, None)
+    of = {"model_id": model_id, "run_id": run if model_id else None, "dataset_name": name, "dataset_digest": digest}
     given = [Metric(name, value, time, step, **of) for name, value in values.items()]
     for start in range(0, len(given), size):
         store.client.log_batch(run, metrics=given[start : start + size])
@@ -167,5 +234,20 @@ def bundle(store: Store, **content: Any) -> dict[str, str | None]:
 
 OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
-    for function in (create, resume, end, end_all, adopt, tag, params, metrics, inputs, artifact, table, bundle)
+    for function in (
+        create,
+        resume,
+        end,
+        end_all,
+        adopt,
+        tag,
+        mark,
+        champion,
+        params,
+        metrics,
+        inputs,
+        artifact,
+        table,
+        bundle,
+    )
 }

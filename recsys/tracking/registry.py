@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -28,7 +30,12 @@ if TYPE_CHECKING:
     from recsys.tracking.store import Store
 
 CANDIDATE_ALIAS = "candidate"  # the newest registered bundle; `latest` is a word that MLflow refuses
-MODEL_NAME = "bundle"
+VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model: where the UI reads that it is registered
+DESCRIPTION = (
+    "What the configuration {name} trains, a version a night. `champion` is what is served, `candidate` the newest. "
+    'Load it with `mlflow.pyfunc.load_model("models:/{name}@champion")`.'
+)
+_OF_RUNS = frozenset({tracking_operations.LOCAL_TAG, tracking_operations.PROCESS_TAG, "recsys.error"})
 _PACKAGES = (  # what loading a bundle imports; named, so that MLflow need not import the model to find out
     "torch", "numpy", "polars", "pyarrow", "faiss-cpu", "safetensors", "pydantic", "scipy", "transformers",
     "sentence-transformers",
@@ -87,8 +94,17 @@ def log_model(
     """The operation behind `log_bundle`: what the store has of it is not done again."""
     client, run_id = store.client, tracking_operations.real_id(store, run)
     model_id, location = _logged_model(store, run_id)
+    known = client.get_run(run_id)  # what the run says of itself, the model says, too
+    tags = {key: value for key, value in known.data.tags.items() if key.startswith("recsys.") and key not in _OF_RUNS}
     if model_id is None:
-        logged = client.create_logged_model(store.experiment_id, name=MODEL_NAME, source_run_id=run_id)
+        logged = client.create_logged_model(
+            store.experiment_id,
+            name=_model_name(Path(bundle).name),
+            source_run_id=run_id,
+            tags=tags,
+            params=known.data.params,
+            model_type=tags.get(tracking_operations.KIND_TAG, "recommender"),
+        )
         model_id, location = logged.model_id, logged.artifact_location
         with tempfile.TemporaryDirectory(prefix="recsys-model-") as folder:
             path = Path(folder) / "model"
@@ -98,11 +114,42 @@ def log_model(
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     if values:
-        tracking_operations.metrics(store, run=run_id, values=values, time=time, step=0, model_id=model_id)
+        tracking_operations.metrics(
+            store, run=run_id, values=values, time=time, step=0, model_id=model_id, dataset=_measured_on(known)
+        )
     number = None
     if register_as:
-        number = _register(store, run_id, register_as, model_id, str(location), f"Bundle {Path(bundle).name}")
+        said = _described(Path(bundle).name, values, tags.get(tracking_operations.SENTENCE_TAG))
+        number = _register(store, run_id, register_as, model_id, str(location), said, tags)
     return {"model_uri": f"models:/{model_id}", "name": register_as, "version": number}
+
+
+def _model_name(label: str) -> str:
+    """A bundle's label without the characters that MLflow refuses in the name of a logged model."""
+    return re.sub(r"[/:.%\"']", "_", label)
+
+
+def _measured_on(run: Any) -> tuple[str, str] | None:
+    """Name and digest of the data set that the run was evaluated on."""
+    for one in run.inputs.dataset_inputs if run.inputs else []:
+        if any(tag.key == "mlflow.data.context" and tag.value == "evaluation" for tag in one.tags):
+            return one.dataset.name, one.dataset.digest
+    return None
+
+
+def _described(label: str, values: Mapping[str, float], verdict: str | None) -> str:
+    """A version's description: the bundle, what it reaches, and the verdict on its night.
+
+    >>> _described("shop-1a2b", {"test/ndcg_at_10": 0.35921}, "Published: no worse than yesterday's.")
+    "Bundle shop-1a2b; test NDCG@10 0.3592. Published: no worse than yesterday's."
+    """
+    shown = [
+        f"{name} {values[key]:.4f}"
+        for key, name in (("test/ndcg_at_10", "NDCG@10"), ("test/hr_at_10", "HR@10"))
+        if key in values
+    ]
+    reached = f"; test {', '.join(shown)}" if shown else ""
+    return " ".join(part for part in (f"Bundle {label}{reached}.", verdict) if part)
 
 
 @contextlib.contextmanager
@@ -167,16 +214,29 @@ def _silent() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _register(store: Store, run_id: str, name: str, model_id: str, location: str, description: str) -> str:
+def _register(
+    store: Store, run_id: str, name: str, model_id: str, location: str, description: str, tags: Mapping[str, str]
+) -> str:
     """The model's version under a name, created once a run; the alias `candidate` moves to it."""
     client = store.client
-    known = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run_id]
+    known = [one for one in tracking_operations.versions_of(store, run_id) if one.name == name]
     if known:
         number = str(known[0].version)
     else:
         with contextlib.suppress(MlflowException):  # there already
-            client.create_registered_model(name)
-        made = client.create_model_version(name, location, run_id=run_id, model_id=model_id, description=description)
+            client.create_registered_model(name, description=DESCRIPTION.format(name=name))
+        made = client.create_model_version(
+            name, location, run_id=run_id, model_id=model_id, description=description, tags=dict(tags)
+        )
         number = str(made.version)
+    _link(store, model_id, name, number)
     client.set_registered_model_alias(name, CANDIDATE_ALIAS, number)
     return number
+
+
+def _link(store: Store, model_id: str, name: str, number: str) -> None:
+    """Tell the logged model of its version; MLflow's `register_model` does so, its client does not."""
+    versions = json.loads(store.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    one = {"name": name, "version": number}
+    if one not in versions:
+        store.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps([*versions, one])})

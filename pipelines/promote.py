@@ -1,0 +1,166 @@
+"""Promote, rollback, releases: what is served by a person's decision, and the list of what was.
+
+None of them needs Prefect, and a rollback does not wait for MLflow: where it does not answer, it is told later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recsys import runs
+from recsys.columns import metric_name
+from recsys.errors import InputError, RecsysError
+from recsys.exports.registry import sink_of
+from recsys.pipelines.publish import log_run
+from recsys.pipelines.steps import tracked
+from recsys.pipelines.watch import watch
+from recsys.processes import registered
+from recsys.releases import commands
+from recsys.releases.choice import Built, built_runs, lack
+from recsys.releases.record import Release, champion, read
+from recsys.releases.telling import tell
+from recsys.settings import Settings
+from recsys.storage.intact import naming_damage
+from recsys.tracking.store import Store
+
+METRIC = f"test/{metric_name('ndcg', 10)}"  # that the list shows
+
+
+def promote(settings: Settings, run: str, why: str) -> dict[str, Any]:
+    """Serve a run that the gate kept back, or one that was served before; see `releases.commands.promote`."""
+
+    def switch(store: Store | None) -> commands.Switched:
+        def prepare(built: Built) -> None:
+            reports = built.reports
+            if store is not None and "evaluate" in reports:
+                log_run(settings, store, built.run, reports["evaluate"], str(built.bundle))
+
+        return commands.promote(settings, run, why, prepare)
+
+    return _switched(settings, switch)
+
+
+def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, Any]:
+    """Serve the release before the present one, or the last one of a run; see `releases.commands.rollback`."""
+    return _switched(settings, lambda store: commands.rollback(settings, why, to))
+
+
+def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
+    """Switch inside of the warehouse's lock, and tell MLflow."""
+    if settings.export.wanted:
+        sink_of(settings).check()
+    with (
+        registered(settings.warehouse),
+        naming_damage(settings.warehouse),
+        _told(settings) as store,
+        runs.locked(settings.warehouse),
+    ):
+        done = switch(store)
+        tell(settings, store)
+    return {
+        "name": settings.name,
+        "served": asdict(done.release),
+        "instead": None if done.instead is None else asdict(done.instead),
+        "finished": done.finished,
+        "export": settings.export.kind if settings.export.wanted else None,
+    }
+
+
+@contextlib.contextmanager
+def _told(settings: Settings) -> Iterator[Store | None]:
+    """The MLflow store; None where it does not answer, for what is served must not wait for it."""
+    with contextlib.ExitStack() as stack:
+        store = None
+        try:
+            store = stack.enter_context(tracked(settings))
+        except InputError:
+            raise
+        except RecsysError as error:
+            watch().warn(f"{str(error).rstrip('.')}: MLflow is told by the next night or the next of these commands.")
+        yield store
+
+
+def show_switched(console: Console, report: dict[str, Any]) -> None:
+    """What is served now, instead of what, by whom and why."""
+    served, instead = report["served"], report["instead"]
+    what = "Finished what was stopped: the run" if report["finished"] else "The run"
+    before = "" if instead is None else f" instead of {instead['run']}"
+    console.print(
+        f"{what} [bold]{escape(served['run'])}[/] is served now{escape(before)} "
+        f"({served['by']} by {escape(str(served['who']))}: {escape(str(served['why']))})."
+    )
+    console.print(f"table   {escape(served['table'])}, version {served['version']}", soft_wrap=True)
+    console.print(f"bundle  {escape(served['bundle'])}", soft_wrap=True)
+    if report["export"]:
+        console.print("export  follows it")
+
+
+def releases(settings: Settings) -> dict[str, Any]:
+    """All that was served, the newest first, with what can come back, and runs that were built and not served."""
+    with naming_damage(settings.warehouse):
+        record = read(settings)
+        listed, served = record.releases, champion(settings)
+        rows = []
+        for place in reversed(range(len(listed))):
+            now = place == len(listed) - 1
+            rows.append({**asdict(listed[place]), "now": now, "lack": None if now else lack(settings, listed[place])})
+        known = {one.run for one in listed}
+        kept = [
+            {"run": one.run, "bundle": str(one.bundle), "metrics": one.reports.get("evaluate", {}).get("metrics", {})}
+            for one in built_runs(settings)
+            if one.run not in known
+        ]
+    return {
+        "name": settings.name,
+        "served": None if served is None else served.run,
+        "releases": rows,
+        "kept_back": kept,
+        "unfinished": None if record.switching is None else Release.read(record.switching["release"]).run,
+    }
+
+
+def show_releases(console: Console, report: dict[str, Any]) -> None:
+    """A line a release, the newest first."""
+    if not report["releases"]:
+        console.print(
+            f"Nothing of {escape(report['name'])} is served yet; `recsys run CONFIG` makes the first release."
+        )
+    else:
+        table = Table(title=f"releases of {escape(report['name'])}, the newest first", title_justify="left")
+        for column in ("", "run", "served from (UTC)", "by"):
+            table.add_column(column, no_wrap=column == "run")
+        table.add_column(METRIC, justify="right")
+        for column in ("verdict", "why", "can come back"):
+            table.add_column(column, overflow="fold")
+        for one in report["releases"]:
+            value = one["metrics"].get(METRIC)
+            by = one["by"] if one["who"] is None else f"{one['by']} ({one['who']})"
+            state = "served now" if one["now"] else "no: " + one["lack"] if one["lack"] else "yes"
+            table.add_row(
+                "→" if one["now"] else "",
+                escape(one["run"]),
+                escape(one["at"][:16].replace("T", " ")),
+                escape(by),
+                "–" if value is None else f"{value:.4f}",
+                escape(one["verdict"] or ""),
+                escape(one["why"] or ""),
+                escape(state),
+            )
+        console.print(table)
+    for one in report["kept_back"]:
+        console.print(
+            f"Built and not served: {escape(one['run'])}; `recsys promote CONFIG {escape(one['run'][:12])} --why TEXT` "
+            "serves it.",
+            soft_wrap=True,
+        )
+    if report["unfinished"]:
+        console.print(
+            f"A switch to {escape(report['unfinished'])} was stopped; the same command, or the next night, goes on."
+        )

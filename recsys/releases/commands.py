@@ -1,0 +1,192 @@
+"""Rollback and promote: a release that was served comes back, or a run that was kept back is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from recsys.columns import AS_OF, BUNDLE
+from recsys.errors import InputError
+from recsys.releases.choice import Built, anew, built_runs, first_row, lack, lack_of_built, matching, way
+from recsys.releases.record import Record, Release, read
+from recsys.releases.switch import described, serve, settle
+from recsys.settings import Settings
+from recsys.storage.warehouse import latest_version, restore
+from recsys.table import build
+from recsys.table.naming import NAME
+
+ROLLBACK: Final = "rollback"
+PROMOTE: Final = "promote"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switched:
+    """What a command has switched.
+
+    Attributes
+    ----------
+    release
+        What is served now.
+    instead
+        What was served before; None: nothing.
+    finished
+        Whether the command only finished what an earlier one, that was stopped, had begun.
+    """
+
+    release: Release
+    instead: Release | None
+    finished: bool = False
+
+
+def rollback(settings: Settings, why: str, to: str | None = None) -> Switched:
+    """Serve the release before the present one, or the last one of a run; inside of the warehouse's lock.
+
+    A rollback that was stopped is finished, and nothing else is done.
+
+    Parameters
+    ----------
+    why
+        A person's reason.
+    to
+        A run that was served, or the beginning of its id.
+
+    Raises
+    ------
+    InputError
+        There is no reason, nothing was served before, no such run was served, or it cannot come back.
+    RecsysError
+        A part cannot be written; the same command goes on there.
+    """
+    _need(why)
+    if stopped := _stopped(settings, ROLLBACK, to):
+        return stopped
+    listed = read(settings).releases
+    if not listed:
+        raise InputError(f"Nothing of {settings.name!r} is served yet, so there is nothing to go back to.")
+    if to is not None:
+        run = matching(to, (one.run for one in reversed(listed)), "was served")
+        return _bring_back(settings, _kept(settings, run, listed), ROLLBACK, why)
+    back = way(listed)
+    if len(back) < 2:
+        raise InputError(
+            f"Nothing is known that was served before the run {listed[-1].run}, so there is nothing to go back to."
+        )
+    if reason := lack(settings, back[-2]):
+        raise anew(settings, back[-2].run, reason, back[-2].bundle)
+    return _bring_back(settings, back[-2], ROLLBACK, why)
+
+
+def promote(
+    settings: Settings, asked: str, why: str, prepare: Callable[[Built], None] = lambda built: None
+) -> Switched:
+    """Serve a run that was kept back, or one that was served before; inside of the warehouse's lock.
+
+    Parameters
+    ----------
+    asked
+        The run, or the beginning of its id.
+    why
+        A person's reason.
+    prepare
+        Is called with a run that was kept back, before it is served.
+
+    Raises
+    ------
+    InputError
+        There is no reason, no such run, it is served already, or what it built is gone.
+    RecsysError
+        A part cannot be written; the same command goes on there.
+    """
+    _need(why)
+    if stopped := _stopped(settings, PROMOTE, asked):
+        return stopped
+    listed, built = read(settings).releases, {one.run: one for one in reversed(built_runs(settings))}
+    known = [one.run for one in reversed(listed)] + list(reversed(built))
+    run = matching(asked, known, "was served or built candidates")
+    if any(one.run == run for one in listed):
+        return _bring_back(settings, _kept(settings, run, listed), PROMOTE, why)
+    return _serve_built(settings, built[run], why, prepare)
+
+
+def _need(why: str) -> None:
+    if not why.strip():
+        raise InputError("--why is empty; say in a few words why, for those who find another model served.")
+
+
+def _stopped(settings: Settings, by: str, asked: str | None) -> Switched | None:
+    """What the same command has left unfinished, finished now; None: it was another one, or none."""
+    before = read(settings)
+    release = settle(settings)
+    if release is None and before.untold and not before.deferred:  # all is switched, and MLflow was not told
+        release = before.releases[-1]
+    if release is None or release.by != by or not release.run.startswith(asked or ""):
+        return None
+    return Switched(release=release, instead=_instead(read(settings)), finished=True)
+
+
+def _instead(record: Record) -> Release | None:
+    return record.releases[-2] if len(record.releases) > 1 else None
+
+
+def _kept(settings: Settings, run: str, listed: tuple[Release, ...]) -> Release:
+    """The newest release of a run whose rows are still there.
+
+    Raises
+    ------
+    InputError
+        It is served now, or none is left.
+    """
+    if listed[-1].run == run:
+        raise InputError(f"The run {run} is served already, since {listed[-1].at}.")
+    reason, newest = "", next(one for one in reversed(listed) if one.run == run)
+    for release in (one for one in reversed(listed) if one.run == run):
+        found = lack(settings, release)
+        if found is None:
+            return release
+        reason = reason or found
+    raise anew(settings, run, reason, newest.bundle)
+
+
+def _bring_back(settings: Settings, target: Release, by: str, why: str) -> Switched:
+    """Serve an older release's rows, which no one copies, with its bundle."""
+    instead = read(settings).releases[-1]
+    row = first_row(settings, target)
+    lineage: dict[str, Any] = {NAME: settings.name, "run": target.run}
+    lineage["bundle"] = row.get(BUNDLE, Path(target.bundle).name)
+    if AS_OF in row:
+        lineage["as_of"] = row[AS_OF].isoformat()
+    table = target.table_name
+
+    def commit(metadata: Mapping[str, Any]) -> None:
+        expected = latest_version(settings.warehouse, table)
+        assert expected is not None  # it has an older version
+        restore(settings.warehouse, table, target.version, expected=expected, metadata={**lineage, **metadata})
+
+    told = described(settings, target.run, target.bundle, by, why=why, of=target.run)
+    told = replace(told, measured=target.measured, metrics=target.metrics, verdict=target.verdict)
+    return Switched(release=serve(settings, told, commit), instead=instead)
+
+
+def _serve_built(settings: Settings, built: Built, why: str, prepare: Callable[[Built], None]) -> Switched:
+    """Publish what a run built beside the table, on top of whatever the table has become."""
+    if reason := lack_of_built(settings, built):
+        raise anew(settings, built.run, reason, built.bundle)
+    candidates = built.candidates
+    expected = latest_version(settings.warehouse, Path(candidates.staged.path).name)
+    candidates = replace(candidates, staged=replace(candidates.staged, expected=expected))
+    build.check_not_empty(settings, candidates)
+    prepare(built)
+    record = read(settings)
+    release = described(
+        settings,
+        built.run,
+        built.bundle,
+        PROMOTE,
+        metrics=built.reports.get("evaluate", {}).get("metrics"),
+        verdict=built.reports.get("judge", {}).get("sentence"),
+        why=why,
+    )
+    served = serve(settings, release, lambda metadata: build.publish(settings, candidates, metadata))
+    return Switched(release=served, instead=record.releases[-1] if record.releases else None)
