@@ -173,9 +173,11 @@ class Show(Watch):
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
     """The end of a night: metrics beside the baselines, where things are, and what to do next."""
     show_metrics(console, summary["name"], summary)
+    show_verdict(console, summary["verdict"])
     candidates = summary["candidates"]
+    state = "kept back" if candidates["version"] is None else f"version {candidates['version']}"
     lines = {
-        "candidates": f"{candidates['path']} (version {candidates['version']}, {candidates['rows']:,} rows: "
+        "candidates": f"{candidates['path']} ({state}, {candidates['rows']:,} rows: "
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "no candidates": without_candidates(summary.get("left_out")),
         "bundle": summary["bundle"],
@@ -192,6 +194,38 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
     }
     facts(console, lines)
+
+
+def show_verdict(console: Console, verdict: Mapping[str, Any]) -> None:
+    """The verdict's sentence, all reasons where there are several, and the checks that failed or could not be made."""
+    colour = "green" if verdict["passed"] else "red"
+    console.print(f"[bold {colour}]{escape(verdict['sentence'])}[/]", soft_wrap=True)
+    for line in check_lines(verdict):
+        console.print(f"  {escape(line)}", soft_wrap=True)
+
+
+def check_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """The reasons of a night that is kept back, and its checks: those that were not made, by reason.
+
+    >>> check_lines({"passed": True, "reasons": [], "checks": [
+    ...     {"name": "drift", "status": "skipped", "sentence": "The log has no time."},
+    ...     {"name": "full lists", "status": "passed", "sentence": "All are full."}]})
+    ['1 check passed', 'not checked: drift (the log has no time)']
+    """
+    checks = verdict["checks"]
+    if not checks:
+        return list(verdict["reasons"])
+    passed = sum(check["status"] == "passed" for check in checks)
+    failed = sum(check["status"] == "failed" for check in checks)
+    counted = f"{passed} check{'' if passed == 1 else 's'} passed" + (f", {failed} failed" if failed else "")
+    without: dict[str, list[str]] = {}
+    for check in checks:
+        if check["status"] == "skipped":
+            without.setdefault(check["sentence"], []).append(check["name"])
+    skips = [
+        f"not checked: {', '.join(names)} ({why[:1].lower()}{why[1:].rstrip('.')})" for why, names in without.items()
+    ]
+    return [*verdict["reasons"], counted, *skips]
 
 
 def _lacking(tracked: Mapping[str, Any]) -> str | None:

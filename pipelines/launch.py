@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from recsys.errors import RecsysError
 from recsys.pipelines import unmasked
@@ -35,7 +35,8 @@ def run_night(
 
     def flow() -> dict[str, Any]:
         with unmasked.of(overrides) as shown:
-            return nightly(config, shown)
+            # a flow that ends in a state of its own answers with the state's data
+            return cast(dict[str, Any], nightly(config, shown))
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):  # before Prefect starts its server
         return _launch(flow, bare, display, prefect)

@@ -1,6 +1,7 @@
-"""The night: ingest, represent, train, evaluate, retrieve, publish, export, and one MLflow run around it.
+"""The night: ingest, represent, train, evaluate, refit, retrieve, judge, publish, export, and one MLflow run around it.
 
-Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside.
+Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside. A night
+that `judge` keeps back ends there: it is finished, and what it built stays beside until the next night.
 
 `night` is a plain function; it calls each step through `run`, which is a Prefect task inside the flow and the
 bare function where Prefect is not there. Steps exchange table versions, paths and numbers, never frames. A
@@ -18,6 +19,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, State
 
 from recsys import runs
 from recsys.data.prepare import DATASET
@@ -25,11 +27,13 @@ from recsys.errors import RecsysError
 from recsys.exports.registry import sink_of
 from recsys.night.memory import check_night
 from recsys.pipelines import unmasked
-from recsys.pipelines.console import capped, counted, rejected_lines, remarks, untrained
+from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
+from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
 from recsys.pipelines.publish import publish_task
+from recsys.pipelines.refit import refit_task
 from recsys.pipelines.represent import represent_task
 from recsys.pipelines.retrieve import retrieve_task
 from recsys.pipelines.steps import (
@@ -56,6 +60,7 @@ from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
 
+_MAKE_BUNDLES = ("train", "refit")  # steps
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
 
@@ -92,14 +97,17 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         return run_id
 
     def still_there(earlier: runs.RunState) -> bool:
-        bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
-        return (bundle is None or _opens(bundle)) and tracking.resume_run(store, earlier.run_id)
+        bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
+        return all(map(_opens, bundles)) and tracking.resume_run(store, earlier.run_id)
 
     def usable(name: str, done: Mapping[str, Any]) -> bool:
-        there = name != "train" or _opens(done["report"]["bundle"])
+        there = name not in _MAKE_BUNDLES or _opens(done["report"]["bundle"])
         return there and done.get("key") == runs.step_key(settings, name)
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
+    before = runs.load(folder, key)
+    if before is not None and before.status == "finished":  # its record is about to be replaced
+        discard_kept_back([before], settings.name)
     state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
     parent = state.run_id
     if not resumed and state.steps:
@@ -135,7 +143,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         built = BuiltCandidates.of(state.steps["retrieve"]["report"])
         if not can_publish(built):  # its files are gone, or somebody has published since
             discard(built.staged)
-            state = state.without("retrieve", "export")
+            state = state.without("retrieve", "judge", "export")
+    if "judge" not in state.steps and "evaluate" in state.steps and not has_values(settings, trained_of(state)):
+        state = state.without("evaluate")
     digest = runs.digest_of(ingested["digests"])
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
@@ -147,11 +157,18 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
-        retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        refitted = step("refit", refit_task, versions, trained["bundle"], parent)
+        retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
+        earlier = list(runs.states(folder))
+        reports = {name: done["report"] for name, done in state.steps.items()}
+        former = ingested_before(earlier, settings.name, state.started)
+        judged = step("judge", judge_task, versions, parent, reports, former, as_of)
+        discard_kept_back(earlier, settings.name, parent)
         let_go(DATASET)
-        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
-        if settings.export.wanted:
-            step("export", export_task, candidates_of(published["candidates"]), parent)
+        if judged["passed"]:
+            published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
+            if settings.export.wanted:
+                step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
         seconds = {name: done["seconds"] for name, done in state.steps.items()}
@@ -181,16 +198,26 @@ def _opens(bundle: str) -> bool:
     return True
 
 
+def trained_of(state: runs.RunState) -> dict[str, Any]:
+    """The report of the bundle that was measured."""
+    return dict(state.steps["train"]["report"])
+
+
 def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, resumed: bool) -> dict[str, Any]:
     """What the steps' reports say of the night, without its time."""
     reports = {name: done["report"] for name, done in state.steps.items()}
     ingested, trained, evaluated = reports["ingest"], reports["train"], reports["evaluate"]
+    refitted = reports["refit"]
+    verdict = reports["judge"]
     return {
         "run_id": state.run_id,
         "name": settings.name,
+        "published": verdict["passed"],
+        "verdict": verdict,
         "resumed": resumed,
-        "bundle": trained["bundle"],
-        "bundle_id": trained["bundle_id"],
+        "bundle": refitted["bundle"],
+        "bundle_id": refitted["bundle_id"],
+        "refit": {name: refitted[name] for name in ("kind", "measured", "reason", "epochs", "resumed")},
         "epochs": trained["epochs"],
         "warm_start": trained["warm_start"],
         "training_resumed": trained["resumed"],
@@ -204,7 +231,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "untrained": untrained(settings, trained),
         "left_out": trained["report"].get("left_out"),
         "withdrawals": trained["report"].get("withdrawals"),
-        "candidates": {name: reports["publish"]["candidates"][name] for name in _OF_CANDIDATES},
+        "candidates": _candidates(reports),
         "export": reports.get("export"),
         "tables": {
             "versions": ingested["versions"],
@@ -221,14 +248,23 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
             "uri": masked(settings.tracking.uri),
             "experiment": store.experiment,
             "link": tracking.run_link(store, state.run_id),
-            "model": reports["publish"]["model"],
+            "model": reports["publish"]["model"] if verdict["passed"] else None,
         },
     }
 
 
+def _candidates(reports: dict[str, Any]) -> dict[str, Any]:
+    """Path, version and counts of the candidates; the version is None where they are kept back."""
+    if reports["judge"]["passed"]:
+        return {name: reports["publish"]["candidates"][name] for name in _OF_CANDIDATES}
+    built = reports["retrieve"]
+    own = {"path": built["staged"]["path"], "version": None}
+    return {name: own.get(name, built.get(name)) for name in _OF_CANDIDATES}
+
+
 @flow(name="nightly", flow_run_name="night-{config}", description=__doc__)
-def nightly(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """One night for one configuration, recorded by Prefect.
+def nightly(config: str, overrides: list[str] | None = None) -> State[dict[str, Any]]:
+    """One night for one configuration, recorded by Prefect; the state's message is the verdict.
 
     The parameters are stored by Prefect: keep passwords out of `overrides`, in the environment of the worker.
     """
@@ -238,9 +274,11 @@ def nightly(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     create_markdown_artifact(
         markdown=summary_markdown(summary),
         key=artifact_key(summary["name"]),
-        description=f"The night of {summary['name']}",
+        description=f"The night of {summary['name']}. {summary['verdict']['sentence']}",
     )
-    return summary
+    verdict = summary["verdict"]
+    name = "Completed" if verdict["passed"] else "KeptBack"
+    return Completed(name=name, message=verdict["sentence"], data=summary)
 
 
 def artifact_key(name: str) -> str:
@@ -265,10 +303,16 @@ def summary_markdown(summary: dict[str, Any]) -> str:
         [
             f"# {summary['name']}",
             "",
+            f"**{summary['verdict']['sentence']}**",
+            "",
+            *(f"- {line}" for line in check_lines(summary["verdict"])),
+            "",
             tracking.markdown_table(columns),
             "",
-            f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
+            f"- candidates{'' if summary['published'] else ' (kept back)'}: `{candidates['path']}`, "
+            f"{candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            f"- figures: of `{Path(summary['refit']['measured']).name}`; {summary['refit']['reason']}",
             *remarks(summary),
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),

@@ -9,6 +9,7 @@ import typer
 from recsys.errors import InputError, RecsysError, first_line, is_panic
 from recsys.pipelines.console import Output, only_answers
 
+KEPT_BACK = 3  # a night, by the gate
 INTERRUPTED = 130
 STOPPED = 143  # by SIGTERM
 UNREAD = 141  # the output, by anybody
@@ -17,8 +18,8 @@ UNREAD = 141  # the output, by anybody
 def outcome(app: typer.Typer, arguments: list[str]) -> int:
     """Run the command with arguments; returns the exit code.
 
-    0, 1 (the job failed), 2 (the input or the configuration is wrong), 130 and 143 (stopped by a signal), 141 (the
-    reader of the output has gone).
+    0, 1 (the job failed), 2 (the input or the configuration is wrong), 3 (the gate keeps the night back; the command
+    has given its report), 130 and 143 (stopped by a signal), 141 (the reader of the output has gone).
     """
     as_json, debug = "--json" in arguments, "--debug" in arguments
     if debug:

@@ -37,9 +37,9 @@ def promote(settings: Settings, run: str, why: str) -> dict[str, Any]:
 
     def switch(store: Store | None) -> commands.Switched:
         def prepare(built: Built) -> None:
-            reports = {**built.reports, "train": {**built.reports["train"], "bundle": str(built.bundle)}}
+            reports = built.reports
             if store is not None and "evaluate" in reports:
-                log_run(settings, store, built.run, reports["train"], reports["evaluate"])
+                log_run(settings, store, built.run, reports["evaluate"], str(built.bundle))
 
         return commands.promote(settings, store, run, why, prepare)
 

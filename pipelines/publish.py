@@ -1,6 +1,6 @@
 """Publish: the candidates become the newest version of their table, the bundle the newest of its name, a release.
 
-Plots, a sample of the candidates and the bundle itself go to the night's MLflow run.
+A sample of the candidates and the bundle itself go to the night's MLflow run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.manifest import CATALOGUE
-from recsys.evaluation import plots
 from recsys.pipelines.steps import compute_task, plain, tracked
 from recsys.releases.record import champion
 from recsys.releases.switch import described, serve
@@ -21,18 +20,17 @@ from recsys.table import build as retrieval
 from recsys.table.sample import candidate_sample
 from recsys.tracking import log as tracking
 from recsys.tracking import registry
-from recsys.training.validation import PRIMARY
 
 
 def publish(
     settings: Settings,
     run_id: str,
-    trained: dict[str, Any],
     evaluated: dict[str, Any],
+    refitted: dict[str, Any],
     retrieved: dict[str, Any],
     verdict: str | None = None,
 ) -> dict[str, Any]:
-    """Serve what was built; then log what people look at, and register the bundle under the configuration's name.
+    """Serve what was built; then log a sample of it, and log and register the bundle.
 
     Parameters
     ----------
@@ -43,12 +41,14 @@ def publish(
     served = champion(settings)
     if served is None or served.run != run_id:  # otherwise a restarted run finds its own release
         retrieval.check_not_empty(settings, built)
-        release = described(settings, run_id, trained["bundle"], "night", metrics=evaluated["metrics"], verdict=verdict)
+        release = described(
+            settings, run_id, refitted["bundle"], "night", metrics=evaluated["metrics"], verdict=verdict
+        )
         serve(settings, release, lambda said: retrieval.publish(settings, built, said), exporting=False)
     candidates = plain(retrieval.publish(settings, built))
     with tracked(settings) as store:
-        model = log_run(settings, store, run_id, trained, evaluated)
-        catalogue = Path(trained["bundle"]) / CATALOGUE
+        model = log_run(settings, store, run_id, evaluated, refitted["bundle"])
+        catalogue = Path(refitted["bundle"]) / CATALOGUE
         sample = candidate_sample(settings.warehouse, candidates, candidates["run"], catalogue)
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
@@ -57,24 +57,18 @@ def publish(
 
 
 def log_run(
-    settings: Settings, store: tracking.Store, run_id: str, trained: Mapping[str, Any], evaluated: Mapping[str, Any]
+    settings: Settings,
+    store: tracking.Store,
+    run_id: str,
+    evaluated: Mapping[str, Any],
+    bundle: str,
 ) -> dict[str, str | None]:
-    """Log the plots and the bundle of a run, and register the bundle; doing it again adds nothing."""
-    figures = {
-        "metrics": plots.plot_curves(evaluated["curves"]),
-        "popularity": plots.plot_popularity(evaluated["popularity"]),
-    }
-    if trained["history"]:
-        figures["training"] = plots.plot_training(
-            trained["history"], loss="loss", metric=PRIMARY, best_epoch=trained["best_epoch"]
-        )
-    for name, figure in figures.items():
-        tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
-    example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()
+    """Log the bundle of a run and register it; doing it again adds nothing."""
+    example = read_bundle(bundle, verify=False).vocabulary.items.head(3).to_list()
     return registry.log_bundle(
         store,
         run_id,
-        trained["bundle"],
+        bundle,
         example=example,
         metrics=evaluated["metrics"],
         register_as=settings.name if settings.tracking.register_model else None,

@@ -22,6 +22,7 @@ from recsys.pipelines.console import (
     show_examples,
     show_night,
 )
+from recsys.pipelines.outcome import KEPT_BACK
 from recsys.pipelines.ui import ui_command
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Do the night's work: ingest, represent, train, evaluate, retrieve, export.
+    """Do the night's work: ingest, represent, train, evaluate, retrieve, judge, publish, export.
 
-    A run that was killed and is started again goes on after its last finished step, in training after its last
-    checkpoint.
+    A night that the gate keeps back publishes nothing and ends with exit code 3, after the usual report. A run that
+    was killed and is started again goes on after its last finished step, in training after its last checkpoint.
 
     Example: [bold]recsys run recsys.toml --set train.epochs=5[/]
     """
@@ -73,6 +74,7 @@ def run(
     settings = load_settings(config, overrides or ())
     summary = _night(settings, config, overrides or [], prefect)
     answer(ctx, summary, lambda console: show_night(console, summary, ui_command(settings.tracking.uri)))
+    _end(summary)
 
 
 @app.command()
@@ -102,6 +104,7 @@ def demo(
         show_night(console, summary, ui_command(settings.tracking.uri))
 
     answer(ctx, {**summary, "config": config}, told)
+    _end(summary)
 
 
 def _night(settings: Settings, config: str, overrides: list[str], prefect: bool) -> dict[str, Any]:
@@ -110,3 +113,9 @@ def _night(settings: Settings, config: str, overrides: list[str], prefect: bool)
     from recsys.pipelines.launch import run_night
 
     return run_night(settings, config, overrides, show, prefect=prefect)
+
+
+def _end(summary: dict[str, Any]) -> None:
+    """End with the code of a night that was kept back."""
+    if not summary["published"]:
+        raise typer.Exit(KEPT_BACK)

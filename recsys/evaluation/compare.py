@@ -179,7 +179,8 @@ def evaluate_scorers(
     keys = slice_keys(held_out, popularity, attributes)
     ranks = rankings[served].ranks
     if users_to is not None:
-        users_to(user_values(held_out, ranks, keys, catalogue, HEADLINE))
+        others = {name: rankings[name].ranks for name in baselines}
+        users_to(user_values(held_out, ranks, keys, catalogue, HEADLINE, others))
     return EvaluationReport(
         served=served,
         metrics=measured[served],

@@ -62,7 +62,14 @@ class PairedTest:
     detectable: float
 
 
-def intervals(values: np.ndarray, rng: np.random.Generator, owner: np.ndarray | None = None) -> list[Interval]:
+def intervals(
+    values: np.ndarray,
+    rng: np.random.Generator,
+    owner: np.ndarray | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> list[Interval]:
     """Return percentile bootstrap intervals of the means of several values, from the same resamples of users.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
@@ -75,6 +82,8 @@ def intervals(values: np.ndarray, rng: np.random.Generator, owner: np.ndarray | 
         Random generator, seeded by the caller.
     owner
         int64 [N]: the user of each row, any numbers; None: each row is a user.
+    confidence
+        Share of the resampled means inside an interval.
 
     Raises
     ------
@@ -83,7 +92,7 @@ def intervals(values: np.ndarray, rng: np.random.Generator, owner: np.ndarray | 
     """
     if not len(values):
         raise ValueError("an interval needs at least one user")
-    lows, highs = _ends(_resampled(*_by_user(values, owner), rng, RESAMPLES))
+    lows, highs = _ends(_resampled(*_by_user(values, owner), rng, resamples), confidence)
     return [
         Interval(mean=float(mean), low=float(low), high=float(high))
         for mean, low, high in zip(values.mean(axis=0), lows, highs, strict=True)
@@ -145,8 +154,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _ends(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tail = (1.0 - CONFIDENCE) / 2.0
+def _ends(means: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
     return low, high
 

@@ -2,7 +2,7 @@
 
 Parquet with a row for each user of the test part, or for each target of a user who has several: `user_id`, `target`
 (item id; null where the vocabulary does not know it), `rank` (null where the target was not ranked), `hit_at_10`,
-`ndcg_at_10`, and the row's slices.
+`ndcg_at_10`, the row's slices, and `rank of NAME` for each baseline.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from recsys.storage.files import WRITING, file_aside, writing
 FILE: Final = "users.parquet"  # the artifact's name
 FOLDER: Final = "evaluations"  # in the warehouse: a file for each bundle
 TARGET: Final = "target"
+RANK_OF: Final = "rank of "  # a baseline: the prefix of its column
 _ABOUT: Final = "recsys"  # key of the file's own metadata
 
 
@@ -40,7 +42,15 @@ class UserValues:
 
     def ranks(self) -> np.ndarray:
         """int64 [U]; `MISS` where the target was not ranked."""
-        return self.frame[RANK].fill_null(int(MISS)).to_numpy().astype(np.int64)
+        return self._ranks(RANK)
+
+    def baseline_ranks(self) -> dict[str, np.ndarray]:
+        """By baseline int64 [U]; empty in a file of an earlier version."""
+        columns = [name for name in self.frame.columns if name.startswith(RANK_OF)]
+        return {name.removeprefix(RANK_OF): self._ranks(name) for name in columns}
+
+    def _ranks(self, column: str) -> np.ndarray:
+        return self.frame[column].fill_null(int(MISS)).to_numpy().astype(np.int64)
 
     def digest(self) -> str:
         """sha256 (hex) of users and targets, whatever their order: equal digests mean the same test part."""
@@ -53,9 +63,14 @@ class UserValues:
 
 
 def user_values(
-    held_out: HeldOut, ranks: np.ndarray, keys: pl.DataFrame, catalogue: pl.DataFrame | None, k: int
+    held_out: HeldOut,
+    ranks: np.ndarray,
+    keys: pl.DataFrame,
+    catalogue: pl.DataFrame | None,
+    k: int,
+    others: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> pl.DataFrame:
-    """Return a row for each user: id, target, rank, hit and NDCG at k, slices.
+    """Return a row for each user: id, target, rank, hit and NDCG at k, slices, the baselines' ranks.
 
     Parameters
     ----------
@@ -65,21 +80,28 @@ def user_values(
         U rows, as `slice_keys` gives them.
     catalogue
         V rows with `item_id`; None: targets stay codes.
+    others
+        By baseline int64 [U].
     """
     codes = held_out.targets.astype(np.int64)
     rows = pl.DataFrame({"code": codes}).select(pl.when(pl.col("code") > 0).then(pl.col("code") - 1)).to_series()
     ids = rows + 1 if catalogue is None else catalogue[ITEM_ID].gather(rows)
-    known = pl.DataFrame({RANK: ranks}).select(pl.when(pl.col(RANK) < int(MISS)).then(pl.col(RANK))).to_series()
     own = pl.DataFrame(
         {
             USER_ID: held_out.histories.users,
             TARGET: ids,
-            RANK: known,
+            RANK: _known(ranks),
             metric_name("hit", k): (ranks <= k).astype(np.int8),
             metric_name("ndcg", k): per_user(ranks, "ndcg", k),
         }
     )
-    return own.hstack(keys.get_columns())
+    baselines = [_known(theirs).alias(f"{RANK_OF}{name}") for name, theirs in others.items()]
+    return own.hstack([*keys.get_columns(), *baselines])
+
+
+def _known(ranks: np.ndarray) -> pl.Series:
+    """Return ranks, null where there is none."""
+    return pl.DataFrame({RANK: ranks}).select(pl.when(pl.col(RANK) < int(MISS)).then(pl.col(RANK))).to_series()
 
 
 def to_parquet(values: UserValues) -> bytes:

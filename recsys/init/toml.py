@@ -21,6 +21,7 @@ _TITLES: Final = {
     "train": "Training: first to tell what comes next, then to fill in what is hidden (cloze).",
     "evaluate": "The offline report.",
     "retrieve": "The candidate table.",
+    "gate": "What keeps a night's work from being published.",
     "export": "The copy of the candidate table for downstream services.",
     "tracking": "MLflow.",
 }

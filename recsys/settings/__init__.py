@@ -20,6 +20,7 @@ from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, 
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, FileExportSettings
 from recsys.settings.filter import FilterSettings
+from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
@@ -50,6 +51,7 @@ __all__ = [
     "FileExportSettings",
     "FilterSettings",
     "Format",
+    "GateSettings",
     "IdMapSettings",
     "InteractionSettings",
     "ItemSettings",

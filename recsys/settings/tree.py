@@ -12,6 +12,7 @@ from recsys.settings.blend import BlendSettings
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import Export, FileExportSettings
 from recsys.settings.filter import FilterSettings
+from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
@@ -56,6 +57,7 @@ class Settings(RunSettings):
     blend: BlendSettings = BlendSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    gate: GateSettings = GateSettings()
     export: Export = FileExportSettings()
 
     @model_validator(mode="after")

@@ -190,6 +190,11 @@ def paths(staged: Staged) -> list[str]:
     return [f"{staged.path}/{name}" for name in staged.names]
 
 
+def scan_staged(staged: Staged) -> pl.LazyFrame | None:
+    """The rows beside a table, lazily and in their order; None: there are none. For a table in a local folder."""
+    return pl.scan_parquet(paths(staged), glob=False) if staged.files else None
+
+
 def discard(staged: Staged) -> None:
     """Delete rows that will not be published; those of an older version, which is the way back, stay."""
     opened, first = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1

@@ -1,0 +1,196 @@
+"""The verdict: whether a night's work is published, and one sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from recsys.gate.check import Check
+from recsys.gate.figures import Lead, as_dict, best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The release that is served now, as the verdict names it.
+
+    Attributes
+    ----------
+    at
+        When it was published.
+    leads
+        The night's leads over it, one for each metric; empty where it cannot be measured.
+    reason
+        Why it cannot be measured; None where it was.
+    """
+
+    run: str
+    bundle: str
+    at: datetime
+    leads: Sequence[Lead] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The verdict on a night; JSON-friendly.
+
+    Attributes
+    ----------
+    reasons
+        What keeps it back, one sentence each.
+    metric
+        The first metric, which `champion` and `baselines` are about.
+    champion
+        None: nothing is served yet, it cannot be compared, or gate.champion is off.
+    baselines
+        By name.
+    """
+
+    passed: bool
+    sentence: str
+    reasons: list[str] = field(default_factory=list)
+    metric: str | None = None
+    champion: dict[str, Any] | None = None
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+
+
+def without_gate() -> Verdict:
+    """Return the verdict of a gate that is switched off."""
+    return Verdict(passed=True, sentence="Published without a verdict: the gate is off (gate.enabled).")
+
+
+def decide(
+    *,
+    metric: str,
+    value: float | None,
+    champion: Champion | None,
+    baselines: Mapping[str, list[Lead]],
+    checks: Sequence[Check],
+    users: int,
+    few: int,
+    as_of: datetime,
+) -> Verdict:
+    """Return the verdict on figures and checks.
+
+    Parameters
+    ----------
+    value
+        The night's figure; None: it is not a finite number, or there are no questions.
+    users, few
+        Users of the test part, and how many a decision by figures needs.
+    as_of
+        The night's moment, for the champion's name.
+    """
+    reasons: list[str] = []
+    who = "" if champion is None else called(champion.at, as_of)
+    if users and value is None:
+        reasons.append(f"The evaluation has no finite {metric}.")
+    if champion is not None:
+        reasons += [
+            f"Worse than {who} by {size(lead)} {lead.metric}." for lead in champion.leads if lead.outcome == "worse"
+        ]
+    first = best(baselines)
+    for name in sorted(baselines, key=lambda one: (one != first, one)):
+        reasons += [
+            f"Worse than the baseline {name} by {size(lead)} {lead.metric}."
+            for lead in baselines[name]
+            if lead.outcome == "worse"
+        ]
+    reasons += [f"{check.name[0].upper()}{check.name[1:]}: {check.sentence}" for check in checks if check.failed]
+    figures = _figures(champion, who, baselines, users, few)
+    if not reasons:
+        sentence = f"Published: {figures}."
+    else:
+        others = len(reasons) - 1
+        more = f" And {others} more reason{'s' if others > 1 else ''}." if others else ""
+        told = reasons[0] if reasons[0].startswith("Worse") else f"{reasons[0][0].lower()}{reasons[0][1:]}"
+        sentence = f"Kept back: {told[0].lower()}{told[1:]}{more}"
+    return Verdict(
+        passed=not reasons,
+        sentence=sentence,
+        reasons=reasons,
+        metric=metric,
+        champion=None
+        if champion is None or not champion.leads
+        else {"run": champion.run, "bundle": champion.bundle, **as_dict(champion.leads[0])},
+        baselines={name: as_dict(found[0]) for name, found in baselines.items()},
+        checks=[asdict(check) for check in checks],
+    )
+
+
+def _figures(champion: Champion | None, who: str, baselines: Mapping[str, list[Lead]], users: int, few: int) -> str:
+    """Say how the night stands to the champion and to the best baseline."""
+    if users < few:
+        return f"undecided by figures, as {users} test users are too few ({few} are needed)"
+    parts = []
+    if champion is None:
+        parts.append("nothing was served before")
+    elif not champion.leads:
+        parts.append(f"not compared with {who}, because {champion.reason}")
+    else:
+        parts.append(_to(champion.leads[0], who))
+    first = best(baselines)
+    if first is None:
+        parts.append("no baseline was measured")
+    else:
+        parts.append(_behind(baselines[first][0], first))
+    return "; ".join(parts)
+
+
+def _to(lead: Lead, who: str) -> str:
+    if lead.low == lead.high == 0:
+        return f"ranks as {who} does"
+    if lead.outcome == "better":
+        return f"better than {who} by {size(lead)}"
+    if lead.high < 0:
+        return f"worse than {who} by {size(lead)}, which the tolerance allows"
+    sign = "+" if lead.difference >= 0 else "−"
+    return f"no different from {who} beyond chance ({sign}{size(lead)})"
+
+
+def _behind(lead: Lead, name: str) -> str:
+    named = f"the best baseline ({name})"
+    if lead.outcome == "better":
+        return f"{named} is behind by {number(lead.difference)}"
+    if lead.low == lead.high == 0:
+        return f"{named} ranks the same"
+    if lead.high < 0:
+        return f"{named} is ahead by {number(-lead.difference)}, which the tolerance allows"
+    side = "behind" if lead.difference >= 0 else "ahead"
+    return f"{named} is {side} by {number(abs(lead.difference))}, within chance"
+
+
+def size(lead: Lead) -> str:
+    """A difference and half the width of its interval, as text.
+
+    >>> size(Lead(metric="ndcg@10", difference=-0.004, low=-0.006, high=-0.002, value=0.1, outcome="worse"))
+    '.0040 ± .0020'
+    """
+    return f"{number(abs(lead.difference))} ± {number(lead.margin)}"
+
+
+def number(value: float) -> str:
+    """A figure with four decimals.
+
+    >>> number(0.03), number(1.5)
+    ('.0300', '1.5000')
+    """
+    text = f"{value:.4f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def called(at: datetime, as_of: datetime) -> str:
+    """What the champion is called: "yesterday's", or by its date.
+
+    >>> from datetime import UTC
+    >>> called(datetime(2026, 3, 1, 23, tzinfo=UTC), datetime(2026, 3, 2, 3, tzinfo=UTC))
+    "yesterday's"
+    >>> called(datetime(2026, 2, 20, 3, tzinfo=UTC), datetime(2026, 3, 2, 3, tzinfo=UTC))
+    'the one of 2026-02-20'
+    """
+    if as_of.date() - at.date() == timedelta(days=1):
+        return "yesterday's"
+    return f"the one of {at:%Y-%m-%d}"

@@ -1,0 +1,65 @@
+"""Figures that are too good: a leak shows as a jump, as test above validation, or as a promise that was not kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.gate.plausible import check_jump, check_over_validation, check_promise
+
+RNG = np.random.default_rng(0)
+LEAK = "Look for a target that leaks"
+
+
+def hits(users: int, share: float) -> np.ndarray:
+    return (np.arange(users) < share * users).astype(np.float64)
+
+
+def test_a_leaked_target_jumps_above_the_champion() -> None:
+    owner = np.arange(500)
+    leaked, honest, better = hits(500, 0.95), RNG.permutation(hits(500, 0.2)), RNG.permutation(hits(500, 0.3))
+    check = check_jump("jump", "what is served now", leaked, honest, owner, 0, 3.0)
+    assert check.failed and "4.8 times that of what is served now" in check.sentence and LEAK in check.sentence
+    assert check_jump("jump", "what is served now", better, honest, owner, 0, 3.0).status == "passed"
+    assert check_jump("jump", "it", leaked, np.zeros(500), owner, 0, 3.0).sentence == "The figure of it is 0."
+    assert check_jump("jump", "it", leaked[:9], honest[:9], owner[:9], 0, 3.0).status == "skipped"
+    assert check_jump("jump", "it", leaked, honest, owner, 0, None).sentence == "Switched off."
+
+
+def test_a_jump_of_few_hits_is_chance() -> None:
+    own, other = hits(100, 0.05), hits(100, 0.01)
+    check = check_jump("jump", "it", own, RNG.permutation(other), np.arange(100), 0, 3.0)
+    assert check.status == "passed" and check.sentence.endswith("within chance.")
+
+
+@pytest.mark.parametrize(
+    ("test", "validation", "users", "status"),
+    [
+        (0.30, 0.28, 500, "passed"),
+        (0.90, 0.28, 500, "failed"),
+        (0.05, 0.02, 60, "passed"),  # within chance
+        (0.90, None, 500, "skipped"),
+        (0.90, 0.28, 9, "skipped"),
+    ],
+)
+def test_test_far_above_validation(test: float, validation: float | None, users: int, status: str) -> None:
+    check = check_over_validation(hits(500, test), validation, users, 1.5)
+    assert check.status == status
+    assert (LEAK in check.sentence) == (status == "failed")
+
+
+@pytest.mark.parametrize(
+    ("kept", "users", "promised", "status"),
+    [
+        (0.30, 400, 0.35, "passed"),
+        (0.15, 400, 0.35, "passed"),  # tomorrow is harder than a held-out event
+        (0.01, 400, 0.35, "failed"),  # the figures knew their targets
+        (0.0, 25, 0.35, "passed"),  # 25 users without a hit are chance
+        (0.0, 10, 0.35, "skipped"),
+        (0.3, 400, None, "skipped"),
+    ],
+)
+def test_a_promise_that_the_table_did_not_keep(kept: float, users: int, promised: float | None, status: str) -> None:
+    check = check_promise(hits(users, kept).astype(bool), promised, 0.2)
+    assert check.status == status
+    assert (LEAK in check.sentence) == (status == "failed")
