@@ -25,7 +25,6 @@ from recsys.processes import registered
 from recsys.releases import commands
 from recsys.releases.choice import Built, built_runs, lack
 from recsys.releases.record import Release, champion, read
-from recsys.releases.telling import tell
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
 from recsys.tracking.store import Store
@@ -42,18 +41,18 @@ def promote(settings: Settings, run: str, why: str) -> dict[str, Any]:
             if store is not None and "evaluate" in reports:
                 log_run(settings, store, built.run, reports["evaluate"], str(built.bundle))
 
-        return commands.promote(settings, run, why, prepare)
+        return commands.promote(settings, store, run, why, prepare)
 
     return _switched(settings, switch)
 
 
 def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, Any]:
     """Serve the release before the present one, or the last one of a run; see `releases.commands.rollback`."""
-    return _switched(settings, lambda store: commands.rollback(settings, why, to))
+    return _switched(settings, lambda store: commands.rollback(settings, store, why, to))
 
 
 def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
-    """Switch inside of the warehouse's lock, and tell MLflow."""
+    """Switch inside of the warehouse's lock."""
     if settings.export.wanted:
         sink_of(settings).check()
     with (
@@ -63,7 +62,6 @@ def _switched(settings: Settings, switch: Callable[[Store | None], commands.Swit
         runs.locked(settings.warehouse),
     ):
         done = switch(store)
-        tell(settings, store)
     return {
         "name": settings.name,
         "served": asdict(done.release),

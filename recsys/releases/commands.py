@@ -12,10 +12,12 @@ from recsys.errors import InputError
 from recsys.releases.choice import Built, anew, built_runs, first_row, lack, lack_of_built, matching, way
 from recsys.releases.record import Record, Release, read
 from recsys.releases.switch import described, serve, settle
+from recsys.releases.telling import tell
 from recsys.settings import Settings
 from recsys.storage.warehouse import latest_version, restore
 from recsys.table import build
 from recsys.table.naming import NAME
+from recsys.tracking.store import Store
 
 ROLLBACK: Final = "rollback"
 PROMOTE: Final = "promote"
@@ -40,13 +42,15 @@ class Switched:
     finished: bool = False
 
 
-def rollback(settings: Settings, why: str, to: str | None = None) -> Switched:
+def rollback(settings: Settings, store: Store | None, why: str, to: str | None = None) -> Switched:
     """Serve the release before the present one, or the last one of a run; inside of the warehouse's lock.
 
     A rollback that was stopped is finished, and nothing else is done.
 
     Parameters
     ----------
+    store
+        Is told; None: MLflow does not answer, and is told by a later command.
     why
         A person's reason.
     to
@@ -60,14 +64,14 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> Switched:
         A part cannot be written; the same command goes on there.
     """
     _need(why)
-    if stopped := _stopped(settings, ROLLBACK, to):
+    if stopped := _stopped(settings, store, ROLLBACK, to):
         return stopped
     listed = read(settings).releases
     if not listed:
         raise InputError(f"Nothing of {settings.name!r} is served yet, so there is nothing to go back to.")
     if to is not None:
         run = matching(to, (one.run for one in reversed(listed)), "was served")
-        return _bring_back(settings, _kept(settings, run, listed), ROLLBACK, why)
+        return _told(settings, store, _bring_back(settings, _kept(settings, run, listed), ROLLBACK, why))
     back = way(listed)
     if len(back) < 2:
         raise InputError(
@@ -75,16 +79,22 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> Switched:
         )
     if reason := lack(settings, back[-2]):
         raise anew(settings, back[-2].run, reason, back[-2].bundle)
-    return _bring_back(settings, back[-2], ROLLBACK, why)
+    return _told(settings, store, _bring_back(settings, back[-2], ROLLBACK, why))
 
 
 def promote(
-    settings: Settings, asked: str, why: str, prepare: Callable[[Built], None] = lambda built: None
+    settings: Settings,
+    store: Store | None,
+    asked: str,
+    why: str,
+    prepare: Callable[[Built], None] = lambda built: None,
 ) -> Switched:
     """Serve a run that was kept back, or one that was served before; inside of the warehouse's lock.
 
     Parameters
     ----------
+    store
+        As of `rollback`.
     asked
         The run, or the beginning of its id.
     why
@@ -100,14 +110,14 @@ def promote(
         A part cannot be written; the same command goes on there.
     """
     _need(why)
-    if stopped := _stopped(settings, PROMOTE, asked):
+    if stopped := _stopped(settings, store, PROMOTE, asked):
         return stopped
     listed, built = read(settings).releases, {one.run: one for one in reversed(built_runs(settings))}
     known = [one.run for one in reversed(listed)] + list(reversed(built))
     run = matching(asked, known, "was served or built candidates")
     if any(one.run == run for one in listed):
-        return _bring_back(settings, _kept(settings, run, listed), PROMOTE, why)
-    return _serve_built(settings, built[run], why, prepare)
+        return _told(settings, store, _bring_back(settings, _kept(settings, run, listed), PROMOTE, why))
+    return _told(settings, store, _serve_built(settings, built[run], why, prepare))
 
 
 def _need(why: str) -> None:
@@ -115,12 +125,18 @@ def _need(why: str) -> None:
         raise InputError("--why is empty; say in a few words why, for those who find another model served.")
 
 
-def _stopped(settings: Settings, by: str, asked: str | None) -> Switched | None:
+def _told(settings: Settings, store: Store | None, done: Switched) -> Switched:
+    tell(settings, store)
+    return done
+
+
+def _stopped(settings: Settings, store: Store | None, by: str, asked: str | None) -> Switched | None:
     """What the same command has left unfinished, finished now; None: it was another one, or none."""
     before = read(settings)
     release = settle(settings)
     if release is None and before.untold and not before.deferred:  # all is switched, and MLflow was not told
         release = before.releases[-1]
+    tell(settings, store)
     if release is None or release.by != by or not release.run.startswith(asked or ""):
         return None
     return Switched(release=release, instead=_instead(read(settings)), finished=True)

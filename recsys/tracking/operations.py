@@ -241,6 +241,7 @@ OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
         end_all,
         adopt,
         tag,
+        note,
         mark,
         champion,
         params,
