@@ -1,4 +1,4 @@
-"""What decides between models: `compare`."""
+"""What decides between models: `compare`, `backtest`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import typer
 from recsys.pipelines.commands.base import (
     DECIDE,
     AsJson,
+    Config,
     Debug,
+    Overrides,
     answer,
     app,
 )
+from recsys.pipelines.console import Show
 from recsys.pipelines.ui import DEFAULT_STORE
 
 
@@ -40,3 +43,47 @@ def compare(
 
     report = compare_all(runs, metrics or (), uri)
     answer(ctx, report, lambda console: show_comparison(console, report))
+
+
+@app.command(rich_help_panel=DECIDE)
+def backtest(
+    ctx: typer.Context,
+    config: Config,
+    nights: Annotated[int, typer.Option("--nights", metavar="N", min=1, help="How many past nights.")] = 14,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            "--every", metavar="LENGTH", help="From night to night: 1d, 7d, 12h; by the log's span otherwise."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE", help="End of the last window; the log's end otherwise.")
+    ] = None,
+    compared: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare", metavar="SETTINGS", help='A variant beside it, such as "train.refit=none"; repeatable.'
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep tables and bundles of the past nights.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Replay past nights from the log, and measure their tables by what users did afterwards.
+
+    One that was killed and is started again goes on where it stopped.
+
+    Example: [bold]recsys backtest recsys.toml --nights 14 --every 7d[/]
+    """
+    from recsys.backtest.variants import read_variants
+
+    variants = read_variants(config, overrides or (), compared or ())
+    from recsys.pipelines.backtest import backtest_alone
+    from recsys.pipelines.backtest_shown import show_backtest
+    from recsys.pipelines.launch import watched
+
+    settings = next(iter(variants.values()))
+    with watched(settings, Show()):
+        report = backtest_alone(variants, nights=nights, every=every, until=until, keep=keep)
+    answer(ctx, report, lambda console: show_backtest(console, report))
