@@ -69,7 +69,7 @@ def measure(
     -------
     figures
         JSON-friendly: `window` (counts), `known`, `rankers` (what each reaches, and means by group of users), and
-        `differences` of the reference to each other one.
+        `differences` of the reference to each other one in NDCG.
     values
         A row a question: `user` (number), `known`, and each ranker's metrics at the shown cut-off.
     """
@@ -89,6 +89,6 @@ def measure(
             "new_items_share": questions.counts["new_items"] / max(1, questions.counts["targets"]),
         },
         "rankers": rankers,
-        "differences": differences(rows, reference, columns, seed),
+        "differences": differences(rows, reference, [metric_name("ndcg", shown)], seed),
     }
     return figures, rows

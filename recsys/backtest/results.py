@@ -45,7 +45,7 @@ class Results:
         figures_file, values_file = self._files(number)
         try:
             figures = json.loads(figures_file.read_text(encoding="utf-8"))
-            whole = figures["key"] == self.key and figures["values"] == sha256(values_file)
+            whole = figures.pop("key") == self.key and figures.pop("values") == sha256(values_file)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return dict(figures) if whole else None
