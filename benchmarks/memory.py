@@ -44,7 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
 QUICK = ("2,000 items",)
 LENGTH = 15  # events of a history, on average
 MIB = 2**20
-STEPS = ("represent", "train", "blend", "evaluate", "retrieve")
+STEPS = ("represent", "train", "blend", "evaluate", "refit", "retrieve")
 
 
 def generated(folder: Path, items: int, users: int) -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys.bundles.manifest import MANIFEST
+from recsys.bundles.store import measured_bundle
 from recsys.errors import InputError
 from recsys.evaluation.runs import DEFAULT, compare_runs, parse_metric
 from recsys.evaluation.users import FILE, UserValues, from_parquet, local_path
@@ -78,6 +79,8 @@ def find_values(run: str, uri: str) -> UserValues:
 
 
 def _of_bundle(bundle: Path, warehouse: Path) -> UserValues:
+    if (bundle / MANIFEST).is_file():
+        bundle = measured_bundle(bundle)  # whose figures a refitted one's are
     path = local_path(warehouse, bundle)
     if not path.is_file():
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
+from recsys.bundles.store import measured_bundle, passed_on
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
 from recsys.pipelines import unmasked
@@ -31,10 +32,14 @@ from recsys.tracking import log as tracking
 def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
     """Metrics of the bundle and of the baselines, slices and values per user; all go to MLflow.
 
+    Of a bundle that was refitted on all events the measured one, which it was made of, is measured; a sentence says so.
     The values per user also go to the warehouse, where `recsys compare` finds them by bundle.
     """
     with step_run(settings, "evaluate", parent, versions) as step:
         display = watch()
+        if passed := passed_on(bundle):
+            display.say(passed)
+            bundle = str(measured_bundle(bundle))
         frames: list[pl.DataFrame] = []
         measured = evaluation.evaluate(settings, versions, bundle, display.advance, frames.append)
         about = {

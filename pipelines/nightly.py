@@ -1,4 +1,4 @@
-"""The night: ingest, represent, train, evaluate, retrieve, publish, export, and one MLflow run around it.
+"""The night: ingest, represent, train, evaluate, refit, retrieve, publish, export, and one MLflow run around it.
 
 Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside.
 
@@ -30,6 +30,7 @@ from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.publish import publish_task
+from recsys.pipelines.refit import refit_task
 from recsys.pipelines.represent import represent_task
 from recsys.pipelines.retrieve import retrieve_task
 from recsys.pipelines.steps import (
@@ -54,6 +55,7 @@ from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
 
+_MAKE_BUNDLES = ("train", "refit")  # steps
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
 
@@ -88,11 +90,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         return run_id
 
     def still_there(earlier: runs.RunState) -> bool:
-        bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
-        return (bundle is None or _opens(bundle)) and tracking.resume_run(store, earlier.run_id)
+        bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
+        return all(map(_opens, bundles)) and tracking.resume_run(store, earlier.run_id)
 
     def usable(name: str, done: Mapping[str, Any]) -> bool:
-        there = name != "train" or _opens(done["report"]["bundle"])
+        there = name not in _MAKE_BUNDLES or _opens(done["report"]["bundle"])
         return there and done.get("key") == runs.step_key(settings, name)
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
@@ -143,9 +145,10 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         trained = step("train", train_task, versions, parent)
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
         as_of = datetime.fromisoformat(state.started)
-        retrieved = step("retrieve", retrieve_task, versions, trained["bundle"], parent, as_of)
+        refitted = step("refit", refit_task, versions, trained["bundle"], parent)
+        retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
         let_go(DATASET)
-        published = step("publish", publish_task, parent, trained, evaluated, retrieved)
+        published = step("publish", publish_task, parent, trained, evaluated, refitted, retrieved)
         if settings.export.wanted:
             step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
@@ -181,12 +184,14 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
     """What the steps' reports say of the night, without its time."""
     reports = {name: done["report"] for name, done in state.steps.items()}
     ingested, trained, evaluated = reports["ingest"], reports["train"], reports["evaluate"]
+    refitted = reports["refit"]
     return {
         "run_id": state.run_id,
         "name": settings.name,
         "resumed": resumed,
-        "bundle": trained["bundle"],
-        "bundle_id": trained["bundle_id"],
+        "bundle": refitted["bundle"],
+        "bundle_id": refitted["bundle_id"],
+        "refit": {name: refitted[name] for name in ("kind", "measured", "reason", "epochs", "resumed")},
         "epochs": trained["epochs"],
         "warm_start": trained["warm_start"],
         "training_resumed": trained["resumed"],
@@ -265,6 +270,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             "",
             f"- candidates: `{candidates['path']}`, {candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
+            f"- figures: of `{Path(summary['refit']['measured']).name}`; {summary['refit']['reason']}",
             *remarks(summary),
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),

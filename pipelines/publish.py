@@ -26,11 +26,12 @@ def publish(
     run_id: str,
     trained: dict[str, Any],
     evaluated: dict[str, Any],
+    refitted: dict[str, Any],
     retrieved: dict[str, Any],
 ) -> dict[str, Any]:
     """Publish what was built, log what people look at, and register the bundle under the configuration's name."""
     candidates = plain(retrieval.publish(settings, retrieval.BuiltCandidates.of(retrieved)))
-    publish_bundle(settings.warehouse, trained["bundle"])
+    publish_bundle(settings.warehouse, refitted["bundle"])
     figures = {
         "metrics": plots.plot_curves(evaluated["curves"]),
         "popularity": plots.plot_popularity(evaluated["popularity"]),
@@ -42,15 +43,15 @@ def publish(
     with tracked(settings) as store:
         for name, figure in figures.items():
             tracking.log_figure(store, run_id, f"plots/{name}.png", figure)
-        catalogue = Path(trained["bundle"]) / CATALOGUE
+        catalogue = Path(refitted["bundle"]) / CATALOGUE
         sample = candidate_sample(settings.warehouse, candidates, candidates["run"], catalogue)
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
-        example = read_bundle(trained["bundle"], verify=False).vocabulary.items.head(3).to_list()
+        example = read_bundle(refitted["bundle"], verify=False).vocabulary.items.head(3).to_list()
         model = registry.log_bundle(
             store,
             run_id,
-            trained["bundle"],
+            refitted["bundle"],
             example=example,
             metrics=evaluated["metrics"],
             register_as=settings.name if settings.tracking.register_model else None,

@@ -16,7 +16,7 @@ import polars as pl
 import tomlkit
 
 from recsys import runs
-from recsys.bundles.store import latest_bundle, publish_bundle
+from recsys.bundles.store import latest_bundle, passed_on, publish_bundle
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.compare import EvaluationReport
@@ -107,7 +107,9 @@ def configure(
 
 
 def fit(settings: Settings) -> Model:
-    """Read the sources, encode the items' texts, train, and make the bundle the newest of its name.
+    """Read the sources, encode the items' texts, train, refit, and make the bundle the newest of its name.
+
+    What is returned is the bundle to serve: `train.refit` says whether it knows the held-out events, too.
 
     What the warehouse has already is not done again: rows, text vectors, a training that was interrupted.
 
@@ -117,12 +119,14 @@ def fit(settings: Settings) -> Model:
         The sources, the data or the settings do not allow it.
     """
     from recsys.night.fit import fit as train
+    from recsys.night.refit import refit
     from recsys.text.represent import represent
 
     with _ONE_AT_A_TIME, runs.locked(settings.warehouse):
         versions = ingest(settings).versions
         represent(settings, versions)
-        bundle = train(settings, versions, say=_LOGGER.info).bundle
+        measured = train(settings, versions, say=_LOGGER.info).bundle
+        bundle = refit(settings, versions, measured, say=_LOGGER.info).bundle
         publish_bundle(settings.warehouse, bundle)
     return load(bundle)
 
@@ -142,6 +146,9 @@ def load(bundle: str | Path | Settings) -> Model:
 def evaluate(settings: Settings, model: Model | None = None) -> EvaluationReport:
     """Measure a model on the held-out part of the configuration's newest tables, beside its baselines.
 
+    Of a model that was refitted on all events the measured one, which it was made of, is measured; a sentence in the
+    log and in the report's protocol says so.
+
     Parameters
     ----------
     model
@@ -150,16 +157,18 @@ def evaluate(settings: Settings, model: Model | None = None) -> EvaluationReport
     Raises
     ------
     InputError
-        The model was trained on other data.
+        The model was trained on other data, or what a refitted one was made of is gone.
     """
     from recsys.evaluation.evaluate import evaluate as measure
 
     model = model or load(settings)
+    if passed := passed_on(model.path):
+        _LOGGER.info(passed)
     return measure(settings, current_versions(settings.warehouse), model.path)
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Run the whole night without Prefect: ingest, represent, train, evaluate, retrieve, export, record in MLflow.
+    """Run the whole night without Prefect: ingest, represent, train, evaluate, refit, retrieve, export, tell MLflow.
 
     Returns
     -------

@@ -34,6 +34,7 @@ Status = Literal["running", "failed", "finished"]
 _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
     "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "export", "tracking"),
     "train": ("retrieve", "export", "tracking"),
+    "refit": ("retrieve", "export", "tracking"),
     "evaluate": ("retrieve", "export", "tracking"),
     "retrieve": ("export", "tracking"),
     "export": ("tracking",),
@@ -98,12 +99,14 @@ def step_key(settings: Settings, step: str) -> str:
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
     tree = settings.model_dump(mode="json", exclude=set(_UNREAD.get(step, ())))
-    if step in ("train", "retrieve"):  # validation and the blend ask as evaluation does
+    if step in ("train", "refit", "retrieve"):  # validation and the blend ask as evaluation does
         tree["evaluate"] = settings.evaluate.exclude_seen
         for name in ("target", "new_users", "cold_items"):  # what test asks; neither training nor the table reads it
             tree["split"].pop(name)
-    if step in ("train", "evaluate"):
+    if step in ("train", "evaluate", "refit"):
         tree["train"].pop("checkpoint_minutes")
+    if step in ("train", "evaluate"):  # what is served is made of what was measured
+        tree["train"].pop("refit")
     return hashlib.sha256(json.dumps([step, tree], sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -115,6 +115,24 @@ def evaluate(
 
 
 @app.command(rich_help_panel=STEPS)
+def refit(
+    ctx: typer.Context,
+    config: Config,
+    bundle: ChosenBundle = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the bundle to serve out of the measured one and of all events, the held-out ones too.
+
+    Figures stay those of the measured bundle, which is kept beside it. train.refit says how much is fitted again.
+
+    Example: [bold]recsys refit recsys.toml --set train.refit=all[/]
+    """
+    step(ctx, "refit", config, overrides, ("bundle", "measured", "kind", "epochs", "seconds"), bundle=bundle)
+
+
+@app.command(rich_help_panel=STEPS)
 def retrieve(
     ctx: typer.Context,
     config: Config,

@@ -44,6 +44,7 @@ from recsys.storage.addresses import masked
 from recsys.storage.files import file_aside, folder_aside, move_into_place, write_json, writing
 
 BUNDLES: Final = "bundles"
+REFIT: Final = "refit"  # in the lineage of a bundle that was fitted on all events: how, and which one was measured
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
 
 
@@ -185,6 +186,44 @@ def latest_bundle(root: str | Path, name: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{pointer} points to {path}, which is gone; train again, or name another bundle.")
     return path
+
+
+def passed_on(path: str | Path) -> str | None:
+    """Say in a sentence which bundle is measured in a refitted one's place; None: the bundle itself is.
+
+    Raises
+    ------
+    InputError
+        As `measured_bundle`.
+    """
+    measured = measured_bundle(path)
+    if measured == Path(path):
+        return None
+    return f"{Path(path).name} was fitted on all events; the figures are of {measured.name}, which it was made of."
+
+
+def measured_bundle(path: str | Path) -> Path:
+    """Return the folder of the bundle whose figures are those of a bundle: itself, unless it was refitted.
+
+    A refitted bundle knows the events that every split holds out, so nothing can be measured with it; what it was
+    made of lies beside it.
+
+    Raises
+    ------
+    InputError
+        Not a bundle, or what it was made of is gone.
+    """
+    path = Path(path)
+    refitted = read_manifest(path)["lineage"].get(REFIT)
+    if refitted is None:
+        return path
+    measured = path.resolve().parent / str(refitted["measured"])
+    if not (measured / MANIFEST).is_file():
+        raise InputError(
+            f"The bundle {path} was fitted on all events, those of the test part too, so nothing can be measured with "
+            f"it; the bundle that was measured, {measured}, is gone: train again with `recsys train CONFIG`."
+        )
+    return path.parent / measured.name
 
 
 def _move_into_place(aside: Path, target: Path) -> Path:

@@ -91,7 +91,39 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     return once(DATASET, (settings.digest(), versions), lambda: _prepared(settings, versions))
 
 
-def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Log:
+    """The events that count, before any of them is held out.
+
+    Attributes
+    ----------
+    histories
+        Of all users; an item's code is its place among `ids`, from 1.
+    ids
+        Distinct item ids, in the order of the histories' first events of them.
+    items
+        The catalogue's rows of items that may be candidates, by id; None where there is no catalogue.
+    withdrawals
+        Rows that took back events.
+    users_before
+        Users of the table, also those of whom no event counts.
+    """
+
+    histories: Sequences
+    ids: pl.Series
+    items: pl.DataFrame | None
+    withdrawals: Withdrawals
+    users_before: int
+
+
+def read_log(settings: Settings, versions: TableVersions) -> Log:
+    """Read and filter the tables at these versions.
+
+    Raises
+    ------
+    InputError
+        Nothing is left after filtering, or the tables lack what is declared of them.
+    """
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
     events = settings.filter.events
     # what does not count cannot be taken back
@@ -125,6 +157,12 @@ def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
         context=event_context(frame, settings.model.event_context),
         attributes=_of_users(raw.users, settings, versions),
     )
+    return Log(histories=raw, ids=every_id, items=items, withdrawals=withdrawals, users_before=users_before)
+
+
+def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
+    log = read_log(settings, versions)
+    raw, every_id, items = log.histories, log.ids, log.items
     split = split_sequences(raw, settings.split, settings.seed)
     check_no_leak(split)
     vocabulary = fit_vocabulary(
@@ -146,7 +184,7 @@ def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
         report={
             "users": len(split.serving),
             "items": vocabulary.size,
-            "interactions": len(frame),
+            "interactions": len(raw.items),
             "training_interactions": len(split.train.items),
             "items_without_training": int(vocabulary.size - len(np.unique(split.train.items))),
             "validation_users": len(split.validation),
@@ -160,13 +198,13 @@ def _prepared(settings: Settings, versions: TableVersions) -> Dataset:
             "split": settings.split.strategy,
             **_by_time(split, settings.split),
             "same_time": settings.split.same_time,
-            "withdrawals": asdict(withdrawals),
+            "withdrawals": asdict(log.withdrawals),
             "left_out": {
-                "users": users_before - len(split.serving),
-                "by": _leaving_out(settings.filter, withdrawals),
+                "users": log.users_before - len(split.serving),
+                "by": _leaving_out(settings.filter, log.withdrawals),
             },
         },
-        digest=_digest(split, vocabulary),
+        digest=digest_of(split, vocabulary),
     )
 
 
@@ -327,7 +365,8 @@ def _by_time(split: Split, settings: SplitSettings) -> dict[str, Any]:
     }
 
 
-def _digest(split: Split, vocabulary: Vocabulary) -> str:
+def digest_of(split: Split, vocabulary: Vocabulary) -> str:
+    """Return the sha256 (hex) of histories and vocabulary."""
     digest = hashlib.sha256(vocabulary.digest.encode())
     for part in (split.train, split.serving):
         digest.update(part.items.tobytes())

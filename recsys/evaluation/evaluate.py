@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from recsys.bundles.bundle import Bundle
+from recsys.bundles.store import REFIT, measured_bundle, passed_on
 from recsys.candidates.popularity import popularity as count_popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
@@ -49,18 +50,19 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure a bundle on the test part of the tables at these versions. `prepare` runs the leak guard.
 
-    `users_to`, where given, is called with the served ranker's values per user.
+    For a bundle that was refitted on all events the measured one, which it was made of, is measured; the protocol says
+    so. `users_to`, where given, is called with the served ranker's values per user.
 
     Raises
     ------
     InputError
         The bundle was trained on other data, so the test items may be among its training items. Or its features were
-        declared differently.
+        declared differently. Or what a refitted bundle was made of is gone.
     RecsysError
         The leak guard found a leak, the bundle consumed events that the split holds out, or the model's scores are not
         numbers.
     """
-    served = open_bundle(bundle)
+    served = open_bundle(measured_bundle(bundle))
     served.check_features(settings)
     dataset = prepare(settings, versions)
     check_same_data(served.bundle, dataset)
@@ -118,6 +120,8 @@ def evaluate(
     known = served.bundle.manifest["lineage"].get("known_before")
     if known is not None:
         stated |= {"warm_start": known}
+    if passed := passed_on(bundle):
+        stated |= {"measured": passed}
     if served.blended is not None:
         stated |= {"blend": "ranks what a source proposed; its counts are of the training part, as the model's"}
     if settings.split.strategy == "time":
@@ -206,8 +210,15 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
     ------
     InputError
         It was not; the message names the table version of its training, or says that users were forgotten since.
+    RecsysError
+        It was fitted on all events.
     """
     lineage = bundle.manifest["lineage"]
+    if REFIT in lineage:
+        raise RecsysError(
+            f"Leak: the bundle {bundle.path} was fitted on all events, those of the test part too; measure "
+            f"{lineage[REFIT]['measured']}, which it was made of."
+        )
     same_events = not learns(bundle) or lineage.get("data") == dataset.digest
     if bundle.vocabulary.digest != dataset.vocabulary.digest or not same_events:
         if forgotten_since(Path(bundle.path).parents[1], bundle.manifest["created_at"]):

@@ -236,6 +236,9 @@ class Job:
         choose its best epoch by `validation`.
     start
         The bundle that `Estimator.origin` found; None: from nothing.
+    epochs
+        To train for, of the schedule that the settings plan; there is no validation, and the last weights are kept.
+        None: as the settings ask, and validation decides. Given only to a kind that keeps `fixed_epochs`.
     checkpoints
         Where a training that was killed goes on from; None: nowhere.
     say
@@ -249,6 +252,7 @@ class Job:
     dataset: Dataset
     versions: TableVersions
     start: Bundle | None = None
+    epochs: int | None = None
     checkpoints: Checkpoints | None = None
     say: Say = lambda _: None
     on_epoch: OnEpoch | None = None
@@ -270,11 +274,15 @@ class Estimator(ABC):
     learns
         Whether it learns from events. A kind that does not has no checkpoints, and its bundle is good for every day's
         events as long as the items are the same.
+    fixed_epochs
+        Whether `fit` trains for `Job.epochs` where they are given, without asking validation, whose part is then empty.
+        A kind whose outcome tells of epochs and that cannot do so is not trained again on all events.
     """
 
     kind: ClassVar[str]
     recommender: ClassVar[type[Recommender]]
     learns: ClassVar[bool] = True
+    fixed_epochs: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -24,7 +24,7 @@ from recsys.runs import step_key
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
-from recsys.training.origin import known_before, trained_until
+from recsys.training.origin import BEST_EPOCH, known_before, trained_until
 from recsys.training.validation import validation_metrics
 
 
@@ -125,6 +125,7 @@ def fit(
             "seed": settings.seed,
             "warm_start": None if origin.bundle is None else origin.bundle.id,
             "consumed": consumed,
+            BEST_EPOCH: outcome.best_epoch if outcome else None,
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,
         },

@@ -76,6 +76,7 @@ class NightMemory:
     train: int
     blend: int
     evaluate: int
+    refit: int
     retrieve: int
 
     @property
@@ -104,7 +105,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         train = begun + training.peak
         begun += training.program + round(SHARE_KEPT * (training.peak - training.program))
     vectors = VECTORS * 4 * sizes.items * estimator.width(sizes)
-    tables, blend = 0, 0
+    tables, blend, counting = 0, 0, 0
     block = BLOCKS * 4 * max(BLOCK_FLOATS, sizes.items)
     if settings.blend.kind != "never":
         log = LogSizes(lengths=sizes.lengths, items=sizes.items, touched=sizes.touched)
@@ -113,11 +114,16 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         users = min(MEASURED, len(sizes.lengths))
         others = round(SHARE_OTHERS * len(SOURCES) * settings.blend.candidates)
         candidates = OF_CANDIDATE * users * min(others, sizes.items)
+        counting = tables + max(fitting)
         blend = begun + tables + vectors + max(*fitting, candidates + block)
     else:
         block = 2 * 4 * max(BLOCK_FLOATS, sizes.items)
     served = begun + tables + vectors + block
-    return NightMemory(represent=represent, train=train, blend=blend, evaluate=served, retrieve=served)
+    refit = 0
+    if settings.train.refit != "none":  # all events and the measured bundle lie beside what is made of them
+        again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
+        refit = begun + data + tables + vectors + max(counting, again)
+    return NightMemory(represent=represent, train=train, blend=blend, evaluate=served, refit=refit, retrieve=served)
 
 
 def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
@@ -136,6 +142,8 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
         changed = () if demand is None else demand.advice
         if step == "blend":
             changed = ('set blend.kind = "never"',)
+        if step == "refit":
+            changed = ('set train.refit = "none"',)
         raise InputError(
             f"This night would take about {peak / GIB:.1f} GiB of memory at its peak ({step}), and the process can "
             f"have {(held + free) / GIB:.1f} GiB; {' or '.join(changed) or 'use a machine with more memory'}."

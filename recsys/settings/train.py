@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.settings.section import Section, Share
 
@@ -34,8 +34,16 @@ class TrainSettings(Section):
     cold_negatives: bool = True
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
+    # what is served knows the held-out events, too. "counts": the blend's sources are fitted again on all events;
+    # "all": so is the model, for as long as was best on validation; "none": the bundle that was measured is served
+    refit: Literal["all", "counts", "none"] = "counts"
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
     # where weights come from: a bundle's folder (or without its hash the newest), or "previous", the newest bundle of
     # this name; None: from nothing
     warm_start: str | None = None
     warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: Any) -> Any:
+        return "none" if value is None else value  # `--set train.refit=none` says null elsewhere

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -30,6 +31,12 @@ class Average:
         """Take in the weights after a step, counted from 1."""
         if self.shadow:
             get_ema_multi_avg_fn(min(self.decay, step / (step + 9)))(self.shadow, list(self.parameters), step)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Give the model the averaged weights for good."""
+        for parameter, value in zip(self.parameters, self.shadow, strict=False):
+            parameter.copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from recsys.bundles.bundle import Bundle
 from recsys.data.sequences import Sequences
 from recsys.data.splits import Split, moment
 from recsys.settings import Settings
+
+BEST_EPOCH: Final = "best_epoch"  # in a bundle's lineage: the epoch whose weights it has; None: there were none
 
 
 def trained_until(train: Sequences, previous: Bundle | None) -> int | None:

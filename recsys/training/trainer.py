@@ -121,6 +121,8 @@ class _Run(Generic[Batch]):
             if self.best:
                 self.task.model.load_state_dict(self.best["model"])
                 self.task.restore(self.best["task"])
+            else:  # nobody says which weights are best: the last ones, averaged as validation would have measured them
+                self.learner.average.take()
         if not self.best:  # nothing was measured
             self.at.best_epoch = self.at.epoch
 

@@ -22,10 +22,13 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from recsys.bundles.bundle import read_bundle
+from recsys.bundles.store import latest_bundle
 from recsys.data import prepare as preparing
 from recsys.data.prepare import Dataset
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
+from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import retrieve as retrieval
@@ -148,9 +151,18 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
     assert summary["candidates"]["rows"] == len(candidates(settings, summary))
-    done = ["ingest", "represent", "train", "evaluate", "retrieve", "publish", "export", "total"]
+    done = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "publish", "export", "total"]
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
+    lineage = read_bundle(summary["bundle"]).manifest["lineage"]
+    assert lineage["refit"] == {"kind": "counts", "measured": Path(summary["refit"]["measured"]).name}
+    assert summary["refit"]["reason"] in nightly.summary_markdown(summary)
+    newest = latest_bundle(settings.warehouse, settings.name)
+    assert newest == Path(summary["bundle"])  # what is served is published
+    rows = scan(settings.warehouse, "candidates", summary["candidates"]["version"]).select("bundle").unique().collect()
+    assert rows["bundle"].to_list() == [newest.name]
+    again = evaluate(settings, current_versions(settings.warehouse), summary["refit"]["measured"])
+    assert summary["metrics"] == pytest.approx(again.metrics)  # figures are those of the measured one
     assert summary["export"]["rows"] == summary["candidates"]["rows"]
 
 
@@ -197,7 +209,7 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
     children = tracking.child_runs(store, summary["run_id"])
     assert sorted(child.info.run_name for child in children) == sorted(
-        ["ingest", "represent", "train", "evaluate", "retrieve", "export"]
+        ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"]
     )
     (train,) = [child for child in children if child.info.run_name == "train"]
     points = store.client.get_metric_history(train.info.run_id, "train/loss")
@@ -357,7 +369,7 @@ def test_a_night_with_another_export_path_trains_no_second_time(
             nightly.night(settings)
     elsewhere = load_settings(config, [f"export.path={tmp_path / 'elsewhere'}"])
     with monkeypatch.context() as untrained:
-        for name in ("represent", "train", "evaluate", "retrieve"):
+        for name in ("represent", "train", "evaluate", "refit", "retrieve"):
             untrained.setattr(nightly, f"{name}_task", None)  # whoever runs it fails
         summary = nightly.night(elsewhere)
     assert summary["resumed"] and Path(summary["export"]["path"]) == tmp_path / "elsewhere"

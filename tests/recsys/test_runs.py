@@ -59,18 +59,25 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "kept"),
     [
-        ({}, {"represent", "train", "evaluate", "retrieve", "export", "publish"}),
-        ({"tracking": {"uri": "sqlite:///other.db"}}, {"represent", "train", "evaluate", "retrieve", "export"}),
-        ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "retrieve"}),
-        ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate"}),
-        ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "retrieve"}),
+        ({}, {"represent", "train", "evaluate", "refit", "retrieve", "export", "publish"}),
+        (
+            {"tracking": {"uri": "sqlite:///other.db"}},
+            {"represent", "train", "evaluate", "refit", "retrieve", "export"},
+        ),
+        ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "refit", "retrieve"}),
+        ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate", "refit"}),
+        ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "refit", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
         # one training serves all that a split by time can ask of it
-        ({"split": {"strategy": "time", "target": "last"}}, {"represent", "train", "retrieve"}),
-        ({"split": {"strategy": "time", "new_users": "from-second-event"}}, {"represent", "train", "retrieve"}),
-        ({"split": {"strategy": "time", "cold_items": "drop"}}, {"represent", "train", "retrieve"}),
+        ({"split": {"strategy": "time", "target": "last"}}, {"represent", "train", "refit", "retrieve"}),
+        (
+            {"split": {"strategy": "time", "new_users": "from-second-event"}},
+            {"represent", "train", "refit", "retrieve"},
+        ),
+        ({"split": {"strategy": "time", "cold_items": "drop"}}, {"represent", "train", "refit", "retrieve"}),
         ({"split": {"strategy": "time", "validation": "users"}}, {"represent"}),
-        ({"train": {"checkpoint_minutes": 9}}, {"represent", "train", "evaluate"}),
+        ({"train": {"checkpoint_minutes": 9}}, {"represent", "train", "evaluate", "refit"}),
+        ({"train": {"refit": "none"}}, {"represent", "train", "evaluate"}),
         ({"train": {"epochs": 9}}, {"represent"}),
         ({"seed": 9}, {"represent"}),
         ({"filter": {"min_user_interactions": 2}}, {"represent"}),
@@ -83,7 +90,7 @@ def test_a_step_is_done_again_where_settings_that_it_reads_have_changed(
 ) -> None:
     base = SETTINGS | ({"split": {"strategy": "time"}} if "split" in changed else {})
     before, now = parse_settings(base), parse_settings({**base, **changed})
-    steps = ("represent", "train", "evaluate", "retrieve", "export", "publish")
+    steps = ("represent", "train", "evaluate", "refit", "retrieve", "export", "publish")
     assert {step for step in steps if runs.step_key(before, step) == runs.step_key(now, step)} == kept
 
 

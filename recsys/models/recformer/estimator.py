@@ -35,6 +35,7 @@ class RecformerEstimator(Estimator):
 
     kind = "recformer"
     recommender = RecformerRecommender
+    fixed_epochs = True
 
     def origin(self) -> Origin:
         """The bundle that `recformer.init` names, if it names one."""
@@ -69,7 +70,15 @@ class RecformerEstimator(Estimator):
         if checkpoints is not None:  # weights that training starts from are part of what decides its result
             checkpoints = Checkpoints(checkpoints.folder / origin[:16], seconds=checkpoints.seconds)
         outcome, table = fine_tune(
-            model, catalogue, dataset.split.train, held_out, settings, job.on_epoch, checkpoints, job.on_resume
+            model,
+            catalogue,
+            dataset.split.train,
+            held_out,
+            settings,
+            job.on_epoch,
+            checkpoints,
+            job.on_resume,
+            job.epochs,
         )
         assert settings.items is not None
         declared = declaration(model, begun.tokenizer) | {
@@ -95,6 +104,7 @@ def fine_tune(
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
+    epochs: int | None = None,
 ) -> tuple[Training | None, np.ndarray]:
     """Fine-tune a model as the settings ask for, or take it as it is; the other arguments are as of `Job`.
 
@@ -111,7 +121,8 @@ def fine_tune(
         None where nothing was trained; the item table float32 [V + 1, E] that the weights go with.
     """
     dtype = best_dtype(settings.train.precision)
-    if not settings.recformer.fine_tune or not (settings.recformer.probe_epochs or settings.train.epochs):
+    planned = (settings.recformer.probe_epochs or settings.train.epochs) if epochs is None else epochs
+    if not settings.recformer.fine_tune or not planned:
         return None, item_table(model, catalogue, dtype=dtype)
 
     def validate(model: Recformer, table: np.ndarray) -> dict[str, float]:
@@ -128,11 +139,12 @@ def fine_tune(
         train=settings.train,
         settings=settings.recformer,
         seed=settings.seed,
-        validate=validate,
+        validate=validate if epochs is None else None,
         primary=PRIMARY,
+        fixed=epochs,
     )
     training, table = tuning.run(on_epoch, checkpoints, on_resume)
-    return replace(training, validated=Consumed.asked(held_out)), table
+    return (training if epochs is not None else replace(training, validated=Consumed.asked(held_out))), table
 
 
 def start_on(settings: Settings, versions: TableVersions, dataset: Dataset) -> tuple[Start, ItemTokens, str]:

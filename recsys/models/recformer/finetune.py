@@ -16,6 +16,7 @@ Shapes: B histories of a batch, V items, E width of the vectors, N events of all
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,10 @@ class FineTuning(Task[np.ndarray]):
         int32 [N] codes and int64 [U + 1], the training histories.
     validate
         Metrics of a model with an item table; called every `train.evaluate_every` epochs and after a stage's last.
+        None: the last weights are the best.
+    fixed
+        Epochs after which it ends, a probe's and both stages' together; schedules are those of the whole plan. None:
+        when the plan is done.
     primary
         The metric that decides which weights are best; higher is better.
 
@@ -114,8 +119,9 @@ class FineTuning(Task[np.ndarray]):
     train: TrainSettings
     settings: RecformerSettings
     seed: int
-    validate: Validate
+    validate: Validate | None
     primary: str
+    fixed: int | None = None
 
     def __post_init__(self) -> None:
         self.dtype = best_dtype(self.train.precision)
@@ -147,18 +153,22 @@ class FineTuning(Task[np.ndarray]):
         FloatingPointError
             The loss is no longer finite.
         """
+        left = math.inf if self.fixed is None else self.fixed - (1 if self.settings.probe_epochs else 0)
+        first = min(self.train.epochs, left)
+        second = min(self.settings.second_stage_epochs, left - first)
         stages = [
-            self._stage(self.train.epochs, self.train.patience),
-            self._stage(self.settings.second_stage_epochs, self.settings.second_stage_patience),
+            self._stage(self.train.epochs, self.train.patience, first),
+            self._stage(self.settings.second_stage_epochs, self.settings.second_stage_patience, second),
         ]
         done = run(self, stages, checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
         return Training.of(done, Consumed.of(self.items, self.offsets)), self.table
 
-    def _stage(self, epochs: int, patience: int) -> Stage:
+    def _stage(self, epochs: int, patience: int, done: float) -> Stage:
+        """Plan a stage of so many epochs, of which `done` are trained."""
         accumulate, batches = self.settings.accumulate, -(-len(self.targets.users) // self.train.batch_size)
         steps = epochs * -(-batches // accumulate)
         learner = partial(Learner.of, self.model, self.train, steps=steps, accumulate=accumulate)
-        return Stage(epochs, learner, patience, self.train.evaluate_every)
+        return Stage(int(done), learner, patience, self.train.evaluate_every)
 
     def beginning(self) -> Iterator[dict[str, Any]]:
         """Validate what the model can before any training, and after a probe, which counts as one epoch."""
@@ -211,11 +221,11 @@ class FineTuning(Task[np.ndarray]):
         tokens = int(token_lengths(catalogue, items, starts, ends, model.shape.limits).sum())
         return Loss.of(loss, count=len(batch), tokens=tokens)
 
-    def metrics(self, at: Place) -> dict[str, float]:
+    def metrics(self, at: Place) -> dict[str, float] | None:
         """Metrics with the epoch's table; where items learn, too, with one of its end."""
         if self.settings.live_items and at.stage == 1 and not self.fresh:
             self._encode_items()
-        return self.validate(self.model, self.table)
+        return None if self.validate is None else self.validate(self.model, self.table)
 
     def head(self, at: Place) -> dict[str, Any]:
         """Epoch and stage."""

@@ -14,6 +14,7 @@ import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.manifest import MANIFEST
+from recsys.bundles.store import measured_bundle
 from recsys.errors import InputError, first_line
 from recsys.features.device import best_device
 from recsys.features.tokens import ItemTokenizer, every_text, train_tokenizer
@@ -85,7 +86,7 @@ def earlier_recformer(settings: Settings) -> Bundle | None:
     """The bundle that `recformer.init` names; None: it names none."""
     if settings.recformer.init is None:
         return None
-    folder = _newest(Path(settings.recformer.init).expanduser())
+    folder = _starting(Path(settings.recformer.init).expanduser())
     return read_bundle(folder, verify=False) if (folder / MANIFEST).is_file() else None
 
 
@@ -115,7 +116,7 @@ def _from_nothing(settings: RecformerSettings, catalogues: Iterable[pl.DataFrame
 
 
 def _from(init: str, settings: RecformerSettings) -> Start:
-    folder = _newest(Path(init).expanduser())
+    folder = _starting(Path(init).expanduser())
     if (folder / ABOUT).is_file():
         model, head, tokenizer = load(folder, dropout=settings.dropout)
         return Start(model=model, head=head, tokenizer=tokenizer, about={"init": folder.name})
@@ -151,6 +152,12 @@ def _choices(settings: RecformerSettings) -> dict[str, Any]:
         "apart": settings.cross_item_bias,
         "pooling": settings.pooling,
     }
+
+
+def _starting(folder: Path) -> Path:
+    """The newest of a name; for a bundle that was refitted on all events the measured one, which it was made of."""
+    folder = _newest(folder)
+    return measured_bundle(folder) if (folder / MANIFEST).is_file() else folder
 
 
 def _newest(folder: Path) -> Path:

@@ -47,13 +47,14 @@ class SequenceEstimator(Estimator):
 
     kind = "bert4rec"
     recommender = SequenceRecommender
+    fixed_epochs = True
 
     def origin(self) -> Origin:
         """The bundle that `train.warm_start` asks for, or the reason why there is none."""
         return earlier_bundle(self.settings)
 
     def fit(self, job: Job) -> Fitted:
-        """Train on windows of the training histories; the best epoch on validation is kept."""
+        """Train on windows of the training histories; the best epoch on validation is kept, or that of `job.epochs`."""
         settings, dataset, previous = self.settings, job.dataset, job.start
         text = item_text(settings, dataset, previous) if sequence_settings(settings).text else None
         encoders = fit_encoders(settings, dataset, None if previous is None else encoders_of(previous))
@@ -68,8 +69,10 @@ class SequenceEstimator(Estimator):
             planned = after_warm_start(settings)
             job.say(str(warm))
         outcome: Training | None = None
-        if planned.train.epochs:
-            outcome = train_model(model, planned, dataset, encoders, job.on_epoch, job.checkpoints, job.on_resume)
+        if planned.train.epochs if job.epochs is None else job.epochs:
+            outcome = train_model(
+                model, planned, dataset, encoders, job.on_epoch, job.checkpoints, job.on_resume, job.epochs
+            )
         return Fitted(
             parts=parts_of(model, settings, encoders, text),
             outcome=outcome,
@@ -171,8 +174,12 @@ def train_model(
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
+    epochs: int | None = None,
 ) -> Training:
-    """Training with validation on the held-out items, full ranking; on the accelerator if there is one."""
+    """Training with validation on the held-out items, full ranking; on the accelerator if there is one.
+
+    `epochs` as of `Job`: so many, and no validation.
+    """
     held_out, asked = dataset.split.validation, sequence_settings(settings)
     baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
     if baskets is not None and not (baskets.next >= 0).any():
@@ -188,8 +195,9 @@ def train_model(
         seed=settings.seed,
         # a window of one more event asks as many next items as the encoder has positions
         max_length=asked.max_length + (asked.objective == "next-item" and baskets is None),
-        validate=validation(settings, held_out, encoders.side(held_out.histories)),
+        validate=None if epochs is not None else validation(settings, held_out, encoders.side(held_out.histories)),
         primary=PRIMARY,
+        epochs=epochs,
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         on_resume=on_resume,
@@ -197,7 +205,7 @@ def train_model(
         baskets=baskets,
     )
     model.cpu()  # whatever follows needs no accelerator
-    return replace(training, validated=Consumed.asked(held_out))
+    return training if epochs is not None else replace(training, validated=Consumed.asked(held_out))
 
 
 def validation(

@@ -35,8 +35,9 @@ def train(
     *,
     seed: int,
     max_length: int,
-    validate: Validate,
+    validate: Validate | None,
     primary: str,
+    epochs: int | None = None,
     on_epoch: OnEpoch | None = None,
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
@@ -56,9 +57,12 @@ def train(
     max_length
         Longest window.
     validate
-        Called every `settings.evaluate_every` epochs and after the last one; returns metrics.
+        Called every `settings.evaluate_every` epochs and after the last one; returns metrics. None: the last weights
+        are the best.
     primary
         The metric that decides which weights are best; higher is better.
+    epochs
+        After so many of those that `settings` plan it ends; the rate's schedule is that of the whole plan.
     on_epoch
         Called after every epoch with its entry of the history; after a resume first with those of the epochs before.
     checkpoints
@@ -97,7 +101,7 @@ def train(
         betas=(0.9, 0.98),
         average_decay=settings.average_decay,
     )
-    stage = Stage(settings.epochs, learner, settings.patience, settings.evaluate_every)
+    stage = Stage(settings.epochs if epochs is None else epochs, learner, settings.patience, settings.evaluate_every)
     done = run(task, [stage], checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
     return Training.of(done, Consumed.of(items, offsets))
 
@@ -113,7 +117,7 @@ class _Windows(Task[np.ndarray]):
     ends: np.ndarray
     settings: TrainSettings
     seed: int
-    validate: Validate
+    validate: Validate | None
     primary: str
     side: Side | None
     baskets: NextBasket | None
@@ -135,7 +139,9 @@ class _Windows(Task[np.ndarray]):
 
     def metrics(self, at: Place) -> dict[str, float] | None:
         # weights that were only asked for next items yet cannot answer as the model will be asked
-        return self.validate(self.model) if self.objective == self.model.objective else None
+        if self.validate is None or self.objective != self.model.objective:
+            return None
+        return self.validate(self.model)
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.bundles.store import latest_bundle
+from recsys.bundles.store import latest_bundle, measured_bundle
 from recsys.errors import InputError
 from recsys.features.multiplexed import HASHING, hash_values, lookup_rows
 from recsys.models.base import Origin
@@ -92,7 +92,8 @@ class WarmStart:
 def earlier_bundle(settings: Settings) -> Origin:
     """The bundle that `train.warm_start` asks for, or the reason why there is none.
 
-    There may be none for "previous" alone: a night must not fail because yesterday's did.
+    There may be none for "previous" alone: a night must not fail because yesterday's did. In the place of a bundle that
+    was refitted on all events stands the measured one, which knows no event that is held out.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def earlier_bundle(settings: Settings) -> Origin:
         return Origin()
     try:
         path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else _newest(Path(asked))
-        bundle = read_bundle(path)
+        bundle = read_bundle(measured_bundle(path))
     except InputError as error:
         if asked != PREVIOUS:
             raise
