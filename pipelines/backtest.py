@@ -26,7 +26,7 @@ from recsys.backtest.differences import differences, overall
 from recsys.backtest.measure import FORMER, cutoffs_of, measure, questions_of, shown_cutoff
 from recsys.backtest.plan import Night, Plan, duration, parse_every, parse_until, plan_nights
 from recsys.backtest.questions import KNOWN, standing
-from recsys.backtest.replay import Built, build, built_of, remove_bundles, settings_at, table_lists
+from recsys.backtest.replay import Built, build, built_of, remove_bundles, same_training, settings_at, table_lists
 from recsys.backtest.report import notes, one_line, whole
 from recsys.backtest.results import Results
 from recsys.backtest.score import METRICS
@@ -48,6 +48,7 @@ from recsys.text.represent import represent
 from recsys.tracking import log as tracking
 
 FOLDER: Final = "backtests"
+SUMMARY: Final = "backtest.json"  # of one that is finished
 NIGHTS: Final = 14
 FEWEST: Final = 20  # events that the first night must know
 _READS_NOTHING: Final = {"tracking", "export", "warehouse", "data_root"}  # settings that no result depends on
@@ -170,7 +171,10 @@ def backtest_alone(
                 parent=parent,
             )
             try:
-                report = _replay(test, done)
+                if done:
+                    watch().say("All nights were measured before; these are their results.")
+                    return json.loads((folder / SUMMARY).read_text(encoding="utf-8")) | {"resumed": nights}
+                report = _replay(test)
                 report |= {
                     "folder": str(folder),
                     "events": events,
@@ -182,14 +186,12 @@ def backtest_alone(
                         "link": tracking.run_link(store, parent),
                     },
                 }
-                if not done:
-                    log_whole(store, parent, report)
-                    tracking.end_run(store, parent)
+                log_whole(store, parent, report)
+                tracking.end_run(store, parent)
             except BaseException as error:
-                if not done:
-                    tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
+                tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
                 raise
-            _save(folder / "backtest.json", report)
+            _save(folder / SUMMARY, report)
             if not keep:
                 shutil.rmtree(test.root, ignore_errors=True)
         if source.ingested and not keep:
@@ -210,7 +212,7 @@ def _parent(
     path = folder / "state.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         state = json.loads(path.read_text(encoding="utf-8"))
-        if (folder / "backtest.json").exists():
+        if (folder / SUMMARY).exists():
             return str(state["run"]), True
         if tracking.resume_run(store, state["run"]):
             return str(state["run"]), False
@@ -232,13 +234,11 @@ def _parent(
 # --- the nights -----------------------------------------------------------------------------------
 
 
-def _replay(test: _Backtest, done: bool) -> dict[str, Any]:
+def _replay(test: _Backtest) -> dict[str, Any]:
     """All nights in their order; what is done already is taken from its file."""
     display = watch()
     found = _finished(test)
-    if done and len(found) == len(test.plan.nights):
-        display.say(f"All {len(found)} nights were measured before; these are their results.")
-    elif found:
+    if found:
         display.say(f"Going on after {len(found)} of {len(test.plan.nights)} nights, which were measured before.")
     taken = len(found)
     if taken < len(test.plan.nights):
@@ -311,13 +311,17 @@ def _night(
     k = max(test.cutoffs)
     lists: dict[str, pl.DataFrame] = {}
     made: dict[str, Built] = {}
+    shared: dict[str, str] = {}  # digest of a training to the variant that did it
     run = tracking.start_run(
         test.store, f"night {night.label}", {tracking.STEP_TAG: "night", tracking.PARENT_TAG: test.parent}
     )
     try:
         for label, settings in test.at_night.items():
             with display.step(f"{night.label} {label}"):
-                made[label] = build(settings, versions, night, earlier.get(label), _advance(settings), _silent)
+                first = shared.setdefault(same_training(settings), label)
+                made[label] = build(
+                    settings, versions, night, earlier.get(label), made.get(first), _advance(settings), _silent
+                )
             lists[label] = table_lists(test.root, made[label], questions.users, k)
             if label == test.reference:
                 if label in earlier:

@@ -20,6 +20,7 @@ from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
 from recsys.data.vocabulary import Vocabulary
+from recsys.data.whole import whole_dataset
 from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.ranking import rank_targets
 from recsys.evaluation.recent_popularity import recent_popularity
@@ -44,7 +45,7 @@ def baseline_lists(
 
     Histories, what is seen and what may be recommended are those of the candidate table at these versions.
     """
-    dataset = prepare(settings, versions)
+    dataset = whole_dataset(settings, versions, prepare(settings, versions).vocabulary)
     split, vocabulary = dataset.split, dataset.vocabulary
     histories = histories_of(split.serving, users)
     text = functools.cache(lambda: whitened_text(settings, dataset.catalogue[SENTENCE]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,8 @@ from recsys.columns import ITEM_ID, RANK, USER_ID
 from recsys.errors import InputError
 from recsys.models.base import OnEpoch
 from recsys.night.fit import fit
+from recsys.night.refit import refit
+from recsys.runs import step_key
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
 from recsys.table.build import retrieve
@@ -33,7 +35,9 @@ class Built:
     bundle
         The measured bundle's folder, with which the next night's warm start begins.
     served
-        The bundle that made the table.
+        The bundle that made the table; of what was measured and of all events, as `train.refit` says.
+    refit
+        "all", "counts", or "none" where both bundles are the same.
     table, version
         Name and version of the candidate table.
     rows, users
@@ -48,6 +52,7 @@ class Built:
 
     bundle: str
     served: str
+    refit: str
     table: str
     version: int
     rows: int
@@ -76,10 +81,11 @@ def build(
     versions: TableVersions,
     night: Night,
     earlier: Built | None,
+    alike: Built | None = None,
     on_epoch: OnEpoch | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Built:
-    """Train, and make the candidate table, on tables as they were at a night.
+    """Train, refit, and make the candidate table, on tables as they were at a night.
 
     Parameters
     ----------
@@ -87,37 +93,58 @@ def build(
         From `settings_at`.
     earlier
         What the night before made; `train.warm_start = "previous"` begins with its bundle.
+    alike
+        What a variant of the same training (`same_training`) has made of this night: its measured bundle is taken.
 
     Raises
     ------
     InputError
         What was known then does not suffice.
     """
-    root, clock, seconds = Path(settings.warehouse), time.perf_counter(), {}
-    _previous(root, settings.name, earlier)
+    root, seconds = Path(settings.warehouse), dict[str, float]()
+
+    @contextlib.contextmanager
+    def timed(step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        seconds[step] = round(time.perf_counter() - began, 3)
+
     try:
-        trained = fit(settings, versions, on_epoch, say)
-        seconds["train"] = round(time.perf_counter() - clock, 3)
-        clock = time.perf_counter()
-        at = datetime.fromtimestamp(night.at / 1_000_000, tz=UTC)
-        table = retrieve(settings, versions, trained.bundle, f"backtest {night.label}", at)
-        seconds["retrieve"] = round(time.perf_counter() - clock, 3)
+        if alike is None:
+            _previous(root, settings.name, earlier)
+            with timed("train"):
+                trained = fit(settings, versions, on_epoch, say)
+            measured, epochs = trained.bundle, trained.epochs
+            warm = bool((trained.warm_start or {}).get("bundle"))
+        else:
+            measured, epochs, warm = str(root / BUNDLES / alike.bundle), alike.epochs, alike.warm_start
+        with timed("refit"):
+            again = refit(settings, versions, measured, on_epoch, say)
+        with timed("retrieve"):
+            at = datetime.fromtimestamp(night.at / 1_000_000, tz=UTC)
+            table = retrieve(settings, versions, again.bundle, f"backtest {night.label}", at)
     except InputError as error:
         raise InputError(
             f"The night of {night.label} cannot be replayed: {error} Fewer nights, or a shorter --every, leave "
             "more events before the first one."
         ) from error
     return Built(
-        bundle=Path(trained.bundle).name,
-        served=Path(trained.bundle).name,
+        bundle=Path(measured).name,
+        served=Path(again.bundle).name,
+        refit=again.kind,
         table=Path(table.path).name,
         version=table.version,
         rows=table.rows,
         users=table.users,
-        epochs=trained.epochs,
-        warm_start=bool((trained.warm_start or {}).get("bundle")),
+        epochs=epochs,
+        warm_start=warm,
         seconds=seconds,
     )
+
+
+def same_training(settings: Settings) -> str:
+    """Digest of what a training depends on, whatever the variant is called: equal ones share the measured bundle."""
+    return step_key(settings.model_copy(update={"name": "any"}), "train")
 
 
 def table_lists(root: Path, built: Built, users: pl.Series, k: int) -> pl.DataFrame:

@@ -279,6 +279,27 @@ def test_variants_side_by_side_and_a_warm_start_from_the_night_before(tmp_path: 
     assert any("are kept as targets" in note for note in report["notes"])  # one of them may recommend repeats
 
 
+def test_variants_of_one_training_share_its_bundle(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, database)
+    trained: list[str] = []
+    real = replay.fit
+
+    def fit(settings: Settings, *rest: Any) -> Any:
+        trained.append(settings.name)
+        return real(settings, *rest)
+
+    monkeypatch.setattr(replay, "fit", fit)
+    variants = read_variants(config, ["train.refit=none"], ["train.refit=all"])
+    report = backtest_alone(variants, nights=2, every="1d")
+    assert len(trained) == 2  # one a night
+    for night in report["nights"]:
+        none, again = night["built"]["served"], night["built"]["train.refit-all"]
+        assert (none["refit"], again["refit"]) == ("none", "all")
+        assert none["served"] == none["bundle"] == again["bundle"] != again["served"]
+
+
 def test_windows_without_events_are_counted_and_said(tmp_path: Path, database: Path) -> None:
     at = START + timedelta(days=DAYS - 2)
     events = [event for event in some_events() if not at <= event[2] < at + timedelta(days=1)]
