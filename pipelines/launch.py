@@ -7,12 +7,14 @@ out as they are.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+text
 from recsys.errors import RecsysError
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import as_function
@@ -61,6 +63,17 @@ def run_step(
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):
         return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
+
+
+@contextlib.contextmanager
+def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
+    """Show the progress of the block's work, which runs without Prefect, and name files that it finds damaged."""
+    with registered(settings.warehouse), naming_damage(settings.warehouse):
+        token = WATCH.set(display)
+        try:
+            yield
+        finally:
+            WATCH.reset(token)
 
 
 def _launch(

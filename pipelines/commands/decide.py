@@ -1,4 +1,4 @@
-"""What decides between models: `compare`, `promote`, `rollback`, `releases`."""
+"""What decides between models: `compare`, `report`, `backtest`, `tune`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,9 @@ from typing import Annotated
 
 import typer
 
-from recsys.pipelines.commands.base import (
-    DECIDE,
-    AsJson,
-    Config,
-    Debug,
-    Overrides,
-    answer,
-    app,
-)
+from recsys.pipelines.commands.base import DECIDE, AsJson, Config, Debug, Overrides, answer, app
+from recsys.pipelines.console import Show
 from recsys.pipelines.ui import DEFAULT_STORE
-
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for those who find another model served.")]
 
 
 @app.command(rich_help_panel=DECIDE)
@@ -47,66 +38,44 @@ def compare(
 
 
 @app.command(rich_help_panel=DECIDE)
-def promote(
+def backtest(
     ctx: typer.Context,
     config: Config,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An MLflow run id, or the beginning of one.")],
-    why: Why,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Serve a run that was kept back, or one that was served before: table, bundle and export at once.
-
-    Example: [bold]recsys promote recsys.toml 3f9a01c2 --why "the drift is the sale"[/]
-    """
-    from recsys.pipelines.promote import promote as serve
-    from recsys.pipelines.promote import show_switched
-    from recsys.settings.read import load_settings
-
-    report = serve(load_settings(config, overrides or ()), run, why)
-    answer(ctx, report, lambda console: show_switched(console, report))
-
-
-@app.command(rich_help_panel=DECIDE)
-def rollback(
-    ctx: typer.Context,
-    config: Config,
-    why: Why,
-    to: Annotated[
-        str | None, typer.Option("--to", metavar="RUN", help="A run that was served; the one before otherwise.")
+    nights: Annotated[int, typer.Option("--nights", metavar="N", min=1, help="How many past nights.")] = 14,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            "--every", metavar="LENGTH", help="From night to night: 1d, 7d, 12h; by the log's span otherwise."
+        ),
     ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE", help="End of the last window; the log's end otherwise.")
+    ] = None,
+    compared: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare", metavar="SETTINGS", help='A variant beside it, such as "train.refit=none"; repeatable.'
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep tables and bundles of the past nights.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Serve what was served before: table, bundle and export go back at once; doing it again goes back further.
+    """Replay past nights from the log, and measure their tables by what users did afterwards.
 
-    Example: [bold]recsys rollback recsys.toml --why "cold items are gone from the lists"[/]
+    One that was killed and is started again goes on where it stopped.
+
+    Example: [bold]recsys backtest recsys.toml --nights 14 --every 7d[/]
     """
-    from recsys.pipelines.promote import rollback as back
-    from recsys.pipelines.promote import show_switched
-    from recsys.settings.read import load_settings
+    from recsys.backtest.variants import read_variants
 
-    report = back(load_settings(config, overrides or ()), why, to)
-    answer(ctx, report, lambda console: show_switched(console, report))
+    variants = read_variants(config, overrides or (), compared or ())
+    from recsys.pipelines.backtest import backtest_alone
+    from recsys.pipelines.backtest_shown import show_backtest
+    from recsys.pipelines.launch import watched
 
-
-@app.command(rich_help_panel=DECIDE)
-def releases(
-    ctx: typer.Context,
-    config: Config,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """List what was served: run, since when, figures, verdict, why, and what can come back.
-
-    Example: [bold]recsys releases recsys.toml[/]
-    """
-    from recsys.pipelines.promote import releases as listed
-    from recsys.pipelines.promote import show_releases
-    from recsys.settings.read import load_settings
-
-    report = listed(load_settings(config, overrides or ()))
-    answer(ctx, report, lambda console: show_releases(console, report))
+    settings = next(iter(variants.values()))
+    with watched(settings, Show()):
+        report = backtest_alone(variants, nights=nights, every=every, until=until, keep=keep)
+    answer(ctx, report, lambda console: show_backtest(console, report))

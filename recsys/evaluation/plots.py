@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -137,6 +138,52 @@ def plot_slices(slices: Sequence[Mapping[str, Any]], metric: str = "ndcg_at_10")
     place.grid(axis="y", visible=False)
     place.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     place.set_title(f"{_metric_label(metric)}, test, by slice; grey: below 100 users", loc="left", color=INK)
+    return figure
+
+
+def plot_nights(
+    nights: Sequence[str],
+    curves: Mapping[str, Sequence[float | None]],
+    differences: Mapping[str, Sequence[Mapping[str, float] | None]],
+    metric: str,
+) -> Figure:
+    """Plot a metric of past nights, the first ranker's beside the others', and its paired differences, 95%.
+
+    Parameters
+    ----------
+    nights
+        Labels, oldest first.
+    curves
+        By ranker a value a night; None where it served nothing.
+    differences
+        By what the first ranker is compared with: `mean`, `low`, `high` a night.
+    """
+    figure, (left, right) = _figure(width=11.0, columns=2)
+    places = range(len(nights))
+    colours, first = _colours(curves), next(iter(curves))
+    for number, (name, values) in enumerate(curves.items()):
+        heights = [math.nan if value is None else value for value in values]
+        style = (
+            FIRST if name == first else OTHERS | {"linestyle": ("-", "--", ":")[(number - 1) // len(OTHER_COLOURS) % 3]}
+        )
+        left.plot(places, heights, color=colours[name], label=name, marker="o", markersize=3, **style)
+    left.set_ylim(bottom=0)
+    left.set_title(f"{_metric_label(metric)}, next window", loc="left", color=INK)
+    width = 0.5 / max(1, len(differences))
+    for number, (name, tests) in enumerate(differences.items()):
+        for place, test in enumerate(tests):
+            if test is not None:
+                at = place + (number - (len(differences) - 1) / 2) * width
+                right.plot([at, at], [test["low"], test["high"]], color=colours[name], linewidth=1.6)
+                right.plot([at], [test["mean"]], "o", color=colours[name], markersize=4)
+    right.axhline(0.0, color=INK, linewidth=0.8)
+    right.set_title(f"{first} minus the others, paired, 95%", loc="left", color=INK)
+    step = max(1, -(-len(nights) // 8))
+    for axes in (left, right):
+        axes.set_xticks(list(places)[::step], list(nights)[::step], rotation=30, ha="right")
+        axes.set_xlim(-0.5, len(nights) - 0.5)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)), frameon=False)
     return figure
 
 
