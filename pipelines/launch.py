@@ -62,6 +62,12 @@ def run_step(
         return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
 
 
+def run_alone(settings: RunSettings, display: Watch, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Work that Prefect does not record, registered as a process of the warehouse."""
+    with registered(settings.warehouse), naming_damage(settings.warehouse):
+        return _launch(work, work, display, False)
+
+
 def _launch(
     flow: Callable[[], dict[str, Any]], bare: Callable[[], dict[str, Any]], display: Watch, prefect: bool
 ) -> dict[str, Any]:

@@ -32,11 +32,11 @@ Status = Literal["running", "failed", "finished"]
 
 # sections of the settings that neither a step nor one before it reads
 _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
-    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "export", "tracking"),
-    "train": ("retrieve", "export", "tracking"),
-    "evaluate": ("retrieve", "export", "tracking"),
-    "retrieve": ("export", "tracking"),
-    "export": ("tracking",),
+    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "export", "tracking", "tune"),
+    "train": ("retrieve", "export", "tracking", "tune"),
+    "evaluate": ("retrieve", "export", "tracking", "tune"),
+    "retrieve": ("export", "tracking", "tune"),
+    "export": ("tracking", "tune"),
 }
 
 
