@@ -164,7 +164,7 @@ class _Told(Observer):
             self.best = max(self.best, trial.value)
             ending = f"NDCG@10 {trial.value:.4f} ({(trial.measured or {}).get('serves')})"
         else:
-            ending = f"{trial.state}: {trial.reason}"
+            ending = f"{trial.state}: {(trial.reason or '').rstrip('.')}"
         self.display.say(f"Trial {trial.number + 1} of {self.trials}: {ending}; {trial.text()}")
 
 

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 from optuna.distributions import (
     BaseDistribution,
@@ -21,6 +21,8 @@ from pydantic.fields import FieldInfo
 from recsys.errors import InputError
 from recsys.settings import RangeSettings, Section, Settings, TuneSettings
 from recsys.settings.read import parse_settings
+
+TRIAL: Final = "a trial"  # where errors of its values come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     for key, value in values.items():
         section, _, name = key.partition(".")
         tree[section][name] = value
-    return parse_settings(tree, where="a trial")
+    return parse_settings(tree, where=TRIAL)
 
 
 def shown(value: Any) -> str:
@@ -121,7 +123,7 @@ def _field(settings: Settings, key: str) -> FieldInfo:
 
 def _distribution(settings: Settings, key: str, values: RangeSettings | tuple[Any, ...]) -> BaseDistribution:
     field = _field(settings, key)
-    annotation: Any = Annotated[field.annotation, *field.metadata]
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     valid: TypeAdapter[Any] = TypeAdapter(annotation)
 
     def check(value: Any, what: str) -> Any:

@@ -32,7 +32,7 @@ from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import checkpoints_of
 from recsys.training.validation import PRIMARY
-from recsys.tuning.space import Space, rounded, shown, with_values
+from recsys.tuning.space import TRIAL, Space, rounded, shown, with_values
 from recsys.tuning.trial import Measured, measure
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -208,7 +208,7 @@ class Search:
             if own and isinstance(error, InputError):
                 self._end(asked, trial, "stopped", observer, reason=str(error))
                 raise
-            self._end(asked, trial, "pruned", observer, reason=str(error))
+            self._end(asked, trial, "pruned", observer, reason=str(error).removeprefix(f"{TRIAL}: "))
         except BaseException as error:
             said = {_Stopped: "the time was up", KeyboardInterrupt: "interrupted"}
             self._end(asked, trial, "stopped", observer, reason=said.get(type(error), first_line(error)))
