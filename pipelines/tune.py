@@ -139,7 +139,8 @@ class _Told(Observer):
 
     def __init__(self, store: tracking.Store, parent: str, settings: Settings, trials: int) -> None:
         self.store, self.parent, self.settings, self.trials = store, parent, settings, trials
-        self.display, self.run, self.best = watch(), "", -math.inf
+        self.display, self.run = watch(), ""
+        self.planned: int | None = None  # epochs of the trial
 
     def began(self, trial: Trial) -> None:
         tags = {tracking.STEP_TAG: "trial", tracking.PARENT_TAG: self.parent}
@@ -161,7 +162,6 @@ class _Told(Observer):
             tracking.describe(self.store, self.run, trial.reason)
         tracking.end_run(self.store, self.run, "KILLED" if trial.state == "stopped" else "FINISHED")
         if trial.value is not None:
-            self.best = max(self.best, trial.value)
             ending = f"NDCG@10 {trial.value:.4f} ({(trial.measured or {}).get('serves')})"
         else:
             ending = f"{trial.state}: {(trial.reason or '').rstrip('.')}"

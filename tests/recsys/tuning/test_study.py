@@ -16,11 +16,11 @@ from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError, RecsysError
 from recsys.night.fit import fit
-from recsys.settings import Settings
+from recsys.settings import RangeSettings, Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tuning import study as searching
-from recsys.tuning.space import space_of, with_values
+from recsys.tuning.space import Space, space_of, with_values
 from recsys.tuning.study import Observer, Search, Trial, open_search
 from recsys.tuning.trial import measure, without_test
 from tests.recsys.tuning.shop import write_shop
@@ -43,6 +43,12 @@ def opened(shop: Shop, folder: Path, dataset: Dataset | None = None) -> Iterator
         patch.setattr(searching, "folder_of", lambda _: folder / "tuning")
         with open_search(settings, versions, space_of(settings), without_test(dataset or whole)) as search:
             yield search
+
+
+def rates_alone(settings: Settings) -> Space:
+    """A space that breaks no rule."""
+    rates = {"train.learning_rate": RangeSettings(low=1e-3, high=1e-1)}
+    return space_of(settings.model_copy(update={"tune": rates}))
 
 
 def trials(search: Search, count: int, observer: Observer | None = None) -> list[tuple[Any, ...]]:
@@ -178,7 +184,7 @@ def test_a_worse_trial_is_pruned_and_a_diverging_one_too(
 
     monkeypatch.setattr(searching, "measure", trained)
     settings, versions, dataset = shop
-    space = space_of(with_values(settings, {"tune": {"train.learning_rate": {"low": 1e-3, "high": 1e-1}}}))
+    space = rates_alone(settings)
     monkeypatch.setattr(searching, "folder_of", lambda _: tmp_path)
     with open_search(settings, versions, space, without_test(dataset)) as search:
         report = search.go_on(8)
@@ -200,7 +206,7 @@ def test_a_configuration_that_cannot_be_trained_is_told(
     with opened(shop, tmp_path) as search, pytest.raises(InputError, match="recsys represent"):
         search.go_on(3)
     settings, versions, dataset = shop
-    space = replace(space_of(settings), own=None)  # no trial is the configuration's own
+    space = replace(rates_alone(settings), own=None)  # no trial is the configuration's own
     monkeypatch.setattr(searching, "folder_of", lambda _: tmp_path / "other")
     told = "None of 3 trials could be trained; the first one: There is no text"
     with open_search(settings, versions, space, without_test(dataset)) as search, pytest.raises(InputError, match=told):
