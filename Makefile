@@ -25,19 +25,25 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## the whole pipeline on generated data, in about two minutes
 	$(BIN)/recsys demo
 
+# a process a core, up to four, as each takes 1.5 GB; a file's tests stay together, because they share what it sets up.
+# `pytest PATH` alone uses one process, so that --pdb works and a single file does not wait for imports twice
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
+PARALLEL := -n $(WORKERS) --dist loadfile
+
 test: setup check  ## install, check and test: what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: setup  ## the tests marked slow (minutes)
 	$(BIN)/python -m pytest -m slow
 
 NUMERIC := $(BIN)/python -m pytest -q -m 'numeric and not slow'
 
-# oneDNN, torch, MKL and OpenBLAS choose their kernels by these variables; what is not here cannot be tried
+# oneDNN, torch, MKL and OpenBLAS choose their kernels by these variables; what is not here cannot be tried. The second
+# gives torch two threads, so it has the cores to itself
 test-machines: setup  ## the numeric tests as other processors and thread counts make them (minutes)
-	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 RECSYS_TEST_PROCESSOR=uneven $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 RECSYS_TEST_PROCESSOR=uneven $(NUMERIC) $(PARALLEL)
 	ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=default RECSYS_TEST_THREADS=2 $(NUMERIC)
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell $(NUMERIC)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell $(NUMERIC) $(PARALLEL)
 
 # without torch, whose build for another Python may be gigabytes: what reads data, counts and configures
 PYTHONS ?= 3.11 3.12 3.13

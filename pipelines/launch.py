@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-text
 from recsys.errors import RecsysError
 from recsys.pipelines import unmasked
 from recsys.pipelines.steps import as_function
@@ -65,6 +64,7 @@ def run_step(
         return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
 
 
+<<<<<<< HEAD
 @contextlib.contextmanager
 def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
     """Show the progress of the block's work, which runs without Prefect, and name files that it finds damaged."""
@@ -74,6 +74,12 @@ def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
             yield
         finally:
             WATCH.reset(token)
+=======
+def run_alone(settings: RunSettings, display: Watch, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Work that Prefect does not record, registered as a process of the warehouse."""
+    with registered(settings.warehouse), naming_damage(settings.warehouse):
+        return _launch(work, work, display, False)
+>>>>>>> tune
 
 
 def _launch(

@@ -32,13 +32,13 @@ Status = Literal["running", "failed", "finished"]
 
 # sections of the settings that neither a step nor one before it reads
 _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
-    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "gate", "export", "tracking"),
-    "train": ("retrieve", "gate", "export", "tracking"),
-    "refit": ("retrieve", "gate", "export", "tracking"),
-    "evaluate": ("retrieve", "gate", "export", "tracking"),
-    "retrieve": ("gate", "export", "tracking"),
-    "judge": ("export", "tracking"),
-    "export": ("gate", "tracking"),
+    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "gate", "export", "tracking", "tune"),
+    "train": ("retrieve", "gate", "export", "tracking", "tune"),
+    "refit": ("retrieve", "gate", "export", "tracking", "tune"),
+    "evaluate": ("retrieve", "gate", "export", "tracking", "tune"),
+    "retrieve": ("gate", "export", "tracking", "tune"),
+    "judge": ("export", "tracking", "tune"),
+    "export": ("gate", "tracking", "tune"),
 }
 
 

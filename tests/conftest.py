@@ -29,6 +29,9 @@ os.environ.update(
     }
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores belong to the other workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -136,6 +139,19 @@ def uneven(processor: Any) -> Iterator[Any]:
         return
     with Uneven() as mode:
         yield mode
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database to copy: making one takes seconds."""
+    from recsys.settings.read import parse_settings
+    from recsys.tracking.store import open_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(
+        parse_settings({"name": "other", "interactions": {"source": "x.csv"}, "tracking": {"uri": f"sqlite:///{path}"}})
+    )
+    return path
 
 
 @pytest.fixture

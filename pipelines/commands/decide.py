@@ -8,6 +8,7 @@ import typer
 
 from recsys.pipelines.commands.base import DECIDE, AsJson, Config, Debug, Overrides, answer, app
 from recsys.pipelines.console import Show
+from recsys.pipelines.outcome import INTERRUPTED
 from recsys.pipelines.ui import DEFAULT_STORE
 
 
@@ -79,3 +80,42 @@ def backtest(
     with watched(settings, Show()):
         report = backtest_alone(variants, nights=nights, every=every, until=until, keep=keep)
     answer(ctx, report, lambda console: show_backtest(console, report))
+
+
+@app.command(rich_help_panel=DECIDE)
+def tune(
+    ctx: typer.Context,
+    config: Config,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Finished trials in all, of earlier calls too.")] = 50,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Such as 2h or 90m; the same command goes on.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The file to write; CONFIG-tuned.toml otherwise.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better settings by trials on validation, and write the best ones as a configuration.
+
+    The section \\[tune] says what to change. Test is not read. A search that was stopped goes on.
+
+    Example: [bold]recsys tune recsys.toml --trials 50 --timeout 2h[/]
+    """
+    from recsys.pipelines.launch import run_alone
+    from recsys.pipelines.tune import show_tune
+    from recsys.pipelines.tune import tune as search
+    from recsys.settings.read import load_settings
+
+    given = overrides or []
+    settings, show = load_settings(config, given), Show()
+
+    def work() -> dict[str, object]:
+        with show.step("tune"):
+            return search(settings, config, given, trials=trials, timeout=timeout, output=output)
+
+    report = run_alone(settings, show, work)
+    answer(ctx, report, lambda console: show_tune(console, report))
+    if report["stopped"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)

@@ -104,7 +104,7 @@ def fit(
     )
     parts, outcome = fitted.parts, fitted.outcome
     model = estimator.recommender(settings, parts)
-    blended, blend = _blend(settings, dataset, model)
+    blended, blend = blend_of(settings, dataset, model)
     if blend is not None:
         say(blend.reason)
     consumed = _consumed(outcome, blend)
@@ -163,8 +163,8 @@ def _consumed(outcome: Outcome | None, blend: BlendReport | None) -> dict[str, A
     return {name: None if one is None else one.to_dict() for name, one in found.items()}
 
 
-def _blend(settings: Settings, dataset: Dataset, model: Recommender) -> tuple[Blended | None, BlendReport | None]:
-    """The blend of the model with the other sources, measured beside the model alone."""
+def blend_of(settings: Settings, dataset: Dataset, model: Recommender) -> tuple[Blended | None, BlendReport | None]:
+    """Return the blend of the model with the other sources, measured beside the model alone on validation."""
     alone = None
     if model.repeats is not None and settings.blend.kind != "never":  # its vectors do not say all of it
         validation = dataset.split.validation

@@ -33,6 +33,7 @@ from recsys.settings.text import TextSettings
 from recsys.settings.tracking import TrackingSettings
 from recsys.settings.train import TrainSettings
 from recsys.settings.tree import RunSettings, Settings
+from recsys.settings.tune import RangeSettings, TuneSettings
 from recsys.settings.users import UserSettings
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "KindSettings",
     "ModelSettings",
     "NumericSettings",
+    "RangeSettings",
     "RecformerModelSettings",
     "RecformerSettings",
     "RetrieveSettings",
@@ -71,6 +73,7 @@ __all__ = [
     "TextSettings",
     "TrackingSettings",
     "TrainSettings",
+    "TuneSettings",
     "UserSettings",
     "group_count",
     "pattern_problem",

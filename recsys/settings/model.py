@@ -43,6 +43,11 @@ class KindSettings(Section):
         """Names of the context that the model reads beside each item; none, unless a kind says so."""
         return ()
 
+    @property
+    def tuned(self) -> Mapping[str, Any]:
+        """What `recsys tune` changes where the configuration has no [tune], as that section says it; nothing."""
+        return {}
+
 
 class ModelSettings(KindSettings):
     """Keys of `kind = "bert4rec"`: the item tower and the sequence encoder."""
@@ -90,6 +95,22 @@ class ModelSettings(KindSettings):
     def event_context(self) -> tuple[Context, ...]:
         """As `context`."""
         return self.context
+
+    @property
+    def tuned(self) -> Mapping[str, Any]:
+        """The rate and the size of steps, the size of the network, and what keeps it from learning by heart."""
+        space: dict[str, Any] = {
+            "train.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
+            "train.batch_size": [16, 32, 64, 128],
+            "model.dimensions": [64, 128, 256],
+            "model.blocks": {"low": 1, "high": 3},
+            "model.dropout": {"low": 0.0, "high": 0.4},
+        }
+        if self.temperature is not None:
+            space["model.temperature"] = {"low": 0.03, "high": 0.2, "log": True}
+        if self.objective == "cloze":
+            space["train.mask_probability"] = {"low": 0.15, "high": 0.6}
+        return space
 
     @model_validator(mode="after")
     def _context_is_named_once(self) -> Self:
@@ -153,6 +174,17 @@ class RecformerModelSettings(ItemsAlone):
     needs_text: ClassVar[bool] = True
     # a number, by the steps since, is added to the score of what was had; it is learned with the full loss
     repeat_bias: bool = False
+
+    @property
+    def tuned(self) -> Mapping[str, Any]:
+        """The rate of steps, near those that a language model bears, and how sharply what came next is told apart."""
+        return {
+            "train.learning_rate": {"low": 1e-5, "high": 3e-4, "log": True},
+            "train.batch_size": [16, 32, 64],
+            "train.weight_decay": {"low": 1e-3, "high": 0.1, "log": True},
+            "recformer.temperature": {"low": 0.02, "high": 0.1, "log": True},
+            "recformer.dropout": {"low": 0.0, "high": 0.3},
+        }
 
 
 def settings_of(kind: str) -> type[KindSettings]:

@@ -77,7 +77,14 @@ def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
         raise InputError(_explain(error, where, kind, tree)) from None
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def override_of(override: str) -> tuple[list[str], Any]:
+    """Return the key's parts and the value of a `--set` override.
+
+    Raises
+    ------
+    InputError
+        It is not of the form key=value.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {override} is not of the form key=value, for example --set train.epochs=5.")
@@ -85,7 +92,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = None if text.strip() == "none" else text
-    *sections, last = [part.strip() for part in key.split(".")]
+    return [part.strip() for part in key.split(".")], value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    (*sections, last), value = override_of(override)
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):

@@ -23,6 +23,7 @@ from recsys.settings.split import SplitSettings
 from recsys.settings.text import TextSettings
 from recsys.settings.tracking import TrackingSettings
 from recsys.settings.train import TrainSettings
+from recsys.settings.tune import TuneSettings
 from recsys.settings.users import UserSettings
 
 
@@ -59,6 +60,7 @@ class Settings(RunSettings):
     retrieve: RetrieveSettings = RetrieveSettings()
     gate: GateSettings = GateSettings()
     export: Export = FileExportSettings()
+    tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:

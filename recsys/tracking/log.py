@@ -99,6 +99,11 @@ def describe(store: Store, run_id: str, markdown: str) -> None:
     store.send("tag", run=run_id, key=DESCRIPTION_TAG, value=markdown)
 
 
+def tag(store: Store, run_id: str, key: str, value: str) -> None:
+    """Set a tag of a run."""
+    store.send("tag", run=run_id, key=key, value=value)
+
+
 def child_runs(store: Store, run_id: str) -> list[Any]:
     """The nested runs of a run, oldest first."""
     return children(store, run_id)

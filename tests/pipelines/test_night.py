@@ -35,7 +35,7 @@ from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.pipelines.ui import page
 from recsys.settings import Settings
-from recsys.settings.read import load_settings, parse_settings
+from recsys.settings.read import load_settings
 from recsys.storage.warehouse import current_versions, latest_version, scan
 from recsys.text import represent as representing
 from recsys.tracking import log as tracking
@@ -87,15 +87,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generate(folder, users=120, items=400)
     return folder
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new MLflow database to copy: making one takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tree = {"name": "other", "interactions": {"source": "x.csv"}, "tracking": {"uri": f"sqlite:///{path}"}}
-    tracking.open_store(parse_settings(tree))
-    return path
 
 
 def write_config(folder: Path, data: Path, database: Path) -> str:

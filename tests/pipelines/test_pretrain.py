@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
 
 @pytest.mark.integration
 def test_what_is_pretrained_is_what_a_training_starts_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(database, "mlflow.db")
     write_shop("one", 0)
     write_shop("two", 1)
     Path("words.toml").write_text(PRETRAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ LOG = "user_id,item_id,timestamp\nann,1,2024-01-01 10:00:00\nbob,2,2024-01-02 10
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+def config(tmp_path_factory: pytest.TempPathFactory, database: Path) -> str:
     folder = tmp_path_factory.mktemp("shop")
+    shutil.copy(database, folder / "mlflow.db")
     path = folder / "recsys.toml"
     path.write_text(
         CONFIG.format(folder=str(folder), warehouse=str(folder / "warehouse"), export=str(folder / "export"))
@@ -53,7 +55,6 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
 
 
 def test_commands_on_tables(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One test, as making MLflow's database takes seconds."""
     folder = Path(config).parent
     warehouse = str(folder / "warehouse")
     assert cli.execute(["ingest", config]) == 0

@@ -406,7 +406,7 @@ def test_columns_without_a_name_are_named_by_their_place(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (gzip.compress(b"user_id,item_id\n1,2\n"), "control characters .* unpack it"),
+        (gzip.compress(b"user_id,item_id\n1,2\n", mtime=0), "control characters .* unpack it"),
         ("user_id,item_id\n1,2\n".encode("utf-16"), "control characters .* set its encoding"),
         (b"user_id,item_id\r1,2\r3,4\r", "control characters .* end its lines with a line feed"),
         (b"user_id,item_id,__line\n1,2,3\n", "a column named '__line', a name that recsys needs itself"),
@@ -517,7 +517,7 @@ def zipped(**files: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("LOG.CSV.GZ", gzip.compress(b"u,i\n1,2\n")),
+        ("LOG.CSV.GZ", gzip.compress(b"u,i\n1,2\n", mtime=0)),
         ("log.csv.bz2", bz2.compress(b"u,i\n1,2\n")),
         ("log.csv.xz", lzma.compress(b"u,i\n1,2\n")),
         ("log.csv.zip", zipped(log__csv="u,i\n1,2\n")),
@@ -536,7 +536,7 @@ def test_packed_files_are_read_whatever_the_case_of_their_names(tmp_path: Path, 
     [
         ("log.csv.zip", zipped(a__csv="u\n", b__csv="u\n"), r"holds 2 files \(a.csv, b.csv\); .*unpack it"),
         ("log.csv.zip", b"PK no archive", "log.csv.zip cannot be read"),
-        ("log.csv.gz", gzip.compress(b"u,i\n1,2\n")[:-9], "log.csv.gz cannot be read"),
+        ("log.csv.gz", gzip.compress(b"u,i\n1,2\n", mtime=0)[:-9], "log.csv.gz cannot be read"),
         ("log.csv.xz", lzma.compress(b"u,i\n1,2\n")[:-9], "log.csv.xz cannot be read"),
         ("log.tar.gz", b"", r"log.tar.gz is packed in a way that is not read \(.tar\); unpack it"),
         ("log.7z", b"", r"log.7z is packed in a way that is not read"),
