@@ -53,7 +53,7 @@ class RunState:
     settings
         Digest of the settings.
     steps
-        Finished step to `{"report": ..., "seconds": ..., "key": ...}`.
+        Finished step to `{"report": ..., "seconds": ..., "key": ..., "peak_bytes": ...}`.
     """
 
     key: str
@@ -65,9 +65,12 @@ class RunState:
     settings: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def with_step(self, name: str, report: Mapping[str, Any], seconds: float, key: str = "") -> RunState:
-        """The state after a step."""
-        return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds, "key": key}})
+    def with_step(
+        self, name: str, report: Mapping[str, Any], seconds: float, key: str = "", peak_bytes: int | None = None
+    ) -> RunState:
+        """The state after a step; `peak_bytes` is the most memory that the process held meanwhile."""
+        done = {"report": dict(report), "seconds": seconds, "key": key, "peak_bytes": peak_bytes}
+        return replace(self, steps={**self.steps, name: done})
 
     def without(self, *names: str) -> RunState:
         """The state as if these steps had not been done."""
@@ -97,7 +100,9 @@ def step_key(settings: Settings, step: str) -> str:
 
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
-    tree = settings.model_dump(mode="json", exclude=set(_UNREAD.get(step, ())))
+    tree = settings.model_dump(mode="json", exclude={"report", *_UNREAD.get(step, ())})
+    if step == "evaluate":  # the one step that works for the page
+        tree["report"] = settings.report.described
     if step in ("train", "retrieve"):  # validation and the blend ask as evaluation does
         tree["evaluate"] = settings.evaluate.exclude_seen
         for name in ("target", "new_users", "cold_items"):  # what test asks; neither training nor the table reads it
@@ -131,6 +136,17 @@ def load(folder: Path, key: str) -> RunState | None:
         return RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
         return None
+
+
+def states(folder: Path) -> Iterator[RunState]:
+    """The recorded states of a folder, newest first; what cannot be read is left out."""
+    found = [state for path in folder.glob("*.json") if (state := load(folder, path.stem)) is not None]
+    yield from sorted(found, key=lambda state: state.started, reverse=True)
+
+
+def state_of(folder: Path, run_id: str) -> RunState | None:
+    """The state of an MLflow run; None where it is not recorded, or was followed by a later run on the same data."""
+    return next((state for state in states(folder) if state.run_id == run_id), None)
 
 
 def save(folder: Path, state: RunState) -> None:

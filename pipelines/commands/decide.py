@@ -1,7 +1,8 @@
-"""What decides between models: `compare`."""
+"""What decides between models: `compare`, `report`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ import typer
 from recsys.pipelines.commands.base import (
     DECIDE,
     AsJson,
+    Config,
     Debug,
+    Overrides,
     answer,
     app,
 )
@@ -40,3 +43,33 @@ def compare(
 
     report = compare_all(runs, metrics or (), uri)
     answer(ctx, report, lambda console: show_comparison(console, report))
+
+
+@app.command(rich_help_panel=DECIDE)
+def report(
+    ctx: typer.Context,
+    config: Config,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ID", help="An MLflow run id, or its beginning; the newest otherwise."),
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the page of a night again from its record, or find the page of an earlier one.
+
+    Example: [bold]recsys report recsys.toml --open[/]
+    """
+    from recsys.settings.read import load_settings
+
+    settings = load_settings(config, overrides or ())
+    from recsys.pipelines.report import report_alone, show_report
+
+    found = report_alone(settings, run)
+    answer(ctx, found, lambda console: show_report(console, found))
+    if opened:
+        import webbrowser
+
+        webbrowser.open(Path(found["path"]).resolve().as_uri())

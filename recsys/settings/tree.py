@@ -16,6 +16,7 @@ from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
+from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.section import Section
 from recsys.settings.split import SplitSettings
@@ -57,6 +58,7 @@ class Settings(RunSettings):
     evaluate: EvaluateSettings = EvaluateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     export: Export = FileExportSettings()
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:
