@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from rich.console import Console
 
-import recsys
 from recsys import runs
 from recsys.errors import InputError
 from recsys.pipelines.console import facts, without_secrets
@@ -120,7 +119,7 @@ def _name_of(state: runs.RunState) -> str | None:
 
 def _commit() -> str | None:
     """Return the commit of the program's own checkout; None where it is installed without one."""
-    git, own = shutil.which("git"), Path(recsys.__file__).resolve().parent
+    git, own = shutil.which("git"), Path(runs.__file__).resolve().parent
     if git is None or not (own.parent / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):

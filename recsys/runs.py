@@ -53,7 +53,7 @@ class RunState:
     settings
         Digest of the settings.
     steps
-        Finished step to `{"report": ..., "seconds": ..., "key": ..., "peak_bytes": ...}`.
+        Finished step to `{"report": ..., "seconds": ..., "key": ...}`, and `peak_bytes` where memory was followed.
     """
 
     key: str
@@ -69,7 +69,8 @@ class RunState:
         self, name: str, report: Mapping[str, Any], seconds: float, key: str = "", peak_bytes: int | None = None
     ) -> RunState:
         """The state after a step; `peak_bytes` is the most memory that the process held meanwhile."""
-        done = {"report": dict(report), "seconds": seconds, "key": key, "peak_bytes": peak_bytes}
+        peak = {} if peak_bytes is None else {"peak_bytes": peak_bytes}
+        done = {"report": dict(report), "seconds": seconds, "key": key, **peak}
         return replace(self, steps={**self.steps, name: done})
 
     def without(self, *names: str) -> RunState:

@@ -13,7 +13,7 @@ from recsys.report.wording import DASH, count, day, known, seconds, short, size
 def steps(night: Night) -> dict[str, Any] | None:
     """Return a row for each step with its time, a bar and its peak memory; None where no step is recorded."""
     found = {name: mapping(step) for name, step in mapping(night.record.get("steps")).items()}
-    took = {name: step.get("seconds") for name, step in found.items() if known(step.get("seconds"))}
+    took: dict[str, float] = {name: step["seconds"] for name, step in found.items() if known(step.get("seconds"))}
     if not took:
         return None
     most = max(took.values())

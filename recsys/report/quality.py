@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from recsys.report.charts import Axes, Line, Mark, bars_cell, interval_cell, line_chart, swatch
 from recsys.report.night import Night, mapping, rows
+from recsys.report.scales import finite
 from recsys.report.verdict import HEADLINE, best_baseline
 from recsys.report.wording import count, figure, known, metric, percent, signed
 
@@ -139,7 +140,7 @@ def metrics_table(night: Night) -> dict[str, Any] | None:
         # with one target a user these say what HR and MRR say
         again = one_target and any(word in key for word in ("recall", "precision", "map_at"))
         values = [values.get(key) for values in by_name.values()]
-        numbers = [value for value in values if known(value)]
+        numbers = finite(values)
         ranked = len(numbers) > 1 and not any(word in key for word in _UNRANKED)
         best = max(numbers) if ranked else None
         (main if key.endswith(f"_at_{k}") and not again else more).append(
@@ -159,12 +160,11 @@ def slices(night: Night) -> dict[str, Any] | None:
     name = next((key for key in found[0] if key.startswith("ndcg_at_") and not key.endswith(("_low", "_high"))), None)
     if name is None:
         return None
-    ends = [row.get(name if row.get("small") else f"{name}_high") for row in found]
-    most = max((end for end in ends if known(end)), default=1.0)
+    most = max(finite(row.get(name if row.get("small") else f"{name}_high") for row in found), default=1.0)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in found:
         value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
-        drawn = all(map(known, (value, low, high)))
+        drawn = known(value) and known(low) and known(high)
         groups.setdefault(_dimension(str(row.get("dimension"))), []).append(
             {
                 "value": row.get("value"),
@@ -172,10 +172,16 @@ def slices(night: Night) -> dict[str, Any] | None:
                 "small": bool(row.get("small")),
                 "figure": figure(value),
                 "interval": f"{figure(low)} to {figure(high)}" if drawn else "–",
-                "svg": interval_cell(value, low, high, most, small=bool(row.get("small"))) if drawn else Markup(""),
+                "svg": _interval(value, low, high, most, bool(row.get("small"))),
             }
         )
     return {"metric": metric(name), "groups": groups, "small": any(row.get("small") for row in found)}
+
+
+def _interval(value: Any, low: Any, high: Any, most: float, small: bool) -> Markup:
+    if known(value) and known(low) and known(high):
+        return interval_cell(value, low, high, most, small=small)
+    return Markup("")
 
 
 def _dimension(name: str) -> str:
@@ -198,7 +204,7 @@ def spread(night: Night) -> list[dict[str, Any]]:
     found = mapping(night.evaluated.get("popularity"))
     recommended = rows(next(iter(mapping(found.get("recommended")).values()), []))
     bands, consumed = rows(found.get("bands")), rows(found.get("consumed"))
-    if bands and len(bands) == len(consumed) == len(recommended):
+    if bands and all(map(known, bands)) and len(bands) == len(consumed) == len(recommended):
         ends = zip([0.0, *bands[:-1]], bands, strict=True)
         names = [f"{100 * low:g}–{100 * high:g}% of the items" for low, high in ends]
         tables.append(_spread("popularity, most popular items first", names, consumed, recommended))
@@ -220,11 +226,11 @@ def _spread(by: str, names: list[str], consumed: list[Any], recommended: list[An
         "rows": [
             {
                 "name": name,
-                "consumed": percent(pair[0]),
-                "recommended": percent(pair[1]),
+                "consumed": percent(a),
+                "recommended": percent(b),
                 # one bar of all others would make the rest too short to compare
                 "svg": Markup("") if name == OTHERS else bars_cell(pair, most),
             }
-            for name, pair in zip(names, pairs, strict=True)
+            for name, a, b, pair in zip(names, consumed, recommended, pairs, strict=True)
         ],
     }

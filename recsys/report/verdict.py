@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from recsys.report.night import Night, mapping, rows
-from recsys.report.wording import count, figure, metric, percent, seconds, signed
+from recsys.report.wording import count, figure, known, metric, percent, seconds, signed
 
 HEADLINE: Final = "test/ndcg_at_10"
 _BETTER: Final = {"better": "ahead", "worse": "behind", "undecided": "not told apart"}
@@ -62,7 +62,7 @@ def best_baseline(night: Night) -> tuple[str, float] | None:
     found = [
         (name, metrics[HEADLINE])
         for name, metrics in mapping(night.evaluated.get("baselines")).items()
-        if name != "model" and isinstance(mapping(metrics).get(HEADLINE), (int, float))
+        if name != "model" and known(mapping(metrics).get(HEADLINE))
     ]
     return max(found, key=lambda pair: pair[1], default=None)
 
@@ -105,7 +105,7 @@ def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]
     if users is not None:
         facts.append({"label": "test users", "value": count(users), "note": ""})
     took = [mapping(step).get("seconds") for step in mapping(night.record.get("steps")).values()]
-    total = sum(value for value in took if isinstance(value, (int, float)))
+    total = sum(value for value in took if known(value))
     if total:
         facts.append({"label": "time of all steps", "value": seconds(total), "note": ""})
     return facts

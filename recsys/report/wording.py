@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 DASH: Final = "–"
 MINUS: Final = "−"
@@ -12,7 +12,7 @@ NAMES: Final = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
 OBJECTIVES: Final = {"next-item": "next items", "cloze": "hidden items (cloze)"}
 
 
-def known(value: Any) -> bool:
+def known(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

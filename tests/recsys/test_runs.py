@@ -62,6 +62,8 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
         ({}, {"represent", "train", "evaluate", "retrieve", "export", "publish"}),
         ({"tracking": {"uri": "sqlite:///other.db"}}, {"represent", "train", "evaluate", "retrieve", "export"}),
         ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "retrieve"}),
+        ({"report": {"users": 3}}, {"represent", "train", "retrieve", "export", "publish"}),
+        ({"report": {"show_user_ids": True}}, {"represent", "train", "evaluate", "retrieve", "export", "publish"}),
         ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate"}),
         ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
