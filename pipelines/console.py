@@ -192,6 +192,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "MLflow lacks": _lacking(summary["mlflow"]),
         "MLflow UI": ui,
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
+        "report": summary.get("report"),
     }
     facts(console, lines)
 

@@ -12,7 +12,10 @@ from recsys.data.provenance import check_filled
 from recsys.evaluation.users import forget_users
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sink_of
+from recsys.pipelines.report import reports_folder
 from recsys.pipelines.steps import newest_candidates, plain
+from recsys.report.files import forget_users as forget_pages
+from recsys.report.files import pseudonyms
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
 from recsys.table.naming import candidates_table
@@ -32,6 +35,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
         report["evaluations"] = forget_users(settings.warehouse, users)
+        report["reports"] = forget_pages(reports_folder(settings.warehouse), users, pseudonyms(states))
         exported = None
         if settings.export.wanted and (sink := sink_of(settings)).present():
             exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path
@@ -39,8 +43,9 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [
         "Older versions of these tables are gone.",
-        "MLflow's runs hold samples of at most 20 users each, and evaluations the values of all test users "
-        "(users.parquet); delete the runs that show one of these users.",
+        "MLflow's runs hold samples of at most 20 users each, reports the histories of a few (report.html, under "
+        "pseudonyms unless report.show_user_ids is set), and evaluations the values of all test users (users.parquet); "
+        "delete the runs that show one of these users.",
         "The sources are not changed; every reading leaves these users out.",
         "Bundles that learned from these users keep it, and cannot be evaluated on what is left: run `recsys train` or "
         "wait for the next night.",

@@ -64,7 +64,6 @@ def run_step(
         return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
 
 
-<<<<<<< HEAD
 @contextlib.contextmanager
 def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
     """Show the progress of the block's work, which runs without Prefect, and name files that it finds damaged."""
@@ -74,12 +73,6 @@ def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
             yield
         finally:
             WATCH.reset(token)
-=======
-def run_alone(settings: RunSettings, display: Watch, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Work that Prefect does not record, registered as a process of the warehouse."""
-    with registered(settings.warehouse), naming_damage(settings.warehouse):
-        return _launch(work, work, display, False)
->>>>>>> tune
 
 
 def _launch(

@@ -25,6 +25,7 @@ from recsys import runs
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.exports.registry import sink_of
+from recsys.machine import peak_memory
 from recsys.night.memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
@@ -34,6 +35,7 @@ from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
+from recsys.pipelines.report import night_record, report_task
 from recsys.pipelines.represent import represent_task
 from recsys.pipelines.retrieve import retrieve_task
 from recsys.pipelines.steps import (
@@ -86,8 +88,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     began = time.perf_counter()
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
-    with display.step("ingest"):
+    with display.step("ingest"), peak_memory() as peak:
         ingested = run(ingest_task, settings)
+    ingest_peak = peak.most
     ingest_seconds = time.perf_counter() - began
     versions = table_versions(ingested)
 
@@ -127,12 +130,12 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
             def record(_: str, report: dict[str, Any]) -> None:
                 nonlocal state
                 seconds = round(time.perf_counter() - start, 3)
-                state = state.with_step(name, report, seconds, runs.step_key(settings, name))
+                state = state.with_step(name, report, seconds, runs.step_key(settings, name), peak.look())
                 runs.save(folder, state)
 
             token = RECORD.set(record)
             try:
-                with display.step(name):
+                with display.step(name), peak_memory() as peak:
                     record(name, run(task, settings, *arguments))
             finally:
                 RECORD.reset(token)
@@ -149,7 +152,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     digest = runs.digest_of(ingested["digests"])
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
-        state = state.with_step("ingest", ingested, round(ingest_seconds, 3))
+        state = state.with_step("ingest", ingested, round(ingest_seconds, 3), peak_bytes=ingest_peak)
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
             display.say(str(check_night(settings, versions)))
@@ -177,6 +180,12 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
         summary["seconds"] = {**seconds, "total": round(time.perf_counter() - began, 3)}
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
         tracking.describe(store, parent, summary_markdown(summary))
+        if settings.report.enabled:
+            began_page = time.perf_counter()
+            with display.step("report"):
+                made = run(report_task, settings, night_record(settings, state, summary["mlflow"]["link"]), parent)
+            state = state.with_step("report", made, round(time.perf_counter() - began_page, 3))
+            summary["report"] = made["path"]
         runs.save(folder, state.ended("finished"))
         tracking.end_run(store, parent)
         store.ask()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +52,38 @@ def held_by_process(root: Path = Path("/")) -> int:
         return found
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
+
+
+@dataclass(eq=False)
+class Peak:
+    """The most bytes that this process held so far, by samples."""
+
+    most: int = 0
+
+    def look(self) -> int:
+        """Take a sample; returns the most so far."""
+        self.most = max(self.most, held_by_process())
+        return self.most
+
+
+@contextlib.contextmanager
+def peak_memory(seconds: float = 0.2) -> Iterator[Peak]:
+    """Yield what follows the memory of this process while the block runs, by a sample every so many seconds."""
+    peak, ended = Peak(), threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(seconds):
+            peak.look()
+
+    peak.look()
+    thread = threading.Thread(target=follow, name="peak-memory", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+        peak.look()
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:

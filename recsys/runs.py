@@ -55,7 +55,7 @@ class RunState:
     settings
         Digest of the settings.
     steps
-        Finished step to `{"report": ..., "seconds": ..., "key": ...}`.
+        Finished step to `{"report": ..., "seconds": ..., "key": ...}`, and `peak_bytes` where memory was followed.
     """
 
     key: str
@@ -67,9 +67,13 @@ class RunState:
     settings: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def with_step(self, name: str, report: Mapping[str, Any], seconds: float, key: str = "") -> RunState:
-        """The state after a step."""
-        return replace(self, steps={**self.steps, name: {"report": dict(report), "seconds": seconds, "key": key}})
+    def with_step(
+        self, name: str, report: Mapping[str, Any], seconds: float, key: str = "", peak_bytes: int | None = None
+    ) -> RunState:
+        """The state after a step; `peak_bytes` is the most memory that the process held meanwhile."""
+        peak = {} if peak_bytes is None else {"peak_bytes": peak_bytes}
+        done = {"report": dict(report), "seconds": seconds, "key": key, **peak}
+        return replace(self, steps={**self.steps, name: done})
 
     def without(self, *names: str) -> RunState:
         """The state as if these steps had not been done."""
@@ -99,7 +103,9 @@ def step_key(settings: Settings, step: str) -> str:
 
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
-    tree = settings.model_dump(mode="json", exclude=set(_UNREAD.get(step, ())))
+    tree = settings.model_dump(mode="json", exclude={"report", *_UNREAD.get(step, ())})
+    if step == "evaluate":  # the one step that works for the page
+        tree["report"] = settings.report.described
     if step in ("train", "refit", "retrieve"):  # validation and the blend ask as evaluation does
         tree["evaluate"] = settings.evaluate.exclude_seen
         for name in ("target", "new_users", "cold_items"):  # what test asks; neither training nor the table reads it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,36 @@ def compare(
 
     report = compare_all(runs, metrics or (), uri)
     answer(ctx, report, lambda console: show_comparison(console, report))
+
+
+@app.command(rich_help_panel=DECIDE)
+def report(
+    ctx: typer.Context,
+    config: Config,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ID", help="An MLflow run id, or its beginning; the newest otherwise."),
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the page of a night again from its record, or find the page of an earlier one.
+
+    Example: [bold]recsys report recsys.toml --open[/]
+    """
+    from recsys.settings.read import load_settings
+
+    settings = load_settings(config, overrides or ())
+    from recsys.pipelines.report import report_alone, show_report
+
+    found = report_alone(settings, run)
+    answer(ctx, found, lambda console: show_report(console, found))
+    if opened:
+        import webbrowser
+
+        webbrowser.open(Path(found["path"]).resolve().as_uri())
 
 
 @app.command(rich_help_panel=DECIDE)
@@ -103,7 +134,7 @@ def tune(
 
     Example: [bold]recsys tune recsys.toml --trials 50 --timeout 2h[/]
     """
-    from recsys.pipelines.launch import run_alone
+    from recsys.pipelines.launch import watched
     from recsys.pipelines.tune import show_tune
     from recsys.pipelines.tune import tune as search
     from recsys.settings.read import load_settings
@@ -111,11 +142,8 @@ def tune(
     given = overrides or []
     settings, show = load_settings(config, given), Show()
 
-    def work() -> dict[str, object]:
-        with show.step("tune"):
-            return search(settings, config, given, trials=trials, timeout=timeout, output=output)
-
-    report = run_alone(settings, show, work)
+    with watched(settings, show), show.step("tune"):
+        report = search(settings, config, given, trials=trials, timeout=timeout, output=output)
     answer(ctx, report, lambda console: show_tune(console, report))
     if report["stopped"] == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -17,10 +17,13 @@ import polars as pl
 
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
 from recsys.data.splits import HeldOut
+from recsys.evaluation.bands import curve_band
+from recsys.evaluation.journeys import journeys
 from recsys.evaluation.lists import BANDS, ListMeasures, popularity_bands, serendipity
 from recsys.evaluation.metrics import FURTHER, METRICS, Metric, accuracy, curve, per_user
 from recsys.evaluation.profiles import ItemProfiles, item_profiles
 from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
+from recsys.evaluation.shares import category_shares
 from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
 from recsys.evaluation.slices import measure_slices, slice_keys
 from recsys.evaluation.users import user_values
@@ -61,7 +64,8 @@ class EvaluationReport:
     differences
         Served ranker minus each baseline, with the paired interval; same keys.
     curves
-        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name (the served ranker, then the baselines).
+        `cutoffs`, and under `hr`, `ndcg`, `mrr` a list of values for each name (the served ranker, then the baselines);
+        under `bands` the same lists of `low` and `high` ends of their 95% intervals.
     popularity
         Spread of consumption and recommendations over items by popularity: `bands` (upper ends, shares of the
         catalogue), `consumed` (test targets), `recommended` (by name, the first 10 of every list).
@@ -75,6 +79,10 @@ class EvaluationReport:
         serendipity at every cut-off; diversity and miscalibration of the first 10 where items have attributes or text.
     slices
         Of the served ranker: a row for each group of users, see `slices.measure_slices`.
+    categories
+        Consumed and recommended shares by the values of each categorical attribute, see `shares.category_shares`.
+    journeys
+        Users with their histories and lists, and the worst failures, see `journeys.journeys`; empty if none is asked.
     """
 
     served: str
@@ -88,6 +96,8 @@ class EvaluationReport:
     report: dict[str, Any]
     further: dict[str, dict[str, float]] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
+    categories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    journeys: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -114,6 +124,7 @@ def evaluate_scorers(
     catalogue: pl.DataFrame | None = None,
     text: np.ndarray | None = None,
     users_to: Callable[[pl.DataFrame], None] | None = None,
+    journeys_of: int = 0,
 ) -> EvaluationReport:
     """Rank with the model and with each baseline, and compare them.
 
@@ -143,6 +154,8 @@ def evaluate_scorers(
         float32 [V + 1, D] text vectors of items, for diversity; 0 for an item without text.
     users_to
         Called with the served ranker's values per user, see `users.user_values`.
+    journeys_of
+        Users to describe, and at most as many failures.
     """
     scorers = {served: model, **baselines}
     top_k = max(*settings.cutoffs, HEADLINE)
@@ -193,6 +206,10 @@ def evaluate_scorers(
                 metric: {name: curve(ranking.ranks, metric, cutoffs) for name, ranking in rankings.items()}
                 for metric in METRICS
             },
+            "bands": {
+                metric: {name: curve_band(ranking.ranks, metric, cutoffs, owner) for name, ranking in rankings.items()}
+                for metric in METRICS
+            },
         },
         popularity={
             "bands": list(BANDS),
@@ -221,6 +238,26 @@ def evaluate_scorers(
         },
         further=further,
         slices=measure_slices(keys, ranks, HEADLINE, np.random.default_rng((seed, 1)), owner),
+        categories={}
+        if attributes is None
+        else category_shares(
+            attributes,
+            np.bincount(held_out.targets, minlength=len(popularity)),
+            found[served].lists.counts(HEADLINE),
+        ),
+        journeys={}
+        if not journeys_of
+        else journeys(
+            model.score_block,
+            model.allowed,
+            held_out=held_out,
+            ranks=ranks,
+            popularity=popularity,
+            labels=labels,
+            exclude_seen=settings.exclude_seen,
+            count=journeys_of,
+            seed=seed,
+        ),
     )
 
 

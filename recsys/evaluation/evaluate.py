@@ -27,6 +27,7 @@ from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split, moment
+from recsys.data.volume import volume
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport, Progress, Scorer, evaluate_scorers
@@ -115,6 +116,7 @@ def evaluate(
         catalogue=dataset.catalogue,
         text=text() if any("text" in name for name in settings.evaluate.baselines) else None,
         users_to=users_to,
+        journeys_of=settings.report.described,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
     known = served.bundle.manifest["lineage"].get("known_before")
@@ -131,6 +133,7 @@ def evaluate(
     unseen = model.unseen_values(dataset)
     repeated = dataset.report["repeated_targets"]
     more = {"protocol": stated, "unseen_look_ups": unseen, "repeated_targets": repeated}
+    more |= {"volume": volume(settings.warehouse, versions.interactions)}
     if dataset.split.newcomers is not None:
         more |= {"without_history": without_history(served, dataset.split, popularity, settings)}
     return replace(report, report=report.report | more)

@@ -25,6 +25,7 @@ from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
+from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.section import Dropout, Section, Share
 from recsys.settings.source import Format, SourceSettings
@@ -62,6 +63,7 @@ __all__ = [
     "RangeSettings",
     "RecformerModelSettings",
     "RecformerSettings",
+    "ReportSettings",
     "RetrieveSettings",
     "RunSettings",
     "Section",

@@ -17,6 +17,7 @@ from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
+from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.section import Section
 from recsys.settings.split import SplitSettings
@@ -61,6 +62,7 @@ class Settings(RunSettings):
     gate: GateSettings = GateSettings()
     export: Export = FileExportSettings()
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:

@@ -19,7 +19,9 @@ from recsys.storage.files import file_aside
 from recsys.storage.locks import locks
 
 Record = dict[str, Any]
-QUOTING: Final = frozenset({"candidates.json", "candidates.md", "users.parquet"})  # artifacts that quote users
+QUOTING: Final = frozenset(
+    {"candidates.json", "candidates.md", "users.parquet", "report.html"}
+)  # artifacts that quote users
 
 
 class Spool:

@@ -196,6 +196,7 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"interactions", "items"}
     names = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"])}
     assert {"config.toml", "config.json", "plots", "candidates.json", "candidates.md", "report.md"} <= names
+    assert "report.html" in names
     plots = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"], "plots")}
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
     children = tracking.child_runs(store, summary["run_id"])
@@ -205,6 +206,33 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     (train,) = [child for child in children if child.info.run_name == "train"]
     points = store.client.get_metric_history(train.info.run_id, "train/loss")
     assert [point.step for point in points] == [1, 2]
+
+
+def test_a_night_leaves_a_page_that_can_be_made_again(
+    first: tuple[Settings, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, summary = first
+    page_path = Path(summary["report"])
+    assert page_path.parent == Path(settings.warehouse) / "reports" / "tiny_Shop"
+    assert page_path.name.endswith(f"Z-{summary['run_id']}.html")
+    content = page_path.read_text(encoding="utf-8")
+    assert (page_path.parent / "latest.html").read_text(encoding="utf-8") == content
+    assert read_artifact(settings.tracking.uri, summary["run_id"], "report.html").decode() == content
+    for section in ("Quality", "For whom", "Training", "Data", "10 users, drawn at random", "Time and memory"):
+        assert section in content
+    assert "most memory held" in content and "events a " in content
+    shown = {example["user_id"] for example in summary["examples"]}
+    assert shown and not [user for user in shown if user in content]
+    config = str(Path(settings.warehouse).parent / "recsys.toml")
+    page_path.unlink()
+    assert cli.execute(["report", config, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made == {"path": page_path.as_posix(), "run": summary["run_id"], "made": True}
+    assert page_path.read_text(encoding="utf-8") == content
+    assert cli.execute(["report", config, "--run", summary["run_id"][:8]]) == 0
+    assert page_path.name in "".join(capsys.readouterr().out.split())
+    assert cli.execute(["report", config, "--run", "nobody"]) == 2
+    assert "no record of the run 'nobody' of 'tiny_Shop'" in capsys.readouterr().err
 
 
 def test_an_evaluation_keeps_slices_and_users_and_is_compared_by_run(

@@ -65,3 +65,13 @@ def test_a_limit_of_the_shell_is_seen() -> None:
     limited = f"ulimit -v 20000000; exec {sys.executable} -c '{code}'"
     free = int(subprocess.run(["bash", "-c", limited], stdout=subprocess.PIPE, text=True, check=True).stdout)
     assert 0 < free < 20_000_000 * 1024
+
+
+def test_the_peak_is_what_was_held_in_between() -> None:
+    with machine.peak_memory(seconds=0.01) as peak:
+        before = peak.look()
+        held = bytearray(64 * 2**20)
+        held[::4096] = b"x" * len(held[::4096])
+        peak.look()
+        del held
+    assert peak.most - before > 48 * 2**20

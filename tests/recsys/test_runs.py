@@ -65,6 +65,11 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
             {"represent", "train", "evaluate", "refit", "retrieve", "export"},
         ),
         ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "refit", "retrieve"}),
+        ({"report": {"users": 3}}, {"represent", "train", "refit", "retrieve", "export", "publish"}),
+        (
+            {"report": {"show_user_ids": True}},
+            {"represent", "train", "evaluate", "refit", "retrieve", "export", "publish"},
+        ),
         ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate", "refit"}),
         ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "refit", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
