@@ -15,7 +15,9 @@ from recsys.pipelines.commands.base import (
     answer,
     app,
 )
+from recsys.pipelines.console import Show
 from recsys.pipelines.ui import DEFAULT_STORE
+from recsys.pipelines.watch import watching
 
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for those who find another model served.")]
 
@@ -64,7 +66,9 @@ def promote(
     from recsys.pipelines.promote import show_switched
     from recsys.settings.read import load_settings
 
-    report = serve(load_settings(config, overrides or ()), run, why)
+    settings = load_settings(config, overrides or ())
+    with watching(Show()):
+        report = serve(settings, run, why)
     answer(ctx, report, lambda console: show_switched(console, report))
 
 
@@ -88,7 +92,9 @@ def rollback(
     from recsys.pipelines.promote import show_switched
     from recsys.settings.read import load_settings
 
-    report = back(load_settings(config, overrides or ()), why, to)
+    settings = load_settings(config, overrides or ())
+    with watching(Show()):
+        report = back(settings, why, to)
     answer(ctx, report, lambda console: show_switched(console, report))
 
 
