@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from recsys.columns import metric_name
 from recsys.errors import InputError, RecsysError
 from recsys.exports.registry import sink_of
 from recsys.pipelines.publish import log_run
-from recsys.pipelines.steps import tracked
+from recsys.pipelines.steps import newest_versions, tracked
 from recsys.pipelines.watch import watch
 from recsys.processes import registered
 from recsys.releases import commands
@@ -27,6 +28,8 @@ from recsys.releases.choice import Built, built_runs, lack
 from recsys.releases.record import Release, champion, read
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
+from recsys.table import build as retrieval
+from recsys.table.build import BuiltCandidates
 from recsys.tracking.store import Store
 
 METRIC = f"test/{metric_name('ndcg', 10)}"  # that the list shows
@@ -41,9 +44,16 @@ def promote(settings: Settings, run: str, why: str) -> dict[str, Any]:
             if store is not None and "evaluate" in reports:
                 log_run(settings, store, built.run, reports["evaluate"], str(built.bundle))
 
-        return commands.promote(settings, store, run, why, prepare)
+        return commands.promote(settings, store, run, why, prepare, lambda built: _rebuilt(settings, built))
 
     return _switched(settings, switch)
+
+
+def _rebuilt(settings: Settings, built: Built) -> BuiltCandidates:
+    """Candidates of a run's bundle for the newest histories."""
+    watch().say(f"The candidates of the run {built.run} are gone; its bundle makes new ones of the newest tables.")
+    versions = newest_versions(settings)
+    return retrieval.build(settings, versions, built.bundle, built.run, datetime.now(UTC))
 
 
 def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, Any]:

@@ -39,3 +39,13 @@ WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 def watch() -> Watch:
     """The watch of this context; a deaf one where nobody looks on."""
     return WATCH.get() or Watch()
+
+
+@contextlib.contextmanager
+def watching(display: Watch) -> Iterator[None]:
+    """Let somebody look on while a block works."""
+    token = WATCH.set(display)
+    try:
+        yield
+    finally:
+        WATCH.reset(token)

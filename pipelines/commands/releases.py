@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from recsys.pipelines.commands.base import DECIDE, AsJson, Config, Debug, Overrides, answer, app
+from recsys.pipelines.console import Show
+from recsys.pipelines.watch import watching
 
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for those who find another model served.")]
 
@@ -49,7 +51,9 @@ def promote(
     from recsys.pipelines.promote import show_switched
     from recsys.settings.read import load_settings
 
-    report = serve(load_settings(config, overrides or ()), run, why)
+    settings = load_settings(config, overrides or ())
+    with watching(Show()):
+        report = serve(settings, run, why)
     answer(ctx, report, lambda console: show_switched(console, report))
 
 
@@ -73,5 +77,7 @@ def rollback(
     from recsys.pipelines.promote import show_switched
     from recsys.settings.read import load_settings
 
-    report = back(load_settings(config, overrides or ()), why, to)
+    settings = load_settings(config, overrides or ())
+    with watching(Show()):
+        report = back(settings, why, to)
     answer(ctx, report, lambda console: show_switched(console, report))

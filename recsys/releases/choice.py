@@ -115,7 +115,7 @@ def lack(settings: Settings, release: Release) -> str | None:
     first = first_row(settings, release)
     if first and first[RUN] != release.run:
         return f"version {release.version} of its table now holds rows of another run"
-    return _lack_of_bundle(settings, release.bundle) or _lack_of_users(
+    return lack_of_bundle(settings, release.bundle) or _lack_of_users(
         settings, scan(settings.warehouse, release.table_name, release.version)
     )
 
@@ -126,7 +126,7 @@ def lack_of_built(settings: Settings, built: Built) -> str | None:
         return "the candidates that it built are gone (`recsys forget` and clean-ups remove them)"
     paths = stream.paths(built.candidates.staged)
     rows = pl.scan_parquet(paths, glob=False) if paths else None
-    return _lack_of_bundle(settings, str(built.bundle)) or (None if rows is None else _lack_of_users(settings, rows))
+    return lack_of_bundle(settings, built.bundle) or (None if rows is None else _lack_of_users(settings, rows))
 
 
 def first_row(settings: Settings, release: Release) -> dict[str, Any]:
@@ -135,9 +135,10 @@ def first_row(settings: Settings, release: Release) -> dict[str, Any]:
     return next(iter(rows.select(RUN, BUNDLE, AS_OF).head(1).collect().to_dicts()), {})
 
 
-def _lack_of_bundle(settings: Settings, bundle: str) -> str | None:
+def lack_of_bundle(settings: Settings, bundle: str | Path) -> str | None:
+    """Why a bundle cannot be served, as the end of a sentence; None: it can."""
     try:
-        read_bundle(bundle_folder(settings, bundle))
+        read_bundle(bundle_folder(settings, str(bundle)))
     except InputError as error:
         return f"its bundle cannot be served ({str(error).rstrip('.')})"
     return None

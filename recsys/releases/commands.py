@@ -9,13 +9,25 @@ from typing import Any, Final
 
 from recsys.columns import AS_OF, BUNDLE
 from recsys.errors import InputError
-from recsys.releases.choice import Built, anew, built_runs, first_row, lack, lack_of_built, matching, way
+from recsys.releases.choice import (
+    Built,
+    anew,
+    built_runs,
+    first_row,
+    lack,
+    lack_of_built,
+    lack_of_bundle,
+    matching,
+    way,
+)
 from recsys.releases.record import Record, Release, read
 from recsys.releases.switch import described, serve, settle
 from recsys.releases.telling import tell
 from recsys.settings import Settings
+from recsys.storage.stream import is_there
 from recsys.storage.warehouse import latest_version, restore
 from recsys.table import build
+from recsys.table.build import BuiltCandidates
 from recsys.table.naming import NAME
 from recsys.tracking.store import Store
 
@@ -88,6 +100,7 @@ def promote(
     asked: str,
     why: str,
     prepare: Callable[[Built], None] = lambda built: None,
+    rebuild: Callable[[Built], BuiltCandidates] | None = None,
 ) -> Switched:
     """Serve a run that was kept back, or one that was served before; inside of the warehouse's lock.
 
@@ -101,6 +114,8 @@ def promote(
         A person's reason.
     prepare
         Is called with a run that was kept back, before it is served.
+    rebuild
+        Makes the candidates of such a run anew from its bundle, where a later night has removed them.
 
     Raises
     ------
@@ -117,7 +132,7 @@ def promote(
     run = matching(asked, known, "was served or built candidates")
     if any(one.run == run for one in listed):
         return _told(settings, store, _bring_back(settings, _kept(settings, run, listed), PROMOTE, why))
-    return _told(settings, store, _serve_built(settings, built[run], why, prepare))
+    return _told(settings, store, _serve_built(settings, _whole(settings, built[run], rebuild), why, prepare))
 
 
 def _need(why: str) -> None:
@@ -185,10 +200,23 @@ def _bring_back(settings: Settings, target: Release, by: str, why: str) -> Switc
     return Switched(release=serve(settings, told, commit), instead=instead)
 
 
-def _serve_built(settings: Settings, built: Built, why: str, prepare: Callable[[Built], None]) -> Switched:
-    """Publish what a run built beside the table, on top of whatever the table has become."""
+def _whole(settings: Settings, built: Built, rebuild: Callable[[Built], BuiltCandidates] | None) -> Built:
+    """A run with candidates that can be published: those that it built, or new ones of its bundle.
+
+    Raises
+    ------
+    InputError
+        They are gone, or name users who were forgotten; or its bundle is gone.
+    """
+    if not is_there(built.candidates.staged) and rebuild is not None and lack_of_bundle(settings, built.bundle) is None:
+        return replace(built, candidates=rebuild(built))
     if reason := lack_of_built(settings, built):
         raise anew(settings, built.run, reason, built.bundle)
+    return built
+
+
+def _serve_built(settings: Settings, built: Built, why: str, prepare: Callable[[Built], None]) -> Switched:
+    """Publish what a run built beside the table, on top of whatever the table has become."""
     candidates = built.candidates
     expected = latest_version(settings.warehouse, Path(candidates.staged.path).name)
     candidates = replace(candidates, staged=replace(candidates.staged, expected=expected))

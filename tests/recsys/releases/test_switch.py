@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from recsys.data.forget import forget
 from recsys.errors import InputError, RecsysError
 from recsys.exports.files import FileSink
 from recsys.releases import commands, switch
-from recsys.releases.choice import matching, way
+from recsys.releases.choice import Built, matching, way
 from recsys.releases.commands import promote, rollback
 from recsys.releases.record import Release, champion, read, releases
 from recsys.releases.switch import settle
 from recsys.storage import stream
 from recsys.storage.warehouse import commit_metadata, latest_version, scan
 from recsys.table import build
+from recsys.table.build import BuiltCandidates
 from tests.recsys.releases.shop import Shop
 
 
@@ -160,6 +162,26 @@ def test_built_candidates_that_are_gone_are_told_and_what_makes_them_anew(shop: 
     with pytest.raises(InputError, match=rf"are gone .*`recsys retrieve CONFIG --bundle .*{bundle.name}`"):
         promote(shop.settings, None, "kept", "x")
     assert shop.served() == {"c"} and read(shop.settings).switching is None
+
+
+def test_built_candidates_that_are_gone_are_built_anew_from_the_bundle(shop: Shop) -> None:
+    bundle = shop.kept_back("kept")
+    (built,) = [one for one in commands.built_runs(shop.settings) if one.run == "kept"]
+    stream.discard(built.candidates.staged)  # as the next night does
+    shop.night("d")
+    asked = []
+
+    def rebuild(built: Built) -> BuiltCandidates:
+        asked.append((built.run, built.bundle))
+        staged = shop.stage("kept", bundle)
+        return replace(built.candidates, staged=staged, rows=staged.rows)
+
+    promote(shop.settings, None, "kept", "x", rebuild=rebuild)
+    assert asked == [("kept", bundle)] and shop.served() == {"kept"}
+    shutil.rmtree(bundle)
+    shop.night("e")
+    with pytest.raises(InputError, match=r"its bundle cannot be served .*; choose another run"):
+        promote(shop.settings, None, "kept", "x", rebuild=rebuild)
 
 
 def test_an_empty_table_is_not_promoted(shop: Shop) -> None:
