@@ -62,6 +62,7 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
         ({}, {"represent", "train", "evaluate", "retrieve", "export", "publish"}),
         ({"tracking": {"uri": "sqlite:///other.db"}}, {"represent", "train", "evaluate", "retrieve", "export"}),
         ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "retrieve"}),
+        ({"gate": {"tolerance": 0.1}}, {"represent", "train", "evaluate", "retrieve", "export"}),
         ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate"}),
         ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
