@@ -12,8 +12,9 @@ from recsys.gate.check import Check, at_most, skipped, unless_off
 
 NIGHTS: Final = 14  # before this one, whose median is the usual volume: two weeks hold every weekday twice
 FEWEST_NIGHTS: Final = 7  # from which their spread is known
-SPREADS: Final = 8.0  # of the nights before, robustly measured; a night within so many is usual for this log
+SPREADS: Final = 8.0  # standard deviations of the logarithm, robustly measured
 NORMAL: Final = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
+BEYOND: Final = 4.0  # (times) the largest of these nights, or a share of the smallest: as much has happened before
 FEWEST_ROWS: Final = 20  # new rows, from which a share says something
 
 
@@ -51,7 +52,7 @@ def check_rejected(
 def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: float | None) -> Check:
     """Compare the number of new rows with the median of the nights before.
 
-    The limits widen with the spread of these nights on a logarithmic scale, by the median absolute deviation: a log of
+    The limits widen where these nights differ much, to a multiple of the largest and a share of the smallest: a log of
     few users, each with hundreds of rows on one day, has nights of 5 rows beside nights of 2,000.
 
     Parameters
@@ -71,9 +72,9 @@ def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: f
         return skipped(name, f"{len(earlier)} nights before this one brought rows, and {FEWEST_NIGHTS} are needed.")
     usual = median(earlier)
     value = rows / usual
-    spread = NORMAL * median(abs(math.log(one / usual)) for one in earlier)
-    least = None if least is None else min(least, math.exp(-SPREADS * spread))
-    most = None if most is None else max(most, math.exp(SPREADS * spread))
+    spread = math.exp(SPREADS * NORMAL * median(abs(math.log(one / usual)) for one in earlier))
+    least = None if least is None else min(least, 1 / spread, min(earlier) / usual / BEYOND)
+    most = None if most is None else max(most, spread, max(earlier) / usual * BEYOND)
     sentence = f"{rows:,} new rows, where the last {len(earlier)} nights had {usual:,.0f} (median)."
     if least is not None and value < least:
         return Check(name=name, status="failed", value=value, limit=least, sentence=sentence)
