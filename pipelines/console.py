@@ -173,7 +173,8 @@ class Show(Watch):
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
     """The end of a night: metrics beside the baselines, where things are, and what to do next."""
     show_metrics(console, summary["name"], summary)
-    show_verdict(console, summary["verdict"])
+    if verdict := summary.get("verdict"):  # an older night has none
+        show_verdict(console, verdict)
     candidates = summary["candidates"]
     state = "kept back" if candidates["version"] is None else f"version {candidates['version']}"
     lines = {

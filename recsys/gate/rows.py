@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from statistics import median
@@ -10,7 +11,10 @@ from typing import Any, Final
 from recsys.gate.check import Check, at_most, skipped, unless_off
 
 NIGHTS: Final = 14  # before this one, whose median is the usual volume: two weeks hold every weekday twice
-FEWEST_NIGHTS: Final = 3
+FEWEST_NIGHTS: Final = 7  # from which their spread is known
+SPREADS: Final = 8.0  # standard deviations of the logarithm, robustly measured
+NORMAL: Final = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
+BEYOND: Final = 4.0  # (times) the largest of these nights, or a share of the smallest: as much has happened before
 FEWEST_ROWS: Final = 20  # new rows, from which a share says something
 
 
@@ -48,6 +52,9 @@ def check_rejected(
 def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: float | None) -> Check:
     """Compare the number of new rows with the median of the nights before.
 
+    The limits widen where these nights differ much, to a multiple of the largest and a share of the smallest: a log of
+    few users, each with hundreds of rows on one day, has nights of 5 rows beside nights of 2,000.
+
     Parameters
     ----------
     rows
@@ -65,6 +72,9 @@ def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: f
         return skipped(name, f"{len(earlier)} nights before this one brought rows, and {FEWEST_NIGHTS} are needed.")
     usual = median(earlier)
     value = rows / usual
+    spread = math.exp(SPREADS * NORMAL * median(abs(math.log(one / usual)) for one in earlier))
+    least = None if least is None else min(least, 1 / spread, min(earlier) / usual / BEYOND)
+    most = None if most is None else max(most, spread, max(earlier) / usual * BEYOND)
     sentence = f"{rows:,} new rows, where the last {len(earlier)} nights had {usual:,.0f} (median)."
     if least is not None and value < least:
         return Check(name=name, status="failed", value=value, limit=least, sentence=sentence)

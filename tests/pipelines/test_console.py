@@ -68,6 +68,33 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
     assert without_candidates({"users": 0, "by": []}) is None and withdrawn(plain(Withdrawals())) is None
 
 
+VERDICT: dict[str, Any] = {
+    "passed": False,
+    "sentence": "Kept back: worse than yesterday's by .0400 ± .0100 ndcg@10. And 1 more reason.",
+    "reasons": ["Worse than yesterday's by .0400 ± .0100 ndcg@10.", "Full lists: The table has 5 of 9 possible rows."],
+    "checks": [
+        {"name": "full lists", "status": "failed", "sentence": "The table has 5 of 9 possible rows."},
+        {"name": "unseen values", "status": "passed", "sentence": "None."},
+        {"name": "drift", "status": "skipped", "sentence": "The log has no time."},
+        {"name": "promise of the table before", "status": "skipped", "sentence": "The log has no time."},
+        {"name": "newest event", "status": "skipped", "sentence": "Switched off."},
+    ],
+}
+
+
+def test_a_night_that_is_kept_back_says_why_and_what_was_not_checked() -> None:
+    candidates = {**SUMMARY["candidates"], "version": None}
+    told = printed(show_night, SUMMARY | {"verdict": VERDICT, "candidates": candidates}, None)
+    assert VERDICT["sentence"] in told and "kept back, 30 rows" in told
+    for line in (
+        "Full lists: The table has 5 of 9 possible rows.",
+        "1 check passed, 1 failed",
+        "not checked: drift, promise of the table before (the log has no time)",
+        "not checked: newest event (switched off)",
+    ):
+        assert f"  {line}\n" in told
+
+
 TREE = {"name": "n", "interactions": {"source": "x.csv"}}
 
 

@@ -142,7 +142,7 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
     assert summary["candidates"]["rows"] == len(candidates(settings, summary))
-    done = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "publish", "export", "total"]
+    done = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "judge", "publish", "export", "total"]
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     lineage = read_bundle(summary["bundle"]).manifest["lineage"]

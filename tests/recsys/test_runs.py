@@ -65,6 +65,7 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
             {"represent", "train", "evaluate", "refit", "retrieve", "export"},
         ),
         ({"export": {"path": "elsewhere"}}, {"represent", "train", "evaluate", "refit", "retrieve"}),
+        ({"gate": {"tolerance": 0.1}}, {"represent", "train", "evaluate", "refit", "retrieve", "export"}),
         ({"report": {"users": 3}}, {"represent", "train", "refit", "retrieve", "export", "publish"}),
         (
             {"report": {"show_user_ids": True}},

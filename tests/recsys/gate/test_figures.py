@@ -29,7 +29,7 @@ def outcome(own: np.ndarray, other: np.ndarray, owner: np.ndarray | None = None,
     return leads(own, {"x": other}, ["ndcg@10"], owner=owner, **settings)["x"][0].outcome  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("users", [60, 400, 3000])
+@pytest.mark.parametrize("users", [60, 400])
 def test_equal_models_trained_again_are_called_different_at_most_once_in_twenty(users: int) -> None:
     rng = np.random.default_rng(users)
     hardness = 3 + 1.5 * rng.standard_normal(users)
@@ -43,18 +43,13 @@ def test_one_of_many_baselines_is_not_called_better_by_chance() -> None:
     """All comparisons of a night are one family."""
     rng = np.random.default_rng(5)
     called = 0
-    for _ in range(20):
-        hardness = 3 + 1.5 * rng.standard_normal(300)
-        others = {f"b{n}": noisy_ranks(rng, hardness, 0.7) for n in range(5)}
-        found = leads(
-            noisy_ranks(rng, hardness, 0.7),
-            others,
-            ["ndcg@10", "hr@10"],
-            owner=np.arange(300),
-            **SETTINGS,  # type: ignore[arg-type]
-        )
+    for _ in range(10):
+        hardness = 3 + 1.5 * rng.standard_normal(100)
+        others = {f"b{n}": noisy_ranks(rng, hardness, 0.7) for n in range(4)}
+        own = noisy_ranks(rng, hardness, 0.7)
+        found = leads(own, others, ["ndcg@10"], owner=np.arange(100), **SETTINGS)  # type: ignore[arg-type]
         called += any(lead.outcome != "undecided" for of in found.values() for lead in of)
-    assert called <= 2
+    assert called <= 1
 
 
 def test_a_worse_model_is_found_and_a_better_one_named() -> None:

@@ -44,11 +44,12 @@ def test_rejected_rows_are_a_share_of_the_new_ones(
 @pytest.mark.parametrize(
     ("rows", "earlier", "status"),
     [
-        (1000, [900, 1100, 1000], "passed"),
-        (30, [900, 1100, 1000], "failed"),
-        (30_000, [900, 1100, 1000], "failed"),
-        (0, [900, 1100, 1000], "skipped"),
-        (1000, [900, 1100], "skipped"),
+        (1000, [900, 1100, 1000] * 3, "passed"),
+        (30, [900, 1100, 1000] * 3, "failed"),
+        (30_000, [900, 1100, 1000] * 3, "failed"),
+        (0, [900, 1100, 1000] * 3, "skipped"),
+        (1000, [900, 1100] * 3, "skipped"),
+        (6_000, [5, 40, 900, 12, 2000, 70, 30, 300], "passed"),  # a log of few users has such nights
         (200, [1000] * 12 + [150, 150], "passed"),  # Sundays are quiet
     ],
 )
@@ -57,9 +58,9 @@ def test_volume_is_compared_with_the_median_of_the_nights_before(rows: int, earl
 
 
 def test_volume_has_two_limits_of_which_each_can_be_off() -> None:
-    assert check_volume(1, [100] * 3, None, 20.0).status == "passed"
-    assert check_volume(9_999, [100] * 3, 0.05, None).status == "passed"
-    assert check_volume(1, [100] * 3, None, None).sentence == "Switched off."
+    assert check_volume(1, [100] * 7, None, 20.0).status == "passed"
+    assert check_volume(9_999, [100] * 7, 0.05, None).status == "passed"
+    assert check_volume(1, [100] * 7, None, None).sentence == "Switched off."
 
 
 def test_the_newest_event_has_an_age() -> None:
