@@ -36,9 +36,10 @@ QUICK: Final = ("train.epochs=2", "train.evaluate_every=1", "items=none")
 SAID: Final = ("test/hr_at_10", "test/ndcg_at_10")
 
 
-def recsys(command: str, name: str, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def recsys(command: str, name: str, folder: Path, overrides: list[str], bundle: str | None = None) -> dict[str, Any]:
     """The report of a command, in the working folder of the configuration."""
     call = [sys.executable, "-m", "recsys", command, str(common.ROOT / "configs" / f"{name}.toml"), "--json"]
+    call += ["--bundle", bundle] if bundle else []
     for override in overrides:
         call += ["--set", override]
     environment = {**os.environ, "PYTHONPATH": str(common.ROOT)}
@@ -72,8 +73,8 @@ def blind(name: str, data: Path, folder: Path, overrides: list[str], modes: list
 
     def served(mode: str) -> dict[str, Any]:
         asked = [*settings, f"train.refit={mode}"]
-        refitted = recsys("refit", config, folder, [*asked]) if mode != "none" else {"bundle": measured, "seconds": 0.0}
-        table = recsys("retrieve", config, folder, asked)
+        refitted = recsys("refit", config, folder, asked, measured)
+        table = recsys("retrieve", config, folder, asked, refitted["bundle"])
         hit, gain = scored(pl.read_delta(str(folder / table["path"])), pl.read_parquet(taken))
         told = {key: refitted.get(key) for key in ("kind", "reason", "epochs")}
         return {"hr": hit, "ndcg": gain, "seconds": refitted["seconds"], "bundle": table["bundle"], **told}

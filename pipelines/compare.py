@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -79,8 +80,8 @@ def find_values(run: str, uri: str) -> UserValues:
 
 
 def _of_bundle(bundle: Path, warehouse: Path) -> UserValues:
-    if (bundle / MANIFEST).is_file():
-        bundle = measured_bundle(bundle)  # whose figures a refitted one's are
+    with contextlib.suppress(InputError):  # figures outlive bundles
+        bundle = measured_bundle(bundle)
     path = local_path(warehouse, bundle)
     if not path.is_file():
         raise InputError(

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -182,6 +183,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "no candidates": without_candidates(summary.get("left_out")),
         "bundle": summary["bundle"],
+        "refit": refitted(summary),
         "untrained": summary.get("untrained"),
         "export": (summary.get("export") or {}).get("path"),
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
@@ -355,10 +357,19 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     ]
     others = (
         summary.get("untrained"),
+        refitted(summary),
         without_candidates(summary.get("left_out")),
         withdrawn(summary.get("withdrawals")),
     )
     return [f"- {line}" for line in (*leads, *others) if line]
+
+
+def refitted(summary: Mapping[str, Any]) -> str | None:
+    """Say what a night's served bundle was fitted on, and whose the figures are; None where that is the same bundle."""
+    refit = summary.get("refit")
+    if refit is None or refit["kind"] == "none":
+        return None
+    return f"{refit['reason']} The figures are of {Path(refit['measured']).name}, which it was made of."
 
 
 def untrained(settings: Settings, report: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
-from recsys.bundles.store import measured_bundle, passed_on
+from recsys.bundles.store import measured_bundle
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
 from recsys.pipelines import unmasked
@@ -37,11 +37,11 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
     """
     with step_run(settings, "evaluate", parent, versions) as step:
         display = watch()
-        if passed := passed_on(bundle):
-            display.say(passed)
-            bundle = str(measured_bundle(bundle))
         frames: list[pl.DataFrame] = []
         measured = evaluation.evaluate(settings, versions, bundle, display.advance, frames.append)
+        if passed := measured.report["protocol"].get("measured"):
+            display.say(passed)
+            bundle = str(measured_bundle(bundle))
         about = {
             "name": settings.name,
             "bundle": Path(bundle).name,

@@ -321,7 +321,6 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             f"- candidates{'' if summary['published'] else ' (kept back)'}: `{candidates['path']}`, "
             f"{candidates['rows']} rows for {candidates['users']} users",
             f"- bundle: `{summary['bundle']}`",
-            f"- figures: of `{Path(summary['refit']['measured']).name}`; {summary['refit']['reason']}",
             *remarks(summary),
             *(f"- rejected rows of {line}" for line in rejected_lines(summary["tables"]["reasons"])),
             *([f"- look-ups of values that training has not seen: {unseen}"] if unseen else []),

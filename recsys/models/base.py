@@ -237,8 +237,9 @@ class Job:
     start
         The bundle that `Estimator.origin` found; None: from nothing.
     epochs
-        To train for, of the schedule that the settings plan; there is no validation, and the last weights are kept.
-        None: as the settings ask, and validation decides. Given only to a kind that keeps `fixed_epochs`.
+        To train for; there is no validation, and the last weights are kept. From nothing they are the first of those
+        that the settings plan, and from a bundle a whole plan of their own. None: as the settings ask, and validation
+        decides. Given only to a kind that keeps `fixed_epochs`.
     checkpoints
         Where a training that was killed goes on from; None: nowhere.
     say
@@ -298,6 +299,23 @@ class Estimator(ABC):
         InputError
             The data do not allow the training that the settings ask for; one sentence that says what to do.
         """
+
+    def again(self, measured: Bundle, best_epoch: int) -> tuple[Bundle | None, int]:
+        """Choose how to train on all events what was measured: the bundle to begin with, and for how many epochs.
+
+        Parameters
+        ----------
+        measured
+            The bundle that validation chose and test measured.
+        best_epoch
+            The epoch whose weights it has.
+
+        Returns
+        -------
+        Bundle or None, int
+            By default from nothing (None), for as many epochs as were best.
+        """
+        return None, best_epoch
 
     def origin(self) -> Origin:
         """Find the bundle that training begins with, before anything is computed.

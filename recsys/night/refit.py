@@ -203,7 +203,7 @@ def _retrained(
     bundle, blended, estimator = measured.bundle, measured.blended, estimator_for(settings)
     lineage = bundle.manifest["lineage"]
     best = lineage.get(BEST_EPOCH)
-    start = bundle if lineage.get("warm_start") else None
+    start, epochs = estimator.again(bundle, best) if best else (None, best)
     resumed: dict[str, int] | None = None
     parts = [step_key(settings, "refit"), asdict(versions), dataset.digest, bundle.id]
     minutes = settings.train.checkpoint_minutes if estimator.learns else 0
@@ -219,7 +219,7 @@ def _retrained(
             dataset=dataset,
             versions=versions,
             start=start,
-            epochs=best,
+            epochs=epochs,
             checkpoints=checkpoints,
             say=say,
             on_epoch=on_epoch,
@@ -248,7 +248,7 @@ def _retrained(
             "data": dataset.digest,
             "warm_start": None if start is None else start.id,
             "consumed": consumed,
-            BEST_EPOCH: best,
+            BEST_EPOCH: epochs,
             "trained_until": trained_until(dataset.split.train, start),
             "known_before": lineage.get("known_before"),
             REFIT: {"kind": "all", "measured": bundle.label},
@@ -257,8 +257,10 @@ def _retrained(
     )
     if checkpoints is not None:
         checkpoints.remove()
-    epochs = outcome.epochs if outcome else 0
-    learnt = f"learnt from all {len(dataset.split.train.items):,} events" + (f" in {epochs} epochs" if epochs else "")
+    trained = outcome.epochs if outcome else 0
+    learnt = f"learnt from all {len(dataset.split.train.items):,} events"
+    if trained:
+        learnt += f" in {trained} epochs" + ("" if start is None else " that began with the measured weights")
     new = dataset.report["new_items"]
     return RefitReport(
         bundle=str(path),
@@ -267,7 +269,7 @@ def _retrained(
         kind="all",
         reason=f"The served bundle {learnt}; it knows {new:,} items that the measured one does not.",
         seconds=0.0,
-        epochs=epochs,
+        epochs=trained,
         history=outcome.history if outcome else [],
         report=dataset.report,
         predicted_bytes=fitted.predicted_bytes,

@@ -36,7 +36,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it natively
     # what is served knows the held-out events, too. "counts": the blend's sources are fitted again on all events;
     # "all": so is the model, for as long as was best on validation; "none": the bundle that was measured is served
-    refit: Literal["all", "counts", "none"] = "counts"
+    refit: Literal["all", "counts", "none"] = "all"
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
     # where weights come from: a bundle's folder (or without its hash the newest), or "previous", the newest bundle of
     # this name; None: from nothing

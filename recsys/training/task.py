@@ -136,7 +136,7 @@ class Task(ABC, Generic[Batch]):
         """A batch's loss; whatever is random in it comes from `rng` or torch's generator, which the step has seeded."""
 
     def metrics(self, at: Place) -> dict[str, float] | None:
-        """Measure the model as it is; None: there is nothing to measure it by, and the last weights are kept."""
+        """Measure the model as it is; None: nothing measures it, and the last weights, averaged, are kept."""
         return None
 
     def beginning(self) -> Iterator[dict[str, Any]]:

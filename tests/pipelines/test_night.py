@@ -146,7 +146,7 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
     assert list(summary["seconds"]) == done
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     lineage = read_bundle(summary["bundle"]).manifest["lineage"]
-    assert lineage["refit"] == {"kind": "counts", "measured": Path(summary["refit"]["measured"]).name}
+    assert lineage["refit"] == {"kind": "all", "measured": Path(summary["refit"]["measured"]).name}
     assert summary["refit"]["reason"] in nightly.summary_markdown(summary)
     newest = latest_bundle(settings.warehouse, settings.name)
     assert newest == Path(summary["bundle"])  # what is served is published
@@ -632,6 +632,13 @@ def test_steps_one_by_one(config: str, capsys: pytest.CaptureFixture[str], monke
     assert step("evaluate", config)["metrics"]["test/hr_at_10"] > 0
     assert cli.execute(["evaluate", config]) == 0
     assert re.search(r"test/hr_at_10 .*\d\.\d{4}", capsys.readouterr().out)
+    figures = step("evaluate", config)["metrics"]
+    refitted = step("refit", config)
+    assert refitted["kind"] == "all" and Path(refitted["measured"]).name == Path(bundle).name
+    assert cli.execute(["evaluate", config, "--json"]) == 0  # the newest bundle is the refitted one now
+    told = capsys.readouterr()
+    assert json.loads(told.out)["metrics"] == figures
+    assert f"the figures are of {Path(bundle).name}, which it was made of." in " ".join(told.err.split())
     assert step("retrieve", config, "--set", "retrieve.k=3")["k"] == 3
     assert step("export", config)["rows"] > 0
     item = pl.read_parquet(Path(bundle) / "vocabulary.parquet")["item_id"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ from recsys.text.catalogue import TextItems, describe_text, raw_vectors, whitene
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.validation import PRIMARY, validation_metrics
 
+AGAIN: Final = 6  # a refit that begins with the measured weights takes this part of the epochs that were best
+
 
 class SequenceEstimator(Estimator):
     """A transformer over item vectors made of ids, attributes and text; from nothing or from an earlier bundle."""
@@ -52,6 +54,10 @@ class SequenceEstimator(Estimator):
     def origin(self) -> Origin:
         """The bundle that `train.warm_start` asks for, or the reason why there is none."""
         return earlier_bundle(self.settings)
+
+    def again(self, measured: Bundle, best_epoch: int) -> tuple[Bundle | None, int]:
+        """From the measured weights, for a part of the epochs; they know all but the newest events already."""
+        return measured, -(-best_epoch // AGAIN)
 
     def fit(self, job: Job) -> Fitted:
         """Train on windows of the training histories; the best epoch on validation is kept, or that of `job.epochs`."""
@@ -66,7 +72,7 @@ class SequenceEstimator(Estimator):
         if previous is not None:
             events = np.bincount(dataset.split.train.items, minlength=features.size)
             warm = start_from(previous, model, features, settings, events, encoders.side(dataset.split.train))
-            planned = after_warm_start(settings)
+            planned = after_warm_start(settings, job.epochs)
             job.say(str(warm))
         outcome: Training | None = None
         if planned.train.epochs if job.epochs is None else job.epochs:

@@ -222,13 +222,15 @@ def start_from(
     )
 
 
-def after_warm_start(settings: Settings) -> Settings:
+def after_warm_start(settings: Settings, epochs: int | None = None) -> Settings:
     """The settings of a training that does not begin with nothing: fewer epochs, the rate's whole schedule in them.
 
     Half the share of them asks for next items: weights that answer clozes already are soon back at what they knew. The
-    rate itself stays: a lower one keeps the weights from going where the new events want them.
+    rate itself stays: a lower one keeps the weights from going where the new events want them. `epochs` counts where it
+    is given.
     """
-    epochs = settings.train.warm_epochs or -(-settings.train.epochs // 3)
+    if epochs is None:
+        epochs = settings.train.warm_epochs or -(-settings.train.epochs // 3)
     changed = {"epochs": epochs, "next_item_share": settings.train.next_item_share / 2}
     return settings.model_copy(update={"train": settings.train.model_copy(update=changed)})
 

@@ -155,6 +155,19 @@ def test_the_average_of_the_weights_is_what_is_validated_and_kept() -> None:
     assert distance(averaged, plain) > 0.01 * distance(plain, start)
 
 
+def test_a_number_of_epochs_gives_the_weights_that_validation_would_have_chosen_there() -> None:
+    """To the last bit: the same steps of the same schedule, and the same average of the weights."""
+    settings = TrainSettings(epochs=4, batch_size=64, evaluate_every=1, next_item_share=0.5)
+    scores = iter([2.0, 1.0])  # of the epochs with clozes: the third is best
+    chosen, given = new_model(), new_model()
+    options: dict[str, Any] = {"seed": 3, "max_length": MODEL.max_length, "primary": "accuracy"}
+    outcome = train(chosen, *cycles(), settings, validate=lambda _: {"accuracy": next(scores)}, **options)
+    again = train(given, *cycles(), settings, validate=None, epochs=outcome.best_epoch, **options)
+    assert outcome.best_epoch == again.epochs == again.best_epoch == 3
+    for name, weight in given.state_dict().items():
+        assert torch.equal(weight, chosen.state_dict()[name]), name
+
+
 def test_every_step_of_every_epoch_has_dropout_and_questions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation leaves the model as it serves; training must not go on like that, nor ask the same again."""
     training: list[bool] = []
