@@ -30,7 +30,7 @@ from recsys.backtest.replay import Built, build, built_of, remove_bundles, same_
 from recsys.backtest.report import notes, one_line, whole
 from recsys.backtest.results import Results
 from recsys.backtest.score import METRICS
-from recsys.backtest.tables import Source, begin_tables, only_newest, open_source, tables_at
+from recsys.backtest.tables import FOLDER, LOG, NIGHTS, Source, begin_tables, only_newest, open_source, tables_at
 from recsys.columns import USER_ID, metric_name
 from recsys.data.prepare import DATASET
 from recsys.data.vocabulary import Vocabulary
@@ -47,9 +47,7 @@ from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
 
-FOLDER: Final = "backtests"
 SUMMARY: Final = "backtest.json"  # of one that is finished
-NIGHTS: Final = 14
 FEWEST: Final = 20  # events that the first night must know
 _READS_NOTHING: Final = {"tracking", "export", "warehouse", "data_root"}  # settings that no result depends on
 
@@ -97,7 +95,7 @@ class _Backtest:
 def backtest_alone(
     variants: Mapping[str, Settings],
     *,
-    nights: int = NIGHTS,
+    nights: int = 14,
     every: str | None = None,
     until: str | None = None,
     keep: bool = False,
@@ -139,7 +137,7 @@ def backtest_alone(
     if "://" in settings.warehouse:
         raise InputError(f"warehouse = {settings.warehouse}: a backtest needs a local folder; give one with --set.")
     home = Path(settings.warehouse) / FOLDER
-    log = home / f"log-{_hash(_dump(settings, 'interactions', 'items', 'users', 'data_root'))}"
+    log = home / f"{LOG}{_hash(_dump(settings, 'interactions', 'items', 'users', 'data_root'))}"
     with tracked(settings) as store, runs.locked(str(log)), keeping():
         source = _read(settings, log)
         first, last, events = source.span()
@@ -154,48 +152,53 @@ def backtest_alone(
             ]
         )  # fmt: skip
         folder = home / f"{settings.name}-{key}"
-        with runs.locked(str(folder)):
-            parent, done = _parent(store, folder, settings, plan, variants)
+        parent, done = _parent(store, folder, settings, plan, variants)
+        if done:
+            watch().say("All nights were measured before; these are their results.")
+            report = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) | {"resumed": nights}
+        else:
             test = _Backtest(
                 variants=variants,
                 at_night={
-                    label: settings_at(one, folder / "nights", number)
+                    label: settings_at(one, folder / NIGHTS, number)
                     for number, (label, one) in enumerate(variants.items(), 1)
                 },
                 plan=plan,
                 source=source,
                 users=Vocabulary(source.log.select(USER_ID).unique().collect()[USER_ID].sort()),
-                root=folder / "nights",
+                root=folder / NIGHTS,
                 results=Results(folder=folder / "results", key=key),
                 store=store,
                 parent=parent,
             )
-            try:
-                if done:
-                    watch().say("All nights were measured before; these are their results.")
-                    return json.loads((folder / SUMMARY).read_text(encoding="utf-8")) | {"resumed": nights}
-                report = _replay(test)
-                report |= {
-                    "folder": str(folder),
-                    "events": events,
-                    "seconds": round(time.perf_counter() - began, 3),
-                    "mlflow": {
-                        "uri": masked(settings.tracking.uri),
-                        "experiment": store.experiment,
-                        "run": parent,
-                        "link": tracking.run_link(store, parent),
-                    },
-                }
-                log_whole(store, parent, report)
-                tracking.end_run(store, parent)
-            except BaseException as error:
-                tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
-                raise
-            _save(folder / SUMMARY, report)
-            if not keep:
-                shutil.rmtree(test.root, ignore_errors=True)
-        if source.ingested and not keep:
+            report = _whole(test, folder, events, began)
+        if not keep:
+            shutil.rmtree(folder / NIGHTS, ignore_errors=True)
             shutil.rmtree(log, ignore_errors=True)
+    return dict(report)
+
+
+def _whole(test: _Backtest, folder: Path, events: int, began: float) -> dict[str, Any]:
+    """Replay and report; whatever ends it closes the MLflow run."""
+    store, parent = test.store, test.parent
+    try:
+        report = _replay(test) | {
+            "folder": str(folder),
+            "events": events,
+            "seconds": round(time.perf_counter() - began, 3),
+            "mlflow": {
+                "uri": masked(test.settings.tracking.uri),
+                "experiment": store.experiment,
+                "run": parent,
+                "link": tracking.run_link(store, parent),
+            },
+        }
+        log_whole(store, parent, report)
+        tracking.end_run(store, parent)
+    except BaseException as error:
+        tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
+        raise
+    _save(folder / SUMMARY, report)
     return report
 
 
