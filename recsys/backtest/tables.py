@@ -147,8 +147,7 @@ def tables_at(root: Path, source: Source, at: int) -> TableVersions:
     ValueError
         The table has gone past this moment.
     """
-    version = latest_version(root, INTERACTIONS)
-    held = None if version is None else int(commit_metadata(root, INTERACTIONS)[UNTIL])
+    version, held = latest_version(root, INTERACTIONS), held_until(root)
     if held is not None and held > at:
         raise ValueError(f"the table is of {held}, later than {at}")
     if held != at:
@@ -159,6 +158,13 @@ def tables_at(root: Path, source: Source, at: int) -> TableVersions:
             version = append(root, INTERACTIONS, rows, expected=version, metadata={UNTIL: at})
     assert version is not None
     return TableVersions(interactions=version, items=latest_version(root, ITEMS), users=latest_version(root, USERS))
+
+
+def held_until(root: Path) -> int | None:
+    """The moment that the table of interactions is of; None where there is none."""
+    if latest_version(root, INTERACTIONS) is None:
+        return None
+    return int(commit_metadata(root, INTERACTIONS)[UNTIL])
 
 
 def only_newest(root: Path, table: str) -> None:
