@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,18 @@ from recsys.backtest.replay import Built, build, built_of, remove_bundles, same_
 from recsys.backtest.report import notes, one_line, whole
 from recsys.backtest.results import Results
 from recsys.backtest.score import METRICS
-from recsys.backtest.tables import Source, begin_tables, only_newest, open_source, tables_at
+from recsys.backtest.tables import (
+    FOLDER,
+    LOG,
+    NIGHTS,
+    Source,
+    begin_tables,
+    held_until,
+    only_newest,
+    open_source,
+    tables_at,
+)
+from recsys.bundles.store import BUNDLES
 from recsys.columns import USER_ID, metric_name
 from recsys.data.prepare import DATASET
 from recsys.data.vocabulary import Vocabulary
@@ -47,9 +58,7 @@ from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
 
-FOLDER: Final = "backtests"
 SUMMARY: Final = "backtest.json"  # of one that is finished
-NIGHTS: Final = 14
 FEWEST: Final = 20  # events that the first night must know
 _READS_NOTHING: Final = {"tracking", "export", "warehouse", "data_root"}  # settings that no result depends on
 
@@ -97,7 +106,7 @@ class _Backtest:
 def backtest_alone(
     variants: Mapping[str, Settings],
     *,
-    nights: int = NIGHTS,
+    nights: int = 14,
     every: str | None = None,
     until: str | None = None,
     keep: bool = False,
@@ -139,7 +148,7 @@ def backtest_alone(
     if "://" in settings.warehouse:
         raise InputError(f"warehouse = {settings.warehouse}: a backtest needs a local folder; give one with --set.")
     home = Path(settings.warehouse) / FOLDER
-    log = home / f"log-{_hash(_dump(settings, 'interactions', 'items', 'users', 'data_root'))}"
+    log = home / f"{LOG}{_hash(_dump(settings, 'interactions', 'items', 'users', 'data_root'))}"
     with tracked(settings) as store, runs.locked(str(log)), keeping():
         source = _read(settings, log)
         first, last, events = source.span()
@@ -154,48 +163,55 @@ def backtest_alone(
             ]
         )  # fmt: skip
         folder = home / f"{settings.name}-{key}"
-        with runs.locked(str(folder)):
-            parent, done = _parent(store, folder, settings, plan, variants)
+        if not (folder / SUMMARY).exists():
+            _check(variants, source, plan)
+        parent, done = _parent(store, folder, settings, plan, variants)
+        if done:
+            watch().say("All nights were measured before; these are their results.")
+            report = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) | {"resumed": nights}
+        else:
             test = _Backtest(
                 variants=variants,
                 at_night={
-                    label: settings_at(one, folder / "nights", number)
+                    label: settings_at(one, folder / NIGHTS, number)
                     for number, (label, one) in enumerate(variants.items(), 1)
                 },
                 plan=plan,
                 source=source,
                 users=Vocabulary(source.log.select(USER_ID).unique().collect()[USER_ID].sort()),
-                root=folder / "nights",
+                root=folder / NIGHTS,
                 results=Results(folder=folder / "results", key=key),
                 store=store,
                 parent=parent,
             )
-            try:
-                if done:
-                    watch().say("All nights were measured before; these are their results.")
-                    return json.loads((folder / SUMMARY).read_text(encoding="utf-8")) | {"resumed": nights}
-                report = _replay(test)
-                report |= {
-                    "folder": str(folder),
-                    "events": events,
-                    "seconds": round(time.perf_counter() - began, 3),
-                    "mlflow": {
-                        "uri": masked(settings.tracking.uri),
-                        "experiment": store.experiment,
-                        "run": parent,
-                        "link": tracking.run_link(store, parent),
-                    },
-                }
-                log_whole(store, parent, report)
-                tracking.end_run(store, parent)
-            except BaseException as error:
-                tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
-                raise
-            _save(folder / SUMMARY, report)
-            if not keep:
-                shutil.rmtree(test.root, ignore_errors=True)
-        if source.ingested and not keep:
+            report = _whole(test, folder, events, began)
+        if not keep:
+            shutil.rmtree(folder / NIGHTS, ignore_errors=True)
             shutil.rmtree(log, ignore_errors=True)
+    return dict(report)
+
+
+def _whole(test: _Backtest, folder: Path, events: int, began: float) -> dict[str, Any]:
+    """Replay and report; whatever ends it closes the MLflow run."""
+    store, parent = test.store, test.parent
+    try:
+        report = _replay(test) | {
+            "folder": str(folder),
+            "events": events,
+            "seconds": round(time.perf_counter() - began, 3),
+            "mlflow": {
+                "uri": masked(test.settings.tracking.uri),
+                "experiment": store.experiment,
+                "run": parent,
+                "link": tracking.run_link(store, parent),
+            },
+        }
+        log_whole(store, parent, report)
+        tracking.end_run(store, parent)
+    except BaseException as error:
+        tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
+        raise
+    _save(folder / SUMMARY, report)
     return report
 
 
@@ -242,7 +258,6 @@ def _replay(test: _Backtest) -> dict[str, Any]:
         display.say(f"Going on after {len(found)} of {len(test.plan.nights)} nights, which were measured before.")
     taken = len(found)
     if taken < len(test.plan.nights):
-        _check(test)
         begin_tables(test.root, test.source)
     represented: set[str] = set()
     for night in test.plan.nights[taken:]:
@@ -268,32 +283,34 @@ def _finished(test: _Backtest) -> list[dict[str, Any]]:
         if figures is None:
             break
         found.append(figures)
-    if found and len(found) < len(test.plan.nights) and not _goes_on(test, found[-1]):
-        found = []
-    if not found:
+    if len(found) < len(test.plan.nights) and not _goes_on(test, found):
         shutil.rmtree(test.root, ignore_errors=True)
+        return []
     return found
 
 
-def _goes_on(test: _Backtest, last: Mapping[str, Any]) -> bool:
-    """Whether the tables and bundles that the next night begins with are there."""
-    return all(
-        (test.root / "bundles" / built["bundle"]).is_dir() and (test.root / built["table"]).is_dir()
-        for built in last["built"].values()
+def _goes_on(test: _Backtest, found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what the next night begins with is there, and the log has not gone past it."""
+    held = held_until(test.root)
+    if held is not None and held > test.plan.nights[len(found)].at:
+        return False
+    return not found or all(
+        (test.root / BUNDLES / built["bundle"]).is_dir() and (test.root / built["table"]).is_dir()
+        for built in found[-1]["built"].values()
     )
 
 
-def _check(test: _Backtest) -> None:
+def _check(variants: Mapping[str, Settings], source: Source, plan: Plan) -> None:
     """Refuse a first night that knows next to nothing, and nights that would not fit into memory."""
-    first = test.plan.nights[0]
-    before = standing(test.source.log, test.settings.filter, first.at)
+    first = plan.nights[0]
+    before = standing(source.log, next(iter(variants.values())).filter, first.at)
     if len(before) < FEWEST:
         raise InputError(
             f"Only {len(before)} events lie before the first night, {first.label}, and a night needs {FEWEST} at "
             "least; ask for fewer --nights, or a shorter --every."
         )
-    for settings in test.variants.values():
-        check_night(settings.model_copy(update={"warehouse": test.source.root}), test.source.versions)
+    for settings in variants.values():
+        check_night(settings.model_copy(update={"warehouse": source.root}), source.versions)
 
 
 def _night(

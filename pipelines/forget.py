@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recsys import runs
+from recsys.backtest.tables import drop_replays
 from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
@@ -36,6 +37,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         report = plain(remove(settings.warehouse, users, states))
         report["evaluations"] = forget_users(settings.warehouse, users)
         report["reports"] = forget_pages(reports_folder(settings.warehouse), users, pseudonyms(states))
+        report["replays"] = drop_replays(settings.warehouse)
         exported = None
         if settings.export.wanted and (sink := sink_of(settings)).present():
             exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,9 @@ from recsys.storage.warehouse import (
     table_path,
 )
 
+FOLDER: Final = "backtests"  # in the user's warehouse
+NIGHTS: Final = "nights"  # in a backtest's folder: the warehouse of its past nights
+LOG: Final = "log-"  # begin of the folders that hold sources read for a backtest
 UNTIL: Final = "until"  # in a commit's metadata: the moment of the night that the table is of
 
 
@@ -143,8 +147,7 @@ def tables_at(root: Path, source: Source, at: int) -> TableVersions:
     ValueError
         The table has gone past this moment.
     """
-    version = latest_version(root, INTERACTIONS)
-    held = None if version is None else int(commit_metadata(root, INTERACTIONS)[UNTIL])
+    version, held = latest_version(root, INTERACTIONS), held_until(root)
     if held is not None and held > at:
         raise ValueError(f"the table is of {held}, later than {at}")
     if held != at:
@@ -157,8 +160,27 @@ def tables_at(root: Path, source: Source, at: int) -> TableVersions:
     return TableVersions(interactions=version, items=latest_version(root, ITEMS), users=latest_version(root, USERS))
 
 
+def held_until(root: Path) -> int | None:
+    """The moment that the table of interactions is of; None where there is none."""
+    if latest_version(root, INTERACTIONS) is None:
+        return None
+    return int(commit_metadata(root, INTERACTIONS)[UNTIL])
+
+
 def only_newest(root: Path, table: str) -> None:
     """Delete the files of a table's older versions."""
     path = table_path(root, table)
     DeltaTable(path).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     note_write(path)
+
+
+def drop_replays(warehouse: str) -> int:
+    """Delete the copies of the log that backtests of a warehouse have left, and return in how many folders they lay.
+
+    A backtest that was killed begins anew after that; results of nights, which name no user, stay.
+    """
+    home = Path(warehouse) / FOLDER
+    found = [path for pattern in (f"*/{NIGHTS}", f"{LOG}*") for path in home.glob(pattern) if path.is_dir()]
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(found)

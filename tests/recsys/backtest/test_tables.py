@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.backtest.tables import Source, begin_tables, only_newest, tables_at
+from recsys.backtest.tables import Source, begin_tables, drop_replays, only_newest, tables_at
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, POSITION, TIMESTAMP, USER_ID, WEIGHT
 from recsys.errors import InputError
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
@@ -101,3 +101,11 @@ def test_catalogue_and_older_files(tmp_path: Path) -> None:
     versions = tables_at(root, source, moment(40))
     only_newest(root, INTERACTIONS)
     assert scan(root, INTERACTIONS, versions.interactions).collect().height == 2
+
+
+def test_what_backtests_have_left_of_the_log_can_be_dropped_and_results_stay(tmp_path: Path) -> None:
+    for name in ("shop-1/nights/interactions", "shop-1/results", "log-2/interactions"):
+        (tmp_path / "backtests" / name).mkdir(parents=True)
+    assert drop_replays(str(tmp_path)) == 2
+    assert sorted(path.name for path in (tmp_path / "backtests").rglob("*")) == ["results", "shop-1"]
+    assert drop_replays(str(tmp_path / "nothing")) == 0
