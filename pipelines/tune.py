@@ -145,7 +145,8 @@ class _Told(Observer):
     def began(self, trial: Trial) -> None:
         tags = {tracking.STEP_TAG: "trial", tracking.PARENT_TAG: self.parent}
         self.run = tracking.start_run(self.store, f"trial {trial.number + 1}", tags)
-        self.store.send("params", run=self.run, values={key: shown(value) for key, value in trial.values.items()})
+        values = {key: value if isinstance(value, str) else shown(value) for key, value in trial.values.items()}
+        self.store.send("params", run=self.run, values=values)
         with contextlib.suppress(InputError):  # the trial itself tells
             self.planned = estimator_for(with_values(self.settings, trial.values)).planned_epochs
 
