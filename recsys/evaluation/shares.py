@@ -43,7 +43,7 @@ def _by_value(values: pl.Series, counts: pl.DataFrame) -> pl.DataFrame:
     lists = values if values.dtype == pl.List else values.to_frame().select(pl.concat_list(pl.all())).to_series()
     lists = lists.fill_null([]).list.drop_nulls().list.unique().alias("value")
     size = lists.list.len().clip(1).cast(pl.Float64)
-    frame = counts.select(pl.all() / size).hstack([lists]).explode("value")
+    frame = counts.select(pl.all() / size).hstack([lists]).explode("value", empty_as_null=True, keep_nulls=True)
     summed = frame.group_by("value").agg(pl.col("consumed", "recommended").sum())
     shares = [
         pl.when(pl.col(name).sum() > 0).then(pl.col(name) / pl.col(name).sum()).otherwise(0.0)

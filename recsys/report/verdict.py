@@ -17,6 +17,7 @@ def verdict(night: Night) -> dict[str, Any]:
     found = night.verdict
     checks = [_check(mapping(check)) for check in rows(mapping(found).get("checks"))]
     order = {"failed": 0, "passed": 1, "skipped": 2}
+    head: dict[str, Any]
     if found is None:
         head = {"state": "none", "word": "No verdict", "sentence": _stand_in(night), "reasons": []}
     elif found["passed"]:
@@ -90,12 +91,12 @@ def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]
     champion = mapping(mapping(found).get("champion"))
     if champion:
         outcome = _BETTER.get(str(champion.get("outcome")), str(champion.get("outcome") or ""))
-        ends = f"{signed(champion.get('low'))} to {signed(champion.get('high'))}"
+        interval = f"{signed(champion.get('low'))} to {signed(champion.get('high'))}"
         facts.append(
             {
                 "label": "against the champion",
                 "value": signed(champion.get("difference")),
-                "note": f"{outcome}; 95%: {ends}",
+                "note": f"{outcome}; 95%: {interval}",
             }
         )
     coverage = metrics.get("test/coverage_at_10")
