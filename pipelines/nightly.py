@@ -53,6 +53,7 @@ from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
+from recsys.tracking.machine import Machine, watched
 
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
 
@@ -70,11 +71,17 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     if settings.export.wanted:
         sink_of(settings).check()
     # before any work: a wrong address must not cost a night
-    with tracked(settings) as store, runs.locked(settings.warehouse) as folder, keeping():
-        return _night(settings, run, store, folder)
+    with (
+        tracked(settings) as store,
+        runs.locked(settings.warehouse) as folder,
+        keeping(),
+        tracking.gathered(store, settings),
+        watched(store) as machine,
+    ):
+        return _night(settings, run, store, folder, machine)
 
 
-def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) -> dict[str, Any]:
+def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
     with display.step("ingest"):
@@ -83,9 +90,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     versions = table_versions(ingested)
 
     def new_run() -> str:
-        run_id = tracking.start_run(store, f"{settings.name} {datetime.now(UTC):%Y-%m-%d %H:%M}")
-        tracking.log_settings(store, run_id, settings)
-        return run_id
+        return tracking.start_night(store, settings, datetime.now(UTC))
 
     def still_there(earlier: runs.RunState) -> bool:
         bundle = earlier.steps.get("train", {}).get("report", {}).get("bundle")
@@ -97,7 +102,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
 
     key = runs.run_key(settings, plain(versions), ingested["digests"])
     state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
-    parent = state.run_id
+    parent = machine.run_id = state.run_id
     if not resumed and state.steps:
         display.say(
             f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
@@ -124,6 +129,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
                     record(name, run(task, settings, *arguments))
             finally:
                 RECORD.reset(token)
+                machine.send()
         report = state.steps[name]["report"]
         return dict(report)
 

@@ -108,6 +108,7 @@ def serve(uri: str, port: int) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, 2 GB, for jobs that nobody sends
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]  # not a line for every request of the page
     # a session of its own, because MLflow's children outlive a signal that reaches only their parent
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -132,6 +133,9 @@ class _Windows(Task[np.ndarray]):
         known = None if self.side is None else side_of(self.side, batch, asked.tokens, self.offsets)
         loss = task_loss(self.model, asked, self.settings, rng, known)
         return Loss.of(loss, count=int(np.count_nonzero(asked.labels)), tokens=int(np.count_nonzero(asked.tokens)))
+
+    def head(self, at: Place) -> dict[str, Any]:
+        return {"epoch": at.epoch, "objective": self.objective}
 
     def metrics(self, at: Place) -> dict[str, float] | None:
         # weights that were only asked for next items yet cannot answer as the model will be asked
