@@ -113,7 +113,8 @@ def end_runs_of(store: Store, process: str) -> None:
 def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str]:
     """A run for one step, nested under `parent` where given; closed as failed when the step raises."""
     tags = {STEP_TAG: step} | ({PARENT_TAG: parent} if parent else {})
-    run_id = start_run(store, f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", tags)
+    name = step if parent else f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    run_id = start_run(store, name, tags)
     if parent is None:
         store.alone.append(run_id)
     try:
@@ -125,7 +126,7 @@ def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str
 
 
 def adopt(store: Store, run_id: str, parent: str) -> None:
-    """Nest a step's run that began before its parent was known."""
+    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
     store.send("adopt", run=run_id, parent=parent)
     if run_id in store.alone:
         store.alone.remove(run_id)

@@ -110,8 +110,10 @@ def end_all(store: Store, *, process: str) -> None:
 
 
 def adopt(store: Store, *, run: str, parent: str) -> None:
-    """Nest a step's run that began before its parent was known."""
-    store.client.set_tag(real_id(store, run), PARENT_TAG, real_id(store, parent))
+    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
+    run = real_id(store, run)
+    store.client.set_tag(run, PARENT_TAG, real_id(store, parent))
+    store.client.update_run(run, name=store.client.get_run(run).data.tags.get(STEP_TAG))
 
 
 def gather(

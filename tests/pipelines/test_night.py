@@ -203,9 +203,8 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     assert {"config.toml", "config.json", "plots", "candidates.json", "candidates.md", "report.md"} <= names
     plots = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"], "plots")}
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
-    children = {child.data.tags["recsys.step"]: child for child in tracking.child_runs(store, summary["run_id"])}
+    children = {child.info.run_name: child for child in tracking.child_runs(store, summary["run_id"])}
     assert sorted(children) == sorted(["ingest", "represent", "train", "evaluate", "retrieve", "export"])
-    assert all(child.info.run_name.startswith(f"{step} 20") for step, child in children.items())
     for one in (children["train"].info.run_id, summary["run_id"]):  # nights are compared by curves, too
         points = store.client.get_metric_history(one, "train/loss")
         assert [point.step for point in points] == [1, 2]
@@ -219,9 +218,7 @@ def test_an_evaluation_keeps_slices_and_users_and_is_compared_by_run(
 ) -> None:
     settings, summary = first
     store = tracking.open_store(settings)
-    (child,) = [
-        run for run in tracking.child_runs(store, summary["run_id"]) if run.data.tags["recsys.step"] == "evaluate"
-    ]
+    (child,) = [run for run in tracking.child_runs(store, summary["run_id"]) if run.info.run_name == "evaluate"]
     names = {artifact.path for artifact in store.client.list_artifacts(child.info.run_id)}
     assert {"metrics.json", "slices.json", "users.parquet", "plots"} <= names
     assert child.data.metrics["test/recall_at_10"] == pytest.approx(summary["metrics"]["test/hr_at_10"])
@@ -277,7 +274,7 @@ def test_failed_starts_in_a_row_are_one_run(config: str, data: Path) -> None:
     assert top.info.status == "FAILED" and top.info.run_name.startswith("tiny_Shop 20")
     assert top.data.tags["recsys.attempts"] == "2" and "absent" in top.data.tags["mlflow.note.content"]
     steps_ = tracking.child_runs(store, top.info.run_id)
-    assert [(run.data.tags["recsys.step"], run.info.status) for run in steps_] == [("ingest", "FAILED")] * 2
+    assert [(run.info.run_name, run.info.status) for run in steps_] == [("ingest", "FAILED")] * 2
 
 
 def test_the_same_night_again_is_a_new_run_with_the_same_candidates(
