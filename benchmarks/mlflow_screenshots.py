@@ -80,6 +80,7 @@ def main() -> None:
                     time.sleep(1)
             with sync_playwright() as playwright:
                 page = playwright.chromium.launch(executable_path=given.chromium).new_page()
+                page.set_default_timeout(300_000)
                 for name, address in pages(given.uri, given.experiment).items():
                     if not given.only or name in given.only:
                         shoot(page, address, given.folder / f"mlflow-{name}.png", given.height)
