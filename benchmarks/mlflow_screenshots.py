@@ -19,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 PORT = 5987
+SECONDS = 5  # that a page has to draw
 KIND = "workflowType=machine_learning"
 
 
@@ -50,10 +51,12 @@ def pages(uri: str, experiment: str) -> dict[str, str]:
 def shoot(page: Page, address: str, path: Path, height: int) -> None:
     """Open an address and write its picture with few colours, which keeps it below 200 KB."""
     page.set_viewport_size({"width": 1400, "height": height})
-    page.goto("about:blank")
-    page.goto(f"http://127.0.0.1:{PORT}/#/{address}")
-    page.wait_for_load_state("networkidle", timeout=120_000)
-    page.wait_for_timeout(4_000)
+    if page.url == "about:blank":
+        page.goto(f"http://127.0.0.1:{PORT}/#/{address}")
+    else:
+        page.evaluate("address => { location.hash = address }", f"#/{address}")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1_000 * SECONDS)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(64).save(path, optimize=True)
     print(path, path.stat().st_size, page.url)
