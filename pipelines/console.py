@@ -191,9 +191,8 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "withdrawals": withdrawn(summary.get("withdrawals")),
         "unseen look-ups": counted(summary.get("unseen_look_ups", {})) or None,
         "repeated targets": summary.get("repeated_targets"),
-        "MLflow run": summary["mlflow"]["link"],
+        "MLflow run": summary["mlflow"]["link"] + (f"  (after `{ui}`)" if ui else ""),
         "MLflow lacks": _lacking(summary["mlflow"]),
-        "MLflow UI": ui,
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
         "report": summary.get("report"),
     }

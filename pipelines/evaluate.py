@@ -10,6 +10,7 @@ import polars as pl
 from prefect import flow
 
 from recsys.bundles.store import measured_bundle
+from recsys.columns import metric_name
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
 from recsys.pipelines import unmasked
@@ -47,9 +48,10 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
             "bundle": Path(bundle).name,
             "served": measured.served,
             "exclude_seen": settings.evaluate.exclude_seen,
-            "mlflow_run": step.run_id,
+            "mlflow_run": parent or step.run_id,
         }
-        files = [users.to_parquet(users.UserValues(frame=frame, about=about)) for frame in frames]
+        values = [users.UserValues(frame=frame, about=about) for frame in frames]
+        files = [users.to_parquet(one) for one in values]
         if "://" not in settings.warehouse:
             for content in files:
                 users.write_file(users.local_path(settings.warehouse, bundle), content)
@@ -61,6 +63,11 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
             )
         tracking.log_metrics(step.store, step.run_id, report["metrics"])
         tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))
+        for run_id in step.runs:
+            for one in values:
+                tracking.log_test_part(step.store, run_id, one.frame, one.digest())
+            for name, points in curves_at_k(report).items():
+                tracking.log_curve(step.store, run_id, name, points)
         tracking.log_metrics(step.store, step.run_id, report["further"].get(report["served"], {}))
         tracking.log_table(step.store, step.run_id, "metrics.json", metrics_table(report))
         if report["slices"]:
@@ -80,12 +87,28 @@ def metrics_table(report: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {"metric": names} | {name: [metrics.get(metric) for metric in names] for name, metrics in whole.items()}
 
 
-def baseline_metrics(baselines: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The baselines' numbers under names that MLflow accepts: `popularity/test/ndcg_at_10`."""
+def baseline_metrics(baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What the baselines reach at 10; `metrics.json` has the rest, which would be a wall of charts.
+
+    >>> baseline_metrics({"text+transitions": {"test/ndcg_at_10": 0.3, "test/ndcg_at_20": 0.4}})
+    {'baselines/ndcg_at_10_text_transitions': 0.3}
+    """
+    names = [metric_name(metric, 10) for metric in ("ndcg", "hr")]
     return {
-        f"{name.replace('+', '_')}/{metric}": value
-        for name, metrics in baselines.items()
-        for metric, value in metrics.items()
+        f"baselines/{name}_{tracking.metric_part(baseline)}": metrics[f"test/{name}"]
+        for name in names
+        for baseline, metrics in baselines.items()
+        if f"test/{name}" in metrics
+    }
+
+
+def curves_at_k(report: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """The served ranker's metrics over k, which MLflow draws over steps: `test_at_k/ndcg`."""
+    curves = report["curves"]
+    return {
+        f"test_at_k/{metric}": dict(zip(curves["cutoffs"], curves[metric][report["served"]], strict=True))
+        for metric in ("ndcg", "hr")
+        if report["served"] in curves.get(metric, {})
     }
 
 

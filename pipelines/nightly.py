@@ -61,6 +61,7 @@ from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
+from recsys.tracking.machine import Machine, watched
 
 _MAKE_BUNDLES = ("train", "refit")  # steps
 _OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
@@ -79,11 +80,17 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     if settings.export.wanted:
         sink_of(settings).check()
     # before any work: a wrong address must not cost a night
-    with tracked(settings) as store, runs.locked(settings.warehouse) as folder, keeping():
-        return _night(settings, run, store, folder)
+    with (
+        tracked(settings) as store,
+        runs.locked(settings.warehouse) as folder,
+        keeping(),
+        tracking.gathered(store, settings),
+        watched(store) as machine,
+    ):
+        return _night(settings, run, store, folder, machine)
 
 
-def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) -> dict[str, Any]:
+def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
@@ -95,9 +102,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     versions = table_versions(ingested)
 
     def new_run() -> str:
-        run_id = tracking.start_run(store, f"{settings.name} {datetime.now(UTC):%Y-%m-%d %H:%M}")
-        tracking.log_settings(store, run_id, settings)
-        return run_id
+        return tracking.start_night(store, settings, datetime.now(UTC))
 
     def still_there(earlier: runs.RunState) -> bool:
         bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
@@ -112,7 +117,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
     if before is not None and before.status == "finished":  # its record is about to be replaced
         discard_kept_back([before], settings.name)
     state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
-    parent = state.run_id
+    parent = machine.run_id = state.run_id
     if not resumed and state.steps:
         display.say(
             f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
@@ -139,6 +144,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path) ->
                     record(name, run(task, settings, *arguments))
             finally:
                 RECORD.reset(token)
+                machine.send()
         report = state.steps[name]["report"]
         return dict(report)
 

@@ -158,6 +158,12 @@ class StepRun:
     name: str
     store: tracking.Store
     run_id: str
+    parent: str | None = None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The step's run, and the night's that it is nested in: where what nights are compared by goes."""
+        return (self.run_id,) if self.parent is None else (self.run_id, self.parent)
 
     def done(self, report: Any) -> dict[str, Any]:
         """The report of work that is done, JSON-friendly; a night records it now, before MLflow is told."""
@@ -177,7 +183,7 @@ def step_run(
             tracking.log_settings(store, run_id, settings)
             if versions is not None:
                 tracking.log_tables(store, run_id, settings.warehouse, plain(versions))
-        yield StepRun(step, store, run_id)
+        yield StepRun(step, store, run_id, parent)
 
 
 def newest_versions(settings: Settings) -> TableVersions:

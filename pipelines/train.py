@@ -26,6 +26,7 @@ from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
+from recsys.training.validation import PRIMARY
 
 
 def train(
@@ -45,7 +46,10 @@ def train(
             metrics = {
                 name if "/" in name else f"train/{name}": value for name, value in entry.items() if name != "epoch"
             }
-            tracking.log_metrics(step.store, step.run_id, metrics, step=epoch)
+            if "objective" in entry:  # losses of different questions are no one curve
+                metrics[f"train/loss_{entry['objective']}"] = entry.get("loss")
+            for run_id in step.runs:  # the night's has the curves, too: nights are compared by them
+                tracking.log_metrics(step.store, run_id, metrics, step=epoch)
             shown = [f"{name} {entry[name]:.4f}" for name in ("loss", "val/ndcg_at_10") if name in entry]
             display.advance(epoch, planned, ", ".join(shown))
 
@@ -69,8 +73,13 @@ def _copied(warm_start: dict[str, Any]) -> dict[str, float]:
 
 def _log_blend(store: tracking.Store, run_id: str, blend: dict[str, Any]) -> None:
     """What each source and the blend reach on validation, and the table of the blend's weights."""
-    for source, metrics in (blend["validation"] or {}).items():
-        tracking.log_metrics(store, run_id, {f"blend/{source}/{name}": value for name, value in metrics.items()})
+    reached = blend["validation"] or {}
+    tracking.log_metrics(store, run_id, {f"blend/{source}": one.get(PRIMARY) for source, one in reached.items()})
+    if reached:
+        names = list(dict.fromkeys(name for one in reached.values() for name in one))
+        columns: dict[str, list[Any]] = {"source": list(reached)}
+        columns |= {name: [one.get(name) for one in reached.values()] for name in names}
+        tracking.log_table(store, run_id, "blend_validation.json", columns)
     if blend["weights"]:
         tracking.log_table(store, run_id, "blend_weights.json", blend["weights"])
 

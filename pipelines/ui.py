@@ -105,9 +105,11 @@ def serve(uri: str, port: int) -> None:
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,  # not as an argument: every user of the machine can read those
+        "MLFLOW_REGISTRY_STORE_URI": uri,  # the same, or the server says so
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, 2 GB, for jobs that nobody sends
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]  # not a line for every request of the page
     # a session of its own, because MLflow's children outlive a signal that reaches only their parent
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:

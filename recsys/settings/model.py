@@ -13,6 +13,7 @@ from recsys.settings.section import Dropout, Section
 
 Context = Literal["event", "hour", "weekday", "gap", "weight"]
 DEFAULT_KIND = "bert4rec"
+_CLOZE = ("train.mask_probability", "train.mask_last_share", "train.last_weight", "train.next_item_share")
 
 
 class KindSettings(Section):
@@ -37,6 +38,13 @@ class KindSettings(Section):
     def variant(cls, given: Any) -> type[Section]:
         """The settings of the kind that these plain values name."""
         return settings_of(kind_of(given))
+
+    def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
+        """Dotted names of what the kind does not read of a configuration, given as plain values; none, unless it says.
+
+        They are left out where a run is described.
+        """
+        return ()
 
     @property
     def event_context(self) -> tuple[Context, ...]:
@@ -90,6 +98,21 @@ class ModelSettings(KindSettings):
     context: tuple[Context, ...] = ()  # what is known of each event of the history besides its item; hours are UTC's
     table_rows: int | None = Field(default=None, ge=16)  # None: sized by the catalogue
     id_dropout: Dropout = 0.1  # share of items whose id is hidden in a step, so that new items get a vector
+
+    def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
+        """[recformer], and the keys of another objective, loss, start or text adapter than the one chosen."""
+        train, unread = tree["train"], ["recformer"]
+        if self.objective != "cloze":
+            unread += _CLOZE
+        if train["loss"] == "full":
+            unread.append("train.negatives")
+        if train["loss"] != "gbce":
+            unread.append("train.calibration")
+        if train["warm_start"] is None:
+            unread.append("train.warm_epochs")
+        if self.text_adapter != "experts":
+            unread.append("model.experts")
+        return tuple(unread)
 
     @property
     def event_context(self) -> tuple[Context, ...]:
@@ -166,6 +189,10 @@ class TextModelSettings(ItemsAlone):
     kind: Literal["text"] = "text"
     needs_text: ClassVar[bool] = True
 
+    def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is for training, but for the share of users."""
+        return ("recformer", *(f"train.{name}" for name in tree["train"] if name != "users"))
+
 
 class RecformerModelSettings(ItemsAlone):
     """Keys of `kind = "recformer"`; the rest is in [recformer]."""
@@ -185,6 +212,14 @@ class RecformerModelSettings(ItemsAlone):
             "recformer.temperature": {"low": 0.02, "high": 0.1, "log": True},
             "recformer.dropout": {"low": 0.0, "high": 0.3},
         }
+
+    def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is for the sequence model, and the negatives where the loss has none."""
+        others = ("average_decay", "cold_negatives", "calibration", "warm_start", "warm_epochs")
+        unread = [*_CLOZE, *(f"train.{name}" for name in others)]
+        if tree["train"]["loss"] != "sampled":
+            unread.append("train.negatives")
+        return tuple(unread)
 
 
 def settings_of(kind: str) -> type[KindSettings]:

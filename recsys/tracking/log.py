@@ -18,17 +18,34 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import polars as pl
 import tomlkit
 
-from recsys.settings import RunSettings
+from recsys.errors import RecsysError
+from recsys.settings import RunSettings, Settings
 from recsys.storage.addresses import masked, without_login
-from recsys.tracking.operations import DESCRIPTION_TAG, LOCAL, PARENT_TAG, PROCESS_TAG, STEP_TAG, children, real_id
+from recsys.storage.warehouse import scan
+from recsys.tracking.operations import (
+    DESCRIPTION_TAG,
+    KIND_TAG,
+    LOCAL,
+    NAME_TAG,
+    PARENT_TAG,
+    PROCESS_TAG,
+    STEP_TAG,
+    children,
+    real_id,
+)
+from recsys.tracking.parameters import parameters
+from recsys.tracking.source import source_tags
 from recsys.tracking.store import Store, first_line, open_store, unavailable
 
 __all__ = ["PARENT_TAG", "STEP_TAG", "Store", "open_store"]  # and the functions below
 
+TEST_PART = "test"  # the data set that figures of `test/...` are of
+MODEL_TRAINING = "workflowType=machine_learning"  # without it MLflow opens its view for GenAI, which shows no metrics
 _DIGEST_LENGTH = 36
-_PARAM_LENGTH = 6000
+_COLOURS = 128  # of a picture
 _NAME = re.compile(r"[A-Za-z0-9_\-. /:]+")
 
 
@@ -41,10 +58,27 @@ def start_run(store: Store, name: str, tags: Mapping[str, str] | None = None) ->
     The id of a run that begins while the store does not answer is this program's own.
     """
     run = LOCAL + uuid.uuid4().hex
-    known = {"mlflow.source.name": "recsys", "mlflow.source.type": "JOB"}
+    known = source_tags()
     if store.process is not None:
         known[PROCESS_TAG] = store.process
     return str(store.send("create", run=run, name=name, tags={**known, **(tags or {})}, time=_now()) or run)
+
+
+def start_night(store: Store, settings: RunSettings, moment: datetime, *, what: str = "") -> str:
+    """Begin the run of a night, or of other work with steps, and log its settings; returns the run's id.
+
+    Parameters
+    ----------
+    what
+        A word after the configuration's name, for what is no night.
+    """
+    tags = {NAME_TAG: settings.name}
+    if isinstance(settings, Settings):
+        tags[KIND_TAG] = settings.model.kind
+    name = " ".join(part for part in (settings.name, what, f"{moment:%Y-%m-%d %H:%M:%S}") if part)
+    run_id = start_run(store, name, tags)
+    log_settings(store, run_id, settings)
+    return run_id
 
 
 def resume_run(store: Store, run_id: str) -> bool:
@@ -81,6 +115,8 @@ def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str
     tags = {STEP_TAG: step} | ({PARENT_TAG: parent} if parent else {})
     name = step if parent else f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     run_id = start_run(store, name, tags)
+    if parent is None:
+        store.alone.append(run_id)
     try:
         yield run_id
     except BaseException as error:
@@ -92,6 +128,33 @@ def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str
 def adopt(store: Store, run_id: str, parent: str) -> None:
     """Nest a step's run that began before its parent was known; it is called as nested steps are."""
     store.send("adopt", run=run_id, parent=parent)
+    if run_id in store.alone:
+        store.alone.remove(run_id)
+
+
+@contextlib.contextmanager
+def gathered(store: Store, settings: RunSettings) -> Iterator[None]:
+    """Nest the steps of a night that fails before it has a run in one: failed starts in a row are one run."""
+    began = datetime.now(UTC)
+    store.alone.clear()
+    try:
+        yield
+    except BaseException as error:
+        if store.alone:
+            store.send(
+                "gather",
+                run=LOCAL + uuid.uuid4().hex,
+                name=f"{settings.name} {began:%Y-%m-%d %H:%M:%S}",
+                tags={**source_tags(), NAME_TAG: settings.name},
+                begun=int(began.timestamp() * 1000),
+                time=_now(),
+                steps=list(store.alone),
+                status="FAILED" if isinstance(error, Exception) else "KILLED",
+                error=f"{type(error).__name__}: {first_line(error)}",
+            )
+        raise
+    finally:
+        store.alone.clear()
 
 
 def describe(store: Store, run_id: str, markdown: str) -> None:
@@ -120,7 +183,7 @@ def run_link(store: Store, run_id: str, host: str = "http://127.0.0.1:5000") -> 
         host = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     page = f"{host}/#/experiments/{store.experiment_id}"
     known = store.ids.get(run_id) if run_id.startswith(LOCAL) else run_id
-    return f"{page}/runs/{known}" if known else page
+    return f"{page}/runs/{known}?{MODEL_TRAINING}" if known else f"{page}?{MODEL_TRAINING}"
 
 
 def lacking(store: Store) -> str | None:
@@ -165,27 +228,10 @@ def metric_part(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-. :]", "_", name)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as MLflow parameters: dotted names, values as text, long ones cut, secrets masked.
-
-    >>> flatten({"train": {"epochs": 3}, "text": ["a", "b"]})
-    {'train.epochs': '3', 'text': '["a", "b"]'}
-    """
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        name = re.sub(r"[^A-Za-z0-9_\-. /:]", "_", f"{prefix}{key}")[:250]
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-            continue
-        text = masked(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        flat[name] = text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
-    return flat
-
-
 def log_settings(store: Store, run_id: str, settings: RunSettings) -> None:
-    """Log the settings as parameters and as `config.toml` and `config.json`."""
+    """Log what the kind of model reads as parameters, and all settings as `config.toml` and `config.json`."""
     tree = settings.model_dump(mode="json")
-    store.send("params", run=run_id, values=flatten(tree))
+    store.send("params", run=run_id, values=parameters(settings))
     log_text(store, run_id, "config.json", masked(json.dumps(tree, indent=2, ensure_ascii=False)))
     log_text(store, run_id, "config.toml", masked(tomlkit.dumps(_with_none_said(tree))))
 
@@ -206,7 +252,7 @@ def log_tables(
     digest: str | None = None,
     context: str = "training",
 ) -> None:
-    """Log table versions and content digests as dataset inputs.
+    """Log tables as data sets that a run reads: version, content digest, rows and columns.
 
     Parameters
     ----------
@@ -215,24 +261,66 @@ def log_tables(
     versions
         Table name to Delta version; None where there is no such table.
     digest
-        Of the sources' content (hex); MLflow has room for the beginning.
+        Of the sources' content (hex); MLflow has room for the beginning. It is the run's tag `recsys.data`, too.
+    context
+        "training", "evaluation" or "ingest".
     """
     datasets = []
     for table, number in versions.items():
         if number is None:
             continue
         ending = f"v{number}"
+        rows, columns = _rows_and_columns(root, table, number)
         datasets.append(
             {
                 "name": table,
                 "digest": f"{digest[: _DIGEST_LENGTH - len(ending) - 1]}-{ending}" if digest else ending,
                 "source_type": "delta_table",
                 "source": json.dumps({"uri": masked(f"{root.rstrip('/')}/{table}"), "version": number}),
-                "profile": json.dumps({"version": number}),
+                "profile": json.dumps({"version": number} | ({} if rows is None else {"num_rows": rows})),
+                "schema": _schema(columns) if columns else None,
             }
         )
     if datasets:
         store.send("inputs", run=run_id, datasets=datasets, context=context)
+    if digest:
+        store.send("tag", run=run_id, key="recsys.data", value=digest)
+
+
+def _rows_and_columns(root: str, table: str, version: int) -> tuple[int | None, dict[str, str]]:
+    """How many rows a table has, and the types of its columns; nothing where it cannot be asked."""
+    try:
+        rows = scan(root, table, version)
+        columns = {name: str(kind) for name, kind in rows.collect_schema().items()}
+        return int(rows.select(pl.len()).collect().item()), columns
+    except (RecsysError, OSError, pl.exceptions.PolarsError):  # whoever reads the table says what is wrong with it
+        return None, {}
+
+
+def _schema(columns: Mapping[str, str]) -> str:
+    """Columns as the UI reads them."""
+    return json.dumps({"mlflow_colspec": [{"name": name, "type": kind} for name, kind in columns.items()]})
+
+
+def log_test_part(store: Store, run_id: str, frame: pl.DataFrame, digest: str) -> None:
+    """Log the test part as a data set: two evaluations on the same one have the same digest.
+
+    Parameters
+    ----------
+    frame
+        A row for each user, or for each target of a user who has several.
+    digest
+        Of users and targets (hex).
+    """
+    dataset = {
+        "name": TEST_PART,
+        "digest": digest[:_DIGEST_LENGTH],
+        "source_type": "code",
+        "source": json.dumps({"tags": {"artifact": "users.parquet"}}),
+        "profile": json.dumps({"num_rows": len(frame)}),
+        "schema": _schema({name: str(kind) for name, kind in frame.schema.items()}),
+    }
+    store.send("inputs", run=run_id, datasets=[dataset], context="evaluation")
 
 
 def log_metrics(store: Store, run_id: str, metrics: Mapping[str, Any], *, step: int = 0) -> None:
@@ -245,6 +333,15 @@ def log_metrics(store: Store, run_id: str, metrics: Mapping[str, Any], *, step: 
     """
     if values := numbers(metrics):
         store.send("metrics", run=run_id, values=values, time=_now(), step=step)
+
+
+def log_curve(store: Store, run_id: str, name: str, points: Mapping[int, Any]) -> None:
+    """Log a metric over whole numbers other than time, such as cut-offs; the UI draws it as a line."""
+    values = {step: value for step, value in points.items() if isinstance(value, (int, float))}
+    now = _now()
+    if values:
+        series = [(step, float(value), now) for step, value in values.items()]
+        store.send("series", run=run_id, points={check_name(name): series})
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -292,6 +389,10 @@ def markdown_table(columns: Mapping[str, Sequence[Any]]) -> str:
 
 def log_figure(store: Store, run_id: str, path: str, figure: Any) -> None:
     """Write a matplotlib figure, for example as `plots/loss.png`."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    from PIL import Image
+
+    drawn, picture = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    # lines and letters have few colours: a palette takes a third of the room
+    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(picture, format="png", optimize=True)
     log_file(store, run_id, path, picture.getvalue())

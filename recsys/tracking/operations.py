@@ -25,6 +25,7 @@ LOCAL_TAG: Final = "recsys.local_id"
 PROCESS_TAG: Final = "recsys.process"
 DESCRIPTION_TAG: Final = "mlflow.note.content"  # what the UI shows on top of a run
 KIND_TAG: Final = "recsys.kind"  # of the model
+ATTEMPTS_TAG: Final = "recsys.attempts"  # of a night that failed before it had a run: how many steps did
 NAME_TAG: Final = "recsys.name"  # of the configuration
 VERDICT_TAG: Final = "recsys.verdict"
 SENTENCE_TAG: Final = "recsys.verdict_sentence"
@@ -116,6 +117,36 @@ def adopt(store: Store, *, run: str, parent: str) -> None:
     store.client.update_run(run, name=store.client.get_run(run).data.tags.get(STEP_TAG))
 
 
+def gather(
+    store: Store,
+    *,
+    run: str,
+    name: str,
+    tags: Mapping[str, str],
+    begun: int,
+    time: int,
+    steps: Sequence[str],
+    status: str,
+    error: str,
+) -> None:
+    """Nest failed steps in the run of a night that came no further; right after such a run, they are added to it."""
+    last = store.client.search_runs(
+        [store.experiment_id],
+        f"tags.`{NAME_TAG}` = '{tags[NAME_TAG]}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if last and ATTEMPTS_TAG in last[0].data.tags:
+        store.ids[run] = str(last[0].info.run_id)
+    else:
+        create(store, run=run, name=name, tags=tags, time=begun)
+    for step in steps:
+        adopt(store, run=step, parent=run)
+    tag(store, run=run, key=ATTEMPTS_TAG, value=str(len(children(store, run))))
+    tag(store, run=run, key="mlflow.note.content", value=f"The night came no further than this step: {error}.")
+    end(store, run=run, status=status, time=time, error=error)
+
+
 def tag(store: Store, *, run: str, key: str, value: str) -> None:
     """Set a tag."""
     store.client.set_tag(real_id(store, run), key, value)
@@ -199,6 +230,14 @@ def metrics(
         store.client.log_batch(run, metrics=given[start : start + size])
 
 
+def series(store: Store, *, run: str, points: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Log metrics at several steps: for each name, points of step, value and milliseconds since 1970."""
+    run, size = real_id(store, run), _A_BATCH["metrics"]
+    given = [Metric(name, value, int(time), int(step)) for name, line in points.items() for step, value, time in line]
+    for start in range(0, len(given), size):
+        store.client.log_batch(run, metrics=given[start : start + size])
+
+
 def inputs(store: Store, *, run: str, datasets: Sequence[Mapping[str, str]], context: str) -> None:
     """Log dataset inputs."""
     tags = [InputTag("mlflow.data.context", context)]
@@ -240,12 +279,14 @@ OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
         end,
         end_all,
         adopt,
+        gather,
         tag,
         note,
         mark,
         champion,
         params,
         metrics,
+        series,
         inputs,
         artifact,
         table,

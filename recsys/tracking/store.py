@@ -83,6 +83,7 @@ class Store:
     pause: float = FIRST_PAUSE
     ids: dict[str, str] = field(default_factory=dict)
     repeating: bool = False
+    alone: list[str] = field(default_factory=list)  # runs of steps that are nested in no night, yet
     lost: str | None = None  # why the store does not answer; None: it does
     _ask_at: float = 0.0
     _waited: float = 0.0
@@ -311,6 +312,9 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None, uri: str
             f"The MLflow experiment {name!r} was deleted; restore it with `MLFLOW_TRACKING_URI={shlex.quote(address)} "
             f"{program} experiments restore --experiment-id {found.experiment_id}` or set tracking.experiment."
         )
+    for key, value in EXPERIMENT_TAGS.items():  # an older one, or one that others made, says nothing of its kind
+        if key not in found.tags:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

@@ -173,7 +173,7 @@ def test_users_without_candidates_and_leads_are_in_the_summary(first: tuple[Sett
 def test_the_ui_opens_at_the_experiments_runs(first: tuple[Settings, dict[str, Any]]) -> None:
     settings, summary = first
     link = tracking.run_link(tracking.open_store(settings), summary["run_id"])
-    runs = link.rpartition("/")[0] + "?workflowType=machine_learning"
+    runs = link.partition("?")[0].rpartition("/")[0] + "?workflowType=machine_learning"
     assert page(settings.tracking.uri, 5000, settings.name) == runs
     assert page(settings.tracking.uri, 5000) == runs  # the newest one, where no configuration names it
     for elsewhere in (page(settings.tracking.uri, 5000, "another"), page("postgresql://db/mlflow", 5000)):
@@ -190,22 +190,31 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     kind = store.client.get_experiment(store.experiment_id).tags["mlflow.experimentKind"]
     assert kind == "custom_model_development"
     assert run.data.metrics["test/ndcg_at_10"] == pytest.approx(summary["metrics"]["test/ndcg_at_10"])
-    assert run.data.metrics["popularity/test/hr_at_5"] == pytest.approx(
-        summary["baselines"]["popularity"]["test/hr_at_5"]
+    assert run.data.metrics["baselines/hr_at_10_popularity"] == pytest.approx(
+        summary["baselines"]["popularity"]["test/hr_at_10"]
     )
-    assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"interactions", "items"}
+    contexts = {i.dataset.name: i.tags[0].value for i in run.inputs.dataset_inputs}
+    assert contexts == {"interactions": "training", "items": "training", "test": "evaluation"}
+    wanted = {"recsys.name": "tiny_Shop", "recsys.kind": "bert4rec", "mlflow.source.name": "recsys"}
+    assert {key: run.data.tags.get(key) for key in wanted} == wanted and len(run.data.tags["recsys.data"]) == 64
+    assert run.data.metrics["system/process_memory_usage_megabytes"] > 10
+    assert not [name for name in run.data.params if name.startswith(("recformer", "tracking", "train.negatives"))]
+    curve = store.client.get_metric_history(summary["run_id"], "test_at_k/ndcg")
+    assert (curve[0].step, curve[-1].step) == (1, 10)
+    assert {point.step: point.value for point in curve}[10] == pytest.approx(summary["metrics"]["test/ndcg_at_10"])
     names = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"])}
     assert {"config.toml", "config.json", "plots", "candidates.json", "candidates.md", "report.md"} <= names
     assert "report.html" in names
     plots = {artifact.path for artifact in store.client.list_artifacts(summary["run_id"], "plots")}
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
-    children = tracking.child_runs(store, summary["run_id"])
-    assert sorted(child.info.run_name for child in children) == sorted(
-        ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"]
-    )
-    (train,) = [child for child in children if child.info.run_name == "train"]
-    points = store.client.get_metric_history(train.info.run_id, "train/loss")
-    assert [point.step for point in points] == [1, 2]
+    children = {child.info.run_name: child for child in tracking.child_runs(store, summary["run_id"])}
+    assert sorted(children) == sorted(["ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"])
+    for one in (children["train"].info.run_id, summary["run_id"]):  # nights are compared by curves, too
+        points = store.client.get_metric_history(one, "train/loss")
+        assert [point.step for point in points] == [1, 2]
+    assert [point.step for point in store.client.get_metric_history(one, "train/loss_next-item")] == [1]
+    assert [point.step for point in store.client.get_metric_history(one, "train/loss_cloze")] == [2]
+    assert {"blend/model", "blend/blend"} <= children["train"].data.metrics.keys()
 
 
 def test_a_night_leaves_a_page_that_can_be_made_again(
@@ -269,8 +278,13 @@ def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, di
     version = store.client.get_model_version_by_alias("tiny_Shop", "candidate")
     assert version.run_id == summary["run_id"] and Path(summary["bundle"]).name in version.description
     model_id = summary["mlflow"]["model"]["model_uri"].removeprefix("models:/")
-    metrics = {metric.key for metric in store.client.get_logged_model(model_id).metrics}
-    assert "test/ndcg_at_10" in metrics
+    logged = store.client.get_logged_model(model_id)
+    metrics = {metric.key: metric for metric in logged.metrics}
+    assert metrics["test/ndcg_at_10"].dataset_name == "test"
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny_Shop", "version": version.version}]
+    assert logged.name == Path(summary["bundle"]).name and logged.model_type == "bert4rec"
+    assert logged.params == store.client.get_run(summary["run_id"]).data.params
+    assert "NDCG@10" in version.description and len(version.tags["recsys.data"]) == 64
     folder = store.client.get_logged_model(model_id).artifact_location.removeprefix("file://")
     assert not [path for path in Path(folder).rglob("*") if path.suffix in (".pkl", ".pickle", ".pyc")]
     model = mlflow.pyfunc.load_model(folder)
@@ -278,6 +292,20 @@ def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, di
     answers = model.predict([{"history": history, "k": 4}, {"history": history[:1]}])
     assert [len(answer.items) for answer in answers] == [4, 10]
     assert not set(history) & set(answers[0].items)
+
+
+def test_failed_starts_in_a_row_are_one_run(config: str, data: Path) -> None:
+    settings = load_settings(config, ["interactions.columns.user_id=absent"])
+    for _ in range(2):
+        with pytest.raises(InputError, match="absent"):
+            nightly.night(settings)
+    store = tracking.open_store(settings)
+    tops = [run for run in store.client.search_runs([store.experiment_id]) if tracking.PARENT_TAG not in run.data.tags]
+    (top,) = tops
+    assert top.info.status == "FAILED" and top.info.run_name.startswith("tiny_Shop 20")
+    assert top.data.tags["recsys.attempts"] == "2" and "absent" in top.data.tags["mlflow.note.content"]
+    steps_ = tracking.child_runs(store, top.info.run_id)
+    assert [(run.info.run_name, run.info.status) for run in steps_] == [("ingest", "FAILED")] * 2
 
 
 def test_the_same_night_again_is_a_new_run_with_the_same_candidates(

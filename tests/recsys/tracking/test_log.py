@@ -6,8 +6,10 @@ import re
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +20,12 @@ from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.tracking import log as tracking
+from recsys.tracking.parameters import flatten, parameters
 
 
 def settings_at(uri: str, **extra: object) -> Settings:
-    return parse_settings({"name": "shop", "interactions": {"source": "log.csv"}, "tracking": {"uri": uri}, **extra})
+    tree = {"name": "shop", "interactions": {"source": "log.csv"}, "tracking": {"uri": uri}, **extra}
+    return parse_settings(tree)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def test_mlflow_agrees_on_names(store: tracking.Store) -> None:
 
 
 def test_long_values_are_cut_and_names_are_cleaned() -> None:
-    flat = tracking.flatten({"items": {"columns": {"größe, x": "v" * 7000}}, "none": None, "on": True})
+    flat = flatten({"items": {"columns": {"größe, x": "v" * 7000}}, "none": None, "on": True})
     assert flat["none"] == "null" and flat["on"] == "true"
     (cut,) = [value for name, value in flat.items() if name.startswith("items.columns.")]
     assert len(cut) == 6000 and cut.endswith("…")
@@ -172,11 +176,12 @@ def test_settings_become_parameters_and_files_without_secrets(store: tracking.St
     tracking.log_settings(store, run_id, settings)
     params = store.client.get_run(run_id).data.params
     assert params["train.epochs"] == "7" and params["evaluate.cutoffs"] == "[5, 10, 20, 100]"
-    assert params["tracking.uri"] == "postgresql://***@db/mlflow"
+    assert not [name for name in params if name.startswith(("tracking", "warehouse", "recformer"))]
     toml = Path(store.client.download_artifacts(run_id, "config.toml", str(tmp_path))).read_text()
     tree = json.loads(Path(store.client.download_artifacts(run_id, "config.json", str(tmp_path))).read_text())
     assert tree["train"]["epochs"] == 7
-    assert "hunter2" not in toml + json.dumps(tree)
+    assert "hunter2" not in toml + json.dumps(tree) + json.dumps(params)
+    assert tree["tracking"]["uri"] == "postgresql://***@db/mlflow"
 
 
 def test_the_logged_toml_is_the_configuration(store: tracking.Store, tmp_path: Path) -> None:
@@ -206,6 +211,102 @@ def test_tables_become_dataset_inputs(store: tracking.Store) -> None:
     assert [tag.value for tag in inputs[0].tags] == ["training"]
 
 
+def test_a_table_says_its_rows_and_columns(store: tracking.Store, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["1", "2", "1"]})
+    frame.write_delta(str(tmp_path / "interactions"))
+    run_id = tracking.start_run(store, "rows")
+    tracking.log_tables(store, run_id, str(tmp_path), {"interactions": 0}, digest="cd" * 32)
+    run = store.client.get_run(run_id)
+    (found,) = [one.dataset for one in run.inputs.dataset_inputs]
+    assert json.loads(found.profile) == {"version": 0, "num_rows": 3}
+    assert json.loads(found.schema) == {
+        "mlflow_colspec": [{"name": "user_id", "type": "String"}, {"name": "item_id", "type": "String"}]
+    }
+    assert run.data.tags["recsys.data"] == "cd" * 32
+
+
+def test_the_test_part_is_a_data_set_of_its_own(store: tracking.Store) -> None:
+    run_id = tracking.start_run(store, "test part")
+    tracking.log_test_part(store, run_id, pl.DataFrame({"user_id": ["a", "b"], "rank": [1, None]}), "ef" * 32)
+    (found,) = store.client.get_run(run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("test", "ef" * 18)
+    assert json.loads(found.dataset.profile) == {"num_rows": 2}
+    assert [tag.value for tag in found.tags] == ["evaluation"]
+
+
+def test_a_curve_over_cut_offs_has_a_step_each(store: tracking.Store) -> None:
+    run_id = tracking.start_run(store, "curve")
+    tracking.log_curve(store, run_id, "test_at_k/ndcg", {1: 0.1, 10: 0.3, 100: None})
+    points = store.client.get_metric_history(run_id, "test_at_k/ndcg")
+    assert [(point.step, point.value) for point in points] == [(1, 0.1), (10, 0.3)]
+
+
+def test_failed_starts_in_a_row_are_one_run_until_a_night_comes_between(tmp_path: Path) -> None:
+    store = tracking.open_store(settings := settings_at(f"sqlite:///{tmp_path}/mlflow.db"))
+
+    def fail() -> None:
+        with (
+            pytest.raises(ValueError),
+            tracking.gathered(store, settings),
+            tracking.step_run(store, "ingest"),
+        ):
+            raise ValueError("no such column")
+
+    def tops() -> list[str]:
+        runs = store.client.search_runs([store.experiment_id], order_by=["attributes.start_time ASC"])
+        return [run.info.run_id for run in runs if tracking.PARENT_TAG not in run.data.tags]
+
+    fail()
+    fail()
+    (first,) = tops()
+    assert len(tracking.child_runs(store, first)) == 2
+    night = tracking.start_night(store, settings, datetime.now(UTC))
+    with pytest.raises(ValueError), tracking.gathered(store, settings):
+        raise ValueError("later")  # of a night that has its run: nothing is to be nested
+    fail()
+    assert tops()[:2] == [first, night] and len(tops()) == 3
+    assert store.client.get_run(first).data.tags["recsys.error"] == "ValueError: no such column"
+
+
+def test_an_experiment_of_others_gets_its_kind(tmp_path: Path) -> None:
+    settings = settings_at(f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.open_store(settings_at(settings.tracking.uri, name="another")).client
+    made = client.create_experiment("shop")
+    assert tracking.open_store(settings).experiment_id == made
+    assert client.get_experiment(made).tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+# --- parameters by kind -----------------------------------------------------------------------------
+
+
+def names_of(**sections: object) -> set[str]:
+    return set(parameters(settings_at("sqlite:///x.db", items={"source": "i.csv", "text": ["title"]}, **sections)))
+
+
+def test_a_kind_has_the_parameters_that_it_reads() -> None:
+    cloze, text = names_of(), names_of(model={"kind": "text"})
+    recformer = names_of(model={"kind": "recformer"})
+    following = names_of(model={"objective": "next-item"}, train={"loss": "gbce", "warm_start": "previous"})
+    assert {"train.mask_probability", "model.blocks", "text.model"} <= cloze
+    assert not [name for name in cloze if name.startswith("recformer")]
+    assert cloze.isdisjoint({"train.negatives", "train.calibration", "train.warm_epochs", "model.experts"})
+    assert {"train.negatives", "train.calibration", "train.warm_epochs"} <= following
+    assert following.isdisjoint({"train.mask_probability", "train.next_item_share"})
+    assert [name for name in text if name.startswith(("train", "model"))] in (
+        ["train.users", "model.kind"],
+        ["model.kind", "train.users"],
+    )
+    assert {"recformer.dimensions", "train.epochs"} <= recformer and "train.cold_negatives" not in recformer
+    assert "split.target" not in cloze and "split.target" in names_of(split={"strategy": "time"})
+    assert "split.same_time" in cloze and "interactions.source" in cloze
+    assert "interactions.separator" not in cloze
+    assert "interactions.separator" in names_of(interactions={"source": "log.csv", "separator": ";"})
+
+
+def test_a_catalogue_without_text_has_no_parameters_of_text() -> None:
+    assert not [name for name in parameters(settings_at("sqlite:///x.db")) if name.startswith(("text", "items"))]
+
+
 def test_many_metrics_in_batches_and_only_numbers(store: tracking.Store) -> None:
     run_id = tracking.start_run(store, "many")
     tracking.log_metrics(store, run_id, {f"m{n}": n for n in range(1500)} | {"text": "x", "flag": True})
@@ -233,9 +334,9 @@ def test_tables_figures_and_texts_are_artifacts(store: tracking.Store, tmp_path:
 
 def test_links() -> None:
     local = tracking.Store(client=None, uri="sqlite:///x.db", experiment="e", experiment_id="7")  # type: ignore[arg-type]
-    assert tracking.run_link(local, "r") == "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    assert tracking.run_link(local, "r") == "http://127.0.0.1:5000/#/experiments/7/runs/r?workflowType=machine_learning"
     server = tracking.Store(client=None, uri="https://a:b@host/ml/", experiment="e", experiment_id="7")  # type: ignore[arg-type]
-    assert tracking.run_link(server, "r") == "https://host/ml/#/experiments/7/runs/r"
+    assert tracking.run_link(server, "r") == "https://host/ml/#/experiments/7/runs/r?workflowType=machine_learning"
 
 
 def test_telemetry_is_off() -> None:
