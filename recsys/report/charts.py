@@ -243,7 +243,7 @@ def _mark(mark: Mark, x: Scale, y: Scale) -> Markup:
         f"{top:.1f}",
         "end" if beyond else "",
         f"{left + (-10 if beyond else 10):.1f}",
-        f"{top + 4:.1f}" if top > TOP + 12 else f"{top + 16:.1f}",
+        f"{top + 20:.1f}",  # below the line that the point is on
         mark.label,
     )
 

@@ -80,7 +80,7 @@ def _volume(found: Mapping[str, Any]) -> dict[str, Any] | None:
     said += f"; {count(undated)} events have no time." if undated else "."
     return {
         "svg": column_chart(
-            events, _dates(events, str(found.get("start")), days), title=f"Events a {step}", description=said
+            events, _dates(events, str(found.get("start")), days), title=f"Events per {step}", description=said
         ),
         "said": said,
         "step": step,

@@ -229,7 +229,7 @@ def test_a_night_leaves_a_page_that_can_be_made_again(
     assert read_artifact(settings.tracking.uri, summary["run_id"], "report.html").decode() == content
     for section in ("Quality", "For whom", "Training", "Data", "10 users, drawn at random", "Time and memory"):
         assert section in content
-    assert "most memory held" in content and "events a " in content
+    assert "most memory held" in content and "events per " in content
     shown = {example["user_id"] for example in summary["examples"]}
     assert shown and not [user for user in shown if user in content]
     config = str(Path(settings.warehouse).parent / "recsys.toml")

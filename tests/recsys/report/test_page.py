@@ -168,7 +168,7 @@ REPORT = ("steps", "evaluate", "report")
         ((*REPORT, "journeys"), "Worst failures"),
         ((*REPORT, "categories"), "By genre group"),
         ((*REPORT, "popularity"), "By popularity"),
-        ((*REPORT, "report", "volume"), "events a day"),
+        ((*REPORT, "report", "volume"), "events per day"),
         ((*REPORT, "report"), "test users"),
         ((*REPORT, "served"), "(blend)"),
     ],
