@@ -324,7 +324,8 @@ def _night(
     if not len(questions.targets):
         shown = {"known": {"events": len(before)}, "window": questions.counts, "rankers": {}, "differences": {}}
         built = {label: asdict(one) for label, one in earlier.items()}
-        return {**head, "empty": True, "built": built, **shown}, pl.DataFrame(schema={OWNER: pl.Int32, KNOWN: pl.Boolean})
+        nobody = pl.DataFrame(schema={OWNER: pl.Int32, KNOWN: pl.Boolean})
+        return {**head, "empty": True, "built": built, **shown}, nobody
     k = max(test.cutoffs)
     lists: dict[str, pl.DataFrame] = {}
     made: dict[str, Built] = {}
