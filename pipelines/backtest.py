@@ -22,7 +22,7 @@ import polars as pl
 
 from recsys import runs
 from recsys.backtest.baselines import baseline_lists, baseline_names
-from recsys.backtest.differences import differences, overall
+from recsys.backtest.differences import OWNER, differences, overall
 from recsys.backtest.measure import FORMER, cutoffs_of, measure, questions_of, shown_cutoff
 from recsys.backtest.plan import Night, Plan, duration, parse_every, parse_until, plan_nights
 from recsys.backtest.questions import KNOWN, standing
@@ -324,7 +324,8 @@ def _night(
     if not len(questions.targets):
         shown = {"known": {"events": len(before)}, "window": questions.counts, "rankers": {}, "differences": {}}
         built = {label: asdict(one) for label, one in earlier.items()}
-        return {**head, "empty": True, "built": built, **shown}, pl.DataFrame()
+        nobody = pl.DataFrame(schema={OWNER: pl.Int32, KNOWN: pl.Boolean})
+        return {**head, "empty": True, "built": built, **shown}, nobody
     k = max(test.cutoffs)
     lists: dict[str, pl.DataFrame] = {}
     made: dict[str, Built] = {}
