@@ -143,7 +143,8 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
         if step == "blend":
             changed = ('set blend.kind = "never"',)
         if step == "refit":
-            changed = ('set train.refit = "none"',)
+            less = "counts" if settings.train.refit == "all" else "none"
+            changed = (f'set train.refit = "{less}"',)
         raise InputError(
             f"This night would take about {peak / GIB:.1f} GiB of memory at its peak ({step}), and the process can "
             f"have {(held + free) / GIB:.1f} GiB; {' or '.join(changed) or 'use a machine with more memory'}."

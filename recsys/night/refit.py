@@ -131,16 +131,17 @@ def _kind(settings: Settings, measured: BundleRecommender) -> tuple[str, str]:
     if wanted == "all":
         estimator, lineage = estimator_for(settings), bundle.manifest["lineage"]
         _check_chosen(settings, bundle)
-        if estimator.learns and BEST_EPOCH not in lineage:
+        if BEST_EPOCH not in lineage:
             raise InputError(
                 f"The bundle {bundle.path} is of an earlier version and does not say which epoch was its best, so it "
                 'cannot be trained again on all events; train again, or set train.refit = "counts".'
             )
-        if not lineage.get(BEST_EPOCH) or estimator.fixed_epochs:
-            if estimator.learns or measured.blended is not None:
-                return "all", ""
-            return "none", "What was measured is served: it has learnt from no event."
-        prefix = f'model.kind = "{bundle.kind}" cannot be trained for a number of epochs that is given. '
+        if lineage["consumed"]["trained"] is None:  # what it knows, nothing here can teach it again
+            prefix = "The model has learnt from no event. "
+        elif not lineage[BEST_EPOCH] or estimator.fixed_epochs:
+            return "all", ""
+        else:
+            prefix = f'model.kind = "{bundle.kind}" cannot be trained for a number of epochs that is given. '
     if measured.blended is None or not bundle.settings.blend.counts:
         return "none", f"{prefix}What was measured is served: it has no blend whose counts could be of all events."
     return "counts", prefix
@@ -202,12 +203,12 @@ def _retrained(
     """Train on all events as was chosen, and count them."""
     bundle, blended, estimator = measured.bundle, measured.blended, estimator_for(settings)
     lineage = bundle.manifest["lineage"]
-    best = lineage.get(BEST_EPOCH)
-    start, epochs = estimator.again(bundle, best) if best else (None, best)
+    start, epochs = None, lineage[BEST_EPOCH] if estimator.fixed_epochs else None
+    if epochs:
+        start, epochs = estimator.again(bundle, epochs)
     resumed: dict[str, int] | None = None
     parts = [step_key(settings, "refit"), asdict(versions), dataset.digest, bundle.id]
-    minutes = settings.train.checkpoint_minutes if estimator.learns else 0
-    checkpoints = checkpoints_of(settings.warehouse, "training", parts, minutes)
+    checkpoints = checkpoints_of(settings.warehouse, "training", parts, settings.train.checkpoint_minutes)
 
     def on_resume(epoch: int, step: int) -> None:
         nonlocal resumed
@@ -248,7 +249,7 @@ def _retrained(
             "data": dataset.digest,
             "warm_start": None if start is None else start.id,
             "consumed": consumed,
-            BEST_EPOCH: epochs,
+            BEST_EPOCH: None if outcome is None else outcome.best_epoch,
             "trained_until": trained_until(dataset.split.train, start),
             "known_before": lineage.get("known_before"),
             REFIT: {"kind": "all", "measured": bundle.label},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -59,3 +60,28 @@ def test_scores_are_those_of_the_ranks(withheld: ModuleType) -> None:
     hit, gain = withheld.scored(table, taken, k=3)
     assert hit == pytest.approx(2 / 5)
     assert gain == pytest.approx((1 + 1 / math.log2(4)) / 5)
+
+
+@pytest.mark.slow
+def test_the_blind_check_scores_every_way_to_refit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole nights on a ring: what comes next is always the next item, also for those whose last event was taken."""
+    monkeypatch.syspath_prepend(FOLDER)
+    folder = tmp_path / "data" / "ml-latest-small"
+    folder.mkdir(parents=True)
+    rows = [
+        f"{user},{(user + step) % 30},4,{1000 * user + step}" for user in range(1, 121) for step in range(8 + user % 4)
+    ]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]) + "\n")
+    blind = importlib.import_module("blind")
+    call = ["--data", str(tmp_path / "data"), "--folder", str(tmp_path / "kept"), "--quick", "--json"]
+    answers = []
+    for _ in range(2):  # the second time from what was kept
+        blind.main(call)
+        answers.append(json.loads(capsys.readouterr().out)["configurations"])
+    assert answers[0] == answers[1]
+    (run,) = answers[0]["ml-latest-small"]
+    assert [run["modes"][mode]["kind"] for mode in ("none", "counts", "all")] == ["none", "counts", "all"]
+    assert len({one["bundle"] for one in run["modes"].values()}) == 3
+    assert all(one["hr"] > 0.9 for one in run["modes"].values())  # by the transitions at least
