@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 PORT = 5987
-SECONDS = 5  # that a page has to draw
+SECONDS = 10  # that a page has to draw: it never stops asking the server
 KIND = "workflowType=machine_learning"
 
 
@@ -55,7 +55,6 @@ def shoot(page: Page, address: str, path: Path, height: int) -> None:
         page.goto(f"http://127.0.0.1:{PORT}/#/{address}")
     else:
         page.evaluate("address => { location.hash = address }", f"#/{address}")
-    page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1_000 * SECONDS)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(64).save(path, optimize=True)

@@ -96,6 +96,8 @@ def log_model(
     model_id, location = _logged_model(store, run_id)
     known = client.get_run(run_id)  # what the run says of itself, the model says, too
     tags = {key: value for key, value in known.data.tags.items() if key.startswith("recsys.") and key not in _OF_RUNS}
+    if commit := known.data.tags.get("mlflow.source.git.commit"):
+        tags["recsys.commit"] = commit
     if model_id is None:
         logged = client.create_logged_model(
             store.experiment_id,

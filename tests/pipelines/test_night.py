@@ -281,7 +281,7 @@ def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, di
     logged = store.client.get_logged_model(model_id)
     metrics = {metric.key: metric for metric in logged.metrics}
     assert metrics["test/ndcg_at_10"].dataset_name == "test"
-    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny_Shop", "version": version.version}]
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "tiny_Shop", "version": str(version.version)}]
     assert logged.name == Path(summary["bundle"]).name and logged.model_type == "bert4rec"
     assert logged.params == store.client.get_run(summary["run_id"]).data.params
     assert "NDCG@10" in version.description and len(version.tags["recsys.data"]) == 64
