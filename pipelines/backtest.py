@@ -57,6 +57,7 @@ from recsys.storage.once import keeping, let_go
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
+from recsys.tracking.parameters import flatten
 
 SUMMARY: Final = "backtest.json"  # of one that is finished
 FEWEST: Final = 20  # events that the first night must know
@@ -242,7 +243,7 @@ def _parent(
         "backtest.first": plan.nights[0].label,
         "backtest.variants": list(variants),
     }
-    store.send("params", run=run, values=tracking.flatten(described))
+    store.send("params", run=run, values=flatten(described))
     _save(path, {"run": run})
     return run, False
 
