@@ -54,7 +54,8 @@ from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish
 from recsys.tracking import log as tracking
 
-_OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
+_COUNTS = ("rows", "users", "log_users", "k", "short_lists", "empty_lists", "by_fallback", "filled_lists")
+_OF_CANDIDATES = ("path", "version", *_COUNTS)
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
