@@ -24,18 +24,11 @@ REPORT: dict[str, Any] = {
     "baselines": {"popularity": {"test/hr_at_10": 0.25, "test/ndcg_at_10": 0.125}},
     "differences": {"popularity": {"test/hr_at_10": LEAD}},
 }
+NO_EMPTY = {"empty_lists": 0, "short_lists": 0}
 SUMMARY: dict[str, Any] = {
     **REPORT,
     "name": "shop",
-    "candidates": {
-        "path": "w/candidates",
-        "version": 0,
-        "rows": 30,
-        "k": 10,
-        "users": 3,
-        "empty_lists": 0,
-        "short_lists": 0,
-    },  # fmt: skip
+    "candidates": {"path": "w/candidates", "version": 0, "rows": 30, "k": 10, "users": 3, **NO_EMPTY},
     "bundle": "w/bundles/shop-1",
     "tables": {"reasons": {}},
     "mlflow": {"link": "http://x"},
