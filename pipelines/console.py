@@ -330,10 +330,11 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['served']} minus {name}: {', '.join(f'{metric} {value}' for metric, value in values.items())}"
         for name, values in differences(summary).items()
     ]
+    left_out = left_out_of_training(summary.get("left_out"))
     others = (
         summary.get("untrained"),
-        f"users: {users_served(summary['candidates'])}",
-        left_out_of_training(summary.get("left_out")),
+        f"served: {users_served(summary['candidates'])}",
+        left_out and f"left out of training: {left_out}",
         withdrawn(summary.get("withdrawals")),
     )
     return [f"- {line}" for line in (*leads, *others) if line]
