@@ -181,7 +181,8 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
     lines = {
         "candidates": f"{candidates['path']} ({state}, {candidates['rows']:,} rows: "
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
-        "no candidates": without_candidates(summary.get("left_out")),
+        "users": users_served(candidates),
+        "left out of training": left_out_of_training(summary.get("left_out")),
         "bundle": summary["bundle"],
         "refit": refitted(summary),
         "untrained": summary.get("untrained"),
@@ -325,18 +326,30 @@ def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
     ]
 
 
-def without_candidates(left_out: Mapping[str, Any] | None) -> str | None:
-    """A sentence on the users of the log who get no candidates; None where all do.
+def users_served(candidates: Mapping[str, Any]) -> str:
+    """Say how many users of the log have a list, and who made it.
 
-    >>> without_candidates({"users": 1200, "by": ["filter.min_user_interactions = 5"]})
-    '1,200 users of the log get no candidates, left out by filter.min_user_interactions = 5'
+    >>> users_served({"users": 1500, "log_users": 1500, "empty_lists": 0, "by_fallback": 98, "short_lists": 0})
+    '1,500 of 1,500 users of the log, 98 by fallback, 0 short lists'
+    """
+    have = candidates["users"] - candidates["empty_lists"]
+    by = f", {candidates['by_fallback']:,} by fallback" if candidates.get("by_fallback") else ""
+    filled = f", {candidates['filled_lists']:,} filled up by it" if candidates.get("filled_lists") else ""
+    everyone = max(candidates.get("log_users") or 0, candidates["users"])
+    return f"{have:,} of {everyone:,} users of the log{by}{filled}, {candidates['short_lists']:,} short lists"
+
+
+def left_out_of_training(left_out: Mapping[str, Any] | None) -> str | None:
+    """A sentence on the users of the log from whom nothing is learned; None where there are none.
+
+    >>> left_out_of_training({"users": 1200, "by": ["filter.min_user_interactions = 5"]})
+    '1,200 users of the log, by filter.min_user_interactions = 5'
     """
     if not left_out or not left_out["users"]:
         return None
     many = left_out["users"]
-    who = "1 user of the log gets" if many == 1 else f"{many:,} users of the log get"
-    by = f", left out by {' and '.join(left_out['by'])}" if left_out["by"] else ""
-    return f"{who} no candidates{by}"
+    by = f", by {' and '.join(left_out['by'])}" if left_out["by"] else ""
+    return f"{many:,} user{'' if many == 1 else 's'} of the log{by}"
 
 
 def withdrawn(counts: Mapping[str, int] | None) -> str | None:
@@ -354,10 +367,12 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['served']} minus {name}: {', '.join(f'{metric} {value}' for metric, value in values.items())}"
         for name, values in differences(summary).items()
     ]
+    left_out = left_out_of_training(summary.get("left_out"))
     others = (
         summary.get("untrained"),
         refitted(summary),
-        without_candidates(summary.get("left_out")),
+        f"served: {users_served(summary['candidates'])}",
+        left_out and f"left out of training: {left_out}",
         withdrawn(summary.get("withdrawals")),
     )
     return [f"- {line}" for line in (*leads, *others) if line]

@@ -64,7 +64,8 @@ from recsys.tracking import log as tracking
 from recsys.tracking.machine import Machine, watched
 
 _MAKE_BUNDLES = ("train", "refit")  # steps
-_OF_CANDIDATES = ("path", "version", "rows", "users", "k", "short_lists", "empty_lists")
+_COUNTS = ("rows", "users", "log_users", "k", "short_lists", "empty_lists", "by_fallback", "filled_lists")
+_OF_CANDIDATES = ("path", "version", *_COUNTS)
 
 
 def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:

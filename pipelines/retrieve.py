@@ -27,7 +27,7 @@ from recsys.storage.warehouse import TableVersions
 from recsys.table import build as retrieval
 from recsys.tracking import log as tracking
 
-COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted")
+COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted", "by_fallback", "filled_lists")
 
 
 def retrieve(

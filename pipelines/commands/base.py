@@ -31,7 +31,9 @@ ANSWERS: Final = "Answers from a bundle alone"
 HELPERS: Final = "Data and tools"
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The configuration, a TOML file.")]
-BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]
+BundlePath = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle's folder; without its hash the newest of that name.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as train.epochs=5; repeatable."),

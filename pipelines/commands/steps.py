@@ -23,9 +23,9 @@ from recsys.pipelines.console import (
     capped,
     facts,
     left_out_lines,
+    left_out_of_training,
     rejected_lines,
     show_metrics,
-    without_candidates,
 )
 from recsys.pipelines.ui import ui_command
 
@@ -145,7 +145,7 @@ def retrieve(
 
     Example: [bold]recsys retrieve recsys.toml --set retrieve.k=50[/]
     """
-    step(ctx, "retrieve", config, overrides, ("path", "version", "rows", "users", "k"), bundle=bundle)
+    step(ctx, "retrieve", config, overrides, ("path", "version", "rows", "users", "k", "by_fallback"), bundle=bundle)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -185,7 +185,7 @@ def step(
     chosen = {line: short(report.get(line)) for line in lines}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
-    chosen["no candidates"] = without_candidates(report.get("report", {}).get("left_out"))
+    chosen["left out of training"] = left_out_of_training(report.get("report", {}).get("left_out"))
     chosen["left out"] = "\n".join(left_out_lines(report.get("rows_dropped", {}))) or None
 
     def told(console: Console) -> None:

@@ -5,6 +5,7 @@ See recsys/bundles/bundle.py for what is in one.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -186,6 +187,29 @@ def latest_bundle(root: str | Path, name: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{pointer} points to {path}, which is gone; train again, or name another bundle.")
     return path
+
+
+def find_bundle(path: str | Path) -> Path:
+    """Folder of a bundle that somebody named: the folder itself, or without its hash the newest of that name.
+
+    >>> find_bundle("warehouse/bundles/shop")  # doctest: +SKIP
+    PosixPath('warehouse/bundles/shop-1a2b3c4d5e6f')
+
+    Raises
+    ------
+    InputError
+        There is neither; names the ones that are there.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    if path.with_name(f"{path.name}.latest.json").is_file():
+        return latest_bundle(path.parent.parent, path.name)
+    there = sorted(other.name for other in path.parent.glob("*") if (other / MANIFEST).is_file())
+    if not there:
+        raise InputError(f"There is no bundle {path}, and no other one beside it; name a folder that a run wrote.")
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.0)[0]
+    raise InputError(f"There is no bundle {path}; did you mean {path.with_name(near)}?")
 
 
 def passed_on(path: str | Path) -> str | None:

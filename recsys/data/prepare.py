@@ -125,10 +125,7 @@ def read_log(settings: Settings, versions: TableVersions) -> Log:
         Nothing is left after filtering, or the tables lack what is declared of them.
     """
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
-    events = settings.filter.events
-    # what does not count cannot be taken back
-    counting = log if events is None else log.filter(pl.col(EVENT).is_in([*events, WITHDRAWAL]))
-    standing, withdrawals = without_withdrawn(counting)
+    standing, withdrawals = standing_events(log, settings.filter)
     kept = filter_interactions(standing, settings.filter, settings.model.event_context)
     frame = kept.collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
     if settings.split.same_time == "basket":
@@ -155,7 +152,7 @@ def read_log(settings: Settings, versions: TableVersions) -> Log:
     raw = replace(
         raw,
         context=event_context(frame, settings.model.event_context),
-        attributes=_of_users(raw.users, settings, versions),
+        attributes=attributes_of(raw.users, settings, versions),
     )
     return Log(histories=raw, ids=every_id, items=items, withdrawals=withdrawals, users_before=users_before)
 
@@ -227,11 +224,23 @@ def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
     return replace(dataset, split=replace(dataset.split, train=kept))
 
 
+def standing_events(log: pl.LazyFrame, settings: FilterSettings) -> tuple[pl.LazyFrame, Withdrawals]:
+    """The events that count by `filter.events` and were not taken back, and what was taken back."""
+    # what does not count cannot be taken back
+    counting = log if settings.events is None else log.filter(pl.col(EVENT).is_in([*settings.events, WITHDRAWAL]))
+    return without_withdrawn(counting)
+
+
 def filter_interactions(log: pl.LazyFrame, settings: FilterSettings, context: Collection[str] = ()) -> pl.LazyFrame:
     """Events, weights, repeats, then the iterative k-core: rows until every user and item has enough of them.
 
     Columns that the `context` of events needs stay.
     """
+    return k_core(counting(log, settings, context), settings.min_user_interactions, settings.min_item_interactions)
+
+
+def counting(log: pl.LazyFrame, settings: FilterSettings, context: Collection[str] = ()) -> pl.LazyFrame:
+    """The rows that [filter] lets through one by one, however few their user or item has."""
     if settings.events is not None:
         log = log.filter(pl.col(EVENT).is_in(settings.events))
     if settings.min_weight is not None:
@@ -241,7 +250,7 @@ def filter_interactions(log: pl.LazyFrame, settings: FilterSettings, context: Co
         log = log.sort(USER_ID, TIMESTAMP, POSITION).unique(
             [USER_ID, ITEM_ID], keep=settings.repeats, maintain_order=True
         )
-    return k_core(log, settings.min_user_interactions, settings.min_item_interactions)
+    return log
 
 
 def k_core(log: pl.LazyFrame, min_user: int, min_item: int) -> pl.LazyFrame:
@@ -290,8 +299,14 @@ def align_catalogue(
     return prepared.hstack(attribute_values(ITEMS, settings, rows).get_columns())
 
 
-def _of_users(users: pl.Series, settings: Settings, versions: TableVersions) -> pl.DataFrame | None:
-    """The declared attributes of these users; nulls where the table does not list one."""
+def attributes_of(users: pl.Series, settings: Settings, versions: TableVersions) -> pl.DataFrame | None:
+    """The declared attributes of these users, a row each; nulls where the table does not list one.
+
+    Raises
+    ------
+    InputError
+        The warehouse has no table of users although one is declared, or it lacks an attribute.
+    """
     declared = settings.users
     if declared is None or not (declared.categorical or declared.numeric):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +92,28 @@ class Sequences:
             times=None if self.times is None else self.times[kept],
             context=None if self.context is None else self.context.filter(pl.Series(kept)),
         )
+
+
+def joined(parts: Sequence[Sequences]) -> Sequences:
+    """The histories of all parts, ascending by user; no user may be in two of them.
+
+    What not every part knows (times, attributes, context) is left out.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    users = pl.concat([part.users for part in parts])
+    times = [part.times for part in parts if part.times is not None]
+    attributes = [part.attributes for part in parts if part.attributes is not None]
+    context = [part.context for part in parts if part.context is not None]
+    whole = Sequences(
+        users=users,
+        items=np.concatenate([part.items for part in parts]),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64),
+        times=np.concatenate(times) if len(times) == len(parts) else None,
+        attributes=pl.concat(attributes) if len(attributes) == len(parts) else None,
+        context=pl.concat(context) if len(context) == len(parts) else None,
+    )
+    return whole.select(users.arg_sort().to_numpy())
 
 
 HistoryVectors = Callable[[Sequences], np.ndarray]  # histories of U users to float32 [U, D]

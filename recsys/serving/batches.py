@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -11,17 +12,48 @@ from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, USER
 from recsys.data.sequences import Sequences
 from recsys.ranking.blend import proposers
 from recsys.retrieval.shelf import Shelf
+from recsys.serving.fallback import Fallback, named
 from recsys.serving.recommender import BundleRecommender
 from recsys.settings import RetrieveSettings
 
 
-def candidate_batches(
-    served: BundleRecommender, serving: Sequences, settings: RetrieveSettings, shelf: Shelf | None = None
-) -> Iterator[tuple[pl.DataFrame, np.ndarray, int]]:
-    """For each batch of users: rows, candidates a user int64 [b], users whose query vector is zero.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Candidates of b users.
 
-    The rows hold `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
-    "vector+transitions"), users in the order of `serving`.
+    Attributes
+    ----------
+    rows
+        `user_id`, `rank` (from 1), `item_id` (raw), `score`, `source` (who proposed the item, such as
+        "vector+transitions"), users in their order.
+    counts
+        int64 [b] rows of each user.
+    without_signal
+        Users whose query vector is zero.
+    by_fallback, filled
+        Users whose list is the fallback's from its first row, and from a later one.
+    """
+
+    rows: pl.DataFrame
+    counts: np.ndarray
+    without_signal: int
+    by_fallback: int
+    filled: int
+
+
+def candidate_batches(
+    served: BundleRecommender,
+    serving: Sequences,
+    settings: RetrieveSettings,
+    shelf: Shelf | None = None,
+    fallback: Fallback | None = None,
+) -> Iterator[Batch]:
+    """Make the candidates of users, a batch at a time.
+
+    Parameters
+    ----------
+    fallback
+        Fills the lists of users of whom the model says nothing, and what it leaves empty; None: they stay short.
     """
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
@@ -29,6 +61,14 @@ def candidate_batches(
         codes, scores, by = served.best(
             histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, queries=queries
         )
+        zero = ~queries.any(axis=1)
+        names, rungs = proposers(by, served.blended), np.zeros(codes.shape, dtype=np.int8)
+        if fallback is not None:
+            silent = (histories.lengths == 0) | (zero if served.blended is None else False)
+            codes, scores, rungs = fallback.fill(
+                histories, codes, scores, silent, k=settings.k, exclude_seen=settings.exclude_seen
+            )
+            names = named(names, rungs)
         user, place = np.nonzero(codes != PADDING)
         frame = pl.DataFrame(
             {
@@ -36,7 +76,14 @@ def candidate_batches(
                 RANK: (place + 1).astype(np.int32),
                 ITEM_ID: served.bundle.vocabulary.decode(codes[user, place]),
                 SCORE: scores[user, place],
-                CANDIDATE_SOURCE: proposers(by[user, place], served.blended),
+                CANDIDATE_SOURCE: pl.Series(names[user, place], dtype=pl.String),
             }
         )
-        yield frame, np.bincount(user, minlength=len(histories)), int((~queries.any(axis=1)).sum())
+        whole = rungs[:, :1].any(axis=1)
+        yield Batch(
+            rows=frame,
+            counts=np.bincount(user, minlength=len(histories)),
+            without_signal=int(zero.sum()),
+            by_fallback=int(whole.sum()),
+            filled=int((rungs.any(axis=1) & ~whole).sum()),
+        )

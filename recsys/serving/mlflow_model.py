@@ -14,6 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, ConfigDict
 
+from recsys.errors import InputError
 from recsys.serving.recommender import BundleRecommender, open_bundle
 
 
@@ -27,11 +28,17 @@ class Query(BaseModel):
 
 
 class Answer(BaseModel):
-    """Item ids as text, best first, with titles (empty where unknown) and scores."""
+    """Item ids as text, best first, with titles (empty where unknown) and scores.
+
+    `unknown` are ids of the history that the bundle does not know; they were left out. `error` says why there is no
+    item; the other answers of the batch do not suffer from it.
+    """
 
     items: list[str]
     titles: list[str]
     scores: list[float]
+    unknown: list[str] = []
+    error: str = ""
 
 
 class BundleModel(PythonModel):
@@ -47,15 +54,19 @@ class BundleModel(PythonModel):
         self, context: PythonModelContext, model_input: list[Query], params: dict[str, Any] | None = None
     ) -> list[Answer]:
         """The next items after each history."""
-        answers = [self.recommender.recommend(query.history, query.k) for query in model_input]
-        return [
-            Answer(
-                items=[str(row["item_id"]) for row in rows],
-                titles=[row["title"] or "" for row in rows],
-                scores=[row["score"] for row in rows],
-            )
-            for rows in answers
-        ]
+        return [self._answer(query) for query in model_input]
+
+    def _answer(self, query: Query) -> Answer:
+        try:
+            found = self.recommender.answer(query.history, query.k)
+        except InputError as error:
+            return Answer(items=[], titles=[], scores=[], error=str(error))
+        return Answer(
+            items=[str(row["item_id"]) for row in found.items],
+            titles=[row["title"] or "" for row in found.items],
+            scores=[row["score"] for row in found.items],
+            unknown=found.unknown,
+        )
 
 
 set_model(BundleModel())

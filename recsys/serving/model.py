@@ -78,7 +78,7 @@ class Model:
         given = self._sequences(histories)
         settings = RetrieveSettings(k=k, exclude_seen=exclude_seen)
         known = given.select(np.flatnonzero(given.lengths > 0))
-        frames = [frame for frame, *_ in candidate_batches(self.served, known, settings)]
+        frames = [batch.rows for batch in candidate_batches(self.served, known, settings)]
         title = pl.col(TITLE) if TITLE in self.items.columns else pl.lit(None, pl.String).alias(TITLE)
         titles = self.items.select(ITEM_ID, title)
         columns = (USER_ID, RANK, ITEM_ID, TITLE, SCORE, CANDIDATE_SOURCE)

@@ -6,7 +6,7 @@ The command, the candidate table, evaluation, MLflow's model and Python all ask 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,39 @@ import polars as pl
 
 from recsys.bundles.bundle import Bundle, parsing, read_bundle
 from recsys.bundles.manifest import BLEND
-from recsys.columns import ITEM_ID, PADDING, RANK, SCORE, TITLE
+from recsys.candidates.popularity import Popularity
+from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, TITLE
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.models.base import Parts, Recommender
 from recsys.models.registry import estimator_of
-from recsys.ranking.blend import Blended, best_items
+from recsys.ranking.blend import Blended, best_items, proposers
 from recsys.retrieval.shelf import Shelf
 from recsys.retrieval.top_k import best_first, exact_scores
+from recsys.serving.fallback import PART as FALLBACK
+from recsys.serving.fallback import Fallback, Popular, named
+from recsys.serving.histories import history_of
 from recsys.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Items for one history.
+
+    Attributes
+    ----------
+    items
+        `rank` (from 1), `item_id`, `title` (None where unknown), `score` (the blend's, or the inner product where the
+        bundle has no blend), `source` (who proposed it), best first.
+    unknown
+        Ids of the history that the bundle does not know; they were left out.
+    by_fallback
+        Whether the model had nothing to say, and the items are what sells now.
+    """
+
+    items: list[dict[str, Any]]
+    unknown: list[str] = field(default_factory=list)
+    by_fallback: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,60 +125,60 @@ class BundleRecommender:
             shelf=shelf,
         )
 
+    @cached_property
+    def fallback(self) -> Fallback | None:
+        """What is recommended where the model says nothing; None in an old bundle that counted nothing."""
+        tensors = self.bundle.part(FALLBACK)
+        if tensors is not None:
+            with parsing(self.bundle.path):
+                popular = Popular.from_tensors(tensors, self.bundle.features()[FALLBACK])
+        else:
+            counted = None if self.blended is None else self.blended.source(Popularity)
+            if counted is None:
+                return None
+            popular = Popular(counts=counted.recent[None])
+        return Fallback(popular=popular, allowed=self.bundle.allowed)
+
     def recommend(self, history: Sequence[Any], k: int, *, exclude_seen: bool = True) -> list[dict[str, Any]]:
-        """The k items most likely to come after a history.
+        """The k items most likely to come after a history: the items of `answer`."""
+        return self.answer(history, k, exclude_seen=exclude_seen).items
+
+    def answer(self, history: Sequence[Any], k: int, *, exclude_seen: bool = True) -> Answer:
+        """The k items most likely to come after a history, and which of it the bundle does not know.
 
         Parameters
         ----------
         history
-            Raw item ids, oldest first; as numbers or as text.
+            Raw item ids, oldest first; as numbers or as text. Unknown ones are left out. Where nothing is left, the
+            answer is what sells now.
         k
             At least 1; fewer are given where the catalogue has no more.
         exclude_seen
             Leave out the history's own items.
 
-        Returns
-        -------
-        list of dict
-            `rank` (from 1), `item_id`, `title` (None where unknown), `score` (the blend's, or the inner product where
-            the bundle has no blend), best first.
+        Raises
+        ------
+        InputError
+            k is below 1; or the model cannot place the history, and the bundle is an old one that counted nothing.
+        """
+        _check_k(k)
+        given = [str(item) for item in history]
+        codes = self.bundle.vocabulary.encode(pl.Series(ITEM_ID, given, dtype=pl.String))
+        unknown = [item for item, code in zip(given, codes.tolist(), strict=True) if code == PADDING]
+        items = codes[codes != PADDING]
+        one = Sequences.nameless(items, np.array([0, len(items)]))
+        return replace(self._of_one(one, k, exclude_seen), unknown=unknown)
+
+    def answer_user(self, user: str, k: int, *, exclude_seen: bool = True) -> Answer:
+        """As `answer`, for a user of the warehouse that the bundle lies in, with what it tells of him and his events.
 
         Raises
         ------
         InputError
-            An empty history, an unknown item, or a history that the model cannot place.
+            An unknown user, or a bundle outside of a warehouse.
         """
         _check_k(k)
-        items = self.bundle.vocabulary.encode_text([str(item) for item in history])
-        if not len(items):
-            raise InputError("The history is empty; give at least one item id, for example --history a,b,c.")
-        return self._of_one(Sequences.nameless(items, np.array([0, len(items)])), k, exclude_seen)
-
-    def recommend_user(
-        self, histories: Sequences, user: Any, k: int, *, exclude_seen: bool = True
-    ) -> list[dict[str, Any]]:
-        """As `recommend`, for a user of known histories, with what they tell of him and his events.
-
-        Parameters
-        ----------
-        histories
-            In the bundle's codes; `recsys.serving.histories.known_histories` reads a warehouse's.
-        user
-            A raw user id, as a number or as text.
-
-        Raises
-        ------
-        InputError
-            An unknown user, one without an item that the bundle knows, or one whom the model cannot place.
-        """
-        _check_k(k)
-        found = np.flatnonzero(histories.users.cast(pl.String) == str(user))
-        if not len(found):
-            raise InputError(f"There is no user {user!r} among the {len(histories):,} histories; give another.")
-        one = histories.select(found)
-        if not (one.items != PADDING).any():
-            raise InputError(f"The bundle knows none of the items of user {user!r}; give another, or train again.")
-        return self._of_one(one, k, exclude_seen)
+        return self._of_one(history_of(self.bundle, user), k, exclude_seen)
 
     def similar(self, item: Any, k: int) -> list[dict[str, Any]]:
         """The k items whose vectors point the same way; an output bias (popularity) takes no part.
@@ -188,25 +212,35 @@ class BundleRecommender:
         codes, scores = best_first(others[None, :], scores[None, :], min(k, len(others)))
         return self._rows(codes[0], scores[0])
 
-    def _of_one(self, history: Sequences, k: int, exclude_seen: bool) -> list[dict[str, Any]]:
+    def _of_one(self, history: Sequences, k: int, exclude_seen: bool) -> Answer:
         query = self.encode(history)  # [1, D]
-        if not query.any():
+        silent = np.array([not len(history.items) or (self.blended is None and not query.any())])
+        if silent[0] and self.fallback is None:
+            has = "no item that the bundle knows" if not len(history.items) else "no item that the model can place"
             raise InputError(
-                f"None of the {len(history.items)} items of the history has a vector in this bundle; give others."
+                f"The history has {has}, and {self.bundle.label} is of an earlier version, which counted nothing to "
+                f"fall back on; give items whose ids look like {self.bundle.vocabulary.items[0]!r}, or train again."
             )
-        codes, scores, _ = self.best(history, k=k, exclude_seen=exclude_seen, queries=query)
-        return self._rows(codes[0], scores[0])
+        codes, scores, by = self.best(history, k=k, exclude_seen=exclude_seen, queries=query)
+        names = proposers(by, self.blended)
+        if self.fallback is not None:
+            codes, scores, rungs = self.fallback.fill(history, codes, scores, silent, k=k, exclude_seen=exclude_seen)
+            names = named(names, rungs)
+        return Answer(items=self._rows(codes[0], scores[0], names[0]), by_fallback=bool(silent[0]))
 
-    def _rows(self, codes: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    def _rows(self, codes: np.ndarray, scores: np.ndarray, names: np.ndarray | None = None) -> list[dict[str, Any]]:
         found = codes != PADDING
         chosen = self.bundle.catalogue[codes[found].astype(np.int64) - 1]
         titles = chosen[TITLE].to_list() if TITLE in chosen.columns else [None] * len(chosen)
-        return [
+        rows: list[dict[str, Any]] = [
             {RANK: rank, ITEM_ID: item, TITLE: title, SCORE: score}
             for rank, (item, title, score) in enumerate(
                 zip(chosen[ITEM_ID].to_list(), titles, scores[found].tolist(), strict=True), start=1
             )
         ]
+        if names is not None:
+            rows = [row | {CANDIDATE_SOURCE: name} for row, name in zip(rows, names[found].tolist(), strict=True)]
+        return rows
 
 
 def open_bundle(path: str | Path, verify: bool = True) -> BundleRecommender:

@@ -17,4 +17,12 @@ class RetrieveSettings(Section):
     # catalogue all; a catalogue that brings new items alone needs "all"
     items: Literal["catalogue", "all"] = "catalogue"
     exclude_seen: bool = True
+    # every user of the log gets k rows: users of whom the model knows nothing, and places that it leaves empty, by text
+    # of what the user had, then by what sells now; False: the model's rows alone
+    fallback: bool = True
+    segment: str | None = None  # a categorical attribute of [users]: what sells now is counted for each value of it
+    # the id under which the list for users whom nobody knows is written, of the type of the log's ids; None: no list
+    unknown_user: str | None = None
+    # a file under data_root with the ids of the users that get rows (txt, csv, parquet); None: all of the log
+    users: str | None = None
     batch_size: int = Field(default=1024, ge=1)  # users a search

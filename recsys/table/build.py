@@ -40,6 +40,7 @@ from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import scan_delta
 from recsys.storage.warehouse import SCHEMAS, TableVersions, scan
+from recsys.table.everyone import whom_to_serve
 from recsys.table.naming import NAME, candidates_table
 
 
@@ -49,7 +50,7 @@ class _Counted:
 
     run: str  # that its rows name
     rows: int
-    users: int  # all, also those without a candidate
+    users: int  # who were to be served, also those without a candidate
     k: int
     short_lists: int  # users with fewer than k candidates
     empty_lists: int  # users with none; they have no row
@@ -59,6 +60,9 @@ class _Counted:
     bundle: str
     index: str
     seconds: float
+    by_fallback: int = 0  # users whose list is by text or by popularity, as the model knows nothing of them
+    filled_lists: int = 0  # users whose list the fallback makes full
+    log_users: int = 0  # of the log, whether they are served or not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class BuiltCandidates(_Counted):
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> BuiltCandidates:
         """Return what a JSON-friendly report tells; other entries of it are left out."""
-        known = {field.name: report[field.name] for field in fields(cls)}
+        known = {field.name: report[field.name] for field in fields(cls) if field.name in report}
         return cls(**{**known, "staged": stream.Staged(**report["staged"])})
 
 
@@ -136,6 +140,7 @@ def build(
         )
     allowed = listed_items(settings, versions, opened.vocabulary)
     shelf = shelf_of(opened.index(), allowed)
+    serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
     table = candidates_table(settings.warehouse, settings.name)
     schema = {
         **SCHEMAS[CANDIDATES],
@@ -153,17 +158,20 @@ def build(
     constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
     counts = np.zeros(len(serving), dtype=np.int64)  # candidates of each user
     without_signal = 0
+    lower = {"by_fallback": 0, "filled_lists": 0}
 
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal without_signal
         start = 0
-        for frame, found, zeros in candidate_batches(served, serving, settings.retrieve, shelf):
-            counts[start : start + len(found)] = found
-            without_signal += zeros
-            start += len(found)
-            yield frame.with_columns(constants).select(*schema)
+        for batch in candidate_batches(served, serving, settings.retrieve, shelf, fallback):
+            counts[start : start + len(batch.counts)] = batch.counts
+            without_signal += batch.without_signal
+            lower["by_fallback"] += batch.by_fallback
+            lower["filled_lists"] += batch.filled
+            start += len(batch.counts)
+            yield batch.rows.with_columns(constants).select(*schema)
             if progress:
-                progress(len(found))
+                progress(len(batch.counts))
 
     staged = stream.stage(
         settings.warehouse,
@@ -187,6 +195,8 @@ def build(
         bundle=opened.label,
         index=opened.index_id,
         seconds=time.perf_counter() - began,
+        log_users=len(dataset.split.serving) + dataset.report["left_out"]["users"],
+        **lower,
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from recsys.data.withdrawals import Withdrawals
 from recsys.pipelines import train as training
-from recsys.pipelines.console import remarks, show_metrics, show_night, untrained, withdrawn, without_candidates
+from recsys.pipelines.console import left_out_of_training, remarks, show_metrics, show_night, untrained, withdrawn
 from recsys.pipelines.steps import plain
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.settings.read import parse_settings
@@ -24,10 +24,11 @@ REPORT: dict[str, Any] = {
     "baselines": {"popularity": {"test/hr_at_10": 0.25, "test/ndcg_at_10": 0.125}},
     "differences": {"popularity": {"test/hr_at_10": LEAD}},
 }
+NO_EMPTY = {"empty_lists": 0, "short_lists": 0}
 SUMMARY: dict[str, Any] = {
     **REPORT,
     "name": "shop",
-    "candidates": {"path": "w/candidates", "version": 0, "rows": 30, "k": 10, "users": 3},
+    "candidates": {"path": "w/candidates", "version": 0, "rows": 30, "k": 10, "users": 3, **NO_EMPTY},
     "bundle": "w/bundles/shop-1",
     "tables": {"reasons": {}},
     "mlflow": {"link": "http://x"},
@@ -55,7 +56,7 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
         "untrained": "No epoch was trained.",
     }
     said = (
-        "2 users of the log get no candidates, left out by filter.min_user_interactions = 5",
+        "2 users of the log, by filter.min_user_interactions = 5",
         "7 withdrawals took 4 events back and a part of 2 others; 1 found nothing to take.",
         "No epoch was trained.",
     )
@@ -63,9 +64,10 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
     assert all(sentence in told for sentence in said)
     page = remarks(SUMMARY | more)
     assert page[0] == "- blend minus popularity: test/hr_at_10 +0.2500 (-0.0125 to +0.5000)"
-    assert {f"- {sentence}" for sentence in said} == set(page[1:])
-    assert "no candidates" not in printed(show_night, SUMMARY, None)  # an older night says nothing of them
-    assert without_candidates({"users": 0, "by": []}) is None and withdrawn(plain(Withdrawals())) is None
+    assert "- served: 3 of 3 users of the log, 0 short lists" in page
+    assert all(any(line.endswith(sentence) for line in page) for sentence in said)
+    assert "left out of training" not in printed(show_night, SUMMARY, None)  # an older night says nothing of them
+    assert left_out_of_training({"users": 0, "by": []}) is None and withdrawn(plain(Withdrawals())) is None
 
 
 VERDICT: dict[str, Any] = {

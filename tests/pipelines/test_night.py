@@ -157,10 +157,12 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
     assert summary["export"]["rows"] == summary["candidates"]["rows"]
 
 
-def test_users_without_candidates_and_leads_are_in_the_summary(first: tuple[Settings, dict[str, Any]]) -> None:
+def test_users_left_out_and_leads_are_in_the_summary(first: tuple[Settings, dict[str, Any]]) -> None:
     settings, summary = first
     users = scan(settings.warehouse, "interactions").select(pl.col("user_id").n_unique()).collect().item()
-    assert summary["left_out"]["users"] == users - summary["candidates"]["users"]
+    served = summary["candidates"]
+    assert served["users"] == served["log_users"] == users and served["empty_lists"] == 0
+    assert 0 < summary["left_out"]["users"] < users
     assert summary["left_out"]["by"][0] == "filter.min_user_interactions = 5"
     assert summary["withdrawals"] == {"rows": 0, "events": 0, "lessened": 0, "unmatched": 0}
     assert set(summary["differences"]) == set(summary["baselines"])

@@ -25,7 +25,7 @@ from recsys.models.history_mean import HistoryMean
 from recsys.models.registry import estimator_of, register
 from recsys.night.fit import fit
 from recsys.night.memory import check_night
-from recsys.serving.histories import known_histories
+from recsys.serving.histories import history_of
 from recsys.serving.recommender import open_bundle
 from recsys.settings import KindSettings, Settings, kinds
 from recsys.settings.read import parse_settings
@@ -110,15 +110,13 @@ def test_a_whole_night_with_it(shop: Settings, blend: str) -> None:
     assert (published.users, published.short_lists, len(table)) == (90, 0, 90 * 5)
     served = open_bundle(report.bundle)
     assert isinstance(served.model, HistoryMean)
-    histories, unknown = known_histories(settings, versions, bundle)
-    assert unknown == 0
-    rows = served.recommend_user(histories, 7, 5)
+    rows = served.answer_user("7", 5).items
     assert [row["item_id"] for row in rows] == table.filter(pl.col("user_id") == 7)["item_id"].to_list()
-    own = bundle.vocabulary.decode(histories.select(np.array([7])).items).to_list()
+    own = bundle.vocabulary.decode(history_of(bundle, "7").items).to_list()
     assert served.recommend(own, 5) == rows
     assert len(served.similar("i3", 4)) == 4
-    with pytest.raises(InputError, match="There is no user 'x' among the 90 histories"):
-        served.recommend_user(histories, "x", 5)
+    with pytest.raises(InputError, match="There is no user 'x' in the log"):
+        served.answer_user("x", 5)
 
 
 def test_what_it_learnt_from_is_checked(shop: Settings) -> None:

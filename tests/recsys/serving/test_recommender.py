@@ -81,9 +81,8 @@ def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(ser
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: b.recommend([], 3), "empty"),
-        (lambda b: b.recommend([70, 999], 3), "'999'"),
-        (lambda b: b.recommend(["x"], 3), "'x'"),
+        (lambda b: b.recommend([], 3), "no item that the bundle knows, and tiny-.* is of an earlier version"),
+        (lambda b: b.recommend(["x"], 3), "ids look like 70"),
         (lambda b: b.recommend([70], 0), "k = 0"),
         (lambda b: b.similar(999, 3), "'999'"),
         (lambda b: b.similar(50, 3), "no vector"),
@@ -92,3 +91,10 @@ def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(ser
 def test_one_sentence_for_what_cannot_be_answered(served: BundleRecommender, call: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(served)
+
+
+def test_unknown_items_are_left_out_and_named(served: BundleRecommender) -> None:
+    found = served.answer(["999", 70, "x", 10], 10)
+    assert (found.unknown, found.by_fallback) == (["999", "x"], False)
+    assert found.items == served.recommend([70, 10], 10)
+    assert {row["source"] for row in found.items} == {"vector"}

@@ -1,0 +1,148 @@
+"""Who gets rows in the candidate table: every user of the log, some that a file names, and the user nobody knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.bundles.bundle import Bundle
+from recsys.columns import ITEM_ID, ITEMS, SENTENCE, USER_ID
+from recsys.data.left_out import LeftOut, left_out
+from recsys.data.prepare import Dataset, align_catalogue, attributes_of
+from recsys.data.sequences import Sequences, joined
+from recsys.data.vocabulary import Vocabulary
+from recsys.errors import InputError, first_line
+from recsys.serving.fallback import Fallback, Popular, Texts
+from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions, scan
+from recsys.text.represent import text_vectors
+
+
+def whom_to_serve(
+    settings: Settings,
+    versions: TableVersions,
+    bundle: Bundle,
+    dataset: Dataset,
+    prepared: Sequences,
+    allowed: np.ndarray | None,
+) -> tuple[Sequences, Fallback | None]:
+    """The histories that get rows, in the bundle's codes and ascending by user, and what fills their lists.
+
+    Parameters
+    ----------
+    dataset, prepared
+        The prepared data, and its histories in the bundle's codes.
+    allowed
+        bool [V + 1]: items that may be recommended; None: all.
+
+    Raises
+    ------
+    InputError
+        `retrieve.users` or `retrieve.unknown_user` does not fit the log's ids, or the segment is no user attribute.
+    """
+    of = settings.retrieve
+    everyone, fallback = prepared, None
+    if of.fallback:
+        others = left_out(settings, versions, bundle.vocabulary, dataset.split.serving.users)
+        everyone = joined([prepared, others.histories])
+        if of.unknown_user is not None:
+            everyone = joined([everyone, _nobody(settings, versions, everyone)])
+        _check_segment(settings)
+        size = bundle.vocabulary.size
+        fallback = Fallback(
+            popular=Popular.fit(prepared, size, of.segment),
+            allowed=np.arange(size + 1) > 0 if allowed is None else allowed,
+            texts=_texts(settings, versions, bundle, others),
+        )
+    if of.users is not None:
+        everyone = everyone.select(_asked(Path(settings.data_root, of.users), everyone.users))
+    return everyone, fallback
+
+
+def _check_segment(settings: Settings) -> None:
+    segment, known = settings.retrieve.segment, settings.users.categorical if settings.users else {}
+    if segment is not None and segment not in known:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise InputError(f"retrieve.segment = {segment!r} is no categorical attribute of [users]; {has}.")
+
+
+def _nobody(settings: Settings, versions: TableVersions, everyone: Sequences) -> Sequences:
+    """A user without events under the configured id."""
+    name = settings.retrieve.unknown_user
+    users = pl.Series(USER_ID, [name]).cast(everyone.users.dtype, strict=False)
+    if users.null_count():
+        raise InputError(
+            f"retrieve.unknown_user = {name!r} is no id as the log's, which are {everyone.users.dtype}, such as "
+            f"{everyone.users[0]!r}; choose a number that no user has."
+        )
+    if users[0] in everyone.users:
+        raise InputError(f"retrieve.unknown_user = {name!r} is a user of the log; choose an id that nobody has.")
+    nothing = everyone.select(np.arange(0))
+    return replace(
+        nothing,
+        users=users,
+        offsets=np.zeros(2, dtype=np.int64),
+        attributes=None if everyone.attributes is None else attributes_of(users, settings, versions),
+    )
+
+
+def _texts(settings: Settings, versions: TableVersions, bundle: Bundle, others: LeftOut) -> Texts | None:
+    """Texts of what users had of whom the bundle knows no item; None where there is no such user or no text."""
+    silent = others.histories.lengths == 0
+    asking = others.unknown.filter(pl.Series(silent[others.unknown["user"].to_numpy()]))
+    if asking.is_empty() or settings.items is None or not settings.items.text or versions.items is None:
+        return None
+    catalogue = scan(settings.warehouse, ITEMS, versions.items).collect()
+    theirs = Vocabulary(asking[ITEM_ID].unique().sort())
+    words = settings.text.attribute_words
+    try:
+        ours, others_text = (
+            _units(text_vectors(settings, align_catalogue(of, catalogue, settings.items, words)[SENTENCE]))
+            for of in (bundle.vocabulary, theirs)
+        )
+    except InputError:  # `recsys represent` has not run: what sells now is the next rung
+        return None
+    means = np.zeros((len(others.histories), ours.shape[1]), dtype=np.float32)
+    np.add.at(means, asking["user"].to_numpy(), others_text[theirs.encode(asking[ITEM_ID]) - 1])
+    rows = np.unique(asking["user"].to_numpy())
+    users = others.histories.users[rows].to_list()
+    items = np.concatenate([np.zeros((1, ours.shape[1]), dtype=np.float32), ours])
+    return Texts(items=items, users=dict(zip(users, means[rows], strict=True)))
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def _asked(path: Path, users: pl.Series) -> np.ndarray:
+    """int64 places of the users that a file names.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or names nobody of the log.
+    """
+    try:
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        elif path.suffix == ".csv":
+            frame = pl.read_csv(path, infer_schema=False)
+        else:
+            frame = pl.DataFrame({USER_ID: path.read_text(encoding="utf-8-sig").splitlines()})
+    except FileNotFoundError:
+        raise InputError(f"retrieve.users names {path}, and there is no such file.") from None
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}, which retrieve.users names, cannot be read: {first_line(error)}.") from None
+    name = USER_ID if USER_ID in frame.columns else frame.columns[0]
+    wanted = frame[name].cast(pl.String).str.strip_chars()
+    found = np.flatnonzero(users.cast(pl.String).is_in(wanted.implode()).to_numpy())
+    if not len(found):
+        raise InputError(
+            f"{path}, which retrieve.users names, has {len(wanted):,} ids and none is a user of the log, such as "
+            f"{users[0]!r}; give ids of the log."
+        )
+    return found
