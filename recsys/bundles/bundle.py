@@ -11,6 +11,7 @@
     items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
     index.faiss           the allowed items under their codes
     blend.safetensors     where validation was for it: the neighbour tables and the weights of the blend
+    fallback.safetensors  what sells now, for histories of which the model says nothing
     ...                   other further parts, each a safetensors file and an entry of features.json
 
 A bundle stores and knows no model: `recsys.serving` makes a recommender of its parts and answers. The id is the sha256

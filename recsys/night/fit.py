@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.manifest import BLEND
-from recsys.bundles.store import write_bundle
+from recsys.bundles.store import Part, write_bundle
 from recsys.columns import ITEM_ID, TITLE
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset, few_users, prepare
@@ -21,6 +21,8 @@ from recsys.models.registry import estimator_for
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import BlendReport, fit_blend
 from recsys.runs import step_key
+from recsys.serving.fallback import PART as FALLBACK
+from recsys.serving.fallback import Popular
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
@@ -129,7 +131,7 @@ def fit(
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,
         },
-        more={} if blended is None else {BLEND: blended},
+        more=parts_beside(dataset, blended),
     )
     if checkpoints is not None:
         checkpoints.remove()
@@ -150,6 +152,12 @@ def fit(
         warm_start=fitted.warm_start if origin.reason is None else {"bundle": None, "reason": origin.reason},
         blend=blend,
     )
+
+
+def parts_beside(dataset: Dataset, blended: Blended | None) -> dict[str, Part]:
+    """Parts of a bundle beside its model: the blend, and what is recommended where the model says nothing."""
+    parts: dict[str, Part] = {FALLBACK: Popular.fit(dataset.split.train, dataset.vocabulary.size)}
+    return parts if blended is None else {**parts, BLEND: blended}
 
 
 def _consumed(outcome: Outcome | None, blend: BlendReport | None) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from recsys.data.whole import in_codes_of, whole_dataset
 from recsys.errors import InputError
 from recsys.models.base import Job, OnEpoch
 from recsys.models.registry import estimator_for
+from recsys.night.fit import parts_beside
 from recsys.ranking.recount import recounted
 from recsys.runs import step_key
+from recsys.serving.fallback import PART as FALLBACK
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
@@ -165,7 +167,7 @@ def _recounted(
         ),
         vocabulary=bundle.vocabulary,
         catalogue=bundle.catalogue,
-        features={name: value for name, value in bundle.features().items() if name != BLEND},
+        features={name: value for name, value in bundle.features().items() if name not in (BLEND, FALLBACK)},
         weights=bundle.weights(),
         vectors=bundle.vectors,
         allowed=bundle.allowed,
@@ -177,7 +179,7 @@ def _recounted(
             "trained_until": trained_until(known.split.train, bundle),
             REFIT: {"kind": "counts", "measured": bundle.label},
         },
-        more={BLEND: again},
+        more=parts_beside(known, again),
     )
     unknown = f", but for {left_out:,} of items that it does not know" if left_out else ""
     return RefitReport(
@@ -229,10 +231,10 @@ def _retrained(
     )
     outcome, model = fitted.outcome, estimator.recommender(settings, fitted.parts)
     consumed = {**(lineage.get("consumed") or {}), "trained": None if outcome is None else outcome.trained.to_dict()}
-    more = {}
+    again = None
     if blended is not None:
         new_items = dataset.vocabulary.size > bundle.vocabulary.size
-        more[BLEND], counted = recounted(blended, _with_blend_of(settings, bundle), dataset, new_items=new_items)
+        again, counted = recounted(blended, _with_blend_of(settings, bundle), dataset, new_items=new_items)
         consumed["counted"] = counted.to_dict()
     path = write_bundle(
         settings.warehouse,
@@ -254,7 +256,7 @@ def _retrained(
             "known_before": lineage.get("known_before"),
             REFIT: {"kind": "all", "measured": bundle.label},
         },
-        more=more,
+        more=parts_beside(dataset, again),
     )
     if checkpoints is not None:
         checkpoints.remove()
