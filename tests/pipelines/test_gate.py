@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +34,14 @@ def write_config(folder: Path) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a first night."""
-    folder = tmp_path_factory.mktemp("shop")
-    shop.write_log(folder, shop.EVENTS - 3)
-    summary = nightly.night(load_settings(write_config(folder)))
-    assert summary["published"] and summary["verdict"]["sentence"].startswith("Published: nothing was served before")
-    return folder
-
-
 @pytest.fixture
-def folder(served: Path, tmp_path: Path) -> Path:
-    """A copy of it, in which the log has new rows."""
-    copy = tmp_path / "shop"
-    shutil.copytree(served, copy)
-    write_config(copy)
-    shop.write_log(copy, shop.EVENTS)
-    return copy
+def folder(tmp_path: Path) -> Path:
+    """The folder of a first night, with new rows in the log."""
+    shop.write_log(tmp_path, shop.EVENTS - 3)
+    summary = nightly.night(load_settings(write_config(tmp_path)))
+    assert summary["published"] and summary["verdict"]["sentence"].startswith("Published: nothing was served before")
+    shop.write_log(tmp_path, shop.EVENTS)
+    return tmp_path
 
 
 def what_readers_see(settings: Settings) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ def hits(users: int, share: float) -> np.ndarray:
 
 def test_a_leaked_target_jumps_above_the_champion() -> None:
     owner = np.arange(500)
-    leaked, honest, better = hits(500, 0.95), RNG.permutation(hits(500, 0.2)), RNG.permutation(hits(500, 0.3))
+    leaked, honest, better = hits(500, 0.96), RNG.permutation(hits(500, 0.2)), RNG.permutation(hits(500, 0.3))
     check = check_jump("jump", "what is served now", leaked, honest, owner, 0, 3.0)
     assert check.failed and "4.8 times that of what is served now" in check.sentence and LEAK in check.sentence
     assert check_jump("jump", "what is served now", better, honest, owner, 0, 3.0).status == "passed"
