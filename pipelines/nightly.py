@@ -59,7 +59,7 @@ from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
 from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
-from recsys.table.build import BuiltCandidates, can_publish
+from recsys.table.build import BuiltCandidates, can_publish, is_published
 from recsys.tracking import log as tracking
 from recsys.tracking.machine import Machine, watched
 
@@ -151,7 +151,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
 
     if "publish" not in state.steps and "retrieve" in state.steps:
         built = BuiltCandidates.of(state.steps["retrieve"]["report"])
-        if not can_publish(built):  # its files are gone, or somebody has published since
+        # its files are gone, or somebody has published since, or its rows name a run that never published them
+        if not can_publish(built) or (built.run != parent and not is_published(built)):
             discard(built.staged)
             state = state.without("retrieve", "judge", "export")
     if "judge" not in state.steps and "evaluate" in state.steps and not has_values(settings, trained_of(state)):

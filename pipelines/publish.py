@@ -39,7 +39,8 @@ def publish(
     """
     built = retrieval.BuiltCandidates.of(retrieved)
     served = champion(settings)
-    if served is None or served.run != run_id:  # otherwise a restarted run finds its own release
+    # otherwise a restarted run finds its own release, or that of the run whose steps it took over
+    if served is None or served.run not in (run_id, built.run):
         retrieval.check_not_empty(settings, built)
         release = described(
             settings, run_id, refitted["bundle"], "night", metrics=evaluated["metrics"], verdict=verdict

@@ -224,9 +224,14 @@ def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, A
     return CandidatesReport(path=built.staged.path, version=version, **counted)
 
 
+def is_published(built: BuiltCandidates) -> bool:
+    """Whether built candidates are the newest version of their table."""
+    return stream.published(built.staged) is not None
+
+
 def can_publish(built: BuiltCandidates) -> bool:
     """Whether built candidates are still there, and the table is as it was when they were built."""
-    return stream.published(built.staged) is not None or stream.is_whole(built.staged)
+    return is_published(built) or stream.is_whole(built.staged)
 
 
 def check_not_empty(settings: Settings, built: BuiltCandidates) -> None:

@@ -303,14 +303,14 @@ from recsys.pipelines import cli
 from recsys.pipelines.commands import start, tools
 def night(*_):
     print("python"); os.write(1, b"descriptor\\n"); subprocess.run(["echo", "child"], check=True)
-    return {"value": 1}
+    return {"published": True}
 start._night = night
 start.show_night = None
 sys.exit(cli.execute(["run", "recsys.toml", "--json"]))
 """
     (tmp_path / "recsys.toml").write_text(CONFIG)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stdout == '{"value": 1}\n'
+    assert done.returncode == 0 and done.stdout == '{"published": true}\n'
     assert {"python", "descriptor", "child"} <= set(done.stderr.split())
 
 

@@ -33,7 +33,7 @@ def test_a_bundle_that_does_not_say_what_it_learned_from_is_warned_of(
     recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stated = {"trained_on": "9 events"} if recorded else {"consumed": NOT_RECORDED}
-    step = SimpleNamespace(store=None, run_id="run", done=plain)
+    step = SimpleNamespace(store=None, run_id="run", runs=("run",), done=plain)
     monkeypatch.setattr(module, "step_run", lambda *_: contextlib.nullcontext(step))
     quiet = SimpleNamespace(log_metrics=lambda *_: None, log_table=lambda *_: None)
     monkeypatch.setattr(module, "tracking", quiet)

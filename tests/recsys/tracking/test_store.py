@@ -95,7 +95,7 @@ def log_a_night(store: tracking.Store, parent: str, settings: Settings) -> None:
 def check_the_night(store: tracking.Store, parent: str, folder: Path) -> None:
     (step,) = tracking.child_runs(store, parent)
     assert step.info.status == "FINISHED" and step.info.run_name == "train"
-    assert step.data.params["name"] == "shop" and step.data.tags["mlflow.note.content"] == "# page"
+    assert step.data.params["train.epochs"] == "40" and step.data.tags["mlflow.note.content"] == "# page"
     points = store.client.get_metric_history(step.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in points] == [(epoch, 1 / epoch) for epoch in range(1, 41)]
     assert len({point.timestamp for point in points}) >= 1 and points[0].timestamp >= step.info.start_time
