@@ -182,7 +182,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "candidates": f"{candidates['path']} ({state}, {candidates['rows']:,} rows: "
         f"up to {candidates['k']} for each of {candidates['users']:,} users)",
         "users": users_served(candidates),
-        "left out of training": left_out_of_training(summary.get("left_out")),
+        "filtered out": left_out_of_training(summary.get("left_out")),
         "bundle": summary["bundle"],
         "refit": refitted(summary),
         "untrained": summary.get("untrained"),

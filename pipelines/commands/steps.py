@@ -185,7 +185,7 @@ def step(
     chosen = {line: short(report.get(line)) for line in lines}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
-    chosen["left out of training"] = left_out_of_training(report.get("report", {}).get("left_out"))
+    chosen["filtered out"] = left_out_of_training(report.get("report", {}).get("left_out"))
     chosen["left out"] = "\n".join(left_out_lines(report.get("rows_dropped", {}))) or None
 
     def told(console: Console) -> None:

@@ -1,6 +1,6 @@
 """Pictures of MLflow's pages for docs/mlflow.md, of a store with at least two nights; needs playwright and Chromium.
 
-python benchmarks/mlflow_screenshots.py sqlite:///mlruns/mlflow.db docs/figures --chromium /usr/bin/chromium
+python docs/mlflow_screenshots.py sqlite:///mlruns/mlflow.db docs/figures --chromium /usr/bin/chromium
 """
 
 from __future__ import annotations
