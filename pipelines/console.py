@@ -180,7 +180,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "no candidates": without_candidates(summary.get("left_out")),
         "bundle": summary["bundle"],
         "untrained": summary.get("untrained"),
-        "export": (summary.get("export") or {}).get("path"),
+        "export": exported(summary.get("export")),
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
         "withdrawals": withdrawn(summary.get("withdrawals")),
@@ -192,6 +192,15 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items()),
     }
     facts(console, lines)
+
+
+def exported(report: Mapping[str, Any] | None) -> str | None:
+    """Where each target's copy is, a line a target; None where nothing was exported."""
+    targets = (report or {}).get("targets") or ({"export": report} if report else {})
+    places = {name: of.get("path") or ("was there already" if of.get("held") else None) for name, of in targets.items()}
+    if list(places) == ["export"]:
+        return places["export"]
+    return "\n".join(f"{name}: {place}" for name, place in places.items()) or None
 
 
 def _lacking(tracked: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
 from recsys.evaluation.users import forget_users
 from recsys.exports.base import Candidates
-from recsys.exports.registry import sink_of
+from recsys.exports.registry import sinks_of
 from recsys.pipelines.steps import newest_candidates, plain
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
@@ -32,9 +32,11 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
         report["evaluations"] = forget_users(settings.warehouse, users)
-        exported = None
-        if settings.export.wanted and (sink := sink_of(settings)).present():
-            exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path
+        exported = [
+            sink.write(Candidates(**newest_candidates(settings)), keep=False).path
+            for sink in sinks_of(settings)
+            if sink.present()
+        ]
         own = candidates_table(settings.warehouse, settings.name)
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [
@@ -47,4 +49,4 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     ]
     if others:
         notes.append(f"Exports of {', '.join(others)} still hold them: run `recsys export` for each configuration.")
-    return {**report, "export": exported, "notes": notes}
+    return {**report, "export": ", ".join(exported) or None, "notes": notes}

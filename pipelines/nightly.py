@@ -22,12 +22,11 @@ from prefect.artifacts import create_markdown_artifact
 from recsys import runs
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
-from recsys.exports.registry import sink_of
 from recsys.night.memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
-from recsys.pipelines.export import export_task
+from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.represent import represent_task
@@ -68,7 +67,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         Another run holds the warehouse, or MLflow does not answer.
     """
     if settings.export.wanted:
-        sink_of(settings).check()
+        check_targets(settings)
     # before any work: a wrong address must not cost a night
     with tracked(settings) as store, runs.locked(settings.warehouse) as folder, keeping():
         return _night(settings, run, store, folder)
