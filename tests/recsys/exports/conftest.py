@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,41 @@ def redis(redis_server: Redis) -> Redis:
         redis_server.start()
     redis_server.client().flushall()
     return redis_server
+
+
+class ObjectStore:
+    """An S3 store of moto's, in this process, with one bucket."""
+
+    bucket = "shop"
+
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self.server.start()
+        host, port = self.server.get_host_and_port()
+        self.endpoint = f"http://{host}:{port}"
+        request = urllib.request.Request(f"{self.endpoint}/{self.bucket}", method="PUT")
+        urllib.request.urlopen(request).close()
+
+
+@pytest.fixture(scope="session")
+def object_store_server() -> Iterator[ObjectStore]:
+    store = ObjectStore()
+    yield store
+    store.server.stop()
+
+
+@pytest.fixture
+def object_store(object_store_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """The store; credentials, and for Delta its address, are in the environment."""
+    given = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": object_store_server.endpoint,
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return object_store_server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,9 +82,7 @@ print("end", flush=True)
 
 
 def kill_in_the_middle(candidates: Candidates, moments: list[float], check: Callable[[], None], **export: Any) -> int:
-    """Export in a process that is killed so many seconds after it began; `check` after each. Returns who ended before."""
-    import json
-
+    """Export in a process that is killed so many seconds after it began, then `check`; returns who ended before."""
     arguments = [str(ROOT), json.dumps(export), candidates.path, str(candidates.version), str(candidates.run)]
     ended = 0
     for moment in moments:

@@ -44,7 +44,8 @@ def test_the_table_holds_the_rows_a_key_and_what_it_is(postgresql: Postgresql, t
     assert items(postgresql) == [(user, item) for user, items in sorted(ODD.items()) for item in items]
     types = dict(
         postgresql.query(
-            "select column_name::text, data_type::text from information_schema.columns where table_name = 'candidates'"
+            "select column_name::text, data_type::text from information_schema.columns "
+            "where table_name = 'candidates' order by ordinal_position"
         )
     )
     assert types["user_id"] == "text" and types["rank"] == "integer" and types["score"] == "real"
@@ -161,7 +162,7 @@ def test_a_server_that_goes_away_leaves_the_old_table(
         with pytest.raises(RecsysError, match="failed, and nothing was changed") as caught:
             sink.write(newer)
     assert isinstance(caught.value.__cause__, OSError)  # it may pass: the step is tried again
-    with pytest.raises(RecsysError, match="cannot be reached: .*Connection refused") as caught:
+    with pytest.raises(RecsysError, match=r"cannot be reached: .*Connection refused") as caught:
         sink.check()
     assert isinstance(caught.value.__cause__, OSError) and "p%40ss" not in str(caught.value)
     postgresql.start()
@@ -252,7 +253,8 @@ def test_grants_and_indexes_go_over_to_the_new_table(
     for number in (2, 3):
         sink.write(publish(tmp_path / "warehouse", NEW, f"r{number}"))
     assert postgresql.query(rights) == before
-    columns = "select attname::text, attacl::text from pg_attribute where attrelid = 'candidates'::regclass and attacl is not null"
+    columns = "select attname::text, attacl::text from pg_attribute where attacl is not null and attrelid = "
+    columns += "'candidates'::regclass"
     assert postgresql.query(columns) == [("score", "{=w/owner}")]
     ((index,),) = postgresql.query(
         "select pg_get_indexdef(indexrelid) from pg_index where indrelid = 'candidates'::regclass and not indisprimary"
@@ -336,5 +338,5 @@ def test_a_reader_that_does_not_end_holds_up_the_switch_alone(
 
 def test_two_exports_do_not_mix(postgresql: Postgresql, candidates: Candidates) -> None:
     sink = sink_of(**target(postgresql))
-    with sink.database(writing=True), pytest.raises(RecsysError, match="Another export to .* is running"):
+    with sink.database(writing=True), pytest.raises(RecsysError, match=r"Another export to .* is running"):
         sink.write(candidates)
