@@ -10,8 +10,8 @@ from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
 from recsys.evaluation.users import forget_users
+from recsys.exports import several
 from recsys.exports.base import Candidates
-from recsys.exports.registry import sinks_of
 from recsys.pipelines.steps import newest_candidates, plain
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
@@ -32,11 +32,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))
         report["evaluations"] = forget_users(settings.warehouse, users)
-        exported = [
-            sink.write(Candidates(**newest_candidates(settings)), keep=False).path
-            for sink in sinks_of(settings)
-            if sink.present()
-        ]
+        exported = several.rewrite(settings, lambda: Candidates(**newest_candidates(settings)))
         own = candidates_table(settings.warehouse, settings.name)
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [

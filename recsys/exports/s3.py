@@ -142,7 +142,9 @@ class S3Sink(Sink):
         """The pointer and its tag; refuses one that is not ours."""
         try:
             found = obstore.get(store, POINTER)
-        except FileNotFoundError:
+        except failures.NotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise
             return None, None
         tag = found.meta["e_tag"]
         try:
@@ -198,11 +200,9 @@ class S3Sink(Sink):
                 f"{self.place}: the store denies access ({_said(error)}); check the credentials in the environment, "
                 "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they allow."
             ) from None
-        except FileNotFoundError as error:
+        except failures.NotFoundError as error:
             raise InputError(f"{self.place}: {_said(error)}; make the bucket, or choose another.") from None
         except (failures.BaseError, OSError, ValueError) as error:
-            if isinstance(error, RecsysError):
-                raise
             raise RecsysError(
                 f"The export to {self.place} failed, and readers see the old copy: {_said(error)}."
             ) from ConnectionError(type(error).__name__)

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recsys.errors import RecsysError, first_line
+from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, Sink
-from recsys.exports.registry import sinks_of
-from recsys.settings import Settings
+from recsys.exports.registry import sink_of, sinks_of
+from recsys.settings import ExportSettings, Settings
 from recsys.settings.export import UNNAMED
 from recsys.storage.addresses import masked
 
@@ -48,7 +48,28 @@ def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = Fa
         held = resumed and sink.holds(candidates)
         return {HELD: True, "kind": sink.kind} if held else dataclasses.asdict(sink.write(candidates))
 
-    return _each(sinks_of(settings), write, "written")
+    return _each(_asked(settings), write, "written")
+
+
+def rewrite(settings: Settings, candidates: Callable[[], CandidateTable]) -> list[str]:
+    """Write a version to every target that readers find a copy in, and keep no former one; where the copies are.
+
+    Parameters
+    ----------
+    candidates
+        Finds the version; asked where a target has a copy.
+
+    Raises
+    ------
+    RecsysError
+        As `export`.
+    """
+
+    def write(sink: Sink) -> dict[str, Any]:
+        return dataclasses.asdict(sink.write(candidates(), keep=False)) if sink.present() else {"kind": sink.kind}
+
+    targets = _each(sinks_of(settings), write, "written anew")["targets"]
+    return [of["path"] for of in targets.values() if "path" in of]
 
 
 def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
     RecsysError
         As `export`.
     """
-    return _each(sinks_of(settings, target), lambda sink: dataclasses.asdict(sink.rollback()), "taken back")
+    return _each(_asked(settings, target), lambda sink: dataclasses.asdict(sink.rollback()), "taken back")
 
 
 def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: False) -> list[str]:
@@ -78,7 +99,7 @@ def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: F
         A sentence for each target whose error may pass.
     """
     later = []
-    for sink in sinks_of(settings):
+    for sink in _asked(settings):
         try:
             sink.check()
         except RecsysError as error:
@@ -86,6 +107,16 @@ def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: F
                 raise
             later.append(f"{str(error).rstrip('.')}; the export is tried again when the table is there.")
     return later
+
+
+def _asked(settings: Settings, target: str | None = None) -> tuple[Sink, ...]:
+    """The targets that are asked for, at least one; one that lacks a path says so itself."""
+    sinks = sinks_of(settings, target)
+    if sinks:
+        return sinks
+    if isinstance(settings.export, ExportSettings):
+        return (sink_of(settings),)
+    raise InputError(f"The configuration {settings.name!r} has no export target that is wanted; give one a path.")
 
 
 def _each(sinks: Sequence[Sink], act: Callable[[Sink], dict[str, Any]], done: str) -> dict[str, Any]:

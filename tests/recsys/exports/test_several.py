@@ -155,3 +155,10 @@ def test_the_night_says_where_each_copy_is() -> None:
     assert exported(report) == "db: x.db candidates\ncache: was there already"
     assert exported({"path": "p", "targets": {"export": {"path": "p"}}}) == "p"
     assert exported({"path": "p"}) == "p" and exported(None) is None
+
+
+def test_nothing_wanted_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no export\.path, so there is nowhere to export to"):
+        several.check(parse_settings(tree(tmp_path, {})))
+    with pytest.raises(InputError, match="has no export target that is wanted"):
+        several.check(parse_settings(tree(tmp_path, {"f": {"path": "none"}})))

@@ -177,6 +177,7 @@ def test_two_exports_to_one_prefix_do_not_mix(
 def test_no_store_and_no_bucket(object_store: ObjectStore, tmp_path: Path) -> None:
     candidates = publish(tmp_path / "warehouse", OLD)
     missing = sink_of(kind="s3", path="s3://no-such-bucket/x", endpoint=object_store.endpoint)
-    with pytest.raises(RecsysError, match=r"bucket") as caught:
-        missing.write(candidates)
-    assert "\n" not in str(caught.value)
+    for act in (missing.check, lambda: missing.write(candidates)):
+        with pytest.raises(InputError, match="make the bucket, or choose another") as caught:
+            act()
+        assert "\n" not in str(caught.value)
