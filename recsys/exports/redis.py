@@ -316,4 +316,5 @@ def _chunks(values: Any, size: int) -> Iterator[list[Any]]:
 
 
 def _said(error: BaseException) -> str:
-    return masked(first_line(error))
+    """What the server says, in one line and without the command, which holds users and items."""
+    return masked(first_line(error).rpartition("caused error: ")[2])

@@ -168,7 +168,8 @@ def whole_users(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     rest: pl.DataFrame | None = None
     for frame in frames:
         whole = frame if rest is None else pl.concat([rest, frame])
-        complete = whole[USER_ID] != whole[USER_ID][-1] if len(whole) else pl.Series([], dtype=pl.Boolean)
+        user = pl.col(USER_ID)  # which may be null: the list of users that are not known
+        complete = whole.select(user.ne_missing(user.last())).to_series()
         yield whole.filter(complete)
         rest = whole.filter(~complete)
     if rest is not None:

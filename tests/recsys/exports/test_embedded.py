@@ -158,7 +158,7 @@ def test_a_reader_that_does_not_end_is_waited_for(tmp_path: Path, monkeypatch: p
     sink.write(publish(tmp_path / "warehouse", OLD))
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect(path)) as reader:
-        rows = reader.execute("select * from candidates, candidates, candidates")
+        rows = reader.execute("select * from candidates a, candidates b, candidates c")
         rows.fetchone()
         with pytest.raises(RecsysError, match="did not let go of the database") as caught:
             sink.write(publish(tmp_path / "warehouse", NEW, "r2"))

@@ -93,6 +93,12 @@ def test_wide_parquet_has_a_list_a_user(tmp_path: Path, candidates: Candidates) 
     assert "rank" not in copy.columns and report.rows == 3
 
 
+def test_the_list_of_unknown_users_is_a_row_of_the_wide_layout(tmp_path: Path) -> None:
+    candidates = publish(tmp_path / "warehouse", {None: ["x", "y"], "a": ["z"]})
+    assert export(settings_of(tmp_path / "c", layout="wide"), candidates).rows == 2
+    assert pl.read_parquet(tmp_path / "c").select("user_id", "item_id").rows() == [(None, ["x", "y"]), ("a", ["z"])]
+
+
 def test_wide_csv_has_numbered_columns(tmp_path: Path, candidates: Candidates) -> None:
     wanted = {"user_id": "user", "item_id": "item", "bundle": "model"}
     report = export(settings_of(tmp_path / "c.csv", format="csv", layout="wide", columns=wanted), candidates)

@@ -148,7 +148,7 @@ def test_an_older_run_that_ends_later_is_refused(redis: Redis, tmp_path: Path, m
 def test_a_server_that_goes_away_or_is_full(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = sink_of(**target(redis))
     candidates = publish(tmp_path / "warehouse", many(2_000, "new"))
-    redis.client().config_set("maxmemory", "3mb")
+    redis.client().config_set("maxmemory", "1")
     with pytest.raises(RecsysError, match=r"failed, and readers see the old copy: .*maxmemory"):
         sink.write(candidates)
     redis.client().config_set("maxmemory", "0")
