@@ -30,7 +30,7 @@ from recsys.tracking import log as tracking
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) to every target: readers never see half of it.
 
-    Inside of a night, a target that holds this version already is left alone: the night is being resumed.
+    Inside of a night, of several targets those that hold this version already are left alone: the night is resumed.
     """
     newest = newest_candidates(settings)
     if newest["path"] == candidates["path"] and newest["version"] > candidates["version"]:

@@ -178,8 +178,8 @@ def step(
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: short(report.get(line)) for line in lines}
-    if name == "export":
-        chosen |= {of: _of_target(told) for of, told in report["targets"].items() if of != "export"}
+    if name == "export" and list(report["targets"]) != ["export"]:
+        chosen |= {of: _of_target(told) for of, told in report["targets"].items()}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
     chosen["no candidates"] = without_candidates(report.get("report", {}).get("left_out"))

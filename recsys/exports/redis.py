@@ -26,6 +26,8 @@ from typing import Any, Final
 import polars as pl
 from redis import Redis
 from redis import exceptions as failures
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from recsys.columns import USER_ID
 from recsys.errors import InputError, RecsysError, first_line
@@ -56,7 +58,7 @@ class _Generation:
     """What the server knows of a generation."""
 
     copy: Copy
-    users: int | None  # None: it is not finished
+    users: int | None  # None: readers have not seen it
     beat: int  # (seconds) the server's time when its export last said something
 
     def text(self) -> str:
@@ -117,7 +119,7 @@ class RedisSink(Sink):
             generation = f"v{copy.version}-{uuid.uuid4().hex[:8]}"
             try:
                 users = self._load(server, generation, copy, map(members_of(wanted), rows.frames))
-                self._switch(server, generation, copy, keep)
+                self._switch(server, generation, copy, users, keep)
             except BaseException:
                 with contextlib.suppress(failures.RedisError):
                     if server.get(f"{self.prefix}:current") != generation:
@@ -193,20 +195,26 @@ class RedisSink(Sink):
                 pipeline.execute()
                 self._note(server, generation, _Generation(copy=copy, users=None, beat=_now(server)))
             users += len(frame)
-        self._note(server, generation, _Generation(copy=copy, users=users, beat=_now(server)))
         return users
 
-    def _switch(self, server: Any, generation: str, copy: Copy, keep: bool) -> None:
+    def _switch(self, server: Any, generation: str, copy: Copy, users: int, keep: bool) -> None:
         """Make a generation the one that readers see, unless a newer one has come in the meantime."""
+        copies = f"{self.prefix}:copies"
 
         def switch(pipeline: Any) -> None:
             seen, held = self._seen(pipeline)
             former = pipeline.get(f"{self.prefix}:former")
             check_newer(held, copy, self.place)
+            if not pipeline.hexists(copies, generation):
+                raise RecsysError(
+                    f"The export to {self.place} said nothing for {IDLE_SECONDS} seconds, and another one has deleted its "
+                    "keys; readers see the copy that they saw: run it again."
+                )
             if not (held is not None and held.is_of(copy)):  # the same again: the way back stays
                 former = seen
             pipeline.multi()
             pipeline.set(f"{self.prefix}:current", generation)
+            pipeline.hset(copies, generation, _Generation(copy=copy, users=users, beat=0).text())
             if former and keep:
                 pipeline.set(f"{self.prefix}:former", former)
             else:
@@ -270,7 +278,13 @@ class RedisSink(Sink):
     def _server(self) -> Iterator[Any]:
         address, key = self._address, f"{self.section}.address"
         try:
-            server = Redis.from_url(address, decode_responses=True, socket_connect_timeout=15, socket_timeout=120)
+            server = Redis.from_url(
+                address,
+                decode_responses=True,
+                socket_connect_timeout=15,
+                socket_timeout=120,
+                retry=Retry(ConstantBackoff(0.1), 1),  # the step has retries of its own
+            )
         except ValueError:  # its words repeat what stands at the port's place, which may be of a password
             raise InputError(
                 f"{key} is no address of Redis: write signs such as @ and / in a password as %40 and %2F."

@@ -30,7 +30,7 @@ def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = Fa
     Parameters
     ----------
     resumed
-        Leave targets alone whose readers see this version already.
+        Of several targets, leave those alone whose readers see this version already.
 
     Returns
     -------
@@ -44,11 +44,14 @@ def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = Fa
         there is one.
     """
 
-    def write(sink: Sink) -> dict[str, Any]:
-        held = resumed and sink.holds(candidates)
-        return {HELD: True, "kind": sink.kind} if held else dataclasses.asdict(sink.write(candidates))
+    sinks = _asked(settings)
 
-    return _each(_asked(settings), write, "written")
+    def write(sink: Sink) -> dict[str, Any]:
+        if resumed and len(sinks) > 1 and sink.holds(candidates):
+            return {HELD: True, "kind": sink.kind, "version": candidates.version}
+        return dataclasses.asdict(sink.write(candidates))
+
+    return _each(sinks, write, "written")
 
 
 def rewrite(settings: Settings, candidates: Callable[[], CandidateTable]) -> list[str]:

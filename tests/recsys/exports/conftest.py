@@ -8,6 +8,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -195,26 +196,29 @@ def redis(redis_server: Redis) -> Redis:
 
 
 class ObjectStore:
-    """An S3 store of moto's, in this process, with one bucket."""
+    """An S3 store of moto's, with one bucket."""
 
     bucket = "shop"
 
-    def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self.server.start()
-        host, port = self.server.get_host_and_port()
-        self.endpoint = f"http://{host}:{port}"
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        folder.mkdir()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        with (folder / "log").open(
+            "wb"
+        ) as log:  # in a process of its own: a library may wait for it with Python's lock
+            self.server = subprocess.Popen(command, stdout=log, stderr=log)
+        until(lambda: answers(port), self.server, folder / "log")
         request = urllib.request.Request(f"{self.endpoint}/{self.bucket}", method="PUT")
         urllib.request.urlopen(request).close()
 
 
 @pytest.fixture(scope="session")
-def object_store_server() -> Iterator[ObjectStore]:
-    store = ObjectStore()
+def object_store_server(scratch: Path) -> Iterator[ObjectStore]:
+    store = ObjectStore(scratch / "objects")
     yield store
-    store.server.stop()
+    end(store.server)
 
 
 @pytest.fixture
