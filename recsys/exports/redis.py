@@ -207,8 +207,8 @@ class RedisSink(Sink):
             check_newer(held, copy, self.place)
             if not pipeline.hexists(copies, generation):
                 raise RecsysError(
-                    f"The export to {self.place} said nothing for {IDLE_SECONDS} seconds, and another one has deleted its "
-                    "keys; readers see the copy that they saw: run it again."
+                    f"The export to {self.place} said nothing for {IDLE_SECONDS} seconds, and another one has deleted "
+                    "its keys; readers see the copy that they saw: run it again."
                 )
             if not (held is not None and held.is_of(copy)):  # the same again: the way back stays
                 former = seen
