@@ -142,7 +142,7 @@ class S3Sink(Sink):
         """The pointer and its tag; refuses one that is not ours."""
         try:
             found = obstore.get(store, POINTER)
-        except failures.NotFoundError as error:
+        except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise
             return None, None
@@ -194,13 +194,13 @@ class S3Sink(Sink):
         options = {"allow_http": endpoint is not None and endpoint.startswith("http://"), "connect_timeout": "15s"}
         retries = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
         try:
-            yield from_url(self.shape.path, config=config, client_options=options, retry_config=retries)  # type: ignore[arg-type, call-overload]
+            yield from_url(self.shape.path, config=config, client_options=options, retry_config=retries)  # type: ignore[call-overload]
         except _DENIED as error:
             raise InputError(
                 f"{self.place}: the store denies access ({_said(error)}); check the credentials in the environment, "
                 "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they allow."
             ) from None
-        except failures.NotFoundError as error:
+        except FileNotFoundError as error:
             raise InputError(f"{self.place}: {_said(error)}; make the bucket, or choose another.") from None
         except (failures.BaseError, OSError, ValueError) as error:
             raise RecsysError(
