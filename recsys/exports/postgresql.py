@@ -31,6 +31,8 @@ from recsys.storage.environment import expanded
 TRIES: Final = 30  # to lock the table that readers see
 EACH_MS: Final = 2_000  # a longer wait in one go would keep new readers behind it
 CONNECT_SECONDS: Final = 15
+ROWS_A_MESSAGE: Final = 4_000  # as many as a socket's buffer takes: the server works while the next are encoded
+SORT_MEMORY: Final = "256MB"  # of the server, while it makes the key
 _TYPES: Final = {
     pl.String: "text",
     pl.Int64: "bigint",
@@ -263,7 +265,7 @@ class _Postgresql:
             for frame in frames:
                 count += len(frame)
                 self.nameless |= self.user is not None and frame[self.user].null_count() > 0
-                yield from frame.to_arrow().cast(schema).to_batches()
+                yield from frame.to_arrow().cast(schema).to_batches(max_chunksize=ROWS_A_MESSAGE)
 
         reader = pa.RecordBatchReader.from_batches(schema, rows())
         self.cursor.adbc_ingest(table, reader, mode="append", db_schema_name=self.schema)
@@ -271,6 +273,8 @@ class _Postgresql:
 
     def finish(self, table: str, key: Key, like: str | None) -> None:
         new, columns = self.at(table), ", ".join(map(_name, key.columns))
+        if self.one(f"select pg_size_bytes(current_setting('maintenance_work_mem')) < pg_size_bytes('{SORT_MEMORY}')"):
+            self.do(f"set local maintenance_work_mem = '{SORT_MEMORY}'")
         if key.columns and key.unique and not self.nameless:
             self.do(f"alter table {new} add primary key ({columns})")
         elif key.columns:
