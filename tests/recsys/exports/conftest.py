@@ -138,7 +138,7 @@ class Postgresql:
 def postgresql_server(scratch: Path) -> Iterator[Postgresql]:
     server = Postgresql(scratch / "postgresql")
     yield server
-    end(server.server)
+    server.stop()  # not killed: it frees its shared memory
 
 
 @pytest.fixture
