@@ -186,7 +186,7 @@ def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> 
         "bundle": summary["bundle"],
         "refit": refitted(summary),
         "untrained": summary.get("untrained"),
-        "export": (summary.get("export") or {}).get("path"),
+        "export": exported(summary.get("export")),
         "rejected": "\n".join(rejected_lines(summary["tables"]["reasons"])) or None,
         "left out": "\n".join(left_out_lines(summary["tables"].get("dropped", {}))) or None,
         "withdrawals": withdrawn(summary.get("withdrawals")),
@@ -230,6 +230,15 @@ def check_lines(verdict: Mapping[str, Any]) -> list[str]:
         f"not checked: {', '.join(names)} ({why[:1].lower()}{why[1:].rstrip('.')})" for why, names in without.items()
     ]
     return [*verdict["reasons"], counted, *skips]
+
+
+def exported(report: Mapping[str, Any] | None) -> str | None:
+    """Where each target's copy is, a line a target; None where nothing was exported."""
+    targets = (report or {}).get("targets") or ({"export": report} if report else {})
+    places = {name: of.get("path") or ("was there already" if of.get("held") else None) for name, of in targets.items()}
+    if list(places) == ["export"]:
+        return places["export"]
+    return "\n".join(f"{name}: {place}" for name, place in places.items()) or None
 
 
 def _lacking(tracked: Mapping[str, Any]) -> str | None:

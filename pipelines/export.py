@@ -1,16 +1,26 @@
-"""Export: a copy of the candidate table for downstream services."""
+"""Export: copies of the candidate table for downstream services, in every target of the configuration."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from prefect import flow
 
+from recsys.exports import several
 from recsys.exports.base import Candidates
-from recsys.exports.registry import export as write
-from recsys.exports.registry import sink_of
 from recsys.pipelines import unmasked
-from recsys.pipelines.steps import Run, as_function, as_task, io_task, newest_candidates, numbers, plain, step_run
+from recsys.pipelines.steps import (
+    Run,
+    as_function,
+    as_task,
+    io_task,
+    is_transient,
+    newest_candidates,
+    numbers,
+    plain,
+    step_run,
+)
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
@@ -18,7 +28,10 @@ from recsys.tracking import log as tracking
 
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
-    """Write a candidate table (`path`, `version`) aside and switch it in: readers never see half of it."""
+    """Write a candidate table (`path`, `version`) to every target: readers never see half of it.
+
+    Inside of a night, of several targets those that hold this version already are left alone: the night is resumed.
+    """
     newest = newest_candidates(settings)
     if newest["path"] == candidates["path"] and newest["version"] > candidates["version"]:
         watch().warn(
@@ -27,31 +40,55 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
         )
         candidates = newest
     with step_run(settings, "export", parent) as step:
-        report = step.done(write(settings, Candidates(**candidates)))
-        tracking.log_metrics(step.store, step.run_id, {f"export/{k}": n for k, n in numbers(report, ("rows",)).items()})
+        try:
+            written = several.export(settings, Candidates(**candidates), resumed=parent is not None)
+        except several.SomeFailed as failed:
+            _log(step.store, step.run_id, failed.report)
+            raise
+        report = step.done(written)
+        _log(step.store, step.run_id, report)
     return report
+
+
+def _log(store: tracking.Store, run_id: str, report: dict[str, Any]) -> None:
+    """Log each target's rows and report; the rows of the only target under the step's own name, too."""
+    counts = numbers(report, ("rows",))
+    for name, of in report["targets"].items():
+        counts |= {f"{name}/{key}": count for key, count in numbers(of, ("rows", "seconds")).items()}
+    tracking.log_metrics(store, run_id, {f"export/{key}": count for key, count in counts.items()})
+    tracking.log_text(store, run_id, "export.json", json.dumps(plain(report["targets"]), indent=2, ensure_ascii=False))
 
 
 export_task = io_task(export)
 
 
-def rollback(settings: Settings) -> dict[str, Any]:
-    """Bring the copy before the newest one back."""
-    return plain(sink_of(settings).rollback())
+def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
+    """Bring the copy before the newest one back, in every target or in one."""
+    return dict(plain(several.rollback(settings, target)))
 
 
 rollback_task = io_task(rollback)
 
 
-def export_alone(settings: Settings, run: Run = as_function, rollback: bool = False) -> dict[str, Any]:
+def check_targets(settings: Settings) -> None:
+    """Find what is wrong with the targets before any work; what may pass until the export is only a warning."""
+    for sentence in several.check(settings, passing=is_transient):
+        watch().warn(sentence)
+
+
+def export_alone(
+    settings: Settings, run: Run = as_function, rollback: bool = False, target: str | None = None
+) -> dict[str, Any]:
     """Export the newest candidate table, or bring the copy before the newest one back."""
-    sink_of(settings).check()
     if rollback:
-        return run(rollback_task, settings)
+        return run(rollback_task, settings, target)
+    several.check(settings)
     return run(export_task, settings, newest_candidates(settings))
 
 
 @flow(name="export", flow_run_name="export-{config}", description=__doc__)
-def export_flow(config: str, overrides: list[str] | None = None, rollback: bool = False) -> dict[str, Any]:
+def export_flow(
+    config: str, overrides: list[str] | None = None, rollback: bool = False, target: str | None = None
+) -> dict[str, Any]:
     """`export_alone` for a configuration file, recorded by Prefect."""
-    return export_alone(load_settings(config, unmasked.real(overrides)), as_task, rollback)
+    return export_alone(load_settings(config, unmasked.real(overrides)), as_task, rollback, target)

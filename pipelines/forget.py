@@ -11,8 +11,8 @@ from recsys.data.forget import candidate_tables
 from recsys.data.forget import forget as remove
 from recsys.data.provenance import check_filled
 from recsys.evaluation.users import forget_users
+from recsys.exports import several
 from recsys.exports.base import Candidates
-from recsys.exports.registry import sink_of
 from recsys.pipelines.report import reports_folder
 from recsys.pipelines.steps import newest_candidates, plain
 from recsys.report.files import forget_users as forget_pages
@@ -38,9 +38,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
         report["evaluations"] = forget_users(settings.warehouse, users)
         report["reports"] = forget_pages(reports_folder(settings.warehouse), users, pseudonyms(states))
         report["replays"] = drop_replays(settings.warehouse)
-        exported = None
-        if settings.export.wanted and (sink := sink_of(settings)).present():
-            exported = sink.write(Candidates(**newest_candidates(settings)), keep=False).path
+        exported = several.rewrite(settings, lambda: Candidates(**newest_candidates(settings)))
         own = candidates_table(settings.warehouse, settings.name)
         others = [table for table in candidate_tables(settings.warehouse) if table != own]
     notes = [
@@ -54,4 +52,4 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     ]
     if others:
         notes.append(f"Exports of {', '.join(others)} still hold them: run `recsys export` for each configuration.")
-    return {**report, "export": exported, "notes": notes}
+    return {**report, "export": ", ".join(exported) or None, "notes": notes}

@@ -24,13 +24,12 @@ from prefect.states import Completed, State
 from recsys import runs
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
-from recsys.exports.registry import sink_of
 from recsys.machine import peak_memory
 from recsys.night.memory import check_night
 from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
-from recsys.pipelines.export import export_task
+from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
 from recsys.pipelines.publish import publish_task
@@ -79,7 +78,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         Another run holds the warehouse, or MLflow does not answer.
     """
     if settings.export.wanted:
-        sink_of(settings).check()
+        check_targets(settings)
     # before any work: a wrong address must not cost a night
     with (
         tracked(settings) as store,

@@ -18,7 +18,7 @@ from rich.table import Table
 from recsys import runs
 from recsys.columns import metric_name
 from recsys.errors import InputError, RecsysError
-from recsys.exports.registry import sink_of
+from recsys.exports.registry import sinks_of
 from recsys.pipelines.publish import log_run
 from recsys.pipelines.steps import newest_versions, tracked
 from recsys.pipelines.watch import watch
@@ -26,7 +26,7 @@ from recsys.processes import registered
 from recsys.releases import commands
 from recsys.releases.choice import Built, built_runs, lack
 from recsys.releases.record import Release, champion, read
-from recsys.settings import Settings
+from recsys.settings import Settings, targets_of
 from recsys.storage.intact import naming_damage
 from recsys.table import build as retrieval
 from recsys.table.build import BuiltCandidates
@@ -63,8 +63,8 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, A
 
 def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
     """Switch inside of the warehouse's lock."""
-    if settings.export.wanted:
-        sink_of(settings).check()
+    for sink in sinks_of(settings):
+        sink.check()
     with (
         registered(settings.warehouse),
         naming_damage(settings.warehouse),
@@ -77,7 +77,7 @@ def _switched(settings: Settings, switch: Callable[[Store | None], commands.Swit
         "served": asdict(done.release),
         "instead": None if done.instead is None else asdict(done.instead),
         "finished": done.finished,
-        "export": settings.export.kind if settings.export.wanted else None,
+        "export": list(targets_of(settings.export)) or None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -156,15 +157,27 @@ def export(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Bring the copy before the newest one back instead.")
     ] = False,
+    target: Annotated[
+        str | None, typer.Option("--target", help="With --rollback: only the target [export.NAME] of this name.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Copy the newest candidate table to where downstream services read it.
+    """Copy the newest candidate table to where downstream services read it: to every target of the configuration.
 
     Example: [bold]recsys export recsys.toml --set export.path=exports/candidates[/]
     """
+    if target is not None and not rollback:
+        raise typer.BadParameter(f"--target {target} goes with --rollback; an export writes every target")
     lines = ("path", "version", "instead") if rollback else ("path", "rows", "format", "layout")
-    step(ctx, "export", config, overrides, lines, rollback=rollback)
+    step(ctx, "export", config, overrides, lines, rollback=rollback, target=target)
+
+
+def _of_target(report: Mapping[str, Any]) -> str:
+    """A target's report in one line."""
+    if "instead" in report:
+        return f"{report['path']} (version {report['version']} instead of {report['instead']})"
+    return f"{report['path']} ({report['rows']:,} rows, {report['format']}, {report['layout']})"
 
 
 def step(
@@ -183,6 +196,8 @@ def step(
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: short(report.get(line)) for line in lines}
+    if name == "export" and list(report["targets"]) != ["export"]:
+        chosen |= {of: _of_target(told) for of, told in report["targets"].items()}
     if "reasons" in report:
         chosen["rejected"] = "\n".join(rejected_lines(report["reasons"])) or None
     chosen["filtered out"] = left_out_of_training(report.get("report", {}).get("left_out"))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from recsys.settings import ExportSettings
+from recsys.settings.export import UNNAMED
 
 
 class CandidateTable(Protocol):
@@ -77,13 +78,20 @@ class Sink(ABC):
         Its settings.
     name
         Of the configuration: the copy is its own, and no other one's is replaced.
+    target
+        Which of the configuration's targets it is: `NAME` of `[export.NAME]`.
     """
 
     kind: ClassVar[str]
     keys: ClassVar[type[ExportSettings]]
 
-    def __init__(self, settings: ExportSettings, name: str) -> None:
-        self.settings, self.name = settings, name
+    def __init__(self, settings: ExportSettings, name: str, target: str = UNNAMED) -> None:
+        self.settings, self.name, self.target = settings, name, target
+
+    @property
+    def section(self) -> str:
+        """The section of its settings as the configuration has it, for messages."""
+        return UNNAMED if self.target == UNNAMED else f"{UNNAMED}.{self.target}"
 
     @abstractmethod
     def check(self) -> None:
@@ -127,3 +135,7 @@ class Sink(ABC):
     @abstractmethod
     def present(self) -> bool:
         """Whether readers find a copy there now."""
+
+    def holds(self, candidates: CandidateTable) -> bool:
+        """Whether readers see this version, as these settings shape it: a night that is resumed leaves it."""
+        return False

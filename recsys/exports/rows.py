@@ -6,8 +6,10 @@ Rows pass through in batches in the order (user_id, rank), so memory does not gr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
 
 import polars as pl
 from deltalake import DeltaTable
@@ -16,7 +18,6 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from recsys.columns import CANDIDATE_SOURCE, CANDIDATES, ITEM_ID, RANK, SCORE, USER_ID
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable
-from recsys.settings import FileExportSettings
 from recsys.storage.delta import data_files, scan_delta
 from recsys.storage.intact import check_intact
 from recsys.storage.warehouse import SCHEMAS
@@ -25,8 +26,79 @@ BATCH_ROWS: Final = 200_000
 LISTED: Final = (ITEM_ID, SCORE, CANDIDATE_SOURCE)  # what differs between the candidates of one user
 
 
-def chosen_columns(wanted: FileExportSettings) -> dict[str, str]:
+class Shape(Protocol):
+    """Settings that say what rows a copy has."""
+
+    @property
+    def layout(self) -> Any:
+        """ "long" or "wide"."""
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Ours to theirs; empty: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of a copy.
+
+    Attributes
+    ----------
+    files
+        Parquet files of the candidate table.
+    empty
+        No row, in the columns of the copy.
+    frames
+        The rows, which can be read once.
+    """
+
+    files: list[str]
+    empty: pl.DataFrame
+    frames: Iterator[pl.DataFrame]
+
+
+def rows_of(candidates: CandidateTable, wanted: Shape, *, section: str = "export", numbered: bool = False) -> Rows:
+    """The rows of a version of the candidate table, in the columns and the layout that a target asks for.
+
+    Parameters
+    ----------
+    section
+        Of the settings, for messages.
+    numbered
+        Give a wide layout numbered columns instead of lists.
+
+    Raises
+    ------
+    InputError
+        Wrong columns, or there is no such table.
+    RecsysError
+        The table is damaged.
+    """
+    columns = chosen_columns(wanted, section)
+    files, schema = open_table(candidates)
+    frames = batches(files)
+    if wanted.layout == "wide":
+        width = longest_list(files) if numbered else None
+        shape = partial(wide_rows, columns=columns, width=width)
+        frames = whole_users(frames)
+    else:
+        shape = partial(long_rows, columns=columns)
+    try:
+        empty = shape(pl.DataFrame(schema=schema))
+    except pl.exceptions.DuplicateError:
+        raise InputError(
+            f"{section}.columns gives two columns of the numbered layout one name; choose different names."
+        ) from None
+    return Rows(files=files, empty=empty, frames=map(shape, frames))
+
+
+def chosen_columns(wanted: Shape, section: str = "export") -> dict[str, str]:
     """Column of the candidate table to its name in the copy, in the copy's order.
+
+    Parameters
+    ----------
+    section
+        Of the settings, for messages.
 
     Raises
     ------
@@ -38,16 +110,16 @@ def chosen_columns(wanted: FileExportSettings) -> dict[str, str]:
     for ours in columns:
         if ours == RANK and wanted.layout == "wide":
             raise InputError(
-                "export.columns.rank: a wide export has no rank, the place in the list says it; "
-                'leave it out, or set export.layout = "long".'
+                f"{section}.columns.rank: a wide export has no rank, the place in the list says it; "
+                f'leave it out, or set {section}.layout = "long".'
             )
         if ours not in known:
             near = difflib.get_close_matches(ours, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"export.columns: the candidate table has no column {ours!r}; did you mean {near!r}?")
+            raise InputError(f"{section}.columns: the candidate table has no column {ours!r}; did you mean {near!r}?")
     names = list(columns.values())
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"export.columns gives the name {twice!r} to more than one column; choose different names.")
+        raise InputError(f"{section}.columns gives the name {twice!r} to more than one column; choose different names.")
     return columns
 
 
@@ -96,7 +168,8 @@ def whole_users(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     rest: pl.DataFrame | None = None
     for frame in frames:
         whole = frame if rest is None else pl.concat([rest, frame])
-        complete = whole[USER_ID] != whole[USER_ID][-1] if len(whole) else pl.Series([], dtype=pl.Boolean)
+        user = pl.col(USER_ID)  # which may be null: the list of users that are not known
+        complete = whole.select(user.ne_missing(user.last())).to_series()
         yield whole.filter(complete)
         rest = whole.filter(~complete)
     if rest is not None:

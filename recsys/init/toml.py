@@ -66,7 +66,7 @@ _COMMENTS: Final = {
     "exclude_seen": "(true, false) never recommend what the history holds",
     "path": "(folder or file) where the copy goes",
     "uri": "(address) of an MLflow server, or a local store",
-    "export.format": "(parquet, csv)",
+    "export.format": "(parquet, csv, jsonl)",
 }
 
 

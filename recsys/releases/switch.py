@@ -21,7 +21,7 @@ from typing import Any, Final
 from recsys.bundles.manifest import read_manifest
 from recsys.bundles.store import publish_bundle
 from recsys.exports.base import Candidates
-from recsys.exports.registry import export
+from recsys.exports.several import export
 from recsys.releases.record import Release, bundle_folder, measured_of, path_of, read, served_now, write
 from recsys.settings import Settings
 from recsys.storage.addresses import masked

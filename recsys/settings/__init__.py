@@ -18,7 +18,15 @@ from recsys.settings.attributes import (
 from recsys.settings.blend import BlendSettings
 from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
 from recsys.settings.evaluate import EvaluateSettings
-from recsys.settings.export import ExportSettings, FileExportSettings
+from recsys.settings.export import ExportSettings, ExportTargets, FileExportSettings, targets_of
+from recsys.settings.export_kinds import (
+    DeltaExportSettings,
+    DuckdbExportSettings,
+    PostgresqlExportSettings,
+    RedisExportSettings,
+    S3ExportSettings,
+    SqliteExportSettings,
+)
 from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
@@ -47,9 +55,12 @@ __all__ = [
     "Condition",
     "Context",
     "CrossSettings",
+    "DeltaExportSettings",
     "Dropout",
+    "DuckdbExportSettings",
     "EvaluateSettings",
     "ExportSettings",
+    "ExportTargets",
     "FileExportSettings",
     "FilterSettings",
     "Format",
@@ -60,17 +71,21 @@ __all__ = [
     "KindSettings",
     "ModelSettings",
     "NumericSettings",
+    "PostgresqlExportSettings",
     "RangeSettings",
     "RecformerModelSettings",
     "RecformerSettings",
+    "RedisExportSettings",
     "ReportSettings",
     "RetrieveSettings",
     "RunSettings",
+    "S3ExportSettings",
     "Section",
     "Settings",
     "Share",
     "SourceSettings",
     "SplitSettings",
+    "SqliteExportSettings",
     "TextModelSettings",
     "TextSettings",
     "TrackingSettings",
@@ -79,4 +94,5 @@ __all__ = [
     "UserSettings",
     "group_count",
     "pattern_problem",
+    "targets_of",
 ]

@@ -1,58 +1,32 @@
-"""[export]: the copy of the candidate table for downstream services.
+"""[export] and [export.NAME]: the copies of the candidate table for downstream services.
 
-`kind` chooses the target, and a kind has keys of its own: a class of settings, in `KINDS` under its name.
+`kind` chooses the target, and a kind has keys of its own (`recsys.settings.export_kinds`). `[export]` alone is one
+target, called "export"; a table below it is one more, called by its name.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Final, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from recsys.settings.export_kinds import KINDS, ExportSettings, FileExportSettings
 from recsys.settings.section import Section
 
+__all__ = ["KINDS", "UNNAMED", "Export", "ExportSettings", "ExportTargets", "FileExportSettings", "targets_of"]
 
-class ExportSettings(Section):
-    """Keys that every export target has; each kind adds its own."""
-
-    kind: str  # which target
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anything is exported."""
-        return True
-
-    @classmethod
-    def variant(cls, given: Any) -> type[Section]:
-        """The settings of the kind that a section of plain values names; those of files where it names none."""
-        return KINDS.get(given.get("kind", "files") if isinstance(given, dict) else "files", FileExportSettings)
-
-
-class FileExportSettings(ExportSettings):
-    """Parquet files or a CSV file, switched in by a link."""
-
-    kind: Literal["files"] = Field(default="files", exclude=True)  # not written: a section without a kind is this one
-    path: str | None = None  # None: nothing is exported
-    format: Literal["parquet", "csv"] = "parquet"
-    layout: Literal["long", "wide"] = "long"  # a row a candidate, or a row a user with a list of items
-    columns: dict[str, str] = Field(default_factory=dict)  # ours = theirs: which columns, in this order; empty: all
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is a path."""
-        return self.path is not None
-
-
-KINDS: Final[dict[str, type[ExportSettings]]] = {"files": FileExportSettings}  # `recsys.exports.registry` adds to it
+UNNAMED: Final = "export"  # name of the target that `[export]` itself describes
 
 
 def _of_its_kind(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     kind = given.get("kind", "files")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.0)[0]
         problem = PydanticCustomError(
             "export_kind",
@@ -63,4 +37,54 @@ def _of_its_kind(given: Any) -> Any:
     return KINDS[kind].model_validate(given)
 
 
-Export = Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_of_its_kind)]
+_Target = Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_of_its_kind)]
+
+
+class ExportTargets(Section):
+    """Several targets, by name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Target]
+
+    @property
+    def targets(self) -> dict[str, ExportSettings]:
+        """Name to settings, in the configuration's order."""
+        return dict(self.__pydantic_extra__)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is exported."""
+        return any(target.wanted for target in self.targets.values())
+
+    @model_validator(mode="after")
+    def _each_can_be_addressed(self) -> Self:
+        for name, target in self.targets.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+                raise ValueError(f"an export target's name has letters, digits, _ and - only, not {name!r}")
+            if not target.wanted and "path" not in target.model_fields_set:
+                raise ValueError(f'export.{name}.path is missing; add it, or set it to "none" to leave this target out')
+        return self
+
+
+def _one_or_several(given: Any) -> Any:
+    if isinstance(given, ExportSettings | ExportTargets):
+        return given
+    if not isinstance(given, dict):
+        return ExportSettings.model_validate(given)  # which says that it is no section
+    kind = ExportSettings.variant(given)
+    named = {key: value for key, value in given.items() if isinstance(value, dict) and key not in kind.model_fields}
+    if not named:
+        return _of_its_kind(given)
+    own = {key: value for key, value in given.items() if key not in named}
+    if own and UNNAMED in named:
+        raise ValueError(f"[export] is a target of the name {UNNAMED!r} itself; call [export.{UNNAMED}] otherwise")
+    return ExportTargets.model_validate({UNNAMED: own} | named if own else named)
+
+
+Export = Annotated[SerializeAsAny[ExportSettings | ExportTargets], BeforeValidator(_one_or_several)]
+
+
+def targets_of(export: ExportSettings | ExportTargets) -> Mapping[str, ExportSettings]:
+    """Name to settings of the targets that are wanted, in the configuration's order."""
+    targets = export.targets if isinstance(export, ExportTargets) else {UNNAMED: export}
+    return {name: target for name, target in targets.items() if target.wanted}

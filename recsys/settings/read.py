@@ -140,7 +140,8 @@ def _known_keys(sections: Sequence[Any], kind: type[RunSettings], tree: Any) -> 
     for section in sections:
         tree = tree.get(section) if isinstance(tree, dict) else None
         if section not in model.model_fields:
-            continue  # a key of the user's own, such as an attribute's name: its section follows in the type
+            model = model.named(tree)  # a key of the user's own, such as an attribute's name
+            continue
         annotation = model.model_fields[section].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]

@@ -22,6 +22,11 @@ class Section(BaseModel):
         """The class of the section that these plain values are of, where a key chooses between several."""
         return cls
 
+    @classmethod
+    def named(cls, given: Any) -> type[Section]:
+        """The class of a section below this one that bears a name of the user's own."""
+        return cls
+
     renamed: ClassVar[Mapping[str, str]] = {}  # keys' old names, which work with a warning until version 0.3
 
     @model_validator(mode="before")

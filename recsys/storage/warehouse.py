@@ -274,9 +274,14 @@ def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
     if opened is not None:
         for limit in (1, None):  # the newest commit is nearly always ours
             for commit in opened.history(limit):
-                if _METADATA in commit:
-                    return dict(json.loads(commit[_METADATA]))
+                if told := told_by(commit):
+                    return told
     return {}
+
+
+def told_by(commit: Mapping[str, Any]) -> dict[str, Any]:
+    """What a commit of a table's history says about itself; nothing where it is not ours."""
+    return dict(json.loads(commit[_METADATA])) if _METADATA in commit else {}
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ import pytest
 from deltalake import DeltaTable
 
 from recsys.errors import InputError, RecsysError
-from recsys.exports import files as module
+from recsys.exports import linked as module
 from recsys.exports import rows as shaping
+from recsys.exports import writers
 from recsys.exports.files import Candidates, FileSink, export
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -91,6 +93,12 @@ def test_wide_parquet_has_a_list_a_user(tmp_path: Path, candidates: Candidates) 
     assert "rank" not in copy.columns and report.rows == 3
 
 
+def test_the_list_of_unknown_users_is_a_row_of_the_wide_layout(tmp_path: Path) -> None:
+    candidates = publish(tmp_path / "warehouse", {None: ["x", "y"], "a": ["z"]})
+    assert export(settings_of(tmp_path / "c", layout="wide"), candidates).rows == 2
+    assert pl.read_parquet(tmp_path / "c").select("user_id", "item_id").rows() == [(None, ["x", "y"]), ("a", ["z"])]
+
+
 def test_wide_csv_has_numbered_columns(tmp_path: Path, candidates: Candidates) -> None:
     wanted = {"user_id": "user", "item_id": "item", "bundle": "model"}
     report = export(settings_of(tmp_path / "c.csv", format="csv", layout="wide", columns=wanted), candidates)
@@ -109,7 +117,7 @@ def test_batches_and_many_files_change_nothing(
     candidates = publish(tmp_path / "warehouse", lists)
     export(settings_of(tmp_path / "one", layout=layout, format=form), candidates)
     monkeypatch.setattr(shaping, "BATCH_ROWS", 3)
-    monkeypatch.setattr(module, "ROWS_A_FILE", 50)
+    monkeypatch.setattr(writers, "ROWS_A_FILE", 50)
     export(settings_of(tmp_path / "many", layout=layout, format=form), candidates)
     if form == "csv":
         assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
@@ -118,12 +126,25 @@ def test_batches_and_many_files_change_nothing(
     assert pl.read_parquet(tmp_path / "one").equals(pl.read_parquet(sorted((tmp_path / "many").iterdir())))
 
 
-def test_an_older_version_is_the_way_back(tmp_path: Path, candidates: Candidates) -> None:
+def test_an_older_run_never_takes_a_newer_ones_place(tmp_path: Path, candidates: Candidates) -> None:
     newer = publish(tmp_path / "warehouse", {"a": ["only"]}, run="r2")
     export(settings_of(tmp_path / "c"), newer)
+    with pytest.raises(RecsysError, match=r"holds version 1 .* newer than version 0; nothing was changed"):
+        export(settings_of(tmp_path / "c"), candidates)
     assert pl.read_parquet(tmp_path / "c")["run"].to_list() == ["r2"]
-    export(settings_of(tmp_path / "c"), candidates)
+    again = publish(tmp_path / "new" / "warehouse", LISTS)  # a warehouse made anew counts from 0
+    export(settings_of(tmp_path / "c"), again)
     assert len(pl.read_parquet(tmp_path / "c")) == 7
+
+
+def test_long_and_wide_json_lines(tmp_path: Path, candidates: Candidates) -> None:
+    wanted = {"user_id": "user", "item_id": "item", "as_of": "at"}
+    export(settings_of(tmp_path / "c.jsonl", format="jsonl", columns=wanted), candidates)
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert lines[1] == {"user": "a", "item": 'y,"2', "at": "2026-01-02T03:04:05.000678Z"} and len(lines) == 7
+    export(settings_of(tmp_path / "c.jsonl", format="jsonl", layout="wide", columns=wanted), candidates)
+    lines = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert lines[1] == {"user": "b", "item": ["x 1"], "at": "2026-01-02T03:04:05.000678Z"} and len(lines) == 3
 
 
 def test_an_empty_table_is_an_empty_copy(tmp_path: Path) -> None:
@@ -189,7 +210,7 @@ def test_a_kill_between_writing_and_switching_leaves_the_old_copy(tmp_path: Path
     export(settings_of(tmp_path / "c"), newer)  # started again, it ends as if nothing had happened
     assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r2"}
     left = {path.name for path in (tmp_path / ".c.versions").iterdir()}
-    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner", "former"}
+    assert left == {before.name, (tmp_path / "c").resolve().name, "lock", "owner", "former", "copies"}
 
 
 def test_a_failure_while_writing_leaves_the_old_copy(
@@ -200,7 +221,7 @@ def test_a_failure_while_writing_leaves_the_old_copy(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "synchronise", full)
+    monkeypatch.setattr("recsys.exports.files.synchronise", full)
     with pytest.raises(RecsysError, match="No space left"):
         export(settings_of(tmp_path / "c", layout="wide"), candidates)
     assert len(pl.read_parquet(tmp_path / "c")) == 7
@@ -244,7 +265,7 @@ def test_a_relative_path_works_from_elsewhere(
     ("more", "message"),
     [
         ({"path": None}, "nowhere to export to"),
-        ({"path": "s3://bucket/c"}, "not yet supported"),
+        ({"path": "s3://bucket/c"}, "writes local files"),
         ({"columns": {"itemid": "x"}}, "'itemid'; did you mean 'item_id'"),
         ({"columns": {"item_id": "x", "user_id": "x"}}, "'x'"),
         ({"columns": {"rank": "rank"}, "layout": "wide"}, "no rank"),

@@ -116,7 +116,8 @@ def test_a_sink_is_one_class_and_one_registration(tmp_path: Path, memory: None) 
     assert len(MemorySink.shelves["s"]) == 1
     publish(tmp_path, {"ann": ["w"]}, "r2")
     assert export_alone(settings)["version"] == 1
-    assert export_alone(settings, rollback=True) == {"path": "s", "version": 0, "instead": 1, "kind": "memory"}
+    back = {"path": "s", "version": 0, "instead": 1, "kind": "memory"}
+    assert export_alone(settings, rollback=True) == {**back, "targets": {"export": back}}
     with pytest.raises(RecsysError, match="no former copy"):
         export_alone(settings, rollback=True)
 
@@ -178,12 +179,8 @@ def test_the_command_brings_the_files_before_back(tmp_path: Path, capsys: pytest
     for number in range(2):
         sink.write(Candidates(path=path, version=publish(tmp_path, {"ann": [f"x{number}"]}, f"r{number}")))
     assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "path": str(tmp_path / "c"),
-        "version": 0,
-        "instead": 1,
-        "kind": "files",
-    }
+    back = {"path": str(tmp_path / "c"), "version": 0, "instead": 1, "kind": "files"}
+    assert json.loads(capsys.readouterr().out) == {**back, "targets": {"export": back}}
     assert pl.read_parquet(tmp_path / "c")["item_id"].to_list() == ["x0"]
     assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback"]) == 1
     assert "keeps no copy older" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from recsys.bundles.store import latest_bundle, publish_bundle, write_bundle
 from recsys.columns import CANDIDATES
 from recsys.data.vocabulary import Vocabulary
 from recsys.exports.base import Candidates
-from recsys.exports.registry import export
+from recsys.exports.several import export
 from recsys.releases.record import champion
 from recsys.releases.switch import described, serve, settle
 from recsys.releases.telling import tell

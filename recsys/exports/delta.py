@@ -1,0 +1,164 @@
+"""A copy as a Delta table elsewhere, a folder or a URL: a commit a copy.
+
+Readers see the commit before or the one after. The commit says which copy it is. `rollback` is a commit that restores
+the former one. Files of older copies are deleted after `keep_hours`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from recsys.errors import InputError, RecsysError, first_line
+from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
+from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
+from recsys.exports.rows import Rows, chosen_columns, rows_of
+from recsys.settings import DeltaExportSettings
+from recsys.storage.addresses import masked
+from recsys.storage.files import refusal
+from recsys.storage.warehouse import commit_properties, told_by
+
+_COPY = "export"  # key in a commit's metadata
+_BACK = "back"  # in that of a rollback
+
+
+class DeltaSink(Sink):
+    """A Delta table; see the module."""
+
+    kind = "delta"
+    keys = DeltaExportSettings
+
+    @property
+    def shape(self) -> DeltaExportSettings:
+        """The settings."""
+        assert isinstance(self.settings, DeltaExportSettings)
+        return self.settings
+
+    @property
+    def place(self) -> str:
+        """The table, without a secret."""
+        return masked(self.shape.path)
+
+    def check(self) -> None:
+        chosen_columns(self.shape, self.section)
+        with self._table() as table:
+            self._seen(table)
+
+    def write(self, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
+        began = time.perf_counter()
+        rows = rows_of(candidates, self.shape, section=self.section)
+        copy = copy_of(candidates, rows.files, self.name, self.settings)
+        with self._table() as table:
+            check_newer(self._seen(table), copy, self.place)
+            count = self._commit(table, rows, copy)
+            hours = int(self.shape.keep_hours) if keep else 0
+            DeltaTable(self.shape.path).vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+        return ExportReport(
+            path=self.place,
+            rows=count,
+            format="delta",
+            layout=self.shape.layout,
+            columns=rows.empty.columns,
+            version=copy.version,
+            seconds=time.perf_counter() - began,
+            kind=self.kind,
+        )
+
+    def rollback(self) -> RollbackReport:
+        with self._table() as table:
+            seen = self._seen(table)
+            if table is None or seen is None:
+                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
+            nothing = RecsysError(
+                f"{self.place} keeps no copy older than that of version {seen.version}; `recsys export CONFIG` writes "
+                "the newest candidate table."
+            )
+            commits = [(commit["version"], told) for commit in table.history() if _COPY in (told := told_by(commit))]
+            former = (
+                None
+                if commits[0][1].get(_BACK)
+                else next(
+                    (
+                        (number, copy)
+                        for number, told in commits
+                        if (copy := Copy.read(told[_COPY])) and not copy.is_of(seen)
+                    ),
+                    None,
+                )
+            )
+            if former is None:
+                raise nothing
+            try:
+                table.restore(
+                    int(former[0]), commit_properties=commit_properties({_COPY: former[1].text(), _BACK: True})
+                )
+            except CommitFailedError:
+                raise
+            except DeltaError as error:  # its files are deleted
+                raise nothing from error
+        return RollbackReport(path=self.place, version=former[1].version, instead=seen.version, kind=self.kind)
+
+    def present(self) -> bool:
+        with self._table() as table:
+            return self._seen(table) is not None
+
+    def holds(self, candidates: CandidateTable) -> bool:
+        with self._table() as table:
+            return is_held(self._seen(table), candidates, self.settings)
+
+    def _commit(self, table: DeltaTable | None, rows: Rows, copy: Copy) -> int:
+        schema = rows.empty.to_arrow().schema
+        count = 0
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            nonlocal count
+            for frame in rows.frames:
+                count += len(frame)
+                yield from frame.to_arrow().cast(schema).to_batches()
+
+        write_deltalake(
+            self.shape.path if table is None else table,
+            pa.RecordBatchReader.from_batches(schema, batches()),
+            mode="error" if table is None else "overwrite",
+            schema_mode=None if table is None else "overwrite",
+            writer_properties=WriterProperties(compression="ZSTD"),
+            commit_properties=commit_properties({_COPY: copy.text()}),
+        )
+        return count
+
+    def _seen(self, table: DeltaTable | None) -> Copy | None:
+        """The copy that readers see; refuses a table that is not ours."""
+        if table is None:
+            return None
+        told = next((told for commit in table.history() if (told := told_by(commit))), {})
+        copy = Copy.read(told.get(_COPY))
+        if copy is None:
+            raise InputError(
+                f"{self.place} is a Delta table that no export has written; choose another {self.section}.path."
+            )
+        check_owner(copy, self.name, self.place, f"{self.section}.path")
+        return copy
+
+    @contextlib.contextmanager
+    def _table(self) -> Iterator[DeltaTable | None]:
+        """The table at its newest version; None where there is none yet."""
+        try:
+            table: Any = None
+            with contextlib.suppress(TableNotFoundError):
+                table = DeltaTable(self.shape.path)
+            yield table
+        except CommitFailedError:
+            raise RecsysError(
+                f"Another export to {self.place} has ended in the meantime; this one changed nothing: run it again."
+            ) from None
+        except (DeltaError, OSError) as error:
+            if isinstance(error, DeltaError) and "already exists" in str(error):
+                raise RecsysError(f"Another export to {self.place} has ended in the meantime; run it again.") from None
+            said = masked(refusal(error) or first_line(error))
+            raise RecsysError(f"The export to {self.place} failed, and readers see the old copy: {said}.") from error

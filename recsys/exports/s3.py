@@ -1,0 +1,241 @@
+"""A copy as objects of an S3-compatible store (Google's and Azure's by the same code), and a pointer to the newest.
+
+    s3://bucket/prefix/v7-3f9a01c2/part-00000-v7-3f9a01c2.parquet
+    s3://bucket/prefix/latest.json    {"folder": "v7-3f9a01c2", "files": [...], "format": ..., "rows": ..., ...}
+
+Objects are written aside, under a folder of their own. The pointer is written last and on condition: it must be as it
+was read, or not be there, so of two exports at once one fails and changes nothing. The former folder stays for readers
+that are at it and for `rollback`. Credentials come from the store's usual environment variables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import obstore
+from obstore import exceptions as failures
+from obstore.store import from_url
+
+from recsys.errors import InputError, RecsysError
+from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
+from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
+from recsys.exports.rows import Rows, chosen_columns, rows_of
+from recsys.exports.writers import ENDINGS, WRITERS
+from recsys.settings import S3ExportSettings
+from recsys.storage.addresses import masked
+from recsys.storage.files import ABANDONED_AFTER
+
+POINTER: Final = "latest.json"
+_OURS: Final = re.compile(r"v\d+-[0-9a-f]{8}(?=/)")  # names of folders
+_DENIED: Final = (failures.PermissionDeniedError, failures.UnauthenticatedError)
+
+
+class S3Sink(Sink):
+    """Objects and a pointer; see the module."""
+
+    kind = "s3"
+    keys = S3ExportSettings
+
+    @property
+    def shape(self) -> S3ExportSettings:
+        """The settings."""
+        assert isinstance(self.settings, S3ExportSettings)
+        return self.settings
+
+    @property
+    def place(self) -> str:
+        """The prefix, without a secret."""
+        return masked(self.shape.path).rstrip("/")
+
+    def check(self) -> None:
+        chosen_columns(self.shape, self.section)
+        with self._store() as store:
+            self._pointer(store)
+
+    def write(self, candidates: CandidateTable, *, keep: bool = True) -> ExportReport:
+        began = time.perf_counter()
+        rows = rows_of(candidates, self.shape, section=self.section, numbered=self.shape.format == "csv")
+        copy = copy_of(candidates, rows.files, self.name, self.settings)
+        with self._store() as store:
+            before, tag = self._pointer(store)
+            held = Copy.read(before["copy"]) if before else None
+            check_newer(held, copy, self.place)
+            folder = f"v{copy.version}-{uuid.uuid4().hex[:8]}"
+            files: list[str] = []
+            try:
+                count = self._write_objects(store, folder, rows, files)
+                former = before
+                if before and held and held.is_of(copy):  # the same again: the way back stays
+                    former = before["former"]
+                pointer = {
+                    "folder": folder,
+                    "files": files,
+                    "format": self.shape.format,
+                    "layout": self.shape.layout,
+                    "rows": count,
+                    "version": copy.version,
+                    "run": copy.run,
+                    "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "copy": copy.text(),
+                    "former": {**former, "former": None} if former and keep else None,
+                }
+                self._point(store, pointer, tag)
+            except BaseException:
+                with contextlib.suppress(failures.BaseError):
+                    self._delete(store, {folder})
+                raise
+            self._tidy(store, pointer, before, keep)
+        return ExportReport(
+            path=f"{self.place}/{POINTER}",
+            rows=count,
+            format=self.shape.format,
+            layout=self.shape.layout,
+            columns=rows.empty.columns,
+            version=copy.version,
+            seconds=time.perf_counter() - began,
+            kind=self.kind,
+        )
+
+    def rollback(self) -> RollbackReport:
+        with self._store() as store:
+            seen, tag = self._pointer(store)
+            if seen is None:
+                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
+            if seen["former"] is None:
+                raise RecsysError(
+                    f"{self.place} keeps no copy older than that of version {seen['version']}; `recsys export CONFIG` "
+                    "writes the newest candidate table."
+                )
+            self._point(store, seen["former"], tag)
+        return RollbackReport(
+            path=f"{self.place}/{POINTER}", version=seen["former"]["version"], instead=seen["version"], kind=self.kind
+        )
+
+    def present(self) -> bool:
+        with self._store() as store:
+            return self._pointer(store)[0] is not None
+
+    def holds(self, candidates: CandidateTable) -> bool:
+        with self._store() as store:
+            seen, _ = self._pointer(store)
+        return seen is not None and is_held(Copy.read(seen["copy"]), candidates, self.settings)
+
+    def _write_objects(self, store: Any, folder: str, rows: Rows, files: list[str]) -> int:
+        @contextlib.contextmanager
+        def opened(number: int) -> Iterator[Any]:
+            files.append(f"{folder}/part-{number:05d}-{folder}.{ENDINGS[self.shape.format]}")
+            upload = _Upload(obstore.open_writer(store, files[-1]))
+            yield upload
+            upload.finish()  # not after an error: what is not finished is no object
+
+        return WRITERS[self.shape.format](opened, rows.empty, rows.frames)
+
+    def _pointer(self, store: Any) -> tuple[dict[str, Any] | None, str | None]:
+        """The pointer and its tag; refuses one that is not ours."""
+        try:
+            found = obstore.get(store, POINTER)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise
+            return None, None
+        tag = found.meta["e_tag"]
+        try:
+            pointer = dict(json.loads(bytes(found.bytes())))
+            copy = Copy.read(pointer["copy"])
+        except (ValueError, KeyError, TypeError):
+            copy = None
+        if copy is None:
+            raise InputError(
+                f"{self.place}/{POINTER} is something that no export has written; choose another {self.section}.path."
+            )
+        check_owner(copy, self.name, self.place, f"{self.section}.path")
+        return pointer, tag
+
+    def _point(self, store: Any, pointer: dict[str, Any], tag: str | None) -> None:
+        """Write the pointer, if it still is what it was."""
+        content = json.dumps(pointer, indent=2, ensure_ascii=False).encode()
+        try:
+            obstore.put(store, POINTER, content, mode="create" if tag is None else {"e_tag": tag})
+        except (failures.AlreadyExistsError, failures.PreconditionError):
+            raise RecsysError(
+                f"Another export to {self.place} has ended in the meantime; this one changed nothing: run it again."
+            ) from None
+
+    def _tidy(self, store: Any, pointer: dict[str, Any], before: dict[str, Any] | None, keep: bool) -> None:
+        """Delete folders that no pointer leads to: those of before, and what killed exports left a day ago."""
+        kept = {pointer["folder"], (pointer["former"] or pointer)["folder"]}
+        gone = {named["folder"] for named in (before, (before or {}).get("former")) if named} - kept
+        late = datetime.now(UTC) - timedelta(seconds=ABANDONED_AFTER)
+        for batch in obstore.list(store):
+            for held in batch:
+                name = _OURS.match(held["path"])
+                if name and name[0] not in kept and (not keep or held["last_modified"] < late):
+                    gone.add(name[0])
+        self._delete(store, gone)
+
+    def _delete(self, store: Any, folders: set[str]) -> None:
+        for folder in folders:
+            for batch in obstore.list(store, prefix=f"{folder}/"):
+                if paths := [held["path"] for held in batch]:
+                    obstore.delete(store, paths)
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Any]:
+        endpoint = self.shape.endpoint
+        config = {} if endpoint is None else {"endpoint": endpoint}
+        options = {"allow_http": endpoint is not None and endpoint.startswith("http://"), "connect_timeout": "15s"}
+        retries = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+        try:
+            yield from_url(self.shape.path, config=config, client_options=options, retry_config=retries)  # type: ignore[call-overload]
+        except _DENIED as error:
+            raise InputError(
+                f"{self.place}: the store denies access ({_said(error)}); check the credentials in the environment, "
+                "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they allow."
+            ) from None
+        except FileNotFoundError as error:
+            raise InputError(f"{self.place}: {_said(error)}; make the bucket, or choose another.") from None
+        except (failures.BaseError, OSError, ValueError) as error:
+            raise RecsysError(
+                f"The export to {self.place} failed, and readers see the old copy: {_said(error)}."
+            ) from ConnectionError(type(error).__name__)
+
+
+class _Upload(io.RawIOBase):
+    """An upload as a file that only grows."""
+
+    def __init__(self, writer: Any) -> None:
+        self.writer, self.length = writer, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        data = bytes(content)
+        self.writer.write(data)
+        self.length += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.length
+
+    def finish(self) -> None:
+        """Make it an object."""
+        self.writer.close()
+
+
+def _said(error: BaseException) -> str:
+    """What the store says, in one line and without the request's details."""
+    text = " ".join(str(error).split())
+    code = re.search(r"<Code>([^<]*)</Code>", text)
+    message = re.search(r"<Message>([^<]*)</Message>", text)
+    if code:
+        return masked(f"{code[1]}: {message[1]}" if message else code[1]).rstrip(".")
+    return masked(text.partition(" Debug source")[0])[:300].rstrip(". ")

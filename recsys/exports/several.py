@@ -1,0 +1,157 @@
+"""Writing and taking back all targets of a configuration: one that fails does not keep the others from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from recsys.errors import InputError, RecsysError, first_line
+from recsys.exports.base import CandidateTable, Sink
+from recsys.exports.registry import sink_of, sinks_of
+from recsys.settings import ExportSettings, Settings
+from recsys.settings.export import UNNAMED
+from recsys.storage.addresses import masked
+
+HELD = "held"  # in a target's entry: readers had this version already, so that nothing was written
+
+
+class SomeFailed(RecsysError):
+    """Some targets failed; `report` says what became of each."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = False) -> dict[str, Any]:
+    """Write a version of the candidate table to every target of a configuration.
+
+    Parameters
+    ----------
+    resumed
+        Of several targets, leave those alone whose readers see this version already.
+
+    Returns
+    -------
+    dict
+        `targets`, a report by name (see `ExportReport`); where `[export]` is the only target, its report's keys, too.
+
+    Raises
+    ------
+    RecsysError
+        The error of the only target, or `SomeFailed`, after all were tried; its cause is an error that may pass, where
+        there is one.
+    """
+
+    sinks = _asked(settings)
+
+    def write(sink: Sink) -> dict[str, Any]:
+        if resumed and len(sinks) > 1 and sink.holds(candidates):
+            return {HELD: True, "kind": sink.kind, "version": candidates.version}
+        return dataclasses.asdict(sink.write(candidates))
+
+    return _each(sinks, write, "written")
+
+
+def rewrite(settings: Settings, candidates: Callable[[], CandidateTable]) -> list[str]:
+    """Write a version to every target that readers find a copy in, and keep no former one; where the copies are.
+
+    Parameters
+    ----------
+    candidates
+        Finds the version; asked where a target has a copy.
+
+    Raises
+    ------
+    RecsysError
+        As `export`.
+    """
+
+    def write(sink: Sink) -> dict[str, Any]:
+        return dataclasses.asdict(sink.write(candidates(), keep=False)) if sink.present() else {"kind": sink.kind}
+
+    targets = _each(sinks_of(settings), write, "written anew")["targets"]
+    return [of["path"] for of in targets.values() if "path" in of]
+
+
+def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
+    """Bring the former copy back, in every target or in the one of a name; reports as `export` does.
+
+    Raises
+    ------
+    InputError
+        There is no target of this name.
+    RecsysError
+        As `export`.
+    """
+    return _each(_asked(settings, target), lambda sink: dataclasses.asdict(sink.rollback()), "taken back")
+
+
+def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: False) -> list[str]:
+    """Find all that can be wrong with the targets before there is a table; see `Sink.check`.
+
+    Parameters
+    ----------
+    passing
+        Whether an error may pass until the table is there.
+
+    Returns
+    -------
+    list of str
+        A sentence for each target whose error may pass.
+    """
+    later = []
+    for sink in _asked(settings):
+        try:
+            sink.check()
+        except RecsysError as error:
+            if not passing(error):
+                raise
+            later.append(f"{str(error).rstrip('.')}; the export is tried again when the table is there.")
+    return later
+
+
+def _asked(settings: Settings, target: str | None = None) -> tuple[Sink, ...]:
+    """The targets that are asked for, at least one; one that lacks a path says so itself."""
+    sinks = sinks_of(settings, target)
+    if sinks:
+        return sinks
+    if isinstance(settings.export, ExportSettings):
+        return (sink_of(settings),)
+    raise InputError(f"The configuration {settings.name!r} has no export target that is wanted; give one a path.")
+
+
+def _each(sinks: Sequence[Sink], act: Callable[[Sink], dict[str, Any]], done: str) -> dict[str, Any]:
+    """Do something with every target, whatever becomes of the others."""
+    reports: dict[str, Any] = {}
+    errors: dict[str, Exception] = {}
+    for sink in sinks:
+        try:
+            reports[sink.target] = act(sink)
+        except Exception as error:
+            reports[sink.target] = {"kind": sink.kind, "error": _sentence(sink, error)}
+            errors[sink.target] = error
+    report = {**(reports[UNNAMED] if list(reports) == [UNNAMED] else {}), "targets": reports}
+    if not errors:
+        return report
+    (name, first), *further = errors.items()
+    if list(reports) == [UNNAMED]:
+        if isinstance(first, RecsysError | OSError):
+            raise first
+        raise RecsysError(f"The export target {sinks[0].kind!r} failed: {_sentence(sinks[0], first)}") from first
+    said = " ".join(f"{of}: {reports[of]['error']}" for of in errors)
+    rest = len(reports) - len(errors)
+    whole = f"{rest} of {len(reports)} are {done}" if rest else f"none is {done}"
+    which = f"The export target {name} failed" if not further else f"{len(errors)} export targets failed"
+    passing = [error for error in errors.values() if isinstance(error.__cause__ or error, OSError)]
+    raise SomeFailed(f"{which}, {whole}; {said}", report) from (passing or list(errors.values()))[0]
+
+
+def _sentence(sink: Sink, error: Exception) -> str:
+    """Words of an error; one that a foreign sink lets through gets its kind."""
+    if isinstance(error, RecsysError):
+        return masked(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}."
+    return masked(f"{type(error).__name__}: {first_line(error)}.")

@@ -1,0 +1,177 @@
+"""Databases in files: SQLite's table among others, DuckDB's file behind a link."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from recsys.errors import InputError, RecsysError
+from recsys.exports import rows as shaping
+from recsys.exports import sqlite as module
+from tests.recsys.exports.targets import ODD, kill_in_the_middle, many, publish, reading, sink_of
+
+OLD, NEW = {"ann": ["x", "y"], "bob": ["z"]}, {"ann": ["w"]}
+KINDS = ["sqlite", "duckdb"]
+
+
+def query(kind: str, path: Path, sql: str) -> list[Any]:
+    if kind == "sqlite":
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+            rows = connection.execute(sql).fetchall()
+            connection.commit()
+            return rows
+    with contextlib.closing(duckdb.connect(str(path), read_only=True)) as connection:
+        return list(connection.execute(sql).fetchall())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_layouts_and_columns(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    candidates = publish(tmp_path / "warehouse", ODD)
+    sink = sink_of(kind=kind, path=str(path))
+    sink.check()
+    assert not sink.present() and not path.exists()
+    report = sink.write(candidates)
+    rows = query(kind, path, "select user_id, item_id from candidates order by user_id, rank")
+    assert rows == [(user, item) for user, items in sorted(ODD.items()) for item in items]
+    assert report.rows == len(rows) and sink.present() and sink.holds(candidates)
+    named = {"user_id": "the 'user\"", "item_id": "i", "score": "s"}
+    sink_of(kind=kind, path=str(path), layout="wide", columns=named, table='t"; drop table x; --').write(candidates)
+    found = query(kind, path, 'select "the \'user""", i, s from "t""; drop table x; --" order by 1 limit 1')[0]
+    lists = [json.loads(value) if kind == "sqlite" else value for value in found[1:]]
+    assert found[0] == "a" and lists[0] == ODD["a"] and lists[1] == pytest.approx([1, 1 / 2, 1 / 3])
+    with pytest.raises(InputError, match=r"export\.out\.columns: .* did you mean 'item_id'"):
+        sink_of(kind=kind, path=str(path), columns={"itme_id": "x"}).check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_again_older_and_back(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    sink = sink_of(kind=kind, path=str(path))
+    with pytest.raises(RecsysError, match="none can be taken back"):
+        sink.rollback()
+    older, newer = publish(tmp_path / "warehouse", OLD), publish(tmp_path / "warehouse", NEW, "r2")
+    sink.write(older)
+    sink.write(newer)
+    sink.write(newer)
+    count = "select count(*) from candidates"
+    assert query(kind, path, count) == [(1,)] and sink.holds(newer) and not sink.holds(older)
+    with pytest.raises(RecsysError, match="which is newer than version 0; nothing was changed"):
+        sink.write(older)
+    back = sink.rollback()
+    assert (back.version, back.instead) == (0, 1) and query(kind, path, count) == [(3,)]
+    with pytest.raises(RecsysError, match="keeps no copy older than that of version 0"):
+        sink.rollback()
+    sink.write(newer)
+    sink.write(publish(tmp_path / "warehouse", {}, "r3"), keep=False)
+    assert query(kind, path, count) == [(0,)]
+    with pytest.raises(RecsysError, match="keeps no copy older"):
+        sink.rollback()
+    with pytest.raises(InputError, match="the configuration 'shop', and this one is 'other'"):
+        sink_of("other", kind=kind, path=str(path)).check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_readers_see_whole_tables(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shaping, "BATCH_ROWS", 1_000)
+    path = tmp_path / "shop.db"
+    sink = sink_of(kind=kind, path=str(path))
+    sink.write(publish(tmp_path / "warehouse", many(500, "0"), "r0"))
+    read = "select item_id, count(*) from candidates group by item_id"
+    with reading(lambda: set(query(kind, path, read))) as seen:
+        for number in (1, 2):
+            sink.write(publish(tmp_path / "warehouse", many(500, str(number)), f"r{number}"))
+    assert seen[0] == {("0", 5_000)} and all(found in [{(str(n), 5_000)} for n in range(3)] for found in seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("moments", [[0.02, 0.1], pytest.param([n / 40 for n in range(20)], marks=pytest.mark.slow)])
+def test_a_kill_leaves_the_old_table_or_the_new_one(kind: str, tmp_path: Path, moments: list[float]) -> None:
+    path = tmp_path / "shop.db"
+    given = {"kind": kind, "path": str(path)}
+    sink = sink_of(**given)
+    sink.write(publish(tmp_path / "warehouse", many(2_000, "old"), "r0"))
+    newer = publish(tmp_path / "warehouse", many(2_000, "new"), "r1")
+    read = "select item_id, count(*) from candidates group by item_id"
+
+    def whole() -> None:
+        assert query(kind, path, read) in ([("old", 20_000)], [("new", 20_000)])
+
+    kill_in_the_middle(newer, moments, whole, **given)
+    sink.write(newer)
+    assert query(kind, path, read) == [("new", 20_000)]
+    assert sink.rollback().version == 0
+    whole()
+
+
+def test_an_sqlite_database_keeps_what_else_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    sink = sink_of(kind="sqlite", path=str(path))
+    query("sqlite", path, "create table orders as select 1 as a")
+    sink.write(publish(tmp_path / "warehouse", OLD))
+    query("sqlite", path, "create view top as select user_id, item_id from candidates where rank = 1")
+    sink.write(publish(tmp_path / "warehouse", NEW, "r2"))
+    assert query("sqlite", path, "select * from top") == [("ann", "w")]  # the view follows the name
+    assert query("sqlite", path, "select a from orders") == [(1,)]
+    plan = query("sqlite", path, "explain query plan select * from candidates where user_id = 'ann' order by rank")
+    assert "USING INDEX" in plan[0][3]
+    query("sqlite", path, "create trigger t after insert on candidates begin select 1; end")
+    with pytest.raises(InputError, match="the trigger t hangs on the table"):
+        sink.check()
+
+
+def test_what_is_somebody_elses_stays(tmp_path: Path) -> None:
+    path, candidates = tmp_path / "shop.db", publish(tmp_path / "warehouse", OLD)
+    sink = sink_of(kind="sqlite", path=str(path))
+    for made, removed, sentence in (
+        ("create table candidates (a int)", "drop table candidates", "with the columns a and not run, user_id"),
+        ("create view candidates as select 1 as a", "drop view candidates", "candidates is a view, not a table"),
+        ("create table candidates__staging (a int)", "drop table candidates__staging", "is no table of an export"),
+    ):
+        query("sqlite", path, made)
+        with pytest.raises(InputError, match=sentence):
+            sink.write(candidates)
+        query("sqlite", path, removed)
+    (tmp_path / "text").write_text("no database, but a text that is long enough to be told from an empty file\n" * 9)
+    for kind, where, sentence in (
+        ("sqlite", tmp_path / "text", "is not an SQLite database"),
+        ("duckdb", tmp_path / "text", "holds something that no export has written"),
+        ("sqlite", tmp_path / "no" / "such" / "x.db", "there is no folder"),
+        ("sqlite", "s3://bucket/x.db", "is a URL"),
+        ("duckdb", "s3://bucket/x.db", "is a URL|writes local files"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            sink_of(kind=kind, path=str(where)).write(candidates)
+
+
+def test_a_reader_that_does_not_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "shop.db"
+    sink = sink_of(kind="sqlite", path=str(path))
+    sink.write(publish(tmp_path / "warehouse", OLD))
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        rows = reader.execute("select * from candidates a, candidates b, candidates c")
+        rows.fetchone()
+        with pytest.raises(RecsysError, match="did not let go of the database") as caught:
+            sink.write(publish(tmp_path / "warehouse", NEW, "r2"))
+        assert isinstance(caught.value.__cause__, OSError)
+    assert query("sqlite", path, "select count(*) from candidates") == [(3,)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_values(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    sink = sink_of(kind=kind, path=str(path), columns={"user_id": "u", "rank": "r", "score": "s"})
+    lists = {"a": ["x", "y"]}
+    sink.write(publish(tmp_path / "warehouse", lists, user_id=pl.Series([None, "a"]), score=[math.nan, math.inf]))
+    rows = query(kind, path, "select u, r, s from candidates order by u nulls first")
+    assert rows[0][:2] == (None, 1) and rows[1] == ("a", 2, math.inf)
+    assert rows[0][2] is None if kind == "sqlite" else math.isnan(rows[0][2])
