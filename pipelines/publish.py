@@ -39,10 +39,10 @@ def publish(
     """
     built = retrieval.BuiltCandidates.of(retrieved)
     served = champion(settings)
-    if served is None or served.run != run_id:  # otherwise a restarted run finds its own release
+    if served is None or served.run != built.run:  # otherwise a restarted run, or one that took over, finds the release
         retrieval.check_not_empty(settings, built)
         release = described(
-            settings, run_id, refitted["bundle"], "night", metrics=evaluated["metrics"], verdict=verdict
+            settings, built.run, refitted["bundle"], "night", metrics=evaluated["metrics"], verdict=verdict
         )
         serve(settings, release, lambda said: retrieval.publish(settings, built, said), exporting=False)
     candidates = plain(retrieval.publish(settings, built))

@@ -197,7 +197,7 @@ def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None
     assert plots == {"plots/training.png", "plots/metrics.png", "plots/popularity.png"}
     children = tracking.child_runs(store, summary["run_id"])
     assert sorted(child.info.run_name for child in children) == sorted(
-        ["ingest", "represent", "train", "evaluate", "retrieve", "export"]
+        ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"]
     )
     (train,) = [child for child in children if child.info.run_name == "train"]
     points = store.client.get_metric_history(train.info.run_id, "train/loss")
