@@ -52,11 +52,13 @@ class SqliteSink(SqlSink):
         key = f"{self.section}.path"
         if "://" in self.shape.path:
             raise InputError(f"{key} = {self.shape.path} is a URL; an SQLite database is a local file.")
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"{key} = {path}: there is no folder {path.parent}; make it.")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise InputError(f"{key} = {path}: {above} is a file, no folder; choose another path.")
         try:
             with contextlib.ExitStack() as stack:
                 if writing:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(lock_file(path.with_name(f".{path.name}.export-lock")))
                 name = str(path) if writing or path.exists() else ":memory:"
                 connection = sqlite3.connect(name, timeout=WAIT_SECONDS, isolation_level=None)

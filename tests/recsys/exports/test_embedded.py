@@ -144,7 +144,7 @@ def test_what_is_somebody_elses_stays(tmp_path: Path) -> None:
     for kind, where, sentence in (
         ("sqlite", tmp_path / "text", "is not an SQLite database"),
         ("duckdb", tmp_path / "text", "holds something that no export has written"),
-        ("sqlite", tmp_path / "no" / "such" / "x.db", "there is no folder"),
+        ("sqlite", tmp_path / "text" / "such" / "x.db", "text is a file, no folder"),
         ("sqlite", "s3://bucket/x.db", "is a URL"),
         ("duckdb", "s3://bucket/x.db", "is a URL|writes local files"),
     ):

@@ -145,8 +145,9 @@ def test_a_target_that_cannot_be_reached_yet_stops_no_night(tmp_path: Path) -> N
     step.check_targets(settings)
     with pytest.raises(RecsysError, match="cannot be reached"):
         several.check(settings)
-    lasting = parse_settings(tree(tmp_path, {"db": {"kind": "sqlite", "path": str(tmp_path / "no" / "x.db")}}))
-    with pytest.raises(InputError, match="there is no folder"):
+    (tmp_path / "file").touch()
+    lasting = parse_settings(tree(tmp_path, {"db": {"kind": "sqlite", "path": str(tmp_path / "file" / "x.db")}}))
+    with pytest.raises(InputError, match="is a file, no folder"):
         step.check_targets(lasting)
 
 
