@@ -26,6 +26,7 @@ CATEGORIES: Final = 9  # most frequent values that have a bin of their own; the 
 HOURS: Final = 4  # a bin of the day: a shift by one hour, as by summer time, is no drift
 DAY: Final = timedelta(hours=23)
 WEEK: Final = timedelta(days=7)
+PAUSE: Final = timedelta(days=3)  # without an event: longer than a shop's usual closing days
 _SIZES: Final = (1, 2, 4, 8, 16)  # events of a user on a day: the lower ends of the bins
 
 
@@ -46,7 +47,7 @@ class NewRows:
     newest: datetime | None
     rows: int
     users: int  # with an event after the newest one before
-    span: timedelta  # from the newest event before to the newest one now
+    span: timedelta  # from the newest event before, or after a pause from the first new one, to the newest one now
 
 
 def added_rows(root: str, version: int) -> list[int]:
@@ -85,15 +86,18 @@ def new_rows(root: str, before: int, now: int) -> NewRows:
     then, today = events(root, before), events(root, now)
     newest = newest_event(then)
     counted = [log.select(pl.len()).collect(engine="streaming").item() for log in (then, today)]
-    users, end = 0, newest
+    users, begin, end = 0, newest, newest
     if newest is not None:
         later = today.filter(pl.col(TIMESTAMP) > newest)
-        users, end = (
-            later.select(pl.col(USER_ID).n_unique(), pl.col(TIMESTAMP).max().alias("end"))
+        time = pl.col(TIMESTAMP)
+        users, begin, end = (
+            later.select(pl.col(USER_ID).n_unique(), time.min().alias("begin"), time.max().alias("end"))
             .collect(engine="streaming")
             .row(0)
         )
-    span = timedelta(0) if newest is None or end is None else end - newest
+        if begin is not None and begin - newest <= PAUSE:
+            begin = newest
+    span = timedelta(0) if begin is None or end is None else end - begin
     return NewRows(before=then, now=today, newest=newest, rows=counted[1] - counted[0], users=users, span=span)
 
 

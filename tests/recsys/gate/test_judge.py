@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -211,3 +211,31 @@ def test_every_limit_can_be_off(nights: Nights) -> None:
     verdict = judge(off, nights[2], with_ranks(nights[3], 99), nights[1])
     assert verdict.passed and not verdict.baselines and verdict.champion is None
     assert {check["status"] for check in verdict.checks} == {"skipped"}
+
+
+def test_the_first_day_after_a_pause_is_not_compared_with_whole_weeks(tmp_path: Path) -> None:
+    """A closed week must not turn the day after it red: one weekday never looks like seven."""
+    root, first = str(tmp_path), datetime(2026, 6, 1, 12, tzinfo=UTC)
+    schema = {**SCHEMAS[INTERACTIONS], USER_ID: pl.Int64, ITEM_ID: pl.Int64}
+
+    def on(days: range) -> pl.DataFrame:
+        rows = [
+            {
+                USER_ID: user,
+                ITEM_ID: (user + day) % 5,
+                "timestamp": first + timedelta(days=day),
+                "event": "",
+                "position": 100 * day + user,
+            }
+            for day in days
+            for user in range(30)
+        ]
+        return pl.DataFrame([{**row, "weight": None} for row in rows], schema=schema)
+
+    before = warehouse.append(root, INTERACTIONS, on(range(28)), expected=None)
+    day = warehouse.append(root, INTERACTIONS, on(range(38, 39)), expected=before)
+    checks = {check.name: check for check in log.drift_checks(log.new_rows(root, before, day), None, 0.25)}
+    assert checks["drift of weekdays"].status == checks["drift of hours"].status == "skipped"
+    week = warehouse.append(root, INTERACTIONS, on(range(39, 46)), expected=day)
+    checks = {check.name: check for check in log.drift_checks(log.new_rows(root, before, week), None, 0.25)}
+    assert checks["drift of weekdays"].status == "passed"
