@@ -19,7 +19,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 PORT = 5987
-SECONDS = 10  # that a page has to draw: it never stops asking the server
+SECONDS = 10  # that a page has to draw after its text: it never stops asking the server
+TEXTS = {"runs": "matching runs", "model": "Metrics (", "registered": "Version 1", "compare": "Parameters"}
 KIND = "workflowType=machine_learning"
 
 
@@ -48,13 +49,15 @@ def pages(uri: str, experiment: str) -> dict[str, str]:
     }
 
 
-def shoot(page: Page, address: str, path: Path, height: int) -> None:
-    """Open an address and write its picture with few colours, which keeps it below 200 KB."""
+def shoot(page: Page, address: str, path: Path, height: int, text: str = "") -> None:
+    """Open an address, wait for its text and write its picture with few colours, which keeps it below 200 KB."""
     page.set_viewport_size({"width": 1400, "height": height})
     if page.url == "about:blank":
         page.goto(f"http://127.0.0.1:{PORT}/#/{address}")
     else:
         page.evaluate("address => { location.hash = address }", f"#/{address}")
+    if text:
+        page.get_by_text(text).first.wait_for()
     page.wait_for_timeout(1_000 * SECONDS)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(64).save(path, optimize=True)
@@ -85,7 +88,7 @@ def main() -> None:
                 page.set_default_timeout(300_000)
                 for name, address in pages(given.uri, given.experiment).items():
                     if not given.only or name in given.only:
-                        shoot(page, address, given.folder / f"mlflow-{name}.png", given.height)
+                        shoot(page, address, given.folder / f"mlflow-{name}.png", given.height, TEXTS.get(name, ""))
         finally:
             server.terminate()
 
