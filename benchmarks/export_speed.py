@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import polars as pl
 
@@ -122,8 +123,8 @@ def settings_of(**export: Any) -> Any:
     return parse_settings({"name": "shop", "interactions": {"source": "log.csv"}, "export": {"out": export}})
 
 
-def measure_postgresql(folder: Path, rows: int, repeats: int) -> None:
-    """Print the seconds of `COPY` and of the export, the best of several in turn."""
+def measure_postgresql(folder: Path, rows: int, repeats: int) -> list[dict[str, Any]]:
+    """Return the seconds of `COPY` and of the export, the best of several in turn."""
     candidates = candidate_table(folder / "warehouse", rows // ITEMS_A_USER, "r1")
     file = folder / "rows.csv"
     pl.scan_parquet(f"{candidates.path}/*.parquet").sort("user_id", "rank").sink_csv(file)
@@ -145,13 +146,14 @@ def measure_postgresql(folder: Path, rows: int, repeats: int) -> None:
             for name, value in zip(seconds, (copied, copied + keyed, written.seconds), strict=True):
                 seconds[name].append(value)
     best = {name: min(values) for name, values in seconds.items()}
-    print("| what | seconds | rows a second | times COPY |\n|---|---|---|---|")
-    for name, value in best.items():
-        print(f"| {name} | {value:.1f} | {rows / value:,.0f} | {value / best['COPY']:.2f} |")
+    return [
+        {"what": name, "seconds": value, "rows a second": rows / value, "times COPY": value / best["COPY"]}
+        for name, value in best.items()
+    ]
 
 
-def measure_redis(folder: Path, users: int) -> None:
-    """Print the users a minute of a first export and of one that takes another's place."""
+def measure_redis(folder: Path, users: int) -> list[dict[str, Any]]:
+    """Return the users a minute of a first export and of one that takes another's place."""
     binary = shutil.which("redis-server")
     if binary is None:
         raise SystemExit("There is no Redis here: apt-get install redis-server.")
@@ -160,30 +162,44 @@ def measure_redis(folder: Path, users: int) -> None:
     server = subprocess.Popen([binary, *given], stdout=subprocess.DEVNULL)
     try:
         (sink,) = sinks_of(settings_of(kind="redis", address=f"redis://127.0.0.1:{port}/0"))
-        print("| export to Redis | seconds | users a minute |\n|---|---|---|")
+        found = []
         for run in ("the first", "the next"):
             report = sink.write(candidate_table(folder / "warehouse", users, run))
             assert report.rows == users
-            print(f"| {run} | {report.seconds:.1f} | {users / report.seconds * 60:,.0f} |")
+            found.append({"export": run, "seconds": report.seconds, "users a minute": users / report.seconds * 60})
+        return found
     finally:
         server.kill()
         server.wait()
 
 
-def main() -> None:
+def show(found: dict[str, Any]) -> None:
+    """Print the table."""
+    rows = [
+        {name: value if isinstance(value, str) else f"{value:,.2f}" for name, value in row.items()}
+        for row in found["measured"]
+    ]
+    print(common.table(rows))
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Measure one target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rows: does it run?")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("target", choices=["postgresql", "redis"])
     parser.add_argument("--rows", type=int, default=1_000_000, help="of PostgreSQL")
     parser.add_argument("--users", type=int, default=100_000, help="of Redis, 100 items each")
     parser.add_argument("--repeats", type=int, default=1, help="of PostgreSQL; the best counts")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    rows, users = (100_000, 1_000) if given.quick else (given.rows, given.users)
     with tempfile.TemporaryDirectory(prefix="recsys-export-") as folder:
         if given.target == "postgresql":
-            measure_postgresql(Path(folder), given.rows, given.repeats)
+            measured = measure_postgresql(Path(folder), rows, given.repeats)
         else:
-            measure_redis(Path(folder), given.users)
+            measured = measure_redis(Path(folder), users)
+    common.answer(given, {"target": given.target, "rows": rows, "users": users, "measured": measured}, show)
 
 
 if __name__ == "__main__":
-    main()
+    common.from_shell(main)

@@ -10,7 +10,7 @@ Shapes: Q questions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
 import numpy as np
@@ -21,6 +21,9 @@ from recsys.evaluation.significance import intervals
 
 RESAMPLES: Final = 10_000  # an interval of 99.5% ends between the 25th and the 26th of them
 Outcome = Literal["better", "worse", "undecided"]
+
+
+BASELINE_USERS: Final = 60  # from which a baseline decides: as many as the fit of a blend needs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +108,17 @@ def leads(
                 )
             )
     return found
+
+
+def undecided_for_few(baselines: Mapping[str, list[Lead]], users: int) -> dict[str, list[Lead]]:
+    """Return the leads over baselines, of which none is a reason where the users are fewer than `BASELINE_USERS`.
+
+    So small a shop has no blend, and counting often ranks better than a model alone. The night says so; a table of the
+    model is worth more than none.
+    """
+    if users >= BASELINE_USERS:
+        return dict(baselines)
+    return {name: [replace(lead, outcome="undecided") for lead in found] for name, found in baselines.items()}
 
 
 def best(baselines: Mapping[str, list[Lead]]) -> str | None:

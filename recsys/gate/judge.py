@@ -28,7 +28,7 @@ from recsys.evaluation.runs import FEW
 from recsys.evaluation.users import UserValues
 from recsys.gate import built, lists, log, plausible, rows, verdict
 from recsys.gate.check import Check, skipped, unless_off
-from recsys.gate.figures import Lead, best, leads, split_metric
+from recsys.gate.figures import Lead, best, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
 from recsys.retrieval.shelf import listed_items
 from recsys.serving.histories import recode
@@ -106,6 +106,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
     own = found.pop(CHAMPION, [])
     if named is not None and champion is not None and own:
         named = _named(champion, own, None)
+    found = undecided_for_few(found, len(np.unique(owner)))
     metric, k = split_metric(gate.metrics[0])
     value = float(per_user(ranks, metric, k).mean()) if len(ranks) else None
     if not _finite(night.evaluated):
@@ -117,7 +118,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
         baselines=found,
         checks=[
             *_row_checks(settings, versions, night),
-            *_built_checks(settings, versions, dataset, night),
+            *_built_checks(settings, versions, dataset, night, best(found)),
             *_former_checks(settings, versions, dataset, night, champion),
             *_plausible_checks(settings, night, ranks, others, theirs, owner, best(found)),
         ],
@@ -192,7 +193,9 @@ def _row_checks(settings: Settings, versions: TableVersions, night: Night) -> It
         yield rows.check_age(newest, night.as_of, gate.max_age_hours)
 
 
-def _built_checks(settings: Settings, versions: TableVersions, dataset: Dataset, night: Night) -> Iterator[Check]:
+def _built_checks(
+    settings: Settings, versions: TableVersions, dataset: Dataset, night: Night, strongest: str | None
+) -> Iterator[Check]:
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
     histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
@@ -229,6 +232,11 @@ def _built_checks(settings: Settings, versions: TableVersions, dataset: Dataset,
     first = lists.first_places(staged, some.users, served.bundle.vocabulary)
     items = int(shelf[1:].sum())
     popularity = _popularity(dataset, served)
+    if strongest in IMPERSONAL:  # then popular lists are what users want
+        reason = f"{strongest} is the best baseline, so popular lists are no fault."
+        yield skipped("popularity in disguise", reason, gate.max_popularity)
+        yield skipped("the same list for everybody", reason, gate.max_same_lists)
+        return
     yield unless_off(
         "popularity in disguise",
         gate.max_popularity,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from recsys.gate.check import Check
-from recsys.gate.figures import Lead, as_dict, best
+from recsys.gate.figures import BASELINE_USERS, Lead, as_dict, best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,14 @@ def _figures(champion: Champion | None, who: str, baselines: Mapping[str, list[L
     if first is None:
         parts.append("no baseline was measured")
     else:
-        parts.append(_behind(baselines[first][0], first))
+        lead = baselines[first][0]
+        if lead.high < 0 and users < BASELINE_USERS:
+            parts.append(
+                f"the best baseline ({first}) is ahead by {number(-lead.difference)}, and {users} test users are too "
+                f"few for that to decide ({BASELINE_USERS} are needed)"
+            )
+        else:
+            parts.append(_behind(lead, first))
     return "; ".join(parts)
 
 

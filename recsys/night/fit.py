@@ -131,7 +131,7 @@ def fit(
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,
         },
-        more=parts_beside(dataset, blended),
+        more=parts_beside(dataset, blended, learns=estimator.learns),
     )
     if checkpoints is not None:
         checkpoints.remove()
@@ -154,8 +154,13 @@ def fit(
     )
 
 
-def parts_beside(dataset: Dataset, blended: Blended | None) -> dict[str, Part]:
-    """Parts of a bundle beside its model: the blend, and what is recommended where the model says nothing."""
+def parts_beside(dataset: Dataset, blended: Blended | None, *, learns: bool) -> dict[str, Part]:
+    """Parts of a bundle beside its model: the blend, and what is recommended where the model says nothing.
+
+    A bundle that learns from no event counts none either, so that it stays the same from day to day.
+    """
+    if blended is None and not learns:
+        return {}
     parts: dict[str, Part] = {FALLBACK: Popular.fit(dataset.split.train, dataset.vocabulary.size)}
     return parts if blended is None else {**parts, BLEND: blended}
 

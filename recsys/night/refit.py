@@ -179,7 +179,7 @@ def _recounted(
             "trained_until": trained_until(known.split.train, bundle),
             REFIT: {"kind": "counts", "measured": bundle.label},
         },
-        more=parts_beside(known, again),
+        more=parts_beside(known, again, learns=True),
     )
     unknown = f", but for {left_out:,} of items that it does not know" if left_out else ""
     return RefitReport(
@@ -256,7 +256,7 @@ def _retrained(
             "known_before": lineage.get("known_before"),
             REFIT: {"kind": "all", "measured": bundle.label},
         },
-        more=parts_beside(dataset, again),
+        more=parts_beside(dataset, again, learns=estimator.learns),
     )
     if checkpoints is not None:
         checkpoints.remove()

@@ -127,7 +127,7 @@ class BundleRecommender:
 
     @cached_property
     def fallback(self) -> Fallback | None:
-        """What is recommended where the model says nothing; None in an old bundle that counted nothing."""
+        """What is recommended where the model says nothing; None in a bundle that has counted nothing."""
         tensors = self.bundle.part(FALLBACK)
         if tensors is not None:
             with parsing(self.bundle.path):
@@ -159,7 +159,7 @@ class BundleRecommender:
         Raises
         ------
         InputError
-            k is below 1; or the model cannot place the history, and the bundle is an old one that counted nothing.
+            k is below 1; or the model cannot place the history, and the bundle has counted nothing.
         """
         _check_k(k)
         given = [str(item) for item in history]
@@ -218,8 +218,8 @@ class BundleRecommender:
         if silent[0] and self.fallback is None:
             has = "no item that the bundle knows" if not len(history.items) else "no item that the model can place"
             raise InputError(
-                f"The history has {has}, and {self.bundle.label} is of an earlier version, which counted nothing to "
-                f"fall back on; give items whose ids look like {self.bundle.vocabulary.items[0]!r}, or train again."
+                f"The history has {has}, and {self.bundle.label} has counted nothing to fall back on, as it "
+                f"learned from no event or is an old one; give items such as {self.bundle.vocabulary.items[0]!r}."
             )
         codes, scores, by = self.best(history, k=k, exclude_seen=exclude_seen, queries=query)
         names = proposers(by, self.blended)

@@ -10,7 +10,7 @@ import pytest
 from recsys.evaluation.metrics import Metric
 from recsys.evaluation.ranking import MISS
 from recsys.evaluation.runs import FEW
-from recsys.gate.figures import best, leads, split_metric
+from recsys.gate.figures import BASELINE_USERS, best, leads, split_metric, undecided_for_few
 from recsys.settings import GateSettings
 
 SETTINGS = {"confidence": 0.95, "tolerance": 0.0, "seed": 0}
@@ -64,6 +64,9 @@ def test_a_worse_model_is_found_and_a_better_one_named() -> None:
 def test_below_counting_with_few_validation_users_is_found_and_below_twenty_users_undecided() -> None:
     own, counting = np.full(60, 40), np.where(np.arange(60) % 3 == 0, 1, 40)
     assert outcome(own[:45], counting[:45]) == "worse"
+    worse = leads(own[:45], {"x": counting[:45]}, ["ndcg@10"], owner=np.arange(45), **SETTINGS)  # type: ignore[arg-type]
+    assert undecided_for_few(worse, BASELINE_USERS)["x"][0].outcome == "worse"
+    assert undecided_for_few(worse, 45)["x"][0].outcome == "undecided"  # a first small shop gets its table
     assert outcome(own[: FEW - 1], counting[: FEW - 1]) == "undecided"
 
 

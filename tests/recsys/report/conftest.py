@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs as long as it is open, which Prefect would take for its own
 def browser() -> Iterator[Browser]:
-    """Chromium without a window, once for all tests."""
+    """Chromium without a window, once for all tests of a file."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.fail("Chromium is not installed, in which the page is opened; `apt-get install chromium` installs it.")

@@ -81,8 +81,8 @@ def test_similar_ignores_the_bias_the_item_itself_and_items_without_a_vector(ser
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: b.recommend([], 3), "no item that the bundle knows, and tiny-.* is of an earlier version"),
-        (lambda b: b.recommend(["x"], 3), "ids look like 70"),
+        (lambda b: b.recommend([], 3), "no item that the bundle knows, and tiny-.* has counted nothing"),
+        (lambda b: b.recommend(["x"], 3), "give items such as 70"),
         (lambda b: b.recommend([70], 0), "k = 0"),
         (lambda b: b.similar(999, 3), "'999'"),
         (lambda b: b.similar(50, 3), "no vector"),
