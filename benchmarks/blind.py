@@ -51,7 +51,7 @@ def recsys(command: str, name: str, folder: Path, overrides: list[str], bundle: 
 
 
 def once(path: Path, make: Any) -> dict[str, Any]:
-    """What the file says, or what `make` gives, which is written to it."""
+    """Return the file's content, or that of `make`, which is written to it."""
     if not path.exists():
         found = make()
         path.write_text(json.dumps(found))

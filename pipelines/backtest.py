@@ -66,7 +66,7 @@ _READS_NOTHING: Final = {"tracking", "export", "warehouse", "data_root"}  # sett
 
 @dataclass(frozen=True, kw_only=True)
 class _Backtest:
-    """What all nights share."""
+    """Values that all nights share."""
 
     variants: dict[str, Settings]  # by label, as configured; the first is compared with all others
     at_night: dict[str, Settings]
@@ -88,7 +88,7 @@ class _Backtest:
 
     @property
     def repeats(self) -> bool:
-        """Whether what a user had is a target: where any variant may recommend it."""
+        """Return whether what a user had is a target: where any variant may recommend it."""
         return not all(settings.retrieve.exclude_seen for settings in self.variants.values())
 
     @property
@@ -291,7 +291,7 @@ def _finished(test: _Backtest) -> list[dict[str, Any]]:
 
 
 def _goes_on(test: _Backtest, found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether what the next night begins with is there, and the log has not gone past it."""
+    """Return whether what the next night begins with is there, and the log has not gone past it."""
     held = held_until(test.root)
     if held is not None and held > test.plan.nights[len(found)].at:
         return False

@@ -1,4 +1,4 @@
-"""What people see of a backtest: MLflow runs under one, a plot of the curve, and tables in the terminal."""
+"""Views of a backtest for people: MLflow runs under one, a plot of the curve, and tables in the terminal."""
 
 from __future__ import annotations
 

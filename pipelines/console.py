@@ -233,7 +233,7 @@ def check_lines(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def exported(report: Mapping[str, Any] | None) -> str | None:
-    """Where each target's copy is, a line a target; None where nothing was exported."""
+    """Say where each target's copy is, a line a target; None where nothing was exported."""
     targets = (report or {}).get("targets") or ({"export": report} if report else {})
     places = {name: of.get("path") or ("was there already" if of.get("held") else None) for name, of in targets.items()}
     if list(places) == ["export"]:

@@ -88,7 +88,7 @@ def metrics_table(report: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def baseline_metrics(baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What the baselines reach at 10; `metrics.json` has the rest, which would be a wall of charts.
+    """Return the baselines' figures at 10; `metrics.json` has the rest, which would be a wall of charts.
 
     >>> baseline_metrics({"text+transitions": {"test/ndcg_at_10": 0.3, "test/ndcg_at_20": 0.4}})
     {'baselines/ndcg_at_10_text_transitions': 0.3}

@@ -86,7 +86,7 @@ def log_plots(store: tracking.Store, run_id: str, trained: Mapping[str, Any], ev
 
 
 def has_values(settings: Settings, trained: Mapping[str, Any]) -> bool:
-    """Whether the values per user of the evaluation are there, which the verdict needs."""
+    """Return whether the values per user of the evaluation are there, which the verdict needs."""
     return users.local_path(settings.warehouse, trained["bundle"]).is_file()
 
 

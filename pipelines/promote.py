@@ -96,7 +96,7 @@ def _told(settings: Settings) -> Iterator[Store | None]:
 
 
 def show_switched(console: Console, report: dict[str, Any]) -> None:
-    """What is served now, instead of what, by whom and why."""
+    """Show the release that is served now, the one before it, by whom and why."""
     served, instead = report["served"], report["instead"]
     what = "Finished what was stopped: the run" if report["finished"] else "The run"
     before = "" if instead is None else f" instead of {instead['run']}"

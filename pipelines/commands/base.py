@@ -1,4 +1,4 @@
-"""What every command shares: the application, its arguments, and how an answer is told.
+"""Shared by every command: the application, its arguments, and how an answer is told.
 
 Nothing heavy is imported here, nor in the other modules of this folder: `recsys --help` must not wait for torch.
 """

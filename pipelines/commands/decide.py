@@ -1,4 +1,4 @@
-"""What decides between models: `compare`, `report`, `backtest`, `tune`."""
+"""Commands that decide between models: `compare`, `report`, `backtest`, `tune`."""
 
 from __future__ import annotations
 

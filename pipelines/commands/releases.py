@@ -1,4 +1,4 @@
-"""What is served, and how another model is: `releases`, `promote`, `rollback`."""
+"""Commands that say and change which model is served: `releases`, `promote`, `rollback`."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def differences(
 
 
 def outcome(low: float, high: float) -> Outcome:
-    """Whether an interval lies above zero, below it, or on both sides.
+    """Return whether an interval lies above zero, below it, or on both sides.
 
     >>> outcome(0.01, 0.02), outcome(-0.01, 0.02)
     ('better', 'undecided')

@@ -28,7 +28,7 @@ from recsys.table.build import retrieve
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What a night has made, by names inside of the backtest's warehouse; JSON-friendly.
+    """Products of a night, by names inside of the backtest's warehouse; JSON-friendly.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a backtest tells: its numbers under names, its curve, a line a night, and what must be known beside them."""
+"""Report of a backtest: its numbers under names, its curve, a line a night, and what must be known beside them."""
 
 from __future__ import annotations
 

@@ -137,5 +137,5 @@ class Sink(ABC):
         """Whether readers find a copy there now."""
 
     def holds(self, candidates: CandidateTable) -> bool:
-        """Whether readers see this version, as these settings shape it: a night that is resumed leaves it."""
+        """Return whether readers see this version, as these settings shape it: a night that is resumed leaves it."""
         return False

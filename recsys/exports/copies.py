@@ -1,4 +1,4 @@
-"""What a target says of its own copy: which version of which candidate table it is, and by which settings.
+"""Description of a target's own copy: which version of which candidate table it is, and by which settings.
 
 A target keeps this beside the rows, in the act that switches them in: a table's comment, a key, an object. By it a
 copy of another configuration and an older run are refused.
@@ -49,7 +49,7 @@ class Copy:
     shape: str
 
     def is_of(self, other: Copy) -> bool:
-        """Whether both are of one version of one table."""
+        """Return whether both are of one version of one table."""
         return (self.table, self.version) == (other.table, other.version)
 
     def text(self) -> str:
@@ -86,7 +86,7 @@ def shape_of(settings: ExportSettings) -> str:
 
 
 def is_held(held: Copy | None, candidates: CandidateTable, settings: ExportSettings) -> bool:
-    """Whether a target's copy is this version of the candidate table, as these settings shape it."""
+    """Return whether a target's copy is this version of the candidate table, as these settings shape it."""
     if held is None or held.version != candidates.version or held.shape != shape_of(settings):
         return False
     return held.table == str(DeltaTable(candidates.path).metadata().id)

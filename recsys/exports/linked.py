@@ -39,7 +39,7 @@ class LinkedSink(Sink):
 
     @property
     def numbered(self) -> bool:
-        """Whether a wide layout has numbered columns instead of lists."""
+        """Return whether a wide layout has numbered columns instead of lists."""
         return False
 
     @property
@@ -199,7 +199,7 @@ def _former(versions: Path, seen: str) -> str | None:
 
 
 def _copies(versions: Path) -> dict[str, str]:
-    """What each kept copy is, by its name; an export of an earlier version of this program did not say."""
+    """Return each kept copy's description, by its name; an export of an earlier version of this program did not say."""
     try:
         return dict(json.loads((versions / COPIES).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):

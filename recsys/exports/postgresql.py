@@ -358,7 +358,7 @@ def _state(error: Error) -> str | None:
 
 
 def _lasts(error: Error) -> bool:
-    """Whether an error comes from what was asked, and comes again."""
+    """Return whether an error comes from what was asked, and comes again."""
     state = _state(error)
     if state is not None:
         return state[:2] not in ("08", "57", "53", "55", "40")
@@ -366,7 +366,7 @@ def _lasts(error: Error) -> bool:
 
 
 def _said(error: Error) -> str:
-    """What the server or the library says, in one line."""
+    """Return the message of the server or the library, in one line."""
     text = str(error)
     found = re.search(r"(?:ERROR|FATAL|PANIC):\s+([^\n]*)", text)
     column = re.search(r"CONTEXT:\s+COPY [^\n]*, column ([^\n:]*)", text)

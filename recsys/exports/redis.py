@@ -55,7 +55,7 @@ class _Wide:
 
 @dataclass(frozen=True, kw_only=True)
 class _Generation:
-    """What the server knows of a generation."""
+    """Facts that the server knows of a generation."""
 
     copy: Copy
     users: int | None  # None: readers have not seen it
@@ -87,7 +87,7 @@ class RedisSink(Sink):
 
     @property
     def prefix(self) -> str:
-        """Of all keys."""
+        """The prefix of all keys."""
         return self.shape.prefix or self.name
 
     @property
@@ -330,5 +330,5 @@ def _chunks(values: Any, size: int) -> Iterator[list[Any]]:
 
 
 def _said(error: BaseException) -> str:
-    """What the server says, in one line and without the command, which holds users and items."""
+    """Return the server's message, in one line and without the command, which holds users and items."""
     return masked(first_line(error).rpartition("caused error: ")[2])

@@ -232,7 +232,7 @@ class _Upload(io.RawIOBase):
 
 
 def _said(error: BaseException) -> str:
-    """What the store says, in one line and without the request's details."""
+    """Return the store's message, in one line and without the request's details."""
     text = " ".join(str(error).split())
     code = re.search(r"<Code>([^<]*)</Code>", text)
     message = re.search(r"<Message>([^<]*)</Message>", text)

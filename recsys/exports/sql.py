@@ -32,7 +32,7 @@ class TableShape(Shape, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What bears a name in the database: its kind in words, its columns, and the copy that it says it is."""
+    """Something that bears a name in the database: its kind in words, its columns, and the copy that it says it is."""
 
     what: str  # "table", "view", ...
     columns: list[str]
@@ -52,7 +52,7 @@ class Database(Protocol):
     """An open database, inside of a transaction that ends with the block that opened it."""
 
     def find(self, table: str) -> Found | None:
-        """What is there by a name."""
+        """Return the object of a name, if there is one."""
 
     def create(self, table: str, empty: pl.DataFrame, key: Key, copy: Copy) -> None:
         """Make a table for rows, and note which copy it is."""
@@ -190,7 +190,7 @@ class SqlSink(Sink):
         return Key(columns=found, unique=len(found) == len(ours))
 
     def _seen(self, database: Database, names: list[str] | None = None) -> Found | None:
-        """What readers see, where it is a copy of ours or an empty place for one; else an error."""
+        """Return the object that readers see, where it is a copy of ours or an empty place for one; else an error."""
         table = f"{self.section}.table"
         for name in (self.shape.table, self.former, self.staging):
             found = database.find(name)

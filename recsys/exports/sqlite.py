@@ -124,7 +124,7 @@ class _Sqlite:
         return Found(what=what, columns=columns, copy=copy, empty=empty)
 
     def lost(self, table: str) -> str | None:
-        """What a switch would leave behind, in words."""
+        """Return in words the things that a switch would leave behind."""
         row = self.connection.execute(
             "select 'the ' || type || ' ' || name from sqlite_master where lower(tbl_name) = lower(?) and "
             "(type = 'trigger' or (type = 'index' and sql is not null and name not like ? || '%')) limit 1",

@@ -22,7 +22,7 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether it keeps the night back."""
+        """Return whether it keeps the night back."""
         return self.status == "failed"
 
 

@@ -44,7 +44,7 @@ IMPERSONAL: Final = ("popularity", "recent-popularity")  # a sound model may wel
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Night:
-    """What a night has done so far, as its steps report it; all but `values` is JSON-friendly.
+    """State of a night so far, as its steps report it; all but `values` is JSON-friendly.
 
     Attributes
     ----------
@@ -129,12 +129,12 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
 
 
 def _is_baseline(settings: Settings, name: str) -> bool:
-    """Whether a ranker is a reference; the model alone, beside its blend, is a part of what is judged."""
+    """Return whether a ranker is a reference; the model alone, beside its blend, is a part of what is judged."""
     return name in settings.evaluate.baselines
 
 
 def _finite(evaluated: Mapping[str, Any]) -> bool:
-    """Whether every metric is a number; a report as JSON has None for what is not finite."""
+    """Return whether every metric is a number; a report as JSON has None for what is not finite."""
     return all(value is not None for value in evaluated["metrics"].values())
 
 

@@ -190,7 +190,7 @@ def number(value: float) -> str:
 
 
 def called(at: datetime, as_of: datetime) -> str:
-    """What the champion is called: "yesterday's", or by its date.
+    """Name the champion: "yesterday's", or by its date.
 
     >>> from datetime import UTC
     >>> called(datetime(2026, 3, 1, 23, tzinfo=UTC), datetime(2026, 3, 2, 3, tzinfo=UTC))

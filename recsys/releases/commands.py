@@ -37,7 +37,7 @@ PROMOTE: Final = "promote"
 
 @dataclass(frozen=True, kw_only=True)
 class Switched:
-    """What a command has switched.
+    """Result of a switch.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ def _told(settings: Settings, store: Store | None, done: Switched) -> Switched:
 
 
 def _stopped(settings: Settings, store: Store | None, by: str, asked: str | None) -> Switched | None:
-    """What the same command has left unfinished, finished now; None: it was another one, or none."""
+    """The release that the same command left unfinished, finished now; None: it was another one, or none."""
     before = read(settings)
     release = settle(settings)
     if release is None and before.untold and not before.deferred:  # all is switched, and MLflow was not told

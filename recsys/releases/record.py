@@ -32,7 +32,7 @@ ADOPTED: Final = "an earlier version"  # `by` of what was served before there wa
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What readers were served from a moment on; JSON-friendly.
+    """The release that readers were served from a moment on; JSON-friendly.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Release:
 
     @property
     def served(self) -> tuple[str, str, int]:
-        """What tells two releases apart."""
+        """Key that tells two releases apart."""
         return self.run, self.table, self.version
 
 
@@ -181,7 +181,7 @@ def write(settings: Settings, record: Record) -> None:
 
 
 def bundle_folder(settings: Settings, bundle: str) -> Path:
-    """Where a bundle lies now: warehouses are moved with what they hold.
+    """Return the folder of a bundle now: warehouses are moved with what they hold.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def measured_of(settings: Settings, bundle: str | Path) -> Path:
 
 
 def served_now(settings: Settings) -> Release | None:
-    """What the newest candidate table and its bundle say of themselves; None where one of them is missing."""
+    """Return the release that the newest candidate table and its bundle describe; None where one of them is missing."""
     root, table = settings.warehouse, candidates_table(settings.warehouse, settings.name)
     version = latest_version(root, table)
     if version is None:

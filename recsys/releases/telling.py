@@ -1,4 +1,4 @@
-"""What MLflow is told of releases: which run is served, and on both runs of a switch by hand, who chose so and why."""
+"""Messages to MLflow of releases: which run is served, and on both runs of a switch by hand, who chose so and why."""
 
 from __future__ import annotations
 

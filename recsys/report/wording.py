@@ -13,7 +13,7 @@ OBJECTIVES: Final = {"next-item": "next items", "cloze": "hidden items (cloze)"}
 
 
 def known(value: Any) -> TypeGuard[float]:
-    """Whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

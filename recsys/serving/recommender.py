@@ -127,7 +127,7 @@ class BundleRecommender:
 
     @cached_property
     def fallback(self) -> Fallback | None:
-        """What is recommended where the model says nothing; None in a bundle that has counted nothing."""
+        """The rungs below the model; None in a bundle that has counted nothing."""
         tensors = self.bundle.part(FALLBACK)
         if tensors is not None:
             with parsing(self.bundle.path):

@@ -53,7 +53,7 @@ class ExportTargets(Section):
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is exported."""
+        """Return whether anything is exported."""
         return any(target.wanted for target in self.targets.values())
 
     @model_validator(mode="after")

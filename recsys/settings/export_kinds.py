@@ -22,7 +22,7 @@ class ExportSettings(Section):
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is exported."""
+        """Return whether anything is exported."""
         return True
 
     @classmethod
@@ -48,7 +48,7 @@ class FileExportSettings(ExportSettings):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a path."""
+        """Return whether there is a path."""
         return self.path is not None
 
 

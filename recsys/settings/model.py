@@ -53,7 +53,7 @@ class KindSettings(Section):
 
     @property
     def tuned(self) -> Mapping[str, Any]:
-        """What `recsys tune` changes where the configuration has no [tune], as that section says it; nothing."""
+        """The settings that `recsys tune` changes where the configuration has no [tune], as that section says it; nothing."""
         return {}
 
 
@@ -190,7 +190,7 @@ class TextModelSettings(ItemsAlone):
     needs_text: ClassVar[bool] = True
 
     def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
-        """What is for training, but for the share of users."""
+        """Settings for training, but for the share of users."""
         return ("recformer", *(f"train.{name}" for name in tree["train"] if name != "users"))
 
 
@@ -214,7 +214,7 @@ class RecformerModelSettings(ItemsAlone):
         }
 
     def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
-        """What is for the sequence model, and the negatives where the loss has none."""
+        """Settings for the sequence model, and the negatives where the loss has none."""
         others = ("average_decay", "cold_negatives", "calibration", "warm_start", "warm_epochs")
         unread = [*_CLOZE, *(f"train.{name}" for name in others)]
         if tree["train"]["loss"] != "sampled":

@@ -95,7 +95,7 @@ def check_intact(table: DeltaTable, path: str) -> None:
 
 
 def is_kept(path: str, version: int) -> bool:
-    """Whether an older version of a table can be read: its commit and all of its files are there."""
+    """Return whether an older version of a table can be read: its commit and all of its files are there."""
     try:
         table = DeltaTable(path, version=version)
         store, folder = filesystem(path)

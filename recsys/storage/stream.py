@@ -177,7 +177,7 @@ def is_whole(staged: Staged) -> bool:
 
 
 def is_there(staged: Staged) -> bool:
-    """Whether all files of the rows are there, whatever has become of the table since."""
+    """Return whether all files of the rows are there, whatever has become of the table since."""
     store, folder = filesystem(staged.path)
     try:
         return sum(_metadata(store, f"{folder}/{name}").num_rows for name in staged.names) == staged.rows

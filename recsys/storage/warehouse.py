@@ -280,7 +280,7 @@ def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
 
 
 def told_by(commit: Mapping[str, Any]) -> dict[str, Any]:
-    """What a commit of a table's history says about itself; nothing where it is not ours."""
+    """Return the metadata of a commit of a table's history; nothing where it is not ours."""
     return dict(json.loads(commit[_METADATA])) if _METADATA in commit else {}
 
 

@@ -225,7 +225,7 @@ def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, A
 
 
 def is_published(built: BuiltCandidates) -> bool:
-    """Whether built candidates are the newest version of their table."""
+    """Return whether built candidates are the newest version of their table."""
     return stream.published(built.staged) is not None
 
 

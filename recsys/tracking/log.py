@@ -288,7 +288,7 @@ def log_tables(
 
 
 def _rows_and_columns(root: str, table: str, version: int) -> tuple[int | None, dict[str, str]]:
-    """How many rows a table has, and the types of its columns; nothing where it cannot be asked."""
+    """Count a table's rows, and name the types of its columns; nothing where it cannot be asked."""
     try:
         rows = scan(root, table, version)
         columns = {name: str(kind) for name, kind in rows.collect_schema().items()}

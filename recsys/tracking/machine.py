@@ -1,4 +1,4 @@
-"""What the machine did during a night: MLflow's own measures of processor and memory, beside this process' memory.
+"""Measures of the machine during a night: MLflow's own measures of processor and memory, beside this process' memory.
 
 A thread only samples. The night's own thread sends what there is, so that a store which does not answer loses nothing
 and delays nothing.

@@ -131,7 +131,7 @@ class Shop:
         return bundle
 
     def whole(self) -> bool:
-        """Whether the table and the export each hold the rows of one run, all of them."""
+        """Return whether the table and the export each hold the rows of one run, all of them."""
         rows = scan(self.settings.warehouse, "candidates").collect()
         return len(rows) == 4 and rows["run"].n_unique() == 1 and self._exported().height == 4
 
