@@ -187,7 +187,7 @@ class Fallback:
 
 
 def named(names: np.ndarray, rungs: np.ndarray) -> np.ndarray:
-    """Name who chose each item, object [b, k], out of the proposers' names [b, K], K at most k, and the rungs [b, k]."""
+    """Name who chose each item, [b, k], out of the proposers' names [b, K], K at most k, and the rungs [b, k]."""
     whole = np.full(rungs.shape, "", dtype=object)
     whole[:, : names.shape[1]] = names
     for rung, name in NAMES.items():

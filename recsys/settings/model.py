@@ -53,7 +53,7 @@ class KindSettings(Section):
 
     @property
     def tuned(self) -> Mapping[str, Any]:
-        """The settings that `recsys tune` changes where the configuration has no [tune], as that section says it; nothing."""
+        """Settings that `recsys tune` changes without a section [tune], written as that section is; none."""
         return {}
 
 

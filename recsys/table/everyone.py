@@ -1,4 +1,4 @@
-"""The users who get rows in the candidate table: every user of the log, some that a file names, and the user nobody knows."""
+"""The users who get rows in the candidate table: all of the log, or some in a file, and the user nobody knows."""
 
 from __future__ import annotations
 
