@@ -1,4 +1,4 @@
-"""What is taken out of a log's file is each user's last event, and the scores are those worked out by hand."""
+"""Each user's last event is taken out of a log's file, and the scores are those worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page needs of an evaluation: bands of curves, shares of categories, users, and the worst failures."""
+"""Parts of an evaluation that a page needs: bands of curves, shares of categories, users, and the worst failures."""
 
 from __future__ import annotations
 

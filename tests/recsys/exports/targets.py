@@ -1,4 +1,4 @@
-"""What the tests of the targets share: candidate tables, settings, kills and readers."""
+"""Shared by the tests of the targets: candidate tables, settings, kills and readers."""
 
 from __future__ import annotations
 

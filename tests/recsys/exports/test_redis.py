@@ -24,7 +24,7 @@ def target(server: Redis, **more: Any) -> dict[str, Any]:
 
 
 def seen(server: Redis, prefix: str = "shop") -> dict[str, Any]:
-    """What a reader finds: each user's object."""
+    """Read each user's object, as a reader does."""
     client = server.client()
     generation = client.get(f"{prefix}:current")
     head = f"{prefix}:{generation}"

@@ -27,7 +27,7 @@ from recsys.settings import ModelSettings, Settings, TrainSettings
 from recsys.settings.read import parse_settings
 from recsys.text.represent import represent
 from recsys.training import checkpoint
-from recsys.training.checkpoint import Checkpoints
+from tests.recsys.night.killed import Killed, fragile
 from tests.recsys.opened import queries_of, sequence_queries
 
 
@@ -211,10 +211,6 @@ def test_validation_asks_as_serving_does(objective: str, exclude_seen: bool, tmp
     assert found["val/mrr_at_10"] == pytest.approx(np.mean(gains), abs=1e-4)
 
 
-class Killed(BaseException):
-    """As a kill: nothing may catch it."""
-
-
 def test_only_the_same_training_goes_on_from_a_checkpoint(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = settings(data)
     versions = ingest(configured).versions
@@ -222,21 +218,8 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(data: Path, monkeypatc
     folder = data / "warehouse" / "runs" / "training"
     assert whole.resumed is None and not list(folder.glob("*"))
 
-    class Fragile(Checkpoints):
-        saves = 0
-
-        def __init__(self, folder: Path, *, seconds: float) -> None:
-            super().__init__(folder, seconds=0, share=1e9)
-
-        def save(self, state: Any) -> bool:
-            super().save(state)
-            self.saves += 1
-            if self.saves == 10:
-                raise Killed
-            return True
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "Checkpoints", Fragile)
+        patch.setattr(checkpoint, "Checkpoints", fragile(10))
         with pytest.raises(Killed):
             fit(configured, versions)
     assert len(list(folder.iterdir())) == 1

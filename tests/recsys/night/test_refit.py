@@ -1,4 +1,4 @@
-"""What is served knows every event; what is measured knows none that is held out, and nothing mixes them up."""
+"""The served bundle knows every event, the measured one none that is held out, and nothing mixes them up."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.represent import represent
 from recsys.training import checkpoint
-from recsys.training.checkpoint import Checkpoints
 from recsys.training.origin import known_before
+from tests.recsys.night.killed import Killed, fragile
 
 RING, PAIRS, USERS = 20, 8, 240
 BLEND = {"kind": "always", "text": False, "candidates": 10}
@@ -243,30 +243,13 @@ def test_weights_that_no_event_has_taught_stay_as_they_are(shop: Shop, measured:
     assert all(torch.equal(weight, after.weights()[name]) for name, weight in before.weights().items())
 
 
-class Killed(BaseException):
-    """As a kill: nothing may catch it."""
-
-
 def test_a_refit_that_was_killed_ends_as_one_that_was_not(
     shop: Shop, measured: str, retrained: RefitReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop[0] / "warehouse" / "runs" / "training"
 
-    class Fragile(Checkpoints):
-        saves = 0
-
-        def __init__(self, folder: Path, *, seconds: float) -> None:
-            super().__init__(folder, seconds=0, share=1e9)
-
-        def save(self, state: Any) -> bool:
-            super().save(state)
-            self.saves += 1
-            if self.saves == 20:
-                raise Killed
-            return True
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "Checkpoints", Fragile)
+        patch.setattr(checkpoint, "Checkpoints", fragile(20))
         with pytest.raises(Killed):
             refit(settings(shop[0]), shop[1], measured)
     assert len(list(folder.iterdir())) == 1

@@ -31,7 +31,7 @@ from tests.recsys.releases.shop import Shop
 
 
 class Killed(BaseException):
-    """What no `except Exception` catches, as a signal."""
+    """Raised as a signal is: no `except Exception` catches it."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a real MLflow store knows after switches: the alias, and who chose what and why, on both runs."""
+"""A real MLflow store after switches: the alias, and who chose what and why, on both runs."""
 
 from __future__ import annotations
 

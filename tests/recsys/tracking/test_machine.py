@@ -1,4 +1,4 @@
-"""What the machine does during a run, in a real store and in one that does not answer."""
+"""Measures of the machine during a run, in a real store and in one that does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search may change: ranges and choices, of settings that there are, that validation depends on."""
+"""The space of a search: ranges and choices, of settings that there are, that validation depends on."""
 
 from __future__ import annotations
 
