@@ -10,9 +10,9 @@ import polars as pl
 
 from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, USER_ID
 from recsys.data.sequences import Sequences
-from recsys.ranking.blend import proposers
 from recsys.retrieval.shelf import Shelf
-from recsys.serving.fallback import Fallback, named
+from recsys.serving.fallback import Fallback
+from recsys.serving.lists import lists
 from recsys.serving.recommender import BundleRecommender
 from recsys.settings import RetrieveSettings
 
@@ -57,33 +57,23 @@ def candidate_batches(
     """
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
-        queries = served.encode(histories)  # [b, D]
-        codes, scores, by = served.best(
-            histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, queries=queries
+        found = lists(
+            served, histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, fallback=fallback
         )
-        zero = ~queries.any(axis=1)
-        names, rungs = proposers(by, served.blended), np.zeros(codes.shape, dtype=np.int8)
-        if fallback is not None:
-            silent = (histories.lengths == 0) | (zero if served.blended is None else False)
-            codes, scores, rungs = fallback.fill(
-                histories, codes, scores, silent, k=settings.k, exclude_seen=settings.exclude_seen
-            )
-            names = named(names, rungs)
-        user, place = np.nonzero(codes != PADDING)
+        user, place = np.nonzero(found.codes != PADDING)
         frame = pl.DataFrame(
             {
                 USER_ID: histories.users[user],
                 RANK: (place + 1).astype(np.int32),
-                ITEM_ID: served.bundle.vocabulary.decode(codes[user, place]),
-                SCORE: scores[user, place],
-                CANDIDATE_SOURCE: pl.Series(names[user, place], dtype=pl.String),
+                ITEM_ID: served.bundle.vocabulary.decode(found.codes[user, place]),
+                SCORE: found.scores[user, place],
+                CANDIDATE_SOURCE: pl.Series(found.names[user, place], dtype=pl.String),
             }
         )
-        whole = rungs[:, :1].any(axis=1)
         yield Batch(
             rows=frame,
             counts=np.bincount(user, minlength=len(histories)),
-            without_signal=int(zero.sum()),
-            by_fallback=int(whole.sum()),
-            filled=int((rungs.any(axis=1) & ~whole).sum()),
+            without_signal=int(found.zero.sum()),
+            by_fallback=int(found.by_fallback.sum()),
+            filled=int(found.filled.sum()),
         )

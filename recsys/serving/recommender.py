@@ -22,12 +22,13 @@ from recsys.data.sequences import Sequences
 from recsys.errors import InputError
 from recsys.models.base import Parts, Recommender
 from recsys.models.registry import estimator_of
-from recsys.ranking.blend import Blended, best_items, proposers
+from recsys.ranking.blend import Blended, best_items
 from recsys.retrieval.shelf import Shelf
 from recsys.retrieval.top_k import best_first, exact_scores
 from recsys.serving.fallback import PART as FALLBACK
-from recsys.serving.fallback import Fallback, Popular, named
+from recsys.serving.fallback import Fallback, Popular
 from recsys.serving.histories import history_of
+from recsys.serving.lists import lists
 from recsys.settings import Settings
 
 
@@ -125,6 +126,11 @@ class BundleRecommender:
             shelf=shelf,
         )
 
+    def is_silent(self, histories: Sequences, queries: np.ndarray) -> np.ndarray:
+        """bool [U]: users of whom the bundle can say nothing, by their histories and queries float32 [U, D]."""
+        nothing: np.ndarray = histories.lengths == 0
+        return nothing if self.blended is not None else nothing | ~queries.any(axis=1)
+
     @cached_property
     def fallback(self) -> Fallback | None:
         """The rungs below the model; None in a bundle that has counted nothing."""
@@ -213,20 +219,15 @@ class BundleRecommender:
         return self._rows(codes[0], scores[0])
 
     def _of_one(self, history: Sequences, k: int, exclude_seen: bool) -> Answer:
-        query = self.encode(history)  # [1, D]
-        silent = np.array([not len(history.items) or (self.blended is None and not query.any())])
-        if silent[0] and self.fallback is None:
+        if self.fallback is None and self.is_silent(history, self.encode(history))[0]:
             has = "no item that the bundle knows" if not len(history.items) else "no item that the model can place"
             raise InputError(
                 f"The history has {has}, and {self.bundle.label} has counted nothing to fall back on, as it "
                 f"learned from no event or is an old one; give items such as {self.bundle.vocabulary.items[0]!r}."
             )
-        codes, scores, by = self.best(history, k=k, exclude_seen=exclude_seen, queries=query)
-        names = proposers(by, self.blended)
-        if self.fallback is not None:
-            codes, scores, rungs = self.fallback.fill(history, codes, scores, silent, k=k, exclude_seen=exclude_seen)
-            names = named(names, rungs)
-        return Answer(items=self._rows(codes[0], scores[0], names[0]), by_fallback=bool(silent[0]))
+        found = lists(self, history, k=k, exclude_seen=exclude_seen, fallback=self.fallback)
+        items = self._rows(found.codes[0], found.scores[0], found.names[0])
+        return Answer(items=items, by_fallback=bool(found.by_fallback[0]))
 
     def _rows(self, codes: np.ndarray, scores: np.ndarray, names: np.ndarray | None = None) -> list[dict[str, Any]]:
         found = codes != PADDING
