@@ -29,6 +29,7 @@ from recsys.settings.export_kinds import (
 )
 from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
+from recsys.settings.id_list import IdListSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
@@ -65,6 +66,7 @@ __all__ = [
     "FilterSettings",
     "Format",
     "GateSettings",
+    "IdListSettings",
     "IdMapSettings",
     "InteractionSettings",
     "ItemSettings",
