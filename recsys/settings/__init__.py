@@ -36,6 +36,7 @@ from recsys.settings.model import Context, KindSettings, ModelSettings, Recforme
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
+from recsys.settings.rules import RuleSettings, RulesSettings
 from recsys.settings.section import Dropout, Section, Share
 from recsys.settings.source import Format, SourceSettings
 from recsys.settings.split import SplitSettings
@@ -80,6 +81,8 @@ __all__ = [
     "RedisExportSettings",
     "ReportSettings",
     "RetrieveSettings",
+    "RuleSettings",
+    "RulesSettings",
     "RunSettings",
     "S3ExportSettings",
     "Section",
