@@ -13,6 +13,7 @@ from recsys.columns import ITEM_ID, ITEMS, LISTED, SENTENCE
 from recsys.data.prepare import align_catalogue
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
+from recsys.rules.apply import Rules, rules_of
 from recsys.rules.base import Shop
 from recsys.serving.recommender import BundleRecommender
 from recsys.settings import Settings
@@ -110,3 +111,18 @@ def _shop(
         called=called,
         timezone=settings.interactions.timezone,
     )
+
+
+def rules_for(
+    settings: Settings, served: BundleRecommender, now: datetime, versions: TableVersions, *, timed: bool
+) -> Rules | None:
+    """Return the rules of a configuration for the tables of its warehouse, in a bundle's codes; None: it has none.
+
+    Raises
+    ------
+    InputError
+        A rule does not fit the catalogue or the log; see `rules_of`.
+    """
+    if not settings.rules.by_name:
+        return None
+    return rules_of(settings, shop_of(settings, served, now, versions=versions, timed=timed))
