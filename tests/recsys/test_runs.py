@@ -108,9 +108,7 @@ def test_another_content_of_a_rules_list_is_another_table_and_another_price(tmp_
     for content in (None, "a", "b"):
         if content is not None:
             (tmp_path / "out.txt").write_text(content)
-        keys.append(
-            {step: runs.step_key(settings, step) for step in ("train", "refit", "evaluate", "retrieve", "judge")}
-        )
+        keys.append({step: runs.step_key(settings, step) for step in steps})
     assert all(len({of[step] for of in keys}) == 3 for step in ("evaluate", "retrieve", "judge"))
     assert keys[0]["train"] == keys[1]["train"] == keys[2]["train"] and keys[1]["refit"] == keys[2]["refit"]
 
