@@ -44,8 +44,9 @@ from recsys.data.doubtful_times import time_warnings
 from recsys.data.forgotten import read_forgotten
 from recsys.data.id_map import gives_integers, read_id_map, translate
 from recsys.data.merge import OPEN_END, commit, concat_alike, merge_attributes, merge_interactions, open_ends, summed
-from recsys.data.provenance import check_filled, check_rules, declared, next_record
+from recsys.data.provenance import FILLED, check_filled, check_rules, declared, next_record
 from recsys.data.quarantine import Checked, by_reason, quarantine, refuse
+from recsys.data.watermarks import WATERMARKS, begin_at, need_times, reached
 from recsys.datasets.advice import how_to_get
 from recsys.errors import InputError
 from recsys.reading.literals import with_lists
@@ -92,6 +93,7 @@ class IngestReport:
     delisted: int  # items of the reading of the catalogue before that this one lacks
     unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
+    begins: dict[str, str]  # by source that was not read whole: the watermark that the reading began at
     digests: dict[str, str]  # by file: sha256 (hex)
     skipped: list[str]  # files without rows
     seconds: float
@@ -147,6 +149,7 @@ def ingest(
         done += 1
 
     ends = [] if rebuild else open_ends(root)
+    begins: dict[str, str] = {}
     with writing(f"A copy of the sources in {gettempdir()}", "set TMPDIR to a larger place"), TemporaryDirectory(
         prefix="recsys-"
     ) as scratch:  # fmt: skip
@@ -158,7 +161,10 @@ def ingest(
             for file in found[table]:
                 step(f"reading {file.name}")
                 ids = id_columns(table, section)
-                rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids)
+                since = None if rebuild else begin_at(root, table, section, file)
+                rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids, since)
+                if since is not None:
+                    begins[file.name] = f"{section.watermark} from {since}"
                 if rows.empty:
                     skipped.append(file.name)
                 else:
@@ -170,15 +176,14 @@ def ingest(
         id_maps: dict[str, pl.DataFrame] = {}
         for table, section in sources.items():
             if isinstance(section, AttributedSettings) and section.id_map is not None:
-                id_maps[table], digests[section.id_map.source] = read_id_map(
-                    table, section.id_map, settings.data_root, Path(scratch)
-                )
+                read = read_id_map(table, section.id_map, settings.data_root, Path(scratch))
+                id_maps[table], digests[read.name] = read.ids, read.digest
         types = _id_types(None if rebuild else root, sources, files, id_maps, now)
         checked = []
         for table, section in sources.items():
             step(f"checking {table}")
             checked.append(_check(table, section, files[table], types, now, id_maps.get(table)))
-            _need_rows(table, found[table], checked[-1].read > 0)
+            _need_rows(table, found[table], checked[-1].read > 0 or checked[-1].partial)
     for rows_now in checked:
         if isinstance(rows_now.settings, AttributedSettings):
             need_attributes(rows_now.table, rows_now.settings, rows_now.good.columns)
@@ -193,12 +198,26 @@ def ingest(
         checked = known
     if ITEMS in sources:
         _need_known_items(None if rebuild else root, checked[0].good, checked[1].good, found[ITEMS][0].name)
-    records = {table: next_record(settings, table) for table in sources}
-    logs = [file.rows for file in files[INTERACTIONS]]
+    opened = {table: [file.rows for file in files[table]] for table in sources}
+    records = {
+        table: {
+            FILLED: next_record(settings, table),
+            WATERMARKS: reached(root, table, section, opened[table], now, rebuild=rebuild),
+        }
+        for table, section in sources.items()
+    }
+    logs = opened[INTERACTIONS]
     changes = [merge_interactions(root, checked[0].good, logs, ends, records[INTERACTIONS], rebuild=rebuild)]
     changes += [
         merge_attributes(
-            root, c.table, _KEYS[c.table][0], c.good, records[c.table], c.settings.several, rebuild=rebuild
+            root,
+            c.table,
+            _KEYS[c.table][0],
+            c.good,
+            records[c.table],
+            c.settings.several,
+            rebuild=rebuild,
+            partial=c.partial,
         )
         for c in checked[1:]
         if isinstance(c.settings, AttributedSettings)
@@ -223,6 +242,7 @@ def ingest(
         delisted=catalogue.delisted if catalogue else 0,
         unmapped=sum(c.unmapped for c in checked),
         tied_share=_tied_share(root, versions.interactions),
+        begins=begins,
         digests=digests,
         skipped=[*skipped, *(name for c in checked for name in c.skipped)],
         seconds=time.monotonic() - started,
@@ -273,6 +293,7 @@ def _decimal(section: SourceSettings, rows: Rows) -> str:
 def _open_file(table: str, section: SourceSettings, rows: Rows) -> _File:
     """A file whose columns are there, without the rows that the settings leave out."""
     columns = _match_columns(table, section, rows)
+    need_times(section, columns, rows.file.name)
     need_columns(f"{table}.drop", section.drop, rows)
     need_columns(f"{table}.withdraw", _withdraw_of(section), rows)
     kept, dropped = left_out(rows, section.drop, _decimal(section, rows))
@@ -437,11 +458,13 @@ def _check(
             ours = _mark_open_end(ours, broken, index, file.rows.open_end)
             if _withdraw_of(section) and {TIMESTAMP, WEIGHT} <= file.columns.keys():
                 ours = summed(ours)
-        elif file.rows.file.format == "csv":
+        elif file.rows.file.format == "csv" or file.rows.file.database is not None:
             ours = with_lists(ours, _KEYS[table][0])
-        if ours.is_empty() and broken.is_empty():
+        if ours.is_empty() and broken.is_empty() and not file.rows.partial:
             skipped.append(file.rows.file.name)
         good.append(ours.drop(FILE_LINE))
+        if file.rows.file.database is not None:  # the same row may be at another place the next time
+            broken = broken.with_columns(pl.lit(None, dtype=pl.Int64).alias(LINE))
         rejected.append(broken.with_columns(pl.lit(file.rows.file.name).alias(SOURCE)))
     rows = pl.concat(good) if table == INTERACTIONS else concat_alike(good)
     unmapped = 0
@@ -461,6 +484,7 @@ def _check(
         skipped=tuple(skipped),
         dropped=counted(section.drop, dropped),
         warnings=warnings,
+        partial=any(file.rows.partial for file in files),
     )
 
 

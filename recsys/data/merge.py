@@ -89,7 +89,7 @@ def merge_interactions(
     ends
         `open_ends` of the table; the files were read with their sizes as marks.
     record
-        What the commit says of the table's origin (`recsys.data.provenance`).
+        What the commit says of the table's origin (`recsys.data.provenance`, `recsys.data.watermarks`).
     rebuild
         Leave out what the table holds.
 
@@ -132,7 +132,7 @@ def merge_interactions(
         duplicates=len(good) - len(rows),
         corrected=0 if corrections is None else len(corrections),
         warnings=warnings,
-        metadata={FILLED: record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
+        metadata={**record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
     )
 
 
@@ -276,6 +276,7 @@ def merge_attributes(
     several: Literal["last", "most-frequent"] = "last",
     *,
     rebuild: bool = False,
+    partial: bool = False,
 ) -> Change:
     """Items or users after a reading: the newest row of an id wins, ids that are not in the reading stay.
 
@@ -287,6 +288,8 @@ def merge_attributes(
     ----------
     record, rebuild
         As in `merge_interactions`.
+    partial
+        The reading holds new and changed rows alone: items that it lacks stay listed.
     """
     rows = good.unique(key, keep="last", maintain_order=True) if several == "last" else most_frequent(good, key)
     if table == ITEMS:
@@ -301,13 +304,18 @@ def merge_attributes(
         gone = held.join(rows, on=key, how="anti")
         if table == ITEMS:
             listed = pl.col(LISTED) if LISTED in held.columns else pl.lit(True)
-            listed_before, delisted = held.select(listed).sum().item(), gone.select(listed).sum().item()
-            gone = gone.with_columns(pl.lit(False).alias(LISTED))
+            listed_before = held.select(listed).sum().item()
+            if partial:
+                gone = gone.with_columns(listed.alias(LISTED))
+            else:
+                delisted = gone.select(listed).sum().item()
+                gone = gone.with_columns(pl.lit(False).alias(LISTED))
         merged = concat_alike([gone, rows]).sort(key)
         before, after = _alike(*(frame.drop(LISTED, strict=False) for frame in (held, merged)))
         before = pl.concat([after.clear(), before], how="diagonal")
         added = int((~after.hash_rows().is_in(before.hash_rows().implode())).sum())
-    relisted = table == ITEMS and (listed_before, delisted) != (len(rows), 0)
+    listed_now = merged.select(LISTED).sum().item() if table == ITEMS else None
+    relisted = (listed_before, delisted) != (listed_now, 0) and table == ITEMS
     return Change(
         table=table,
         frame=merged if added or relisted or rebuild or unknown else None,
@@ -315,10 +323,10 @@ def merge_attributes(
         expected=expected,
         added=added,
         duplicates=len(good) - len(rows),
-        listed=len(rows) if table == ITEMS else None,
+        listed=listed_now,
         delisted=delisted,
-        warnings=_shrunk(len(rows), listed_before or 0) if table == ITEMS else [],
-        metadata={FILLED: record},
+        warnings=_shrunk(listed_now, listed_before or 0) if listed_now is not None else [],
+        metadata=record,
     )
 
 
