@@ -11,7 +11,7 @@ reading lists them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION
 from recsys.data.doubles import check_doubles
 from recsys.data.most_frequent import most_frequent
 from recsys.data.provenance import FILLED
+from recsys.data.watermarks import WATERMARKS
 from recsys.errors import InputError
 from recsys.reading.readers import Rows
 from recsys.storage import warehouse
@@ -122,7 +123,7 @@ def merge_interactions(
     replaces = bool(stale) or corrections is not None
     if replaces and held is not None:
         frame = pl.concat([_corrected(held, corrections).select(frame.columns).collect(engine="streaming"), frame])
-    unknown = expected is not None and FILLED not in warehouse.commit_metadata(root, INTERACTIONS)
+    unknown = expected is not None and _tells_more(root, INTERACTIONS, record)
     return Change(
         table=INTERACTIONS,
         frame=frame if len(new) or replaces or rebuild or unknown else None,
@@ -295,7 +296,7 @@ def merge_attributes(
     if table == ITEMS:
         rows = rows.with_columns(pl.lit(True).alias(LISTED))
     expected = warehouse.latest_version(root, table)
-    unknown = FILLED not in warehouse.commit_metadata(root, table)
+    unknown = _tells_more(root, table, record)
     listed_before, delisted = None, 0
     if expected is None or rebuild:
         merged, added = rows.sort(key), len(rows)
@@ -328,6 +329,12 @@ def merge_attributes(
         warnings=_shrunk(listed_now, listed_before or 0) if listed_now is not None else [],
         metadata=record,
     )
+
+
+def _tells_more(root: str, table: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a record is worth a commit without rows: of an origin, or a source, that the table lacks."""
+    known = warehouse.commit_metadata(root, table)
+    return FILLED not in known or not record.get(WATERMARKS, {}).keys() <= known.get(WATERMARKS, {}).keys()
 
 
 def _shrunk(listed: int, before: int) -> list[str]:

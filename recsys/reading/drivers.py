@@ -27,6 +27,8 @@ from recsys.storage.files import refusal
 
 ROWS: Final = 50_000  # a batch
 WAIT_SECONDS: Final = 30.0  # for programs that write to an SQLite file
+_TOLD: Final = re.compile(r"^\[libpq\] .*?(?:ERROR|FATAL|PANIC):\s+")  # before a server's own words
+_GONE: Final = re.compile(r"(?i)connection|closed|terminat|shut|recovery|timeout|timed out|canceling|SSL|network|EOF")
 
 
 class Driver(ABC):
@@ -74,6 +76,20 @@ class Driver(ABC):
         """The column in a list of columns, as text where its type is none that is read."""
         name = self.quoted(field.name)
         return name if is_plain(field.type) else f"cast({name} as {self.text}) as {name}"
+
+    def batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+        """Batches of a reader, with what the database says meanwhile as one sentence."""
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowException) as error:  # what Arrow makes of an error, whose code is lost
+                said = masked(_TOLD.sub("", first_line(error)))
+                if _GONE.search(said):
+                    raise RecsysError(f"Reading {self.name} failed: {said}.") from ConnectionError(said)
+                raise self.wrong(said) from None
+            yield batch
 
     def wrong(self, said: str) -> InputError:
         """Return the error for a query that the database does not take."""
@@ -157,7 +173,7 @@ class _Adbc(Driver):
     ) -> Iterator[pa.RecordBatch]:
         with contextlib.closing(self.connection.cursor()) as cursor:
             cursor.execute(query, None if since is None else (since.bound,))
-            yield from cursor.fetch_record_batch()
+            yield from self.batches(cursor.fetch_record_batch())
 
 
 class _Postgresql(_Adbc):
@@ -274,7 +290,7 @@ class _Duckdb(Driver):
     ) -> Iterator[pa.RecordBatch]:
         relation = self.connection.sql(query, params=None if since is None else [since.bound])
         with contextlib.closing(_arrow(relation)) as reader:
-            yield from reader
+            yield from self.batches(reader)
 
 
 def _arrow(relation: Any) -> Any:

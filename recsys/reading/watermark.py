@@ -149,7 +149,7 @@ def _naive(time: datetime) -> datetime:
 
 
 def _like(time: datetime, sample: str) -> str:
-    """A time written as the sample is, as far as the order of text needs: date alone, `T` or a blank, a fraction."""
+    """A time as text that no text of the same second comes before: a date where the sample is one, else no fraction."""
     if len(sample) <= 10:
         return time.date().isoformat()
-    return time.isoformat(sep=sample[10], timespec="microseconds" if "." in sample else "seconds")
+    return time.replace(tzinfo=None).isoformat(sep=sample[10], timespec="seconds")
