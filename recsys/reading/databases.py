@@ -104,7 +104,8 @@ def spool(
         The database cannot be reached, or is gone in the middle; its cause is an `OSError`, as it may come back.
     """
     assert file.database is not None
-    driver = open_driver(file.format, file.name, file.database.key)
+    asked = "query" if queried.table is None else "table"
+    driver = open_driver(file.format, file.name, file.database.key, asked)
     address = expanded(file.database.address, f"{file.database.key}.source")
     with driver.connected(address):
         statement = f"select * from ({_statement(driver, queried)}\n) as recsys_rows"

@@ -32,14 +32,24 @@ _GONE: Final = re.compile(r"(?i)connection|closed|terminat|shut|recovery|timeout
 
 
 class Driver(ABC):
-    """A connection; `name` says without secrets where the rows come from, `key` is the section of its settings."""
+    """A connection.
+
+    Attributes
+    ----------
+    name
+        Where the rows come from, without secrets.
+    key
+        The section of its settings.
+    asked
+        Which of the section's keys names the rows, "query" or "table".
+    """
 
     kind: ClassVar[str]
     quotes: ClassVar[str] = '"'  # around names
     text: ClassVar[str] = "varchar"  # the type that any value is cast to where it is none of Arrow's plain ones
 
-    def __init__(self, name: str, key: str) -> None:
-        self.name, self.key = name, key
+    def __init__(self, name: str, key: str, asked: str) -> None:
+        self.name, self.key, self.asked = name, key, asked
 
     @contextlib.contextmanager
     @abstractmethod
@@ -93,10 +103,8 @@ class Driver(ABC):
 
     def wrong(self, said: str) -> InputError:
         """Return the error for a query that the database does not take."""
-        return InputError(
-            f"{self.name}: {said.rstrip('. ')}; check {self.key}.query (one statement that gives rows, such as select) "
-            f"or {self.key}.table."
-        )
+        what = ", which must be one statement that gives rows, such as select" if self.asked == "query" else ""
+        return InputError(f"{self.name}: {said.rstrip('. ')}; check {self.key}.{self.asked}{what}.")
 
 
 def is_plain(dtype: pa.DataType) -> bool:
@@ -106,15 +114,15 @@ def is_plain(dtype: pa.DataType) -> bool:
     return all(is_plain(dtype.field(place).type) for place in range(dtype.num_fields))
 
 
-def open_driver(kind: str, name: str, key: str) -> Driver:
-    """The driver of a kind of database.
+def open_driver(kind: str, name: str, key: str, asked: str) -> Driver:
+    """The driver of a kind of database; see `Driver`.
 
     Raises
     ------
     InputError
         Its library is not installed.
     """
-    driver = _DRIVERS[kind](name, key)
+    driver = _DRIVERS[kind](name, key, asked)
     if isinstance(driver, _Adbc | _Duckdb):
         try:
             import_module(driver.module)

@@ -311,5 +311,5 @@ def test_ids_by_a_query(shop: Shop, tmp_path: Path) -> None:
     assert read_ids(given, "retrieve.users", str(tmp_path)).to_list() == ["1", "2"]
     given = IdListSettings(source=shop.source, query="select * from t", column="name")
     assert read_ids(given, "retrieve.users", str(tmp_path)).to_list() == ["a", "b"]
-    with pytest.raises(InputError, match=r"nowhere.*check retrieve\.users\.query"):
+    with pytest.raises(InputError, match=r"nowhere.*check retrieve\.users\.table"):
         read_ids(IdListSettings(source=shop.source, table="nowhere"), "retrieve.users", str(tmp_path))
