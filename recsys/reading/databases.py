@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from recsys.errors import InputError
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 _MAGIC: Final = {"sqlite": (0, b"SQLite format 3\0"), "duckdb": (8, b"DUCK")}  # where a file says what it is
 _SEEDS: Final = (1, 2)  # of two hashes of 64 bits
 _LIMIT: Final = 1 << 64
+# of a type, the first and the last moment from the year 1 to 9999, in its unit since 1970
+_YEARS: Final = {
+    "timestamp[us": (-62_135_596_800_000_000, 253_402_300_799_999_999),
+    "date32[day": (-719_162, 2_932_896),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +129,7 @@ def spool(
         content = _Content()
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for batch in driver.rows(query, since, watermark):
+            for batch in map(_within_years, driver.rows(query, since, watermark)):
                 frame = cast(pl.DataFrame, pl.from_arrow(batch))
                 if newest is not None:
                     newest.add(frame[newest.column])
@@ -157,6 +163,21 @@ class _Content:
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps([self.sums, self.count, self.columns]).encode()).hexdigest()
+
+
+def _within_years(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times outside of the years 1 to 9999, such as PostgreSQL's `infinity`, become null: Python has none of them."""
+    for place, of in enumerate(batch.schema):
+        years = _YEARS.get(str(of.type).partition(",")[0].rstrip("]"))
+        if years is None:
+            continue
+        values = batch.column(place)
+        whole = values.cast(pa.int32() if pa.types.is_date32(of.type) else pa.int64())
+        first, last = (pa.scalar(value, whole.type) for value in years)
+        inside = pc.and_(pc.greater_equal(whole, first), pc.less_equal(whole, last))
+        if not pc.all(inside, min_count=0).as_py():
+            batch = batch.set_column(place, of, pc.if_else(inside, values, pa.scalar(None, of.type)))
+    return batch
 
 
 def _write(path: Path, batches: Iterator[pa.RecordBatch], empty: Callable[[], pa.Schema]) -> None:

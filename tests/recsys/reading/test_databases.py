@@ -140,6 +140,19 @@ def test_types_of_postgresql(postgresql: Postgresql, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_times_without_an_end_are_none(postgresql: Postgresql, tmp_path: Path) -> None:
+    values = ", ".join(
+        f"('{value}', '{value}', '{value}')" for value in ("infinity", "-infinity", "2026-01-02", "0044-03-15 BC")
+    )
+    postgresql.query(
+        "create table t (a timestamptz, b timestamp, c date)", f"insert into t values {values}, (null, null, null)"
+    )
+    rows = read(tmp_path, source=postgresql.address(), table="t")
+    assert rows["c"].to_list() == [None, None, date(2026, 1, 2), None, None]
+    assert rows["b"].to_list() == [None, None, datetime(2026, 1, 2), None, None]
+    assert rows["a"].is_null().to_list() == [True, True, False, True, True]
+
+
 def test_types_of_duckdb(tmp_path: Path) -> None:
     with contextlib.closing(duckdb.connect(str(tmp_path / "shop.db"))) as made:
         made.execute("create type mood as enum ('good', 'bad')")
