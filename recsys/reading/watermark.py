@@ -99,8 +99,8 @@ class Newest:
         missing = values.null_count() + (int(values.is_nan().sum()) if values.dtype.is_float() else 0)
         if missing:
             raise InputError(
-                f"{self.place}: the watermark {self.column!r} has no finite value in {missing} rows, which no later reading "
-                "would find; fill it, or name another column."
+                f"{self.place}: the watermark {self.column!r} has no finite value in {missing} rows, which no later "
+                "reading would find; fill it, or name another column."
             )
         kind = kind_of(values.dtype)
         if kind is None:

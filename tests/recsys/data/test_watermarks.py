@@ -104,7 +104,9 @@ def test_no_row_since_the_last_time_is_no_error(shop: Shop, tmp_path: Path) -> N
     nothing = read(tmp_path, shop, items={})
     assert counts(nothing) == (0, 0) and nothing.digests == first.digests and nothing.versions == first.versions
     assert (nothing.skipped, nothing.listed, nothing.delisted) == ([], 1, 0)
-    with pytest.raises(InputError, match=r"interactions\.source has no rows"):
+    with pytest.raises(
+        InputError, match=r"interactions\.source has no rows: .*: orders is empty; check the table or query"
+    ):
         read(tmp_path, shop, rebuild=True, items={})
     with pytest.raises(InputError, match=r"has no column 'user' for interactions\.columns\.user_id"):
         read(tmp_path, shop, items={}, columns={"user_id": "user", "timestamp": "bought"})
