@@ -35,6 +35,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores belong to the other w
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.servers import (  # noqa: F401 - fixtures
+    object_store,
+    object_store_server,
+    postgresql,
+    postgresql_server,
+    redis,
+    redis_server,
+    scratch,
+)
+
 try:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode

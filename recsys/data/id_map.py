@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
 from recsys.columns import ITEMS, USERS
-from recsys.data.contracts import integer_ids
+from recsys.data.contracts import id_text, integer_ids
 from recsys.errors import InputError
 from recsys.reading.readers import read_rows, reading
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
@@ -20,10 +21,29 @@ OTHER_ID: Final = "__other_id"
 _WHOSE: Final = {ITEMS: "catalogue's", USERS: "users'"}
 
 
-def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Path) -> tuple[pl.DataFrame, str]:
-    """LOG_ID and OTHER_ID, as text, and the file's digest."""
+class IdMap(NamedTuple):
+    """An id map as it was read: LOG_ID and OTHER_ID, as text; the file's name and digest."""
+
+    ids: pl.DataFrame
+    name: str
+    digest: str
+
+
+def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Path) -> IdMap:
+    """Read the id map of a table.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or a line is not two ids.
+    """
     source = SourceSettings(
-        source=settings.source, format=settings.format, separator=settings.separator, fields=(LOG_ID, OTHER_ID)
+        source=settings.source,
+        format=settings.format or (None if settings.from_database else "csv"),
+        separator=settings.separator,
+        fields=None if settings.from_database else (LOG_ID, OTHER_ID),
+        query=settings.query,
+        table=settings.table,
     )
     (file,) = find_files(f"{table}.id_map", source, data_root)
     rows = read_rows(file, source, scratch)
@@ -31,6 +51,8 @@ def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Pa
         raise InputError(f"{table}.id_map.source is empty: {file.path}; check the file.")
     with reading(file):
         pairs = rows.frame.collect(engine="streaming")
+    if file.database is not None:
+        pairs = _of_two_columns(file.name, table, pairs, rows.columns)
     if settings.format == "json":  # one object: the other id, the log's
         pairs = pairs.rename(dict(zip(rows.columns, (OTHER_ID, LOG_ID), strict=True)))
     broken = pairs.filter(pl.col(DEFECT).is_not_null())
@@ -41,7 +63,19 @@ def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Pa
             f"with {settings.separator!r} between them; correct it or set {table}.id_map.separator."
         )
     ids = pairs.select(LOG_ID, OTHER_ID).unique(OTHER_ID, keep="last", maintain_order=True)
-    return ids, rows.digest
+    return IdMap(ids, file.name, rows.digest)
+
+
+def _of_two_columns(name: str, table: str, rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    if len(columns) != 2:
+        raise InputError(
+            f"{name} gives {len(columns)} columns for {table}.id_map, which has two: the log's id, then the "
+            f"{_WHOSE[table]}."
+        )
+    texts = (
+        id_text(given, rows.schema[given]).alias(ours) for given, ours in zip(columns, (LOG_ID, OTHER_ID), strict=True)
+    )
+    return rows.select(*texts, FILE_LINE, FILE_RAW, DEFECT)
 
 
 def gives_integers(id_map: pl.DataFrame) -> bool:

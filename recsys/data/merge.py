@@ -11,7 +11,7 @@ reading lists them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -21,6 +21,7 @@ from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION
 from recsys.data.doubles import check_doubles
 from recsys.data.most_frequent import most_frequent
 from recsys.data.provenance import FILLED
+from recsys.data.watermarks import WATERMARKS
 from recsys.errors import InputError
 from recsys.reading.readers import Rows
 from recsys.storage import warehouse
@@ -89,7 +90,7 @@ def merge_interactions(
     ends
         `open_ends` of the table; the files were read with their sizes as marks.
     record
-        What the commit says of the table's origin (`recsys.data.provenance`).
+        What the commit says of the table's origin (`recsys.data.provenance`, `recsys.data.watermarks`).
     rebuild
         Leave out what the table holds.
 
@@ -122,7 +123,7 @@ def merge_interactions(
     replaces = bool(stale) or corrections is not None
     if replaces and held is not None:
         frame = pl.concat([_corrected(held, corrections).select(frame.columns).collect(engine="streaming"), frame])
-    unknown = expected is not None and FILLED not in warehouse.commit_metadata(root, INTERACTIONS)
+    unknown = expected is not None and _tells_more(root, INTERACTIONS, record)
     return Change(
         table=INTERACTIONS,
         frame=frame if len(new) or replaces or rebuild or unknown else None,
@@ -132,7 +133,7 @@ def merge_interactions(
         duplicates=len(good) - len(rows),
         corrected=0 if corrections is None else len(corrections),
         warnings=warnings,
-        metadata={FILLED: record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
+        metadata={**record, _OPEN_ENDS: [*kept, *_open_rows(placed, files)][-_MOST_OPEN_ENDS:]},
     )
 
 
@@ -276,6 +277,7 @@ def merge_attributes(
     several: Literal["last", "most-frequent"] = "last",
     *,
     rebuild: bool = False,
+    partial: bool = False,
 ) -> Change:
     """Items or users after a reading: the newest row of an id wins, ids that are not in the reading stay.
 
@@ -287,12 +289,14 @@ def merge_attributes(
     ----------
     record, rebuild
         As in `merge_interactions`.
+    partial
+        The reading holds new and changed rows alone: items that it lacks stay listed.
     """
     rows = good.unique(key, keep="last", maintain_order=True) if several == "last" else most_frequent(good, key)
     if table == ITEMS:
         rows = rows.with_columns(pl.lit(True).alias(LISTED))
     expected = warehouse.latest_version(root, table)
-    unknown = FILLED not in warehouse.commit_metadata(root, table)
+    unknown = _tells_more(root, table, record)
     listed_before, delisted = None, 0
     if expected is None or rebuild:
         merged, added = rows.sort(key), len(rows)
@@ -301,13 +305,18 @@ def merge_attributes(
         gone = held.join(rows, on=key, how="anti")
         if table == ITEMS:
             listed = pl.col(LISTED) if LISTED in held.columns else pl.lit(True)
-            listed_before, delisted = held.select(listed).sum().item(), gone.select(listed).sum().item()
-            gone = gone.with_columns(pl.lit(False).alias(LISTED))
+            listed_before = held.select(listed).sum().item()
+            if partial:
+                gone = gone.with_columns(listed.alias(LISTED))
+            else:
+                delisted = gone.select(listed).sum().item()
+                gone = gone.with_columns(pl.lit(False).alias(LISTED))
         merged = concat_alike([gone, rows]).sort(key)
         before, after = _alike(*(frame.drop(LISTED, strict=False) for frame in (held, merged)))
         before = pl.concat([after.clear(), before], how="diagonal")
         added = int((~after.hash_rows().is_in(before.hash_rows().implode())).sum())
-    relisted = table == ITEMS and (listed_before, delisted) != (len(rows), 0)
+    listed_now = merged.select(LISTED).sum().item() if table == ITEMS else None
+    relisted = (listed_before, delisted) != (listed_now, 0) and table == ITEMS
     return Change(
         table=table,
         frame=merged if added or relisted or rebuild or unknown else None,
@@ -315,11 +324,17 @@ def merge_attributes(
         expected=expected,
         added=added,
         duplicates=len(good) - len(rows),
-        listed=len(rows) if table == ITEMS else None,
+        listed=listed_now,
         delisted=delisted,
-        warnings=_shrunk(len(rows), listed_before or 0) if table == ITEMS else [],
-        metadata={FILLED: record},
+        warnings=_shrunk(listed_now, listed_before or 0) if listed_now is not None else [],
+        metadata=record,
     )
+
+
+def _tells_more(root: str, table: str, record: Mapping[str, Any]) -> bool:
+    """Return whether a record is worth a commit without rows: of an origin, or a source, that the table lacks."""
+    known = warehouse.commit_metadata(root, table)
+    return FILLED not in known or not record.get(WATERMARKS, {}).keys() <= known.get(WATERMARKS, {}).keys()
 
 
 def _shrunk(listed: int, before: int) -> list[str]:

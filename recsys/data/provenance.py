@@ -21,12 +21,14 @@ from typing import Any, Final
 
 from recsys.columns import BUNDLE, CANDIDATES, INTERACTIONS, ITEMS, USERS
 from recsys.errors import InputError, RecsysError
-from recsys.reading.sources import resolve
+from recsys.reading.sources import origins
 from recsys.settings import Settings, SourceSettings
 from recsys.storage import warehouse
 
 FILLED: Final = "filled"  # key in a commit's metadata: name, sources, rules
-_NO_RULES: Final = frozenset({"source", "format", "separator", "max_rejected_share"})  # no row becomes another by these
+_NO_RULES: Final = frozenset(
+    {"source", "format", "separator", "max_rejected_share", "query", "table", "watermark", "watermark_overlap_hours"}
+)  # no row becomes another by these
 _ADDABLE: Final = frozenset({"timezone"})  # without it, times that lack a zone were rejected
 _POINTER: Final = ".latest.json"  # end of the file in bundles/ that names a configuration's newest bundle
 _MOST_SOURCES: Final = 100  # that a record holds, the newest
@@ -174,7 +176,7 @@ def _entries(values: list[Any]) -> str:
 
 
 def _sources(section: SourceSettings, data_root: str) -> list[str]:
-    return [resolve(source, data_root) for source in section.sources]
+    return origins(section, data_root)
 
 
 def _short(sources: list[str]) -> str:

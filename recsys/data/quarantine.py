@@ -53,6 +53,7 @@ class Checked:
     skipped: tuple[str, ...] = ()  # files without rows
     dropped: Mapping[str, int] = field(default_factory=dict)  # rows that the settings leave out, by condition
     warnings: tuple[str, ...] = ()  # sentences that must be seen
+    partial: bool = False  # rows of a database from a watermark on alone
 
     @property
     def read(self) -> int:
@@ -94,7 +95,7 @@ def refuse(root: str, rows: Checked) -> None:
     InputError
         The counts by reason, one example, where the rows are, and what to try.
     """
-    if not _too_many(rows) and len(rows.good):
+    if not _too_many(rows) and (len(rows.good) or rows.partial):
         return
     if not rows.judged:
         met = ", ".join(f"{condition} ({count})" for condition, count in rows.dropped.items())
@@ -110,12 +111,13 @@ def refuse(root: str, rows: Checked) -> None:
     worst = next(iter(reasons))
     source, line, raw = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW).row(0)
     shown = raw if len(raw) <= 120 else raw[:119] + "…"
+    place = source if line is None else f"{source} line {line}"
     hint = _HINTS.get(worst, "correct the file")
     limit = f", more than {rows.table}.max_rejected_share = {rows.settings.max_rejected_share:g} allows"
     raise InputError(
         f"{len(rows.rejected)} of {rows.judged} rows of {rows.table} are rejected"
         f"{limit if _too_many(rows) else ''}: {counts}; "
-        f"for example {source} line {line}: {shown!r} ({worst}). Nothing was published; the rows are in "
+        f"for example {place}: {shown!r} ({worst}). Nothing was published; the rows are in "
         f"{warehouse.table_path(root, QUARANTINE)}: {hint}."
     )
 

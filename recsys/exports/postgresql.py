@@ -11,26 +11,24 @@ and foreign keys are refused, an index of one's own is made again.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import polars as pl
 import pyarrow as pa
 from adbc_driver_manager import Error
 from adbc_driver_postgresql import dbapi
 
-from recsys.errors import InputError, RecsysError, first_line
+from recsys.errors import InputError, RecsysError
 from recsys.exports.copies import Copy
 from recsys.exports.sql import Database, Found, Key, SqlSink
 from recsys.settings import PostgresqlExportSettings
-from recsys.storage.addresses import HIDDEN, masked
+from recsys.storage.addresses import masked
 from recsys.storage.environment import expanded
+from recsys.storage.postgresql import lasts, no_connection, said, state_of, with_limits
 
 TRIES: Final = 30  # to lock the table that readers see
 EACH_MS: Final = 2_000  # a longer wait in one go would keep new readers behind it
-CONNECT_SECONDS: Final = 15
 ROWS_A_MESSAGE: Final = 4_000  # as many as a socket's buffer takes: the server works while the next are encoded
 SORT_MEMORY: Final = "256MB"  # of the server, while it makes the key
 _TYPES: Final = {
@@ -78,11 +76,6 @@ select i.indisunique, pg_get_indexdef(i.indexrelid) from pg_index i
   and obj_description(i.indexrelid, 'pg_class') is distinct from {mark}
 """
 _MARK: Final = "made by the export"  # comment of an index of ours
-_LOGIN: Final = re.compile(
-    r"authentication failed|no password supplied|role .* does not exist|no pg_hba\.conf entry", re.S
-)
-# libpq takes a sign of a password for a part of the address, and repeats it
-_UNSAFE: Final = re.compile(r"could not translate|invalid|missing|unexpected|unrecognized|syntax", re.I)
 
 
 class PostgresqlSink(SqlSink):
@@ -121,7 +114,7 @@ class PostgresqlSink(SqlSink):
     def database(self, *, writing: bool) -> Iterator[Database]:
         address = self.address
         try:
-            with contextlib.closing(dbapi.connect(_with_limits(address))) as connection:
+            with contextlib.closing(dbapi.connect(with_limits(address))) as connection:
                 try:
                     with contextlib.closing(connection.cursor()) as cursor:
                         database = _Postgresql(cursor, self.shape.schema_name)
@@ -135,7 +128,7 @@ class PostgresqlSink(SqlSink):
         except _Busy:
             raise RecsysError(f"Another export to {self.place} is running; wait for it to end.") from None
         except Error as error:
-            raise self._refusal(error, address) from (None if _lasts(error) else ConnectionError(type(error).__name__))
+            raise self._refusal(error, address) from (None if lasts(error) else ConnectionError(type(error).__name__))
 
     def refuse(self, database: Database) -> None:
         assert isinstance(database, _Postgresql)
@@ -161,24 +154,10 @@ class PostgresqlSink(SqlSink):
             )
 
     def _refusal(self, error: Error, address: str) -> RecsysError:
-        text = _said(error)
-        with contextlib.suppress(ValueError):
-            for secret in (urlsplit(address).password, unquote(urlsplit(address).password or "")):
-                text = text.replace(secret, HIDDEN) if secret and len(secret) > 2 else text
-        text = masked(text)
-        key = f"{self.section}.address"
-        state = _state(error)
-        if "Failed to connect" in str(error):
-            if _UNSAFE.search(text):
-                return InputError(
-                    f"{key} leads to no database: check the host's name, and write signs such as @ and / in a password "
-                    "as %40 and %2F."
-                )
-            if _LOGIN.search(text):
-                return InputError(f"{self.place}: {text}; check the user and the password in {key}.")
-            if "does not exist" in text:
-                return InputError(f"{self.place}: {text}; check {key}.")
-            return RecsysError(f"{self.place} cannot be reached: {text}.")
+        unreached = no_connection(error, address, self.place, f"{self.section}.address")
+        if unreached is not None:
+            return unreached
+        text, state = said(error, address), state_of(error)
         if state == "55P03":
             return RecsysError(f"{self.place}: readers did not let go of the table for a minute; nothing was changed.")
         if state == "42501":
@@ -342,33 +321,3 @@ def _type(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.List):
         return f"{_type(dtype.inner)}[]"  # type: ignore[arg-type]
     return "timestamptz" if isinstance(dtype, pl.Datetime) else _TYPES[type(dtype)]
-
-
-def _with_limits(address: str) -> str:
-    """The address with a limit on the time to connect, where it sets none."""
-    if "connect_timeout" in address:
-        return address
-    return f"{address}{'&' if '?' in address else '?'}connect_timeout={CONNECT_SECONDS}"
-
-
-def _state(error: Error) -> str | None:
-    """The SQLSTATE."""
-    state = getattr(error, "sqlstate", None)
-    return state if state and state != "\0" * 5 else None
-
-
-def _lasts(error: Error) -> bool:
-    """Return whether an error comes from what was asked, and comes again."""
-    state = _state(error)
-    if state is not None:
-        return state[:2] not in ("08", "57", "53", "55", "40")
-    return bool(_LOGIN.search(str(error)))
-
-
-def _said(error: Error) -> str:
-    """Return the message of the server or the library, in one line."""
-    text = str(error)
-    found = re.search(r"(?:ERROR|FATAL|PANIC):\s+([^\n]*)", text)
-    column = re.search(r"CONTEXT:\s+COPY [^\n]*, column ([^\n:]*)", text)
-    said = found[1] if found else first_line(error).partition("[libpq] ")[2] or first_line(error)
-    return said.partition(" SQLSTATE:")[0].rstrip(". ") + (f" (column {column[1]})" if column else "")

@@ -27,7 +27,9 @@ from recsys.init.toml import configuration
 from recsys.init.trial import try_table
 from recsys.reading.sniff import Sample, take_sample
 from recsys.settings import ModelSettings, RetrieveSettings, SourceSettings, TrackingSettings, TrainSettings
+from recsys.settings.database import is_database
 from recsys.settings.read import parse_settings
+from recsys.storage.addresses import masked
 
 FEW_USERS: Final = 1_000  # below this a log is small
 _KEYS: Final = {ITEMS: ITEM_ID, USERS: USER_ID}
@@ -73,6 +75,12 @@ def guess(
         A file is missing, empty or unreadable, no column can be the user's or the item's id, or ingest would refuse
         the configuration.
     """
+    for given in (log, items, users):
+        if given is not None and is_database(str(given), None):
+            raise InputError(
+                f"{masked(str(given))} is a database, and `recsys init` looks at files; write the section by hand: "
+                '[interactions] source = "...", table = "..."'
+            )
     sample = take_sample(str(log))
     samples = {table: take_sample(str(path)) for table, path in ((ITEMS, items), (USERS, users)) if path is not None}
     log_is_catalogue = items is not None and str(items) == str(log)

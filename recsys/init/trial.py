@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import LINE, RAW, REASON
-from recsys.data.ingest import id_columns, try_rows, wanted
+from recsys.data.checking import id_columns, try_rows, wanted
 from recsys.data.quarantine import by_reason
 from recsys.errors import InputError
 from recsys.reading.readers import Rows, read_rows

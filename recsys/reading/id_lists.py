@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import InputError, first_line
-from recsys.reading.sources import resolve
+from recsys.reading.databases import spool
+from recsys.reading.reasons import DEFECT
+from recsys.reading.sources import find_files, resolve
 from recsys.reading.unpack import FAILURES, read_blocks, without_packing
-from recsys.settings import IdListSettings
+from recsys.settings import IdListSettings, SourceSettings
+from recsys.storage.addresses import masked
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
 _ENDINGS: Final = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}  # any other: a line an id
@@ -36,18 +40,27 @@ def read_ids(given: str | IdListSettings, key: str, data_root: str) -> pl.Series
         A store or a server does not answer; it may the next time.
     """
     settings = given if isinstance(given, IdListSettings) else IdListSettings(source=given)
-    frame = _from_file(settings, key, data_root)
+    frame = _from_database(settings, key, data_root) if settings.from_database else _from_file(settings, key, data_root)
+    shown = masked(settings.source)
     usual = next((name for name in (USER_ID, ITEM_ID) if name in frame.columns), None)
     name = settings.column or usual or frame.columns[0]
     if name not in frame.columns:
-        raise InputError(
-            f"{settings.source}, which {key} names, has no column {name!r}; it has {', '.join(frame.columns)}."
-        )
+        raise InputError(f"{shown}, which {key} names, has no column {name!r}; it has {', '.join(frame.columns)}.")
     ids = frame[name]
     if ids.dtype.is_float() and ids.cast(pl.Int64, strict=False).cast(ids.dtype).eq_missing(ids).all():
         ids = ids.cast(pl.Int64)  # whole numbers beside an empty one, as pandas writes them
     text = ids.cast(pl.String).str.strip_chars()
     return text.filter(text != "")
+
+
+def _from_database(settings: IdListSettings, key: str, data_root: str) -> pl.DataFrame:
+    source = SourceSettings.model_validate(settings.model_dump(exclude={"column"}))
+    with TemporaryDirectory(prefix="recsys-") as scratch:
+        frames = []
+        for number, file in enumerate(find_files(key, source, data_root)):
+            path = spool(file, source, Path(scratch, f"{number}.parquet")).path
+            frames.append(pl.read_parquet(path).drop(DEFECT, strict=False))
+    return pl.concat(frames)
 
 
 def _from_file(settings: IdListSettings, key: str, data_root: str) -> pl.DataFrame:

@@ -22,12 +22,23 @@ from deltalake.exceptions import DeltaError
 
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import InputError, first_line, no_panic
+from recsys.reading.databases import spool
 from recsys.reading.delimited import WRITTEN, split_rows
 from recsys.reading.headers import without_types
 from recsys.reading.json_lines import read_all, read_wanted
 from recsys.reading.json_object import read_object
-from recsys.reading.reasons import BAD_BYTES, DEFECT, FILE_LINE, FILE_RAW, WRONG_FIELDS, first_reason, no_reason
+from recsys.reading.reasons import (
+    BAD_BYTES,
+    DEFECT,
+    FILE_LINE,
+    FILE_RAW,
+    REASONS,
+    WRONG_FIELDS,
+    first_reason,
+    no_reason,
+)
 from recsys.reading.sources import SourceFile, TextFile, digest_file, read_text
+from recsys.reading.watermark import Watermark
 from recsys.settings import SourceSettings
 from recsys.storage.delta import scan_delta
 
@@ -52,6 +63,8 @@ class Rows:
     size: int | None = None  # bytes of the content; text formats only
     open_end: bool = False  # the last line has no line end
     prefixes: Mapping[int, tuple[str, bytes]] = field(default_factory=dict)  # see TextFile
+    newest: Watermark | None = None  # of a database's watermark column
+    partial: bool = False  # rows from a watermark on alone
 
 
 def read_rows(
@@ -61,6 +74,7 @@ def read_rows(
     wanted: Sequence[str] | None = None,
     marks: Collection[int] = (),
     ids: Collection[str] = (),
+    since: Watermark | None = None,
 ) -> Rows:
     """One file's rows, lazily; temporary copies lie in `scratch` for as long as the rows are used.
 
@@ -72,13 +86,19 @@ def read_rows(
         See `read_text`.
     ids
         Columns that hold ids: of JSON they are read as text, and those that are not exact are defects.
+    since
+        The value of the settings' watermark column at which the rows of a database begin; None: all.
 
     Raises
     ------
     InputError
         The file cannot be read in this format, or its header is wrong.
+    RecsysError
+        A database cannot be reached; it may be the next time.
     """
     columns: tuple[str, ...]
+    if file.database is not None:
+        return _from_database(file, settings, scratch, wanted, since)
     with reading(file):
         if file.format in ("parquet", "delta"):
             return _table(file)
@@ -184,12 +204,37 @@ def _table(file: SourceFile) -> Rows:
     frame = scan_table(file.path, file.format)
     columns = tuple(frame.collect_schema().names())
     _check_names(file, columns)
-    numbered = frame.with_row_index(FILE_LINE, offset=1).with_columns(
+    return Rows(file=file, frame=_numbered(frame, columns, no_reason()), columns=columns, digest=digest)
+
+
+def _numbered(frame: pl.LazyFrame, columns: Sequence[str], defect: pl.Expr) -> pl.LazyFrame:
+    """FILE_LINE, FILE_RAW and DEFECT beside the columns of a table."""
+    return frame.with_row_index(FILE_LINE, offset=1).with_columns(
         pl.col(FILE_LINE).cast(pl.Int64),
         pl.struct(columns).struct.json_encode().alias(FILE_RAW),
-        no_reason().alias(DEFECT),
+        defect.alias(DEFECT),
     )
-    return Rows(file=file, frame=numbered, columns=columns, digest=digest)
+
+
+def _from_database(
+    file: SourceFile, settings: SourceSettings, scratch: Path, wanted: Sequence[str] | None, since: Watermark | None
+) -> Rows:
+    path = scratch / f"database-{len(list(scratch.iterdir()))}.parquet"
+    spooled = spool(file, settings, path, wanted=wanted, watermark=settings.watermark, since=since)
+    _check_names(file, [name for name in spooled.columns if name != DEFECT])
+    with reading(file):
+        frame = scan_table(str(path), "parquet")
+        own = [name for name in frame.collect_schema().names() if name != DEFECT]
+        told = pl.col(DEFECT).cast(REASONS) if DEFECT in frame.collect_schema() else no_reason()
+        numbered = _numbered(frame, own, told)
+    return Rows(
+        file=file,
+        frame=numbered,
+        columns=spooled.columns,
+        digest=spooled.digest,
+        newest=spooled.newest,
+        partial=since is not None,
+    )
 
 
 def scan_table(path: str, form: str) -> pl.LazyFrame:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 import pyarrow as pa
 import pyarrow.fs
@@ -23,8 +23,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from recsys.errors import InputError, RecsysError, first_line
+from recsys.reading.databases import Database, kind_of_file, rows_of, server_of
 from recsys.reading.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
 from recsys.settings import Format, SourceSettings
+from recsys.settings.database import is_server
+from recsys.storage.addresses import HIDDEN, masked
+
+Server = Literal["postgresql", "snowflake", "bigquery"]
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
 _FORMATS: Final[dict[str, Format]] = {
@@ -36,16 +41,23 @@ _FORMATS: Final[dict[str, Format]] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_DATABASES: Final[dict[str, Format | None]] = {
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".duckdb": "duckdb",
+    ".db": None,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """One file (or one Delta table) of a source."""
+    """One file (or one Delta table, or the rows of one database) of a source."""
 
-    name: str  # as declared or found, relative to the data root where it was declared so
-    path: str  # full local path, or URL
-    format: Format
+    name: str  # as declared or found, relative to the data root where it was declared so; without secrets
+    path: str  # full local path, or URL; without secrets
+    format: Format | Server
     separator: str
+    database: Database | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +92,41 @@ def find_files(section: str, settings: SourceSettings, data_root: str) -> list[S
     """
     files = []
     for declared in settings.sources:
+        if is_server(declared):
+            files.append(_server(section, settings, declared))
+            continue
         for name, path in _expand(section, declared, data_root, settings.format):
             kind = settings.format or _guess(section, name, path)
+            if settings.from_database:
+                files.append(_database_file(section, settings, name, path, kind))
+                continue
             tabs = settings.format is None and settings.separator == "," and _ending(name) == ".tsv"
             separator = "\t" if tabs else settings.separator
             files.append(SourceFile(name=name, path=path, format=kind, separator=separator))
     return files
+
+
+def _server(section: str, settings: SourceSettings, declared: str) -> SourceFile:
+    kind, shown = server_of(declared, section)
+    database = Database(key=section, address=declared)
+    return SourceFile(
+        name=f"{shown}: {rows_of(settings)}", path=shown, format=cast(Server, kind), separator="", database=database
+    )
+
+
+def _database_file(section: str, settings: SourceSettings, name: str, path: str, kind: Format) -> SourceFile:
+    if is_url(path):
+        raise InputError(f"{section}.source = {name!r} is a URL; a database of {kind} is read from a local file.")
+    database = Database(key=section, address=path)
+    return SourceFile(name=f"{name}: {rows_of(settings)}", path=path, format=kind, separator="", database=database)
+
+
+def origins(settings: SourceSettings, data_root: str) -> list[str]:
+    """Return the declared sources as full paths and URLs without secrets; of a database with the table or query."""
+    if not settings.from_database:
+        return [resolve(source, data_root) for source in settings.sources]
+    places = [masked(source) if is_server(source) else resolve(source, data_root) for source in settings.sources]
+    return [f"{place.replace(f'{HIDDEN}@', '')}: {rows_of(settings)}" for place in places]
 
 
 def resolve(declared: str, data_root: str) -> str:
@@ -206,7 +247,11 @@ def _glob_pattern(glob: str) -> str:
 def _guess(section: str, name: str, path: str) -> Format:
     if not is_url(path) and (Path(path) / "_delta_log").is_dir():
         return "delta"
-    kind = _FORMATS.get(_ending(name))
+    kind = _FORMATS.get(_ending(name)) or _DATABASES.get(_ending(name))
+    if kind is None and _ending(name) in _DATABASES and not is_url(path):
+        kind = cast("Format | None", kind_of_file(Path(path)))
+        if kind is None:
+            raise InputError(f"{name} is a database neither of SQLite nor of DuckDB ({path}); check {section}.source.")
     refuse_archive(name)
     if kind is None:
         raise InputError(

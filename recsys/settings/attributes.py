@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from recsys.features.declaration import Feature, check_features
 from recsys.settings.conditions import group_count, pattern_problem
+from recsys.settings.database import Queried
 from recsys.settings.section import Section
 from recsys.settings.source import SourceSettings
 
@@ -65,12 +66,13 @@ class CrossSettings(Section):
     lookups: int | None = Field(default=None, ge=1, le=8)  # None: model.attribute_lookups
 
 
-class IdMapSettings(Section):
-    """A file that translates the ids of items or users into the log's."""
+class IdMapSettings(Queried):
+    """A file, or the rows of a database, that translates the ids of items or users into the log's."""
 
-    source: str  # each line: the log's id, the other id
+    source: str  # each line, or row: the log's id, the other id
     separator: str = " "
-    format: Literal["csv", "json"] = "csv"  # json: one object, the other ids = the log's
+    # json: one object, the other ids = the log's; None: a database by its ending, else csv
+    format: Literal["csv", "json", "sqlite", "duckdb"] | None = None
 
 
 class AttributedSettings(SourceSettings):
@@ -83,6 +85,22 @@ class AttributedSettings(SourceSettings):
     # of the rows of one reading that share an id: the last, or of each attribute the value that most of them have (of
     # equals the last), as a log needs that is its own catalogue; another reading's rows replace them in either case
     several: Literal["last", "most-frequent"] = "last"
+
+    @model_validator(mode="after")
+    def _parts_are_enough(self) -> Self:
+        if self.watermark is None:
+            return self
+        if self.id_map is not None:
+            raise ValueError(
+                "watermark and id_map do not go together: rows that the map does not know yet would not be read again; "
+                "join the map in the query"
+            )
+        if self.several == "most-frequent":
+            raise ValueError(
+                'watermark and several = "most-frequent" do not go together: a reading from a watermark on has too few '
+                "rows to count; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _features_fit_together(self) -> Self:

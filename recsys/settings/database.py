@@ -26,6 +26,12 @@ def is_database(source: str, form: str | None) -> bool:
     return is_server(source) or form in _FORMATS or (form is None and PurePath(source).suffix.lower() in _ENDINGS)
 
 
+def shown(source: str) -> str:
+    """A source for a message; of an address the scheme alone, as the rest may hold a password."""
+    scheme, slashes, _ = source.partition("://")
+    return repr(f"{scheme}://..." if slashes else source)
+
+
 class Queried(Section):
     """A section whose `source` may be a database. A query and a table belong to databases alone."""
 
@@ -52,7 +58,7 @@ class Queried(Section):
         given = [name for name in ("query", "table") if getattr(self, name) is not None]
         if not of and given:
             raise ValueError(
-                f"{given[0]} is for databases, and source = {self.sources[0]!r} names files; leave it out, or set "
+                f"{given[0]} is for databases, and source = {shown(self.sources[0])} names files; leave it out, or set "
                 'format = "sqlite" or "duckdb" if it is one'
             )
         if of and len(of) < len(self.sources):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.settings.conditions import Condition
 from recsys.settings.source import SourceSettings
@@ -24,6 +24,16 @@ class InteractionSettings(SourceSettings):
     # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does; the rows of a file
     # with one user, item, time and event are lines of one order then: their weights are added, equal ones once
     withdraw: tuple[Condition, ...] = ()
+
+    @model_validator(mode="after")
+    def _orders_are_read_whole(self) -> Self:
+        times = self.columns.get("timestamp", "timestamp")
+        if self.withdraw and self.watermark not in (None, times):
+            raise ValueError(
+                f"withdraw takes the lines of an order together, and watermark = {self.watermark!r} may read some of "
+                f"them without the others; take the column of the events' times, {times!r}, as the watermark"
+            )
+        return self
 
     @property
     def time_formats(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.conditions import Condition
-from recsys.settings.database import Queried
+from recsys.settings.database import Queried, shown
 from recsys.settings.section import Share
 
 Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences", "sqlite", "duckdb"]
@@ -49,8 +49,8 @@ class SourceSettings(Queried):
     def _a_watermark_is_of_a_database(self) -> Self:
         if self.watermark is not None and not self.from_database:
             raise ValueError(
-                f"watermark is for databases, and source = {self.source!r} names files, which are read whole; leave it "
-                "out"
+                f"watermark is for databases, and source = {shown(self.sources[0])} names files, which are read whole; "
+                "leave it out"
             )
         if self.watermark_overlap_hours and self.watermark is None:
             raise ValueError("watermark_overlap_hours needs watermark, the column by which only new rows are read")

@@ -113,7 +113,7 @@ def test_readings_add_up_to_the_newest_weight_of_every_event(
         for user, item, moment, event, weight in reading:
             key = (user, item, moment, event)
             expected[key] = expected.get(key) if weight is None else float(weight)
-        change = merge.merge_interactions(root, good, [], [], {"name": "x", "sources": [], "rules": {}})
+        change = merge.merge_interactions(root, good, [], [], {"filled": {"name": "x", "sources": [], "rules": {}}})
         merge.commit(root, change)
         assert change.added == len(expected) - len(before)
         assert change.corrected == sum(expected[key] != weight for key, weight in before.items())

@@ -16,8 +16,8 @@ from recsys.errors import InputError, RecsysError
 from recsys.exports import postgresql as module
 from recsys.exports import rows as shaping
 from recsys.exports.base import Candidates
-from tests.recsys.exports.conftest import PASSWORD, WRITTEN, Postgresql
 from tests.recsys.exports.targets import ODD, kill_in_the_middle, many, publish, reading, sink_of
+from tests.servers import PASSWORD, WRITTEN, Postgresql
 
 OLD, NEW = {"ann": ["x", "y"], "bob": ["z"]}, {"ann": ["w"]}
 

@@ -13,8 +13,8 @@ import pytest
 from recsys.errors import InputError, RecsysError
 from recsys.exports import redis as module
 from recsys.exports import rows as shaping
-from tests.recsys.exports.conftest import PASSWORD, WRITTEN, Redis
 from tests.recsys.exports.targets import ODD, kill_in_the_middle, many, publish, reading, sink_of
+from tests.servers import PASSWORD, WRITTEN, Redis
 
 OLD, NEW = {"ann": ["x", "y"], "bob": ["z"]}, {"ann": ["w"]}
 

@@ -17,8 +17,8 @@ from obstore.store import S3Store
 from recsys.errors import InputError, RecsysError
 from recsys.exports import rows as shaping
 from recsys.exports import s3 as module
-from tests.recsys.exports.conftest import ObjectStore
 from tests.recsys.exports.targets import ODD, kill_in_the_middle, many, publish, reading, sink_of
+from tests.servers import ObjectStore
 
 OLD, NEW = {"ann": ["x", "y"], "bob": ["z"]}, {"ann": ["w"]}
 

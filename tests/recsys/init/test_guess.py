@@ -487,3 +487,10 @@ def test_a_catalogue_of_nested_categories_and_a_list_as_title(tmp_path: Path) ->
     told, _ = _guessed(tmp_path, log, items)
     assert told.items is not None and set(told.items.categorical) == {"category"}
     assert set(told.items.text) == {"title", "name", "category"}
+
+
+def test_a_database_is_not_guessed(tmp_path: Path) -> None:
+    for log in ("postgresql://ann:secret@host/db", "shop.db", "${DATABASE_URL}"):
+        with pytest.raises(InputError, match="is a database, and `recsys init` looks at files") as raised:
+            guess(log, output=tmp_path / "recsys.toml")
+        assert "secret" not in str(raised.value)
