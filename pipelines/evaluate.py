@@ -18,8 +18,8 @@ from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
+    chosen_bundle,
     compute_task,
-    newest_bundle,
     newest_versions,
     step_run,
 )
@@ -52,9 +52,8 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
         }
         values = [users.UserValues(frame=frame, about=about) for frame in frames]
         files = [users.to_parquet(one) for one in values]
-        if "://" not in settings.warehouse:
-            for content in files:
-                users.write_file(users.local_path(settings.warehouse, bundle), content)
+        for content in files:
+            users.write_file(users.local_path(settings.warehouse, bundle), content)
         report = step.done(measured)
         unrecorded = report["report"]["protocol"].get("consumed")
         if unrecorded is not None:
@@ -117,7 +116,7 @@ evaluate_task = compute_task(evaluate)
 
 def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Evaluate a bundle, by default the newest, on the newest tables."""
-    return run(evaluate_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+    return run(evaluate_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{config}", description=__doc__)

@@ -53,6 +53,7 @@ from recsys.bundles.manifest import (
     label,
     read_manifest,
 )
+from recsys.bundles.mirror import is_there, local_path
 from recsys.columns import ITEM_ID, PADDING
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -175,7 +176,7 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     Parameters
     ----------
     path
-        Its folder.
+        Its folder, or its URL in an object store.
     verify
         Compare every file with its hash now. Without it, the large files (weights, index) are compared when
         they are first used; no file is ever parsed before it was compared.
@@ -186,7 +187,8 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
         Not a bundle, a newer format, a kind of model that is not known, a file that is missing or changed, or parts of
         different bundles.
     """
-    path = Path(path)
+    path = local_path(path)
+    is_there(path)  # brings it here
     manifest = read_manifest(path)
     for name in files_of(manifest["files"]) if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
         checked(path, manifest, name)

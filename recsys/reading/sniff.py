@@ -19,9 +19,10 @@ from recsys.reading.headers import header_types
 from recsys.reading.literals import with_lists
 from recsys.reading.readers import read_rows, reading, scan_table
 from recsys.reading.reasons import DEFECT
-from recsys.reading.sources import SourceFile, is_url
+from recsys.reading.sources import SourceFile
 from recsys.reading.unpack import FAILURES, read_blocks, refuse_archive
 from recsys.settings import Format, SourceSettings
+from recsys.storage.remote import is_url
 
 SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
 SAMPLE_ROWS: Final = 200_000  # of a Parquet file or a Delta table

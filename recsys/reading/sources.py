@@ -25,6 +25,7 @@ from deltalake.exceptions import DeltaError
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.reading.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
 from recsys.settings import Format, SourceSettings
+from recsys.storage.remote import filesystem, is_url
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
 _FORMATS: Final[dict[str, Format]] = {
@@ -95,11 +96,6 @@ def resolve(declared: str, data_root: str) -> str:
     if is_url(data_root):
         return f"{data_root.rstrip('/')}/{declared}"
     return str((Path(data_root) / declared).absolute())
-
-
-def is_url(path: str) -> bool:
-    """Whether a path names a store rather than a local file."""
-    return "://" in path
 
 
 def read_text(file: SourceFile, encoding: str, scratch: Path, marks: Collection[int] = ()) -> TextFile:
@@ -180,7 +176,7 @@ def _expand_url(declared: str, url: str) -> list[str]:
     rest = url.partition("://")[2]
     try:
         base = url.split("*")[0].split("?")[0].rpartition("/")[0] if _is_glob(rest) else url
-        store, inside = pyarrow.fs.FileSystem.from_uri(base)
+        store, inside = filesystem(base)
         info = store.get_file_info(inside)
         if info.type == pyarrow.fs.FileType.File:
             return [url]

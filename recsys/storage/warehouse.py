@@ -57,6 +57,7 @@ from recsys.errors import InputError, RecsysError, first_line
 from recsys.storage.delta import scan_delta
 from recsys.storage.files import refusal
 from recsys.storage.intact import check_intact, damaged_commit, note_write, repair
+from recsys.storage.remote import fail, is_url
 
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
@@ -234,9 +235,10 @@ def restore(
     except CommitFailedError:
         raise _conflict(path) from None
     except (DeltaError, OSError) as error:
-        raise RecsysError(
-            f"Version {version} of the table {path} cannot be brought back: {refusal(error) or first_line(error)}."
-        ) from None
+        what = f"Version {version} of the table {path} cannot be brought back"
+        if is_url(path):
+            fail(what, error)
+        raise RecsysError(f"{what}: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return expected + 1
 
@@ -311,11 +313,11 @@ def _write(
         )
     except CommitFailedError:
         raise _conflict(path) from None
-    except DeltaError as error:
-        if "already exists" in str(error):
+    except (DeltaError, OSError) as error:
+        if isinstance(error, DeltaError) and "already exists" in str(error):
             raise _conflict(path) from None
-        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
-    except OSError as error:
+        if is_url(path):
+            fail(f"The table {path} cannot be written", error)
         raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return 0 if expected is None else expected + 1
@@ -342,6 +344,8 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        if is_url(path):
+            fail(f"The table {path} cannot be opened", error)
         if damage := damaged_commit(path):
             raise RecsysError(f"The table {path} cannot be opened: {damage}; {repair(path)}.") from None
         raise RecsysError(f"The table {path} cannot be opened: {first_line(error)}.") from None
