@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
+from recsys.bundles.mirror import address
 from recsys.bundles.store import measured_bundle
 from recsys.columns import metric_name
 from recsys.evaluation import evaluate as evaluation
@@ -58,7 +59,8 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
         unrecorded = report["report"]["protocol"].get("consumed")
         if unrecorded is not None:
             display.warn(
-                f"Which events {bundle} learned from is {unrecorded}; a leak in its training would not be seen."
+                f"Which events {address(bundle)} learned from is {unrecorded}; a leak in its training would not be "
+                "seen."
             )
         tracking.log_metrics(step.store, step.run_id, report["metrics"])
         tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))

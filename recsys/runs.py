@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -213,10 +214,14 @@ def locked(warehouse: str) -> Iterator[Path]:
 
     Raises
     ------
+    InputError
+        The warehouse is a URL, and the library for object stores is not installed.
     RecsysError
         Another process holds it.
     """
     folder = state_folder(warehouse)
+    if is_url(warehouse):  # before any work: bundles need its library
+        import_module("recsys.storage.objects")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stack = contextlib.ExitStack()

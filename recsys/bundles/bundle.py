@@ -53,7 +53,7 @@ from recsys.bundles.manifest import (
     label,
     read_manifest,
 )
-from recsys.bundles.mirror import is_there, local_path
+from recsys.bundles.mirror import address, is_there, local_path
 from recsys.columns import ITEM_ID, PADDING
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -92,6 +92,11 @@ class Bundle:
     catalogue: pl.DataFrame
     vectors: np.ndarray
     allowed: np.ndarray
+
+    @property
+    def place(self) -> str:
+        """The folder or URL that people know it by."""
+        return address(self.path)
 
     @property
     def id(self) -> str:

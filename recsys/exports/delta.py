@@ -22,6 +22,7 @@ from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal
+from recsys.storage.remote import fail, is_url
 from recsys.storage.warehouse import commit_properties, told_by
 
 _COPY = "export"  # key in a commit's metadata
@@ -160,5 +161,7 @@ class DeltaSink(Sink):
         except (DeltaError, OSError) as error:
             if isinstance(error, DeltaError) and "already exists" in str(error):
                 raise RecsysError(f"Another export to {self.place} has ended in the meantime; run it again.") from None
+            if is_url(self.shape.path):
+                fail(f"The export to {self.place} failed, and readers see the old copy", error)
             said = masked(refusal(error) or first_line(error))
             raise RecsysError(f"The export to {self.place} failed, and readers see the old copy: {said}.") from error

@@ -25,7 +25,7 @@ from deltalake.exceptions import DeltaError
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.reading.unpack import FAILURES, is_packed, read_blocks, refuse_archive, without_packing
 from recsys.settings import Format, SourceSettings
-from recsys.storage.remote import filesystem, is_url
+from recsys.storage.remote import fail, filesystem, is_url
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
 _FORMATS: Final[dict[str, Format]] = {
@@ -180,10 +180,15 @@ def _expand_url(declared: str, url: str) -> list[str]:
         info = store.get_file_info(inside)
         if info.type == pyarrow.fs.FileType.File:
             return [url]
+        bucket = inside.partition("/")[0]
+        if url.startswith("s3") and store.get_file_info(bucket).type == pyarrow.fs.FileType.NotFound:
+            raise InputError(
+                f"The source {declared} cannot be reached: there is no bucket {bucket!r}; correct its name."
+            )
         selector = pyarrow.fs.FileSelector(inside, recursive=True, allow_not_found=True)
         files = [f.path for f in store.get_file_info(selector) if f.type == pyarrow.fs.FileType.File]
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise _blame(url, error)(f"The source {declared} cannot be reached: {first_line(error)}.") from None
+        fail(f"The source {declared} cannot be reached", error)
     prefix = base.removesuffix(inside)  # what a path of the store lacks to be a URL
     urls = sorted(f"{prefix}{path}" for path in files)
     if _is_glob(rest):
@@ -344,10 +349,8 @@ def _decode(file: SourceFile, blocks: Iterator[bytes], codec: str) -> Iterator[s
 
 
 def _unreadable(file: SourceFile, error: Exception) -> RecsysError:
-    return _blame(file.path, error)(f"{file.name} cannot be read ({file.path}): {first_line(error)}.")
-
-
-def _blame(path: str, error: Exception) -> type[RecsysError]:
-    """InputError, but for a store that fails otherwise than by not having the file: a second attempt may work."""
+    """The error that a file cannot be read; of a store one that may pass, unless it does not have the file."""
     passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
-    return RecsysError if is_url(path) and passing else InputError
+    if is_url(file.path) and passing:
+        fail(f"{file.name} cannot be read", error)
+    return InputError(f"{file.name} cannot be read ({file.path}): {first_line(error)}.")

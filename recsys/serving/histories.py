@@ -28,7 +28,7 @@ def history_of(bundle: Bundle, user: str) -> Sequences:
     root = warehouse_of(bundle.path)
     if latest_version(root, INTERACTIONS) is None:
         raise InputError(
-            f"The bundle {bundle.path} lies in no warehouse with a log, so nobody's history is known; give --history."
+            f"The bundle {bundle.place} lies in no warehouse with a log, so nobody's history is known; give --history."
         )
     versions = current_versions(root)
     log = scan(root, INTERACTIONS, versions.interactions)

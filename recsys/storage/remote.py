@@ -98,7 +98,8 @@ def allows_http(environment: Mapping[str, str] = os.environ) -> bool:
 
 def said(error: BaseException) -> str:
     """What a store's error says, in one line, without colours, requests and secrets."""
-    text = " ".join(re.sub(r"\x1b\[\d*m|↳", " ", str(error)).split())
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("↳")
+    text = ": ".join(" ".join(line.split()) for line in lines)
     code = re.search(r"<Code>([^<]*)</Code>", text)
     message = re.search(r"<Message>([^<]*)</Message>", text)
     if code:

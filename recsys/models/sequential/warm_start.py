@@ -119,12 +119,12 @@ def _check_architecture(model: KindSettings, bundle: Bundle) -> None:
     if differing:
         name = differing[0]
         raise InputError(
-            f"The bundle {bundle.path}, from which train.warm_start begins, has model.{name} = {old.get(name)!r} and "
+            f"The bundle {bundle.place}, from which train.warm_start begins, has model.{name} = {old.get(name)!r} and "
             f"this configuration has {new[name]!r}; set it back, or train once with --set train.warm_start=none."
         )
     if bundle.features()["hashing"] != HASHING:
         raise InputError(
-            f"The bundle {bundle.path}, from which train.warm_start begins, hashes values in another way than this "
+            f"The bundle {bundle.place}, from which train.warm_start begins, hashes values in another way than this "
             "program; train once with --set train.warm_start=none."
         )
 
