@@ -88,8 +88,10 @@ class S3Sink(Sink):
                 }
                 self._point(store, pointer, tag)
             except BaseException:
-                with contextlib.suppress(failures.BaseError):
-                    self._delete(store, {folder})
+                with contextlib.suppress(failures.BaseError, OSError):
+                    found = objects.read(store, POINTER)  # an answer may be lost, and readers be at the new copy
+                    if found is None or folder.encode() not in found[0]:
+                        self._delete(store, {folder})
                 raise
             self._tidy(store, pointer, before, keep)
         return ExportReport(
@@ -190,14 +192,17 @@ class _Upload(io.RawIOBase):
     """An upload as a file that only grows."""
 
     def __init__(self, writer: Any) -> None:
-        self.writer, self.length = writer, 0
+        self.writer, self.length, self.whole = writer, 0, True
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any) -> int:
+        if not self.whole:  # Parquet's writer ends its file after an error, too, and obstore would panic
+            raise OSError("the upload has failed")
         data = bytes(content)
-        self.writer.write(data)
+        with self._failing():
+            self.writer.write(data)
         self.length += len(data)
         return len(data)
 
@@ -206,4 +211,13 @@ class _Upload(io.RawIOBase):
 
     def finish(self) -> None:
         """Make it an object."""
-        self.writer.close()
+        with self._failing():
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.whole = False
+            raise

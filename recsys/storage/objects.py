@@ -72,11 +72,15 @@ def read(store: Any, name: str) -> tuple[bytes, str] | None:
 
 
 def replace(store: Any, name: str, content: bytes, tag: str | None) -> bool:
-    """Write an object if it still has the tag that it was read with (None: if there is none); whether it did."""
+    """Write an object if it still has the tag that it was read with (None: if there is none); whether it did.
+
+    A store whose answer is lost is asked again, and then refuses: the object is what was to be written.
+    """
     try:
         obstore.put(store, name, content, mode="create" if tag is None else {"e_tag": tag})
     except (failures.AlreadyExistsError, failures.PreconditionError):
-        return False
+        found = read(store, name)
+        return found is not None and found[0] == content
     return True
 
 

@@ -159,10 +159,11 @@ def publish(staged: Staged) -> int:
     try:  # from here on an interrupt may come after the commit, and then its files must stay
         _commit(path, staged.expected, Schema.from_json(staged.schema), actions, staged.metadata)
     except CommitFailedError:
-        _delete(store, folder, staged.names)
-        raise RecsysError(
-            f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
-        ) from None
+        if not _landed(staged):
+            _delete(store, folder, staged.names)
+            raise RecsysError(
+                f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
+            ) from None
     except (DeltaError, OSError) as error:
         if is_url(path):
             fail(f"The table {path} cannot be written", error)
@@ -220,6 +221,14 @@ def discard(staged: Staged) -> None:
 def _newest(path: str) -> DeltaTable | None:
     with reaching(path, f"The table {path} cannot be opened"):
         return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+
+def _landed(staged: Staged) -> bool:
+    """Whether the commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+    with contextlib.suppress(DeltaError, OSError):
+        opened = DeltaTable(staged.path, version=0 if staged.expected is None else staged.expected + 1)
+        return _holds(opened, staged)
+    return False
 
 
 def _holds(table: DeltaTable, staged: Staged) -> bool:

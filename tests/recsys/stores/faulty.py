@@ -1,7 +1,7 @@
 """A server in front of an S3 store, in a process of its own: it passes requests on, and fails as it is told to.
 
 It is told by `PUT /__fault__` with `{"how": "403", "what": "PUT .*part-", "after": 1, "times": 2}`. "how" is a status,
-or "close", which ends the connection without an answer.
+"close", which ends the connection instead of doing what is asked, or "lost", which ends it afterwards.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1
 
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()  # the client waits for it
+        return True
+
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -43,22 +48,34 @@ class Handler(BaseHTTPRequestHandler):
             order.update(json.loads(body))
             self.reply(200, {}, b"")
             return
-        if re.search(order["what"], f"{self.command} {self.path}") and order["times"]:
-            order["after"] -= 1
-            if order["after"] < 0:
-                order["times"] -= 1
-                if order["how"] == "close":
-                    self.close_connection = True
-                    return
-                self.reply(int(order["how"]), {"Content-Type": "application/xml"}, ERRORS[order["how"]].encode())
-                return
+        how = self.fault()
+        if how == "close":
+            self.close_connection = True
+            return
+        if how in ERRORS:
+            self.reply(int(how), {"Content-Type": "application/xml"}, ERRORS[how].encode())
+            return
         connection = http.client.HTTPConnection(UPSTREAM, timeout=60)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
         connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
         found = connection.getresponse()
+        if how == "lost":
+            found.read()
+            self.close_connection = True
+            return
         passed = {k: v for k, v in found.getheaders() if k.lower() not in ("transfer-encoding", "connection", "date")}
         self.reply(found.status, passed, found.read())
         connection.close()
+
+    def fault(self) -> str:
+        """How this request fails; empty: it does not."""
+        if not order["times"] or not re.search(order["what"], f"{self.command} {self.path}"):
+            return ""
+        order["after"] -= 1
+        if order["after"] >= 0:
+            return ""
+        order["times"] -= 1
+        return str(order["how"])
 
     def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

@@ -14,8 +14,8 @@ from recsys.pipelines.steps import is_transient
 from recsys.releases.commands import promote, rollback
 from recsys.releases.record import champion
 from recsys.runs import state_folder
-from recsys.storage.warehouse import scan
-from tests.recsys.releases.shop import Shop
+from recsys.storage.warehouse import append, scan
+from tests.recsys.releases.shop import NOW, Shop
 from tests.recsys.stores.conftest import Faulty
 from tests.recsys.stores.test_bundles import moved
 
@@ -53,6 +53,24 @@ def test_a_switch_that_the_store_breaks_off_is_finished_by_the_next(what: str, p
     assert shop.served() == {"r3"}
     rollback(shop.settings, None, "a test")
     assert shop.served() == {"r1" if "delta" in what else "r2"}
+
+
+def test_a_commit_whose_answer_is_lost_is_done(prefix: str, faulty: Faulty) -> None:
+    shop = Shop(prefix)
+    faulty.fails("lost", "PUT .*_delta_log", times=1)
+    shop.night("r1")
+    faulty.fails("lost", "PUT .*(_delta_log|latest.json)", times=2)
+    shop.night("r2")
+    assert shop.served() == {"r2"}
+    rows = pl.DataFrame({"salt": ["s"], "digest": ["d"], "forgotten_at": [NOW]})
+    rows = rows.cast({"forgotten_at": pl.Datetime("us", "UTC")})
+    faulty.fails("lost", "PUT .*_delta_log", times=1)
+    assert append(prefix, "forgotten", rows, expected=None) == 0
+    faulty.fails("lost", "PUT .*_delta_log", times=1)
+    assert append(prefix, "forgotten", rows, expected=0) == 1
+    with pytest.raises(RecsysError, match="Another process has written the table"):
+        append(prefix, "forgotten", rows, expected=0)
+    assert scan(prefix, "forgotten").collect().height == 2
 
 
 def test_forgotten_users_are_gone_from_the_store(prefix: str) -> None:
