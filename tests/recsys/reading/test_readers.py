@@ -26,7 +26,7 @@ from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import InputError, RecsysError
 from recsys.reading.readers import Rows, read_rows, reading
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
-from recsys.reading.sources import SourceFile, _unreadable, find_files
+from recsys.reading.sources import SourceFile, find_files, unreadable
 from recsys.settings import SourceSettings
 
 # any text but surrogates, which no encoding writes, and NUL
@@ -439,7 +439,7 @@ def test_one_odd_value_does_not_spoil_a_jsonl_log(tmp_path: Path) -> None:
 def test_a_store_that_does_not_answer_is_no_fault_of_the_input() -> None:
     def blamed(path: str, error: OSError) -> type[Exception]:
         with pytest.raises(RecsysError) as caught:
-            raise _unreadable(SourceFile(name="a.csv", path=path, format="csv", separator=","), error)
+            raise unreadable("a.csv", path, error)
         return caught.type
 
     assert blamed("s3://bucket/a.csv", OSError("timeout")) is RecsysError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from recsys.data.ingest import ingest
 from recsys.errors import InputError, RecsysError
+from recsys.init.guess import guess
 from recsys.pipelines.steps import is_transient
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -130,3 +132,28 @@ def test_an_address_without_encryption_must_be_meant(
     for log in (f"{prefix}/log.csv", f"{prefix}/log"):
         with pytest.raises(InputError, match="set AWS_ALLOW_HTTP=true where that is meant"):
             ingest(settings_of(tmp_path, log, **({} if log.endswith("csv") else {"format": "delta"})))
+
+
+def test_a_configuration_is_guessed_from_what_lies_in_a_store(
+    prefix: str, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    store = objects(object_store, prefix)
+    log = pl.DataFrame({"user_id": [f"u{n % 9}" for n in range(90)], "item_id": [f"i{n % 7}" for n in range(90)]})
+    log = log.with_columns(timestamp=pl.int_range(1_500_000_000, 1_500_000_090))
+    for number, rows in enumerate(log.iter_slices(45)):
+        obstore.put(store, f"logs/{number}.csv", written(rows, "csv"))
+    obstore.put(
+        store, "items.csv", written(pl.DataFrame({"item_id": [f"i{n}" for n in range(7)], "title": "t"}), "csv")
+    )
+    text, _ = guess(f"{prefix}/logs/*.csv", f"{prefix}/items.csv", None, tmp_path / "recsys.toml")
+    settings = parse_settings(tomllib.loads(text) | {"warehouse": str(tmp_path / "warehouse")})
+    assert settings.data_root == "." and settings.interactions.source == f"{prefix}/logs/*.csv"
+    ingest(settings)
+    assert len(users(tmp_path)) == 90
+    for path, sentence in (
+        (f"{prefix}/logs/", r"is a folder; name a file in it, or a pattern in quotes such as 's3://.*/logs/\*.csv'"),
+        (f"{prefix}/log.csv", "There is no file s3://"),
+        ("s3://no-such-bucket/log.csv", "there is no bucket 'no-such-bucket'"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            guess(path, None, None, tmp_path / "recsys.toml")
