@@ -146,9 +146,7 @@ def backtest_alone(
         raise InputError(f"--nights {nights} must be at least 1.")
     length = None if every is None else parse_every(every)
     end = None if until is None else parse_until(until)
-    if "://" in settings.warehouse:
-        raise InputError(f"warehouse = {settings.warehouse}: a backtest needs a local folder; give one with --set.")
-    home = Path(settings.warehouse) / FOLDER
+    home = runs.local_folder(settings.warehouse) / FOLDER
     log = home / f"{LOG}{_hash(_dump(settings, 'interactions', 'items', 'users', 'data_root'))}"
     with tracked(settings) as store, runs.locked(str(log)), keeping():
         source = _read(settings, log)

@@ -14,12 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys.bundles.manifest import MANIFEST
-from recsys.bundles.store import measured_bundle
+from recsys.bundles.mirror import address
+from recsys.bundles.store import find_bundle, measured_bundle
 from recsys.errors import InputError
 from recsys.evaluation.runs import DEFAULT, compare_runs, parse_metric
 from recsys.evaluation.users import FILE, UserValues, from_parquet, local_path
 from recsys.pipelines.steps import newest_bundle
+from recsys.runs import local_folder
 from recsys.settings.read import load_settings
+from recsys.storage.remote import is_url
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SHOWN: Final = 8  # of a run id's digits; the report holds the whole id of the evaluation
@@ -64,9 +67,11 @@ def find_values(run: str, uri: str) -> UserValues:
         return from_parquet(path.read_bytes(), run)
     if path.suffix == ".toml":
         settings = load_settings(run)
-        return _of_bundle(Path(newest_bundle(settings)), Path(settings.warehouse))
+        return _of_bundle(Path(newest_bundle(settings)), local_folder(settings.warehouse))
     if path.suffix == ".json" and path.is_file():
         return _of_bundle(_bundle_of_night(path), path.parent.parent)
+    if is_url(run):
+        path = find_bundle(run)
     if (path / MANIFEST).is_file():
         return _of_bundle(path, path.resolve().parent.parent)
     if _RUN_ID.fullmatch(run):
@@ -85,7 +90,8 @@ def _of_bundle(bundle: Path, warehouse: Path) -> UserValues:
     path = local_path(warehouse, bundle)
     if not path.is_file():
         raise InputError(
-            f"The bundle {bundle} has no evaluation in {warehouse}; run `recsys evaluate CONFIG --bundle {bundle}`."
+            f"The bundle {address(bundle)} has no evaluation in {warehouse}; run `recsys evaluate CONFIG --bundle "
+            f"{address(bundle)}`."
         )
     return from_parquet(path.read_bytes(), str(path))
 

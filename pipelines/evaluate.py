@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
+from recsys.bundles.mirror import address
 from recsys.bundles.store import measured_bundle
 from recsys.columns import metric_name
 from recsys.data.prepare import prepare
@@ -23,8 +24,8 @@ from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
+    chosen_bundle,
     compute_task,
-    newest_bundle,
     newest_versions,
     step_run,
 )
@@ -69,14 +70,14 @@ def evaluate(
         }
         values = [users.UserValues(frame=frame, about=about) for frame in frames]
         files = [users.to_parquet(one) for one in values]
-        if "://" not in settings.warehouse:
-            for content in files:
-                users.write_file(users.local_path(settings.warehouse, bundle), content)
+        for content in files:
+            users.write_file(users.local_path(settings.warehouse, bundle), content)
         report = step.done(measured)
         unrecorded = report["report"]["protocol"].get("consumed")
         if unrecorded is not None:
             display.warn(
-                f"Which events {bundle} learned from is {unrecorded}; a leak in its training would not be seen."
+                f"Which events {address(bundle)} learned from is {unrecorded}; a leak in its training would not be "
+                "seen."
             )
         tracking.log_metrics(step.store, step.run_id, report["metrics"])
         tracking.log_metrics(step.store, step.run_id, baseline_metrics(report["baselines"]))
@@ -145,7 +146,7 @@ evaluate_task = compute_task(evaluate)
 
 def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Evaluate a bundle, by default the newest, on the newest tables."""
-    return run(evaluate_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+    return run(evaluate_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{config}", description=__doc__)

@@ -22,6 +22,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, State
 
 from recsys import runs
+from recsys.bundles.mirror import address
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
@@ -235,7 +236,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "published": verdict["passed"],
         "verdict": verdict,
         "resumed": resumed,
-        "bundle": refitted["bundle"],
+        "bundle": address(refitted["bundle"]),
         "bundle_id": refitted["bundle_id"],
         "refit": {name: refitted[name] for name in ("kind", "measured", "reason", "epochs", "resumed")},
         "epochs": trained["epochs"],

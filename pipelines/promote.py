@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys import runs
+from recsys.bundles.mirror import address
 from recsys.columns import metric_name
 from recsys.errors import InputError, RecsysError
 from recsys.exports.registry import sinks_of
@@ -105,7 +106,7 @@ def show_switched(console: Console, report: dict[str, Any]) -> None:
         f"({served['by']} by {escape(str(served['who']))}: {escape(str(served['why']))})."
     )
     console.print(f"table   {escape(served['table'])}, version {served['version']}", soft_wrap=True)
-    console.print(f"bundle  {escape(served['bundle'])}", soft_wrap=True)
+    console.print(f"bundle  {escape(address(served['bundle']))}", soft_wrap=True)
     if report["export"]:
         console.print("export  follows it")
 
@@ -121,7 +122,11 @@ def releases(settings: Settings) -> dict[str, Any]:
             rows.append({**asdict(listed[place]), "now": now, "lack": None if now else lack(settings, listed[place])})
         known = {one.run for one in listed}
         kept = [
-            {"run": one.run, "bundle": str(one.bundle), "metrics": one.reports.get("evaluate", {}).get("metrics", {})}
+            {
+                "run": one.run,
+                "bundle": address(one.bundle),
+                "metrics": one.reports.get("evaluate", {}).get("metrics", {}),
+            }
             for one in built_runs(settings)
             if one.run not in known
         ]

@@ -14,8 +14,8 @@ from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
+    chosen_bundle,
     compute_task,
-    newest_bundle,
     newest_versions,
     numbers,
     step_run,
@@ -53,7 +53,7 @@ refit_task = compute_task(refit)
 def refit_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Refit a bundle, by default the newest, on the newest tables, and make the result the latest of its name."""
     with runs.locked(settings.warehouse):
-        report = run(refit_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+        report = run(refit_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
         publish_bundle(settings.warehouse, report["bundle"])
         return report
 

@@ -95,7 +95,7 @@ def night_record(settings: Settings, state: runs.RunState, link: str | None = No
 
 def reports_folder(warehouse: str) -> Path:
     """Folder of a warehouse's pages: in it, or beside its run states where it is not a local folder."""
-    return (runs.state_folder(warehouse) if "://" in warehouse else Path(warehouse)) / FOLDER
+    return runs.local_folder(warehouse) / FOLDER
 
 
 def show_report(console: Console, report: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from recsys.pipelines.steps import (
     Run,
     as_function,
     as_task,
+    chosen_bundle,
     compute_task,
-    newest_bundle,
     newest_versions,
     numbers,
     step_run,
@@ -76,7 +76,7 @@ retrieve_task = compute_task(retrieve)
 def retrieve_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Make the candidate table with a bundle, by default the newest, from the newest tables."""
     with runs.locked(settings.warehouse):
-        return run(retrieve_task, settings, newest_versions(settings), bundle or newest_bundle(settings))
+        return run(retrieve_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
 
 
 @flow(name="retrieve", flow_run_name="retrieve-{config}", description=__doc__)

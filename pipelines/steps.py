@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from recsys import processes
-from recsys.bundles.store import latest_bundle
+from recsys.bundles.store import find_bundle, latest_bundle
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines.watch import watch
@@ -207,6 +207,17 @@ def newest_bundle(settings: Settings) -> str:
         There is none.
     """
     return str(latest_bundle(settings.warehouse, settings.name))
+
+
+def chosen_bundle(settings: Settings, bundle: str | None) -> str:
+    """The bundle that somebody named, see `find_bundle`; by default the newest of the configuration's name.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    return newest_bundle(settings) if bundle is None else str(find_bundle(bundle))
 
 
 def newest_candidates(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import polars as pl
 import tomlkit
 
 from recsys import runs
-from recsys.bundles.store import latest_bundle, passed_on, publish_bundle
+from recsys.bundles.store import find_bundle, latest_bundle, passed_on, publish_bundle
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.compare import EvaluationReport
@@ -132,14 +132,14 @@ def fit(settings: Settings) -> Model:
 
 
 def load(bundle: str | Path | Settings) -> Model:
-    """Open a bundle: a folder, or the newest of a configuration's name.
+    """Open a bundle: a folder or URL, with or without its hash, or the newest of a configuration's name.
 
     Raises
     ------
     InputError
         It is missing or damaged.
     """
-    path = latest_bundle(bundle.warehouse, bundle.name) if isinstance(bundle, Settings) else Path(bundle)
+    path = latest_bundle(bundle.warehouse, bundle.name) if isinstance(bundle, Settings) else find_bundle(bundle)
     return Model.open(path)
 
 

@@ -7,7 +7,8 @@ the finished steps from there: all of them where the settings are the same, else
 run. A finished run is followed by a new one. A lock file in the same folder keeps a second night out.
 
 For a warehouse that is not a local folder the state lies in `$XDG_STATE_HOME/recsys/<hash of the root>`
-(`~/.local/state` by default), because object stores have neither locks nor atomic renames.
+(`~/.local/state` by default), because object stores have neither locks nor atomic renames. Reports, values per user and
+a copy of the bundles lie there, too: see `local_folder`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,6 +29,7 @@ from recsys.errors import RecsysError
 from recsys.settings import Settings
 from recsys.storage.files import file_aside, write_json, writing
 from recsys.storage.locks import Held, lock_file
+from recsys.storage.remote import is_url
 
 Status = Literal["running", "failed", "finished"]
 
@@ -85,12 +88,19 @@ class RunState:
         return replace(self, status=status, finished=_now(), error=error)
 
 
+def local_folder(warehouse: str | Path) -> Path:
+    """The folder of this machine that keeps files of a warehouse besides its tables: the warehouse's own, if local."""
+    root = str(warehouse)
+    if not is_url(root):
+        return Path(root)
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "recsys" / hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
+
+
 def state_folder(warehouse: str) -> Path:
     """Where a warehouse's run states lie; created by `locked` and `save`."""
-    if "://" not in warehouse:
-        return Path(warehouse) / "runs"
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "recsys" / hashlib.sha256(warehouse.rstrip("/").encode()).hexdigest()[:16]
+    folder = local_folder(warehouse)
+    return folder if is_url(warehouse) else folder / "runs"
 
 
 def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
@@ -220,10 +230,14 @@ def locked(warehouse: str) -> Iterator[Path]:
 
     Raises
     ------
+    InputError
+        The warehouse is a URL, and the library for object stores is not installed.
     RecsysError
         Another process holds it.
     """
     folder = state_folder(warehouse)
+    if is_url(warehouse):  # before any work: bundles need its library
+        import_module("recsys.storage.objects")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stack = contextlib.ExitStack()

@@ -33,6 +33,7 @@ from recsys.columns import (
 from recsys.data.ingest import Progress, ingest
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError
+from recsys.runs import local_folder
 from recsys.settings import Settings
 from recsys.storage.intact import note_write
 from recsys.storage.warehouse import (
@@ -179,7 +180,7 @@ def drop_replays(warehouse: str) -> int:
 
     A backtest that was killed begins anew after that; results of nights, which name no user, stay.
     """
-    home = Path(warehouse) / FOLDER
+    home = local_folder(warehouse) / FOLDER
     found = [path for pattern in (f"*/{NIGHTS}", f"{LOG}*") for path in home.glob(pattern) if path.is_dir()]
     for path in found:
         shutil.rmtree(path, ignore_errors=True)

@@ -53,6 +53,7 @@ from recsys.bundles.manifest import (
     label,
     read_manifest,
 )
+from recsys.bundles.mirror import address, is_there, local_path
 from recsys.columns import ITEM_ID, PADDING
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -91,6 +92,11 @@ class Bundle:
     catalogue: pl.DataFrame
     vectors: np.ndarray
     allowed: np.ndarray
+
+    @property
+    def place(self) -> str:
+        """The folder or URL that people know it by."""
+        return address(self.path)
 
     @property
     def id(self) -> str:
@@ -175,7 +181,7 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
     Parameters
     ----------
     path
-        Its folder.
+        Its folder, or its URL in an object store.
     verify
         Compare every file with its hash now. Without it, the large files (weights, index) are compared when
         they are first used; no file is ever parsed before it was compared.
@@ -186,7 +192,8 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
         Not a bundle, a newer format, a kind of model that is not known, a file that is missing or changed, or parts of
         different bundles.
     """
-    path = Path(path)
+    path = local_path(path)
+    is_there(path)  # brings it here
     manifest = read_manifest(path)
     for name in files_of(manifest["files"]) if verify else (CONFIG, VOCABULARY, CATALOGUE, ITEM_ARRAYS):
         checked(path, manifest, name)

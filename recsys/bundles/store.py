@@ -1,6 +1,6 @@
 """Where bundles lie: written whole or not at all, and the pointer to the newest of each name.
 
-See recsys/bundles/bundle.py for what is in one.
+See recsys/bundles/bundle.py for what is in one, and recsys/bundles/mirror.py for warehouses in an object store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
+from recsys.bundles import mirror
 from recsys.bundles.bundle import check_shapes, read_bundle
 from recsys.bundles.manifest import (
     CATALOGUE,
@@ -37,14 +38,16 @@ from recsys.bundles.manifest import (
     label,
     read_manifest,
 )
+from recsys.bundles.mirror import BUNDLES, address, bundles_folder
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
 from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
-from recsys.storage.files import file_aside, folder_aside, move_into_place, write_json, writing
+from recsys.storage.files import folder_aside, move_into_place, write_json, writing
 
-BUNDLES: Final = "bundles"
+__all__ = ["BUNDLES", "REFIT", "find_bundle", "latest_bundle", "measured_bundle", "publish_bundle", "write_bundle"]
+
 REFIT: Final = "refit"  # in the lineage of a bundle that was fitted on all events: how, and which one was measured
 LIBRARIES: Final = ("torch", "numpy", "polars", "faiss-cpu", "safetensors", "transformers")
 
@@ -73,7 +76,7 @@ def write_bundle(
     bias_dims: int = 0,
     more: Mapping[str, Part] | None = None,
 ) -> Path:
-    """Write a bundle under a warehouse: aside, synchronised to disk, then renamed.
+    """Write a bundle under a warehouse: aside, synchronised to disk, then renamed; for a URL then uploaded.
 
     A kill leaves no bundle, never half of one. Where the same content is there already, that folder stays as
     it is, with the manifest of its first writing; should it be damaged, it is replaced.
@@ -81,7 +84,7 @@ def write_bundle(
     Parameters
     ----------
     root
-        The warehouse, a local folder.
+        The warehouse, a folder or a URL.
     catalogue
         V rows in the vocabulary's order: `item_id` and what people want to see.
     features
@@ -100,17 +103,15 @@ def write_bundle(
     Returns
     -------
     Path
-        The bundle's folder.
+        The bundle's folder; for a URL the one that mirrors it.
 
     Raises
     ------
     RecsysError
-        Vectors that are not finite, or no item that may be recommended.
-    InputError
-        The warehouse is not a local folder.
+        Vectors that are not finite, no item that may be recommended, or a disk or store that takes no bundle.
     """
     check_shapes(vocabulary, catalogue, vectors, allowed)
-    parent = _bundles_folder(root)
+    parent = bundles_folder(root)
     with writing(f"A bundle in {parent}"), folder_aside(parent, settings.name) as aside:
         write_json(aside / CONFIG, _without_credentials(settings.model_dump(mode="json")), sort=True)
         vocabulary.write(aside / VOCABULARY)
@@ -148,7 +149,9 @@ def write_bundle(
             "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
         }
         write_json(aside / MANIFEST, manifest)
-        return _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
+        path = _move_into_place(aside, parent / label(settings.name, str(manifest["bundle"])))
+    mirror.upload(path)
+    return path
 
 
 def publish_bundle(root: str | Path, path: str | Path) -> Path:
@@ -157,40 +160,51 @@ def publish_bundle(root: str | Path, path: str | Path) -> Path:
     Returns
     -------
     Path
-        The pointer file.
+        The bundle's folder: of one from elsewhere, and a warehouse in an object store, its copy there.
+
+    Raises
+    ------
+    RecsysError
+        The pointer cannot be written, or another machine has replaced it in the meantime.
     """
-    manifest = read_manifest(Path(path))
-    parent = _bundles_folder(root)
-    pointer = parent / f"{manifest['name']}.latest.json"
-    folder = os.path.relpath(Path(path).resolve(), parent.resolve())
-    with writing(f"The pointer {pointer} to the newest bundle"), file_aside(pointer) as aside:
-        write_json(aside, {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
-    return pointer
+    parent = bundles_folder(root)
+    path = mirror.adopt(parent, Path(path))
+    mirror.upload(path)
+    manifest = read_manifest(path)
+    folder = os.path.relpath(path.resolve(), parent.resolve())
+    mirror.write_pointer(parent, str(manifest["name"]), {"path": Path(folder).as_posix(), "bundle": manifest["bundle"]})
+    return path
 
 
 def latest_bundle(root: str | Path, name: str) -> Path:
-    """Folder of the bundle that was published last under a name.
+    """Folder of the bundle that was published last under a name; from a store it is downloaded.
 
     Raises
     ------
     InputError
         None was, or it is gone.
     """
-    parent = _bundles_folder(root)
-    pointer = parent / f"{name}.latest.json"
+    return _latest(bundles_folder(root), name)
+
+
+def _latest(parent: Path, name: str) -> Path:
+    content = mirror.read_pointer(parent, name)
+    if content is None:
+        raise InputError(f"There is no bundle {name!r} in {_shown(parent)}; run `recsys train` first.")
+    pointer = address(parent / f"{name}{mirror.POINTER}")
     try:
-        path = parent / json.loads(pointer.read_bytes())["path"]
-    except FileNotFoundError:
-        raise InputError(f"There is no bundle {name!r} in {parent}; run `recsys train` first.") from None
+        path = parent / json.loads(content)["path"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{pointer} is damaged; train again, or name a bundle's folder.") from None
-    if not path.is_dir():
-        raise InputError(f"{pointer} points to {path}, which is gone; train again, or name another bundle.")
+    if not mirror.is_there(path):
+        raise InputError(f"{pointer} points to {address(path)}, which is gone; train again, or name another bundle.")
     return path
 
 
 def find_bundle(path: str | Path) -> Path:
     """Folder of a bundle that somebody named: the folder itself, or without its hash the newest of that name.
+
+    A URL of an object store is named in the same way; what it names is downloaded.
 
     >>> find_bundle("warehouse/bundles/shop")  # doctest: +SKIP
     PosixPath('warehouse/bundles/shop-1a2b3c4d5e6f')
@@ -200,16 +214,21 @@ def find_bundle(path: str | Path) -> Path:
     InputError
         There is neither; names the ones that are there.
     """
-    path = Path(path)
-    if path.exists():
+    path = mirror.local_path(path)
+    if path.exists() or mirror.is_there(path):
         return path
-    if path.with_name(f"{path.name}.latest.json").is_file():
-        return latest_bundle(path.parent.parent, path.name)
-    there = sorted(other.name for other in path.parent.glob("*") if (other / MANIFEST).is_file())
+    if mirror.read_pointer(path.parent, path.name) is not None:
+        return _latest(path.parent, path.name)
+    there, named = mirror.labels(path.parent), address(path)
     if not there:
-        raise InputError(f"There is no bundle {path}, and no other one beside it; name a folder that a run wrote.")
+        raise InputError(f"There is no bundle {named}, and no other one beside it; name a folder that a run wrote.")
     near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.0)[0]
-    raise InputError(f"There is no bundle {path}; did you mean {path.with_name(near)}?")
+    raise InputError(f"There is no bundle {named}; did you mean {address(path.with_name(near))}?")
+
+
+def _shown(parent: Path) -> str:
+    """A folder of bundles as people know it."""
+    return address(parent / "x").rpartition("/")[0]
 
 
 def passed_on(path: str | Path) -> str | None:
@@ -242,10 +261,11 @@ def measured_bundle(path: str | Path) -> Path:
     if refitted is None:
         return path
     measured = path.resolve().parent / str(refitted["measured"])
-    if not (measured / MANIFEST).is_file():
+    if not (mirror.is_there(measured) and (measured / MANIFEST).is_file()):
         raise InputError(
-            f"The bundle {path} was fitted on all events, those of the test part too, so nothing can be measured with "
-            f"it; the bundle that was measured, {measured}, is gone: train again with `recsys train CONFIG`."
+            f"The bundle {address(path)} was fitted on all events, those of the test part too, so nothing can be "
+            f"measured with it; the bundle that was measured, {address(measured)}, is gone: train again with "
+            "`recsys train CONFIG`."
         )
     return path.parent / measured.name
 
@@ -261,12 +281,6 @@ def _move_into_place(aside: Path, target: Path) -> Path:
                 target.rename(damaged / "damaged")
     move_into_place(aside, target)
     return target
-
-
-def _bundles_folder(root: str | Path) -> Path:
-    if "://" in str(root):
-        raise InputError(f"warehouse = {root}: bundles are not yet supported at a URL; use a local folder.")
-    return Path(root) / BUNDLES
 
 
 def _without_credentials(value: Any) -> Any:

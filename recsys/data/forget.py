@@ -27,7 +27,8 @@ from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_o
 from recsys.errors import InputError
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
-from recsys.storage.intact import filesystem, note_write
+from recsys.storage.intact import note_write
+from recsys.storage.remote import filesystem
 from recsys.storage.stream import overwrite_streamed
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.tracking.spool import drop_quotes

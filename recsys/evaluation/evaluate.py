@@ -219,18 +219,18 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
     lineage = bundle.manifest["lineage"]
     if REFIT in lineage:
         raise RecsysError(
-            f"Leak: the bundle {bundle.path} was fitted on all events, those of the test part too; measure "
+            f"Leak: the bundle {bundle.place} was fitted on all events, those of the test part too; measure "
             f"{lineage[REFIT]['measured']}, which it was made of."
         )
     same_events = not learns(bundle) or lineage.get("data") == dataset.digest
     if bundle.vocabulary.digest != dataset.vocabulary.digest or not same_events:
         if forgotten_since(Path(bundle.path).parents[1], bundle.manifest["created_at"]):
             raise InputError(
-                f"Users were forgotten after the bundle {bundle.path} was trained: the tables no longer hold what it "
+                f"Users were forgotten after the bundle {bundle.place} was trained: the tables no longer hold what it "
                 "learned from, so it cannot be measured on them. Train again with `recsys train CONFIG`, then evaluate."
             )
         raise InputError(
-            f"The bundle {bundle.path} was trained on other data ({bundle.vocabulary.size} items, version "
+            f"The bundle {bundle.place} was trained on other data ({bundle.vocabulary.size} items, version "
             f"{lineage.get('interactions_version')} of {INTERACTIONS!r}) than it is to be evaluated on "
             f"({dataset.vocabulary.size} items); train again, or use the tables and settings of its training."
         )

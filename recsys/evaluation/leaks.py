@@ -57,7 +57,7 @@ def check_consumed(served: BundleRecommender, dataset: Dataset) -> dict[str, str
         own, expected = counted.popular, popularity(train.items, dataset.vocabulary.size)
         if not np.array_equal(own, expected):
             raise RecsysError(
-                f"Leak: the blend of the bundle {bundle.path} counted {own.sum():,.0f} events and the split allows "
+                f"Leak: the blend of the bundle {bundle.place} counted {own.sum():,.0f} events and the split allows "
                 f"{expected.sum():,.0f}, or others; train again."
             )
     record: dict[str, Any] | None = bundle.manifest["lineage"].get("consumed")
@@ -68,7 +68,7 @@ def check_consumed(served: BundleRecommender, dataset: Dataset) -> dict[str, str
         if record.get(name) is None:  # nothing was trained, or nothing is blended
             if blended is not None and name in ("counted", "weighed"):
                 raise RecsysError(
-                    f"Leak guard: the bundle {bundle.path} blends and does not say what {did}, so a leak would not be "
+                    f"Leak guard: the bundle {bundle.place} blends and does not say what {did}, so a leak would not be "
                     "seen; train again."
                 )
             continue
@@ -77,7 +77,7 @@ def check_consumed(served: BundleRecommender, dataset: Dataset) -> dict[str, str
         if found != allowed:
             raise RecsysError(
                 f"Leak: {did} {found} (digest {found.digest}), and the split allows {allowed} (digest "
-                f"{allowed.digest}); the figures of the bundle {bundle.path} would mean nothing, train again."
+                f"{allowed.digest}); the figures of the bundle {bundle.place} would mean nothing, train again."
             )
         stated[f"{name}_on"] = f"{found}, as the split allows"
     return stated

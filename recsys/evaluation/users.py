@@ -24,6 +24,7 @@ from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import MISS
+from recsys.runs import local_folder
 from recsys.storage.files import WRITING, file_aside, writing
 
 FILE: Final = "users.parquet"  # the artifact's name
@@ -127,8 +128,8 @@ def from_parquet(content: bytes, where: str) -> UserValues:
 
 
 def local_path(warehouse: str | Path, bundle: str | Path) -> Path:
-    """Return the file of a bundle's newest evaluation in its warehouse."""
-    return Path(warehouse) / FOLDER / f"{Path(bundle).name}.parquet"
+    """Return the file of a bundle's newest evaluation: in its warehouse, or for a URL on this machine."""
+    return local_folder(warehouse) / FOLDER / f"{Path(bundle).name}.parquet"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -145,7 +146,7 @@ def forget_users(warehouse: str | Path, users: Sequence[str]) -> int:
     A file that cannot be read, or that a kill left unfinished, is deleted: an evaluation writes it again.
     """
     changed = 0
-    folder = Path(warehouse) / FOLDER
+    folder = local_folder(warehouse) / FOLDER
     for unfinished in folder.glob(f".*{WRITING}*"):
         unfinished.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.parquet")):

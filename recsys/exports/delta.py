@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal
+from recsys.storage.remote import fail, is_url
 from recsys.storage.warehouse import commit_properties, told_by
 
 _COPY = "export"  # key in a commit's metadata
@@ -94,12 +96,12 @@ class DeltaSink(Sink):
             )
             if former is None:
                 raise nothing
+            told, before = {_COPY: former[1].text(), _BACK: True}, int(table.version())
             try:
-                table.restore(
-                    int(former[0]), commit_properties=commit_properties({_COPY: former[1].text(), _BACK: True})
-                )
+                table.restore(int(former[0]), commit_properties=commit_properties(told))
             except CommitFailedError:
-                raise
+                if not self._landed(before + 1, told):
+                    raise
             except DeltaError as error:  # its files are deleted
                 raise nothing from error
         return RollbackReport(path=self.place, version=former[1].version, instead=seen.version, kind=self.kind)
@@ -122,15 +124,26 @@ class DeltaSink(Sink):
                 count += len(frame)
                 yield from frame.to_arrow().cast(schema).to_batches()
 
-        write_deltalake(
-            self.shape.path if table is None else table,
-            pa.RecordBatchReader.from_batches(schema, batches()),
-            mode="error" if table is None else "overwrite",
-            schema_mode=None if table is None else "overwrite",
-            writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=commit_properties({_COPY: copy.text()}),
-        )
+        before = -1 if table is None else int(table.version())
+        try:
+            write_deltalake(
+                self.shape.path if table is None else table,
+                pa.RecordBatchReader.from_batches(schema, batches()),
+                mode="error" if table is None else "overwrite",
+                schema_mode=None if table is None else "overwrite",
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=commit_properties({_COPY: copy.text()}),
+            )
+        except CommitFailedError:
+            if not self._landed(before + 1, {_COPY: copy.text()}):
+                raise
         return count
+
+    def _landed(self, version: int, told: dict[str, Any]) -> bool:
+        """Whether a commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+        with contextlib.suppress(DeltaError, OSError):
+            return told_by(DeltaTable(self.shape.path, version=version).history(1)[0]) == told
+        return False
 
     def _seen(self, table: DeltaTable | None) -> Copy | None:
         """The copy that readers see; refuses a table that is not ours."""
@@ -145,11 +158,19 @@ class DeltaSink(Sink):
         check_owner(copy, self.name, self.place, f"{self.section}.path")
         return copy
 
+    def _check_folder(self) -> None:
+        """Refuse a file in the place of a local folder, or above it."""
+        path = Path(self.shape.path)
+        for above in () if is_url(self.shape.path) else (path, *path.parents):
+            if above.is_file():
+                raise InputError(f"{self.place}: {above} is a file, no folder; choose another {self.section}.path.")
+
     @contextlib.contextmanager
     def _table(self) -> Iterator[DeltaTable | None]:
         """The table at its newest version; None where there is none yet."""
         try:
             table: Any = None
+            self._check_folder()
             with contextlib.suppress(TableNotFoundError):
                 table = DeltaTable(self.shape.path)
             yield table
@@ -160,5 +181,7 @@ class DeltaSink(Sink):
         except (DeltaError, OSError) as error:
             if isinstance(error, DeltaError) and "already exists" in str(error):
                 raise RecsysError(f"Another export to {self.place} has ended in the meantime; run it again.") from None
+            if is_url(self.shape.path):
+                fail(f"The export to {self.place} failed, and readers see the old copy", error)
             said = masked(refusal(error) or first_line(error))
             raise RecsysError(f"The export to {self.place} failed, and readers see the old copy: {said}.") from error

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import obstore
 from obstore import exceptions as failures
-from obstore.store import from_url
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
@@ -30,12 +29,12 @@ from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_he
 from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.exports.writers import ENDINGS, WRITERS
 from recsys.settings import S3ExportSettings
+from recsys.storage import objects
 from recsys.storage.addresses import masked
 from recsys.storage.files import ABANDONED_AFTER
 
 POINTER: Final = "latest.json"
 _OURS: Final = re.compile(r"v\d+-[0-9a-f]{8}(?=/)")  # names of folders
-_DENIED: Final = (failures.PermissionDeniedError, failures.UnauthenticatedError)
 
 
 class S3Sink(Sink):
@@ -89,8 +88,10 @@ class S3Sink(Sink):
                 }
                 self._point(store, pointer, tag)
             except BaseException:
-                with contextlib.suppress(failures.BaseError):
-                    self._delete(store, {folder})
+                with contextlib.suppress(failures.BaseError, OSError):
+                    found = objects.read(store, POINTER)  # an answer may be lost, and readers be at the new copy
+                    if found is None or folder.encode() not in found[0]:
+                        self._delete(store, {folder})
                 raise
             self._tidy(store, pointer, before, keep)
         return ExportReport(
@@ -140,15 +141,12 @@ class S3Sink(Sink):
 
     def _pointer(self, store: Any) -> tuple[dict[str, Any] | None, str | None]:
         """The pointer and its tag; refuses one that is not ours."""
-        try:
-            found = obstore.get(store, POINTER)
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise
+        found = objects.read(store, POINTER)
+        if found is None:
             return None, None
-        tag = found.meta["e_tag"]
+        content, tag = found
         try:
-            pointer = dict(json.loads(bytes(found.bytes())))
+            pointer = dict(json.loads(content))
             copy = Copy.read(pointer["copy"])
         except (ValueError, KeyError, TypeError):
             copy = None
@@ -162,12 +160,10 @@ class S3Sink(Sink):
     def _point(self, store: Any, pointer: dict[str, Any], tag: str | None) -> None:
         """Write the pointer, if it still is what it was."""
         content = json.dumps(pointer, indent=2, ensure_ascii=False).encode()
-        try:
-            obstore.put(store, POINTER, content, mode="create" if tag is None else {"e_tag": tag})
-        except (failures.AlreadyExistsError, failures.PreconditionError):
+        if not objects.replace(store, POINTER, content, tag):
             raise RecsysError(
                 f"Another export to {self.place} has ended in the meantime; this one changed nothing: run it again."
-            ) from None
+            )
 
     def _tidy(self, store: Any, pointer: dict[str, Any], before: dict[str, Any] | None, keep: bool) -> None:
         """Delete folders that no pointer leads to: those of before, and what killed exports left a day ago."""
@@ -187,39 +183,26 @@ class S3Sink(Sink):
                 if paths := [held["path"] for held in batch]:
                     obstore.delete(store, paths)
 
-    @contextlib.contextmanager
-    def _store(self) -> Iterator[Any]:
-        endpoint = self.shape.endpoint
-        config = {} if endpoint is None else {"endpoint": endpoint}
-        options = {"allow_http": endpoint is not None and endpoint.startswith("http://"), "connect_timeout": "15s"}
-        retries = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
-        try:
-            yield from_url(self.shape.path, config=config, client_options=options, retry_config=retries)  # type: ignore[call-overload]
-        except _DENIED as error:
-            raise InputError(
-                f"{self.place}: the store denies access ({_said(error)}); check the credentials in the environment, "
-                "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they allow."
-            ) from None
-        except FileNotFoundError as error:
-            raise InputError(f"{self.place}: {_said(error)}; make the bucket, or choose another.") from None
-        except (failures.BaseError, OSError, ValueError) as error:
-            raise RecsysError(
-                f"The export to {self.place} failed, and readers see the old copy: {_said(error)}."
-            ) from ConnectionError(type(error).__name__)
+    def _store(self) -> contextlib.AbstractContextManager[Any]:
+        what = f"The export to {self.place} failed, and readers see the old copy"
+        return objects.opened(self.shape.path, what, self.shape.endpoint)
 
 
 class _Upload(io.RawIOBase):
     """An upload as a file that only grows."""
 
     def __init__(self, writer: Any) -> None:
-        self.writer, self.length = writer, 0
+        self.writer, self.length, self.whole = writer, 0, True
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any) -> int:
+        if not self.whole:  # Parquet's writer ends its file after an error, too, and obstore would panic
+            raise OSError("the upload has failed")
         data = bytes(content)
-        self.writer.write(data)
+        with self._failing():
+            self.writer.write(data)
         self.length += len(data)
         return len(data)
 
@@ -228,14 +211,13 @@ class _Upload(io.RawIOBase):
 
     def finish(self) -> None:
         """Make it an object."""
-        self.writer.close()
+        with self._failing():
+            self.writer.close()
 
-
-def _said(error: BaseException) -> str:
-    """Return the store's message, in one line and without the request's details."""
-    text = " ".join(str(error).split())
-    code = re.search(r"<Code>([^<]*)</Code>", text)
-    message = re.search(r"<Message>([^<]*)</Message>", text)
-    if code:
-        return masked(f"{code[1]}: {message[1]}" if message else code[1]).rstrip(".")
-    return masked(text.partition(" Debug source")[0])[:300].rstrip(". ")
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.whole = False
+            raise

@@ -30,6 +30,7 @@ from recsys.settings import ModelSettings, RetrieveSettings, SourceSettings, Tra
 from recsys.settings.database import is_database
 from recsys.settings.read import parse_settings
 from recsys.storage.addresses import masked
+from recsys.storage.remote import is_url
 
 FEW_USERS: Final = 1_000  # below this a log is small
 _KEYS: Final = {ITEMS: ITEM_ID, USERS: USER_ID}
@@ -154,8 +155,10 @@ def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
 
 def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name: str) -> dict[str, Any]:
     """The settings' values, in the order in which they are written."""
-    roots = [_folder(s.path) for s in (sample, *(table.sample for table in tables.values()))]
-    root = os.path.commonpath([Path(r) for r in roots]) if all("://" not in r for r in roots) and _alike(roots) else ""
+    paths = [sample.path, *(table.sample.path for table in tables.values())]
+    roots = [_folder(path) for path in paths]
+    local = not any(map(is_url, paths)) and _alike(roots)
+    root = os.path.commonpath([Path(r) for r in roots]) if local else ""
     log = _source(sample, guessed.columns, root, guessed.decimal)
     if sample.format == "sequences":
         log.pop("columns")
@@ -216,7 +219,7 @@ def _source(
 ) -> dict[str, Any]:
     """The keys that say where a table comes from and how to read it."""
     path = sample.path
-    if "://" not in path:
+    if not is_url(path):
         path = Path(os.path.relpath(path, root)).as_posix() if root else Path(path).as_posix()
     source: dict[str, Any] = {"source": path, "format": sample.format}
     if sample.format == "csv":

@@ -135,7 +135,7 @@ def _kind(settings: Settings, measured: BundleRecommender) -> tuple[str, str]:
         _check_chosen(settings, bundle)
         if BEST_EPOCH not in lineage:
             raise InputError(
-                f"The bundle {bundle.path} is of an earlier version and does not say which epoch was its best, so it "
+                f"The bundle {bundle.place} is of an earlier version and does not say which epoch was its best, so it "
                 'cannot be trained again on all events; train again, or set train.refit = "counts".'
             )
         if lineage["consumed"]["trained"] is None:  # what it knows, nothing here can teach it again
@@ -295,7 +295,7 @@ def _check_chosen(settings: Settings, bundle: Bundle) -> None:
         for name, value in now.items():
             if then.get(name) != value:
                 raise InputError(
-                    f"The bundle {bundle.path} was trained with {section}.{name} = {then.get(name)!r} and this "
+                    f"The bundle {bundle.place} was trained with {section}.{name} = {then.get(name)!r} and this "
                     f"configuration has {value!r}, which nobody has measured; set it back, or train again."
                 )
 

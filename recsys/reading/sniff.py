@@ -12,16 +12,17 @@ from typing import Final
 
 import polars as pl
 
-from recsys.errors import InputError, first_line
+from recsys.errors import InputError
 from recsys.reading.column_names import means
 from recsys.reading.delimited import preamble, split_line, stated_separator
 from recsys.reading.headers import header_types
 from recsys.reading.literals import with_lists
 from recsys.reading.readers import read_rows, reading, scan_table
 from recsys.reading.reasons import DEFECT
-from recsys.reading.sources import SourceFile, is_url
+from recsys.reading.sources import SourceFile, expand_url, is_glob, unreadable
 from recsys.reading.unpack import FAILURES, read_blocks, refuse_archive
 from recsys.settings import Format, SourceSettings
+from recsys.storage.remote import is_url
 
 SAMPLE_BYTES: Final = 8 << 20  # of a text file, unpacked
 SAMPLE_ROWS: Final = 200_000  # of a Parquet file or a Delta table
@@ -216,7 +217,9 @@ def known_share(ids: pl.Series, among: pl.Series) -> float:
 
 def files_of(path: str) -> list[str]:
     """The file, the Delta table, or the files of a pattern."""
-    if is_url(path) or Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
+    if is_url(path):
+        return _files_of_url(path)
+    if Path(path).is_file() or (Path(path) / "_delta_log").is_dir():
         return [path]
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; name a file in it, or a pattern in quotes such as '{path}/*.csv'.")
@@ -225,6 +228,17 @@ def files_of(path: str) -> list[str]:
     if not found:
         raise InputError(f"There is no file {path} (looked in {Path.cwd()}).")
     return [str(match) for match in found]
+
+
+def _files_of_url(url: str) -> list[str]:
+    found = expand_url(url, url)
+    if not found:
+        raise InputError(f"There is no file {url}.")
+    if found != [url] and not is_glob(url.partition("://")[2]):
+        raise InputError(
+            f"{url} is a folder; name a file in it, or a pattern in quotes such as '{url.rstrip('/')}/*.csv'."
+        )
+    return found
 
 
 def _head(path: str, limit: int) -> tuple[bytes, bool]:
@@ -238,7 +252,7 @@ def _head(path: str, limit: int) -> tuple[bytes, bool]:
             if size > limit:
                 break
     except FAILURES as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
+        raise unreadable(path, path, error) from None
     return b"".join(blocks)[:limit], size <= limit
 
 

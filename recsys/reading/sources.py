@@ -29,6 +29,8 @@ from recsys.settings import Format, SourceSettings
 from recsys.settings.database import is_server
 from recsys.storage.addresses import HIDDEN, masked
 
+from recsys.storage.remote import fail, filesystem, is_url
+
 Server = Literal["postgresql", "snowflake", "bigquery"]
 
 _BLOCK: Final = 4 << 20  # bytes read at a time
@@ -138,11 +140,6 @@ def resolve(declared: str, data_root: str) -> str:
     return str((Path(data_root) / declared).absolute())
 
 
-def is_url(path: str) -> bool:
-    """Whether a path names a store rather than a local file."""
-    return "://" in path
-
-
 def read_text(file: SourceFile, encoding: str, scratch: Path, marks: Collection[int] = ()) -> TextFile:
     """Digest a text file and make it readable as UTF-8; see the module's head.
 
@@ -176,7 +173,7 @@ def digest_file(file: SourceFile) -> str:
             table = DeltaTable(file.path)
             parts = [str(table.version()), *sorted(Path(uri).name for uri in table.file_uris())]
         except (DeltaError, OSError) as error:
-            raise _unreadable(file, error) from None
+            raise unreadable(file.name, file.path, error) from None
         digest.update("\n".join(parts).encode())
     else:
         for block in _blocks(file):
@@ -192,7 +189,7 @@ def _expand(section: str, declared: str, data_root: str, kind: Format | None) ->
         return
     found: list[tuple[str, str]]
     if is_url(full):
-        found = [(path, path) for path in _expand_url(declared, full)]
+        found = [(path, path) for path in expand_url(declared, full)]
     else:
         path = Path(full)
         if path.is_file() or (path / "_delta_log").is_dir():
@@ -201,7 +198,7 @@ def _expand(section: str, declared: str, data_root: str, kind: Format | None) ->
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
             paths = inside if kind else [p for p in inside if _ending(p.name) in _FORMATS]
-        elif _is_glob(declared):
+        elif is_glob(declared):
             paths = sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
         else:
             raise MissingSource(
@@ -217,21 +214,35 @@ def _expand(section: str, declared: str, data_root: str, kind: Format | None) ->
     yield from found
 
 
-def _expand_url(declared: str, url: str) -> list[str]:
+def expand_url(declared: str, url: str) -> list[str]:
+    """The files that a URL names: itself, those of a glob, or those of a folder; ascending.
+
+    Raises
+    ------
+    InputError
+        There is no such bucket, or access is denied.
+    RecsysError
+        The store cannot be reached; its cause says that this may pass.
+    """
     rest = url.partition("://")[2]
     try:
-        base = url.split("*")[0].split("?")[0].rpartition("/")[0] if _is_glob(rest) else url
-        store, inside = pyarrow.fs.FileSystem.from_uri(base)
+        base = url.split("*")[0].split("?")[0].rpartition("/")[0] if is_glob(rest) else url
+        store, inside = filesystem(base)
         info = store.get_file_info(inside)
         if info.type == pyarrow.fs.FileType.File:
             return [url]
+        bucket = inside.partition("/")[0]
+        if url.startswith("s3") and store.get_file_info(bucket).type == pyarrow.fs.FileType.NotFound:
+            raise InputError(
+                f"The source {declared} cannot be reached: there is no bucket {bucket!r}; correct its name."
+            )
         selector = pyarrow.fs.FileSelector(inside, recursive=True, allow_not_found=True)
         files = [f.path for f in store.get_file_info(selector) if f.type == pyarrow.fs.FileType.File]
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise _blame(url, error)(f"The source {declared} cannot be reached: {first_line(error)}.") from None
+        fail(f"The source {declared} cannot be reached", error)
     prefix = base.removesuffix(inside)  # what a path of the store lacks to be a URL
     urls = sorted(f"{prefix}{path}" for path in files)
-    if _is_glob(rest):
+    if is_glob(rest):
         pattern = re.compile(_glob_pattern(url))
         return [found for found in urls if pattern.fullmatch(found)]
     return [found for found in urls if not _hidden(Path(found.removeprefix(url)))]
@@ -269,7 +280,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
-def _is_glob(path: str) -> bool:
+def is_glob(path: str) -> bool:
+    """Whether a path is a pattern of files."""
     return any(character in path for character in "*?[")
 
 
@@ -292,7 +304,7 @@ def _blocks(file: SourceFile) -> Iterator[bytes]:
     try:
         yield from read_blocks(file.path, _BLOCK, unpack=file.format not in ("parquet", "delta"))
     except FAILURES as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file.name, file.path, error) from None
 
 
 def _digest_text(
@@ -392,11 +404,9 @@ def _decode(file: SourceFile, blocks: Iterator[bytes], codec: str) -> Iterator[s
         raise InputError(f"{file.name} is not {codec}: {first_line(error)}; set its encoding.") from None
 
 
-def _unreadable(file: SourceFile, error: Exception) -> RecsysError:
-    return _blame(file.path, error)(f"{file.name} cannot be read ({file.path}): {first_line(error)}.")
-
-
-def _blame(path: str, error: Exception) -> type[RecsysError]:
-    """InputError, but for a store that fails otherwise than by not having the file: a second attempt may work."""
+def unreadable(name: str, path: str, error: Exception) -> RecsysError:
+    """The error that a file cannot be read; of a store one that may pass, unless it does not have the file."""
     passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
-    return RecsysError if is_url(path) and passing else InputError
+    if is_url(path) and passing:
+        fail(f"{name} cannot be read", error)
+    return InputError(f"{name} cannot be read{f' ({path})' if path != name else ''}: {first_line(error)}.")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.fs
 
 from recsys.errors import InputError
+from recsys.storage.remote import filesystem
 
 _STREAMS: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}  # what pyarrow unpacks
 PACKED: Final = (*_STREAMS, ".xz", ".zip")
@@ -59,10 +59,7 @@ def read_blocks(path: str, size: int, *, unpack: bool = True) -> Iterator[bytes]
     Exception
         One of FAILURES.
     """
-    if "://" in path:
-        store, inside = pyarrow.fs.FileSystem.from_uri(path)
-    else:
-        store, inside = pyarrow.fs.LocalFileSystem(), path
+    store, inside = filesystem(path)
     ending = Path(path).suffix.lower() if unpack else ""
     with ExitStack() as stack:
         stream: Any

@@ -15,6 +15,7 @@ import polars as pl
 
 from recsys import runs
 from recsys.bundles.bundle import read_bundle
+from recsys.bundles.mirror import address
 from recsys.columns import AS_OF, BUNDLE, RUN, USER_ID
 from recsys.data.forgotten import read_forgotten
 from recsys.errors import InputError, RecsysError
@@ -157,7 +158,7 @@ def _lack_of_users(settings: Settings, rows: pl.LazyFrame) -> str | None:
 def anew(settings: Settings, run: str, reason: str, bundle: str | Path) -> RecsysError:
     """The error that a run cannot be served, with what to do."""
     folder = bundle_folder(settings, str(bundle))
-    makes = f"`recsys retrieve CONFIG --bundle {folder}` makes its candidates anew and serves them"
+    makes = f"`recsys retrieve CONFIG --bundle {address(folder)}` makes its candidates anew and serves them"
     return InputError(
         f"The run {run} cannot be served: {reason}; {makes if folder.is_dir() else 'choose another run'}."
     )

@@ -18,7 +18,8 @@ import polars as pl
 
 from recsys import runs
 from recsys.bundles.manifest import read_manifest
-from recsys.bundles.store import BUNDLES, latest_bundle
+from recsys.bundles.mirror import bundles_folder, is_there
+from recsys.bundles.store import latest_bundle
 from recsys.columns import RUN
 from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
@@ -188,8 +189,8 @@ def bundle_folder(settings: Settings, bundle: str) -> Path:
     bundle
         Its folder as it was written down, or its label.
     """
-    here = Path(settings.warehouse) / BUNDLES / Path(bundle).name
-    return here if here.is_dir() else Path(bundle)
+    here = bundles_folder(settings.warehouse) / Path(bundle).name
+    return here if is_there(here) else Path(bundle)
 
 
 def measured_of(settings: Settings, bundle: str | Path) -> Path:

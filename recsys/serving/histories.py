@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from recsys.bundles.bundle import Bundle
+from recsys.bundles.mirror import warehouse_of
 from recsys.columns import INTERACTIONS, PADDING, USER_ID
 from recsys.data.left_out import histories_of
 from recsys.data.sequences import Sequences
@@ -24,10 +25,10 @@ def history_of(bundle: Bundle, user: str) -> Sequences:
     InputError
         The bundle lies in no warehouse, or the user is not in its log.
     """
-    root = str(bundle.path.resolve().parents[1])
+    root = warehouse_of(bundle.path)
     if latest_version(root, INTERACTIONS) is None:
         raise InputError(
-            f"The bundle {bundle.path} lies in no warehouse with a log, so nobody's history is known; give --history."
+            f"The bundle {bundle.place} lies in no warehouse with a log, so nobody's history is known; give --history."
         )
     versions = current_versions(root)
     log = scan(root, INTERACTIONS, versions.interactions)

@@ -19,11 +19,12 @@ from typing import Any, Final
 import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from pyarrow import ArrowException, fs
+from pyarrow import ArrowException
 
 from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, USERS
 from recsys.errors import RecsysError, first_line, is_panic
 from recsys.storage.files import file_aside
+from recsys.storage.remote import filesystem, is_url
 
 NOTE: Final = "_last_write.json"  # Delta's clean-up leaves names that begin with an underscore alone
 _REPAIRS: Final = {
@@ -38,17 +39,12 @@ _REPAIR: Final = "restore the folder from a backup, or remove it"
 _RETRIEVE: Final = "run `recsys retrieve CONFIG` again"
 
 
-def filesystem(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a table's folder or URL, and the folder's name there."""
-    return fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
-
-
 def note_write(path: str) -> None:
     """Note the table's newest version after a write; a note that cannot be written leaves the old one."""
     with contextlib.suppress(OSError, ArrowException, DeltaError):
         table = DeltaTable(path)
         content = json.dumps({"version": table.version(), "files": _digest(_files(table))}).encode()
-        if "://" in path:
+        if is_url(path):
             store, folder = filesystem(path)
             with store.open_output_stream(f"{folder}/{NOTE}") as stream:
                 stream.write(content)
@@ -73,7 +69,7 @@ def check_intact(table: DeltaTable, path: str) -> None:
         The table's last commit is lost, or a data file is missing or has another size than its commit says.
     """
     files, version = _files(table), int(table.version())
-    if "://" not in path:
+    if not is_url(path):
         _check_sizes(path, files)
     note = _read_note(path)
     if not isinstance(note.get("version"), int) or version > note["version"]:

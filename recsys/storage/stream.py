@@ -28,7 +28,8 @@ from pyarrow import ArrowException, fs
 
 from recsys.errors import RecsysError, first_line
 from recsys.storage.files import refusal, synchronise
-from recsys.storage.intact import filesystem, note_write
+from recsys.storage.intact import note_write
+from recsys.storage.remote import fail, filesystem, is_url, reaching
 from recsys.storage.warehouse import commit_properties, latest_version, table_path
 
 ROWS_A_GROUP: Final = 131_072  # of a Parquet file: what a reader skips or reads as one
@@ -119,10 +120,12 @@ def stage(
     store, folder = filesystem(path)
     names: list[str] = []
     try:
-        store.create_dir(folder, recursive=True)
-        rows = _write_files(store, folder, schema, frames, token, names)
+        with reaching(path, f"The table {path} cannot be written"):
+            store.create_dir(folder, recursive=True)
+            rows = _write_files(store, folder, schema, frames, token, names)
     except BaseException:
-        _delete(store, folder, names)
+        with contextlib.suppress(OSError) if is_url(path) else contextlib.nullcontext():  # a store may be away
+            _delete(store, folder, names)
         raise
     return Staged(
         path=path,
@@ -150,15 +153,22 @@ def publish(staged: Staged) -> int:
     try:
         actions = [_add_action(store, folder, name, staged.sorted_by) for name in staged.names]
     except (OSError, ArrowException) as error:
+        if is_url(path) and not isinstance(error, FileNotFoundError):
+            fail(f"The rows beside the table {path} cannot be read", error)
         raise RecsysError(f"The rows beside the table {path} cannot be read ({first_line(error)}).") from None
     try:  # from here on an interrupt may come after the commit, and then its files must stay
         _commit(path, staged.expected, Schema.from_json(staged.schema), actions, staged.metadata)
     except CommitFailedError:
-        _delete(store, folder, staged.names)
-        raise RecsysError(
-            f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
-        ) from None
-    except DeltaError as error:
+        if not _landed(staged):
+            _delete(store, folder, staged.names)
+            raise RecsysError(
+                f"Another process has written the table {path} in the meantime; nothing was replaced, run it again."
+            ) from None
+    except (DeltaError, OSError) as error:
+        if is_url(path):
+            fail(f"The table {path} cannot be written", error)
+        if isinstance(error, OSError):
+            raise
         raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return 0 if staged.expected is None else staged.expected + 1
@@ -209,7 +219,16 @@ def discard(staged: Staged) -> None:
 
 
 def _newest(path: str) -> DeltaTable | None:
-    return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+    with reaching(path, f"The table {path} cannot be opened"):
+        return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+
+def _landed(staged: Staged) -> bool:
+    """Whether the commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+    with contextlib.suppress(DeltaError, OSError):
+        opened = DeltaTable(staged.path, version=0 if staged.expected is None else staged.expected + 1)
+        return _holds(opened, staged)
+    return False
 
 
 def _holds(table: DeltaTable, staged: Staged) -> bool:
@@ -272,6 +291,8 @@ def _write_files(
                 try:
                     writer.write_table(group.select(*schema).to_arrow().cast(arrow_schema))
                 except OSError as error:
+                    if not isinstance(store, fs.LocalFileSystem):
+                        raise
                     raise RecsysError(f"The table {folder} cannot be written: {first_line(error)}.") from None
                 held += len(group)
                 group = next(groups, None)

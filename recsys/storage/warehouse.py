@@ -7,7 +7,9 @@ with it. Credentials of a cloud store come from its usual environment variables.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +59,12 @@ from recsys.errors import InputError, RecsysError, first_line
 from recsys.storage.delta import scan_delta
 from recsys.storage.files import refusal
 from recsys.storage.intact import check_intact, damaged_commit, note_write, repair
+from recsys.storage.remote import fail, is_url
 
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
 _METADATA: Final = "recsys"  # our key in a commit's metadata
+_TOKEN: Final = "recsys.token"  # another: of this commit alone
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     INTERACTIONS: {
@@ -234,9 +238,10 @@ def restore(
     except CommitFailedError:
         raise _conflict(path) from None
     except (DeltaError, OSError) as error:
-        raise RecsysError(
-            f"Version {version} of the table {path} cannot be brought back: {refusal(error) or first_line(error)}."
-        ) from None
+        what = f"Version {version} of the table {path} cannot be brought back"
+        if is_url(path):
+            fail(what, error)
+        raise RecsysError(f"{what}: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return expected + 1
 
@@ -263,9 +268,10 @@ def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[
     return len(new), append(root, table, new, expected=expected)
 
 
-def commit_properties(metadata: Mapping[str, Any]) -> CommitProperties:
+def commit_properties(metadata: Mapping[str, Any], token: str | None = None) -> CommitProperties:
     """Return properties that `commit_metadata` reads; without retries, as a commit must land on what it knows."""
-    return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata))}, max_commit_retries=0)
+    own = {} if token is None else {_TOKEN: token}
+    return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata)), **own}, max_commit_retries=0)
 
 
 def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
@@ -296,6 +302,7 @@ def _write(
     frame = _conform(table, frame)
     path = table_path(root, table)
     target: str | DeltaTable = path
+    token, version = uuid.uuid4().hex, 0 if expected is None else expected + 1
     try:
         if expected is not None:
             target = DeltaTable(path)
@@ -307,18 +314,25 @@ def _write(
             mode="error" if expected is None else mode,
             schema_mode=None if expected is None else "overwrite" if mode == "overwrite" else _APPENDED.get(table),
             writer_properties=WriterProperties(compression="ZSTD"),
-            commit_properties=commit_properties(metadata or {}),
+            commit_properties=commit_properties(metadata or {}, token),
         )
-    except CommitFailedError:
-        raise _conflict(path) from None
-    except DeltaError as error:
-        if "already exists" in str(error):
-            raise _conflict(path) from None
-        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
-    except OSError as error:
-        raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
+    except (DeltaError, OSError) as error:
+        if isinstance(error, CommitFailedError) or (isinstance(error, DeltaError) and "already exists" in str(error)):
+            if not _landed(path, version, token):
+                raise _conflict(path) from None
+        elif is_url(path):
+            fail(f"The table {path} cannot be written", error)
+        else:
+            raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
-    return 0 if expected is None else expected + 1
+    return version
+
+
+def _landed(path: str, version: int, token: str) -> bool:
+    """Whether a commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+    with contextlib.suppress(DeltaError, OSError):
+        return bool(DeltaTable(path, version=version).history(1)[0].get(_TOKEN) == token)
+    return False
 
 
 def _conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -342,6 +356,8 @@ def _open(root: str | Path, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
+        if is_url(path):
+            fail(f"The table {path} cannot be opened", error)
         if damage := damaged_commit(path):
             raise RecsysError(f"The table {path} cannot be opened: {damage}; {repair(path)}.") from None
         raise RecsysError(f"The table {path} cannot be opened: {first_line(error)}.") from None

@@ -327,7 +327,7 @@ def open_search(settings: Settings, versions: TableVersions, space: Space, datas
 
 def folder_of(warehouse: str) -> Path:
     """Return the folder of a warehouse's searches: in it, or beside its run states where it is no local folder."""
-    return (runs.state_folder(warehouse) if "://" in warehouse else Path(warehouse)) / FOLDER
+    return runs.local_folder(warehouse) / FOLDER
 
 
 def _of(number: int, trial: FrozenTrial) -> Trial:

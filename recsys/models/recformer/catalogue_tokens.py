@@ -16,6 +16,7 @@ from recsys.columns import ITEM_ID, ITEMS
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokenizer, ItemTokens, content_hash, tokenise
+from recsys.runs import local_folder
 from recsys.settings import Settings
 from recsys.storage.files import file_aside
 from recsys.storage.warehouse import TableVersions, scan
@@ -60,16 +61,15 @@ def catalogue_tokens(
     """
     try:
         key = content_hash(frame, attributes, tokenizer, attribute_tokens)
-        path = None if "://" in warehouse else Path(warehouse) / FOLDER / f"{key[:32]}.safetensors"
-        kept = None if path is None else _read(path)
+        path = local_folder(warehouse) / FOLDER / f"{key[:32]}.safetensors"
+        kept = _read(path)
         if kept is not None:
             return kept
         made = tokenise(frame, attributes, tokenizer, attribute_tokens)
     except ValueError as error:
         raise InputError(f"items.text: {error}.") from None
-    if path is not None:
-        with contextlib.suppress(OSError):  # what cannot be kept is made again
-            _write(path, made)
+    with contextlib.suppress(OSError):  # what cannot be kept is made again
+        _write(path, made)
     return made
 
 

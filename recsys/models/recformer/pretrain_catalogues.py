@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from recsys.data.prepare import prepare
@@ -15,6 +14,7 @@ from recsys.models.recformer.estimator import with_projection
 from recsys.models.recformer.pretrain import Corpus, OnLook, merged, pretrain
 from recsys.models.recformer.start import PRETRAINED, Start, publish, start
 from recsys.models.recformer.weights import identity, save
+from recsys.runs import local_folder
 from recsys.settings.pretrain import PretrainSettings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import checkpoints_of
@@ -47,7 +47,7 @@ def pretrain_recformer(
         `recformer.init` cannot be read, or a catalogue has no text.
     """
     began = time.perf_counter()
-    folder = _pretrained_folder(settings.warehouse)
+    folder = local_folder(settings.warehouse) / PRETRAINED
     begun, corpora, counts = read_corpora(settings, versions)
     learnt = merged([c for name, c in corpora.items() if not settings.catalogues[name].held_out])
     origin = identity(begun.model, begun.tokenizer)  # before a whitening, whose last bits may differ on an accelerator
@@ -137,9 +137,3 @@ def read_corpora(
             "held_out": chosen.held_out,
         }
     return begun, corpora, counts
-
-
-def _pretrained_folder(warehouse: str) -> Path:
-    if "://" in warehouse:
-        raise InputError(f"warehouse = {warehouse}: pre-trained weights are not yet supported at a URL; use a folder.")
-    return Path(warehouse) / PRETRAINED

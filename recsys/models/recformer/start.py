@@ -14,7 +14,7 @@ import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.manifest import MANIFEST
-from recsys.bundles.store import measured_bundle
+from recsys.bundles.store import find_bundle, measured_bundle
 from recsys.errors import InputError, first_line
 from recsys.features.device import best_device
 from recsys.features.tokens import ItemTokenizer, every_text, train_tokenizer
@@ -22,6 +22,7 @@ from recsys.models.recformer.model import MaskedHead, Recformer, Shape
 from recsys.models.recformer.weights import ABOUT, from_transformers, load, rebuild, resized
 from recsys.settings import RecformerSettings, Settings
 from recsys.storage.files import file_aside, write_json
+from recsys.storage.remote import is_url
 
 PRETRAINED: Final = "pretrained"  # folder of a warehouse
 _BLOCKS: Final = 2  # of a Recformer from nothing
@@ -86,7 +87,7 @@ def earlier_recformer(settings: Settings) -> Bundle | None:
     """The bundle that `recformer.init` names; None: it names none."""
     if settings.recformer.init is None:
         return None
-    folder = _starting(Path(settings.recformer.init).expanduser())
+    folder = _starting(settings.recformer.init)
     return read_bundle(folder, verify=False) if (folder / MANIFEST).is_file() else None
 
 
@@ -116,7 +117,7 @@ def _from_nothing(settings: RecformerSettings, catalogues: Iterable[pl.DataFrame
 
 
 def _from(init: str, settings: RecformerSettings) -> Start:
-    folder = _starting(Path(init).expanduser())
+    folder = _starting(init)
     if (folder / ABOUT).is_file():
         model, head, tokenizer = load(folder, dropout=settings.dropout)
         return Start(model=model, head=head, tokenizer=tokenizer, about={"init": folder.name})
@@ -154,9 +155,9 @@ def _choices(settings: RecformerSettings) -> dict[str, Any]:
     }
 
 
-def _starting(folder: Path) -> Path:
+def _starting(init: str) -> Path:
     """The newest of a name; for a bundle that was refitted on all events the measured one, which it was made of."""
-    folder = _newest(folder)
+    folder = find_bundle(init) if is_url(init) else _newest(Path(init).expanduser())
     return measured_bundle(folder) if (folder / MANIFEST).is_file() else folder
 
 

@@ -139,7 +139,7 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
         whitening = Whitening.from_tensors(previous.weights())
     if whitening is not None and previous is not None and len(whitening.mean) != raw.shape[1]:
         raise InputError(
-            f"The bundle {previous.path}, from which train.warm_start begins, has text vectors of "
+            f"The bundle {previous.place}, from which train.warm_start begins, has text vectors of "
             f"{len(whitening.mean)} dimensions and {settings.text.model} now gives {raw.shape[1]}; bring its "
             "checkpoint back, or train once with --set train.warm_start=none."
         )

@@ -11,7 +11,6 @@ new item is its attributes and its text, and an id that says next to nothing.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.bundles.store import latest_bundle, measured_bundle
+from recsys.bundles.store import find_bundle, latest_bundle, measured_bundle
 from recsys.errors import InputError
 from recsys.features.multiplexed import HASHING, hash_values, lookup_rows
 from recsys.models.base import Origin
@@ -104,7 +103,7 @@ def earlier_bundle(settings: Settings) -> Origin:
     if asked is None:
         return Origin()
     try:
-        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else _newest(Path(asked))
+        path = latest_bundle(settings.warehouse, settings.name) if asked == PREVIOUS else find_bundle(asked)
         bundle = read_bundle(measured_bundle(path))
     except InputError as error:
         if asked != PREVIOUS:
@@ -114,25 +113,18 @@ def earlier_bundle(settings: Settings) -> Origin:
     return Origin(bundle=bundle)
 
 
-def _newest(folder: Path) -> Path:
-    """The folder itself, or where it is a bundle's without its hash the one that was published last."""
-    if folder.is_dir() or not folder.with_name(f"{folder.name}.latest.json").is_file():
-        return folder
-    return latest_bundle(folder.parent.parent, folder.name)
-
-
 def _check_architecture(model: KindSettings, bundle: Bundle) -> None:
     old, new = bundle.settings.model.model_dump(), model.model_dump()
     differing = [name for name in new if name not in MAY_DIFFER and old.get(name) != new[name]]
     if differing:
         name = differing[0]
         raise InputError(
-            f"The bundle {bundle.path}, from which train.warm_start begins, has model.{name} = {old.get(name)!r} and "
+            f"The bundle {bundle.place}, from which train.warm_start begins, has model.{name} = {old.get(name)!r} and "
             f"this configuration has {new[name]!r}; set it back, or train once with --set train.warm_start=none."
         )
     if bundle.features()["hashing"] != HASHING:
         raise InputError(
-            f"The bundle {bundle.path}, from which train.warm_start begins, hashes values in another way than this "
+            f"The bundle {bundle.place}, from which train.warm_start begins, hashes values in another way than this "
             "program; train once with --set train.warm_start=none."
         )
 

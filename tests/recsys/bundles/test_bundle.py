@@ -385,11 +385,6 @@ def test_string_ids_and_tied_weights(tmp_path: Path) -> None:
     assert torch.equal(bundle.weights()["b"], shared.T)
 
 
-def test_a_url_is_not_yet_supported(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not yet supported"):
-        write_bundle("s3://bucket/warehouse", **parts())
-
-
 def test_a_catalogue_in_another_order_is_a_fault(tmp_path: Path) -> None:
     given = parts()
     given["catalogue"] = given["catalogue"].reverse()

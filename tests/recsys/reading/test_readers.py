@@ -26,7 +26,7 @@ from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import InputError, RecsysError
 from recsys.reading.readers import Rows, read_rows, reading
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
-from recsys.reading.sources import SourceFile, _blame, find_files
+from recsys.reading.sources import SourceFile, find_files, unreadable
 from recsys.settings import SourceSettings
 
 # any text but surrogates, which no encoding writes, and NUL
@@ -437,9 +437,14 @@ def test_one_odd_value_does_not_spoil_a_jsonl_log(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_no_fault_of_the_input() -> None:
-    assert _blame("s3://bucket/a.csv", OSError("timeout")) is RecsysError
-    assert _blame("s3://bucket/a.csv", FileNotFoundError("a.csv")) is InputError
-    assert _blame("/folder/a.csv", OSError("permission")) is InputError
+    def blamed(path: str, error: OSError) -> type[Exception]:
+        with pytest.raises(RecsysError) as caught:
+            raise unreadable("a.csv", path, error)
+        return caught.type
+
+    assert blamed("s3://bucket/a.csv", OSError("timeout")) is RecsysError
+    assert blamed("s3://bucket/a.csv", FileNotFoundError("a.csv")) is InputError
+    assert blamed("/folder/a.csv", OSError("permission")) is InputError
 
 
 def test_a_control_character_may_be_the_separator(tmp_path: Path) -> None:
