@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
-from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
+from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
@@ -87,7 +87,7 @@ class DeltaSink(Sink):
                     (
                         (number, copy)
                         for number, told in commits
-                        if (copy := Copy.read(told[_COPY])) and not copy.is_of(seen)
+                        if (copy := Copy.read(told[_COPY])) and not copy.is_release_of(seen)
                     ),
                     None,
                 )
@@ -108,9 +108,9 @@ class DeltaSink(Sink):
         with self._table() as table:
             return self._seen(table) is not None
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         with self._table() as table:
-            return is_held(self._seen(table), candidates, self.settings)
+            return self._seen(table)
 
     def _commit(self, table: DeltaTable | None, rows: Rows, copy: Copy) -> int:
         schema = rows.empty.to_arrow().schema

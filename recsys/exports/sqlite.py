@@ -19,6 +19,7 @@ import polars as pl
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.copies import Copy
+from recsys.exports.rows import Rows
 from recsys.exports.sql import Database, Found, Key, SqlSink
 from recsys.exports.writers import with_words
 from recsys.settings import SqliteExportSettings
@@ -155,6 +156,16 @@ class _Sqlite:
 
     def finish(self, table: str, key: Key, like: str | None) -> None:
         """Nothing is left to do: the index grew with the rows, and SQLite knows no rights."""
+
+    def replace(self, table: str, user: str, users: pl.Series, rows: Rows, copy: Copy) -> int:
+        given = ((value,) for value in users)
+        self.connection.executemany(f"delete from {_name(table)} where {_name(user)} = ?", given)
+        insert, count = f"insert into {_name(table)} values ({', '.join('?' * len(rows.empty.columns))})", 0
+        for frame in rows.frames:
+            count += len(frame)
+            self.connection.executemany(insert, _plain(frame).rows())
+        self.connection.execute(f"update {NOTES} set copy = ? where name = ?", (copy.text(), table))
+        return count
 
     def lock(self, table: str) -> None:
         """The end of the transaction waits for readers."""
