@@ -180,7 +180,7 @@ def sentence(report: dict[str, Any]) -> str:
     """The refresh in one line.
 
     >>> sentence({"users": 37, "new_users": 2, "rows": 3700, "seconds": 2.14, "everyone": False,
-    ...           "version": 9, "targets": {"db": {"updated": 37}, "cache": {"held": True}}})
+    ...           "rows_rejected": {}, "version": 9, "targets": {"db": {"updated": 37}, "cache": {"held": True}}})
     '37 users with new events (2 new), 3,700 rows rewritten, 1 target updated, 2.1 s'
     """
     copies = report["targets"].values()
@@ -188,10 +188,12 @@ def sentence(report: dict[str, Any]) -> str:
     left = sum(several.LEFT in of for of in copies)
     told = [f"{updated} target{'' if updated == 1 else 's'} updated"] if copies else []
     told += [f"{left} left as they are"] if left else []
+    if rejected := sum(report["rows_rejected"].values()):
+        told.append(f"{rejected:,} row{'' if rejected == 1 else 's'} of the sources rejected")
     seconds = f"{report['seconds']:.1f} s"
     if not report["users"]:
         begin = f"Nothing new in the log, the table stays at version {report['version']}"
-        return ", ".join([begin, *(told if updated or left else []), seconds])
+        return ", ".join([begin, *(told if updated or left or rejected else []), seconds])
     one = report["users"] == 1
     who = f"{report['users']:,} user{'' if one else 's'} with new events"
     if report["everyone"]:
