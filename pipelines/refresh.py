@@ -38,7 +38,7 @@ from recsys.releases.switch import settle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.once import keeping
-from recsys.storage.warehouse import TableVersions
+from recsys.storage.warehouse import TableVersions, table_path
 from recsys.table import refresh as table
 from recsys.tracking import log as tracking
 
@@ -59,7 +59,7 @@ def rows(settings: Settings, versions: TableVersions, changed: table.Changed, re
             f"The version {changed.since} of the log, which the table was made of, is gone (after `recsys forget`, a "
             "clean-up or a new log): the rows of all users are made anew."
         )
-    listed = [one.version for one in releases(settings) if one.table == release.table]
+    listed = [one.version for one in releases(settings) if one.table_name == release.table_name]
     made = table.refresh(
         settings,
         versions,
@@ -103,6 +103,7 @@ def refresh_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     with runs.locked(settings.warehouse), keeping():
         settle(settings)
         release = _served(settings)
+        path = table_path(settings.warehouse, release.table_name)  # warehouses are moved
         ingested = run(read_task, settings)
         versions = table_versions(ingested)
         changed = table.changed_since(settings, versions)
@@ -115,7 +116,7 @@ def refresh_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
             "name": settings.name,
             "run": release.run,
             "bundle": release.bundle,
-            "path": release.table,
+            "path": path,
             "interactions": {"since": changed.since, "now": changed.now},
             "everyone": changed.users is None,
             "rows_added": ingested["rows_added"],
@@ -125,7 +126,7 @@ def refresh_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
             **made.get("counts", {}),
             "users": 0 if users is None else len(users),
         }
-        found = {"path": release.table, "run": release.run}
+        found = {"path": path, "run": release.run}
         after, before = ({**found, "version": made[name]} for name in ("version", "before"))
         try:
             copies = run(targets_task, settings, after, users, before) if settings.export.wanted else {"targets": {}}
@@ -187,7 +188,7 @@ def sentence(report: dict[str, Any]) -> str:
     updated = sum(several.HELD not in of and several.LEFT not in of for of in copies)
     left = sum(several.LEFT in of for of in copies)
     told = [f"{updated} target{'' if updated == 1 else 's'} updated"] if copies else []
-    told += [f"{left} left as they are"] if left else []
+    told += [f"{left} left as {'it is' if left == 1 else 'they are'}"] if left else []
     if rejected := sum(report["rows_rejected"].values()):
         told.append(f"{rejected:,} row{'' if rejected == 1 else 's'} of the sources rejected")
     seconds = f"{report['seconds']:.1f} s"
