@@ -22,6 +22,7 @@ from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal
+from recsys.storage.purge import purge
 from recsys.storage.warehouse import commit_properties, told_by
 
 _COPY = "export"  # key in a commit's metadata
@@ -57,8 +58,13 @@ class DeltaSink(Sink):
         with self._table() as table:
             check_newer(self._seen(table), copy, self.place)
             count = self._commit(table, rows, copy)
-            hours = int(self.shape.keep_hours) if keep else 0
-            DeltaTable(self.shape.path).vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+            if keep:
+                hours = int(self.shape.keep_hours)
+                DeltaTable(self.shape.path).vacuum(
+                    retention_hours=hours, dry_run=False, enforce_retention_duration=False
+                )
+            else:
+                purge(self.shape.path, {_COPY: copy.text()})
         return ExportReport(
             path=self.place,
             rows=count,

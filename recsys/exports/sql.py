@@ -104,6 +104,9 @@ class SqlSink(Sink):
             The database cannot be reached, or another export is running; one sentence for all that it says.
         """
 
+    def clean(self) -> None:
+        """Overwrite what the database's files still hold of tables that are gone; raises as `database`."""
+
     def refuse(self, database: Database) -> None:
         """Refuse a place where rights are lacking, or where a switch would lose something; raises as `check`."""
 
@@ -142,6 +145,8 @@ class SqlSink(Sink):
             if seen is not None:
                 self._put_aside(database, keep and held is not None and not held.is_release_of(copy))
             database.rename(self.staging, self.shape.table)
+        if not keep:
+            self.clean()
         return ExportReport(
             path=self.place,
             rows=count,

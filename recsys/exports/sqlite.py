@@ -47,8 +47,26 @@ class SqliteSink(SqlSink):
     def place(self) -> str:
         return f"{self.shape.path} {self.shape.table}"
 
+    def clean(self) -> None:
+        with self._connection(writing=True) as connection:
+            connection.execute("vacuum")
+            connection.execute("pragma wal_checkpoint(truncate)")
+
     @contextlib.contextmanager
     def database(self, *, writing: bool) -> Iterator[Database]:
+        with self._connection(writing=writing) as connection:
+            database = _Sqlite(connection)
+            database.begin(writing)
+            try:
+                yield database
+                connection.execute("commit")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("rollback")
+                raise
+
+    @contextlib.contextmanager
+    def _connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         path = Path(self.shape.path)
         key = f"{self.section}.path"
         if "://" in self.shape.path:
@@ -64,15 +82,7 @@ class SqliteSink(SqlSink):
                 name = str(path) if writing or path.exists() else ":memory:"
                 connection = sqlite3.connect(name, timeout=WAIT_SECONDS, isolation_level=None)
                 stack.enter_context(contextlib.closing(connection))
-                database = _Sqlite(connection)
-                database.begin(writing)
-                try:
-                    yield database
-                    connection.execute("commit")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("rollback")
-                    raise
+                yield connection
         except Held:
             raise RecsysError(f"Another export to {self.place} is running; wait for it to end.") from None
         except sqlite3.DatabaseError as error:
