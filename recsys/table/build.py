@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from recsys.columns import CANDIDATES, USER_ID
 from recsys.data.changes import log_id
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
-from recsys.retrieval.shelf import listed_items, shelf_of
+from recsys.retrieval.shelf import listed_items
 from recsys.serving.histories import recode
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
@@ -31,7 +31,7 @@ from recsys.storage.delta import scan_delta
 from recsys.storage.warehouse import TableVersions, scan
 from recsys.table.everyone import whom_to_serve
 from recsys.table.naming import LOG, NAME, candidates_table
-from recsys.table.rows import UserRows
+from recsys.table.rows import UserRows, rows_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,9 @@ class _Counted:
     by_fallback: int = 0  # users whose list is by text or by popularity, as the model knows nothing of them
     filled_lists: int = 0  # users whose list the fallback makes full
     log_users: int = 0  # of the log, whether they are served or not
+    rules: list[str] = field(default_factory=list)  # that made the lists, by name
+    rules_digest: str | None = None  # of their settings, and of the items that they allow
+    denied: int = 0  # items that rules recommend to nobody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class BuiltCandidates(_Counted):
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> BuiltCandidates:
         """Return what a JSON-friendly report tells; other entries of it are left out."""
-        known = {field.name: report[field.name] for field in fields(cls) if field.name in report}
+        known = {of.name: report[of.name] for of in fields(cls) if of.name in report}
         return cls(**{**known, "staged": stream.Staged(**report["staged"])})
 
 
@@ -129,26 +132,17 @@ def build(
             "it was trained on other data: use a bundle of this configuration."
         )
     allowed = listed_items(settings, versions, opened.vocabulary)
-    shelf = shelf_of(opened.index(), allowed)
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
+    rows = rows_for(settings, versions, served, serving, fallback, allowed, run=run_id, as_of=as_of)
+    rules = rows.rules
     table = candidates_table(settings.warehouse, settings.name)
-    rows = UserRows(
-        settings=settings.retrieve,
-        served=served,
-        histories=serving,
-        shelf=shelf,
-        fallback=fallback,
-        run=run_id,
-        as_of=as_of,
-        versions=versions,
-    )
     staged = stream.stage(
         settings.warehouse,
         table,
         rows.schema,
         rows.frames(progress),
         sorted_by=USER_ID,
-        metadata=said_of(settings, versions, run_id, opened.label, as_of),
+        metadata=said_of(settings, rows),
     )
     return BuiltCandidates(
         staged=staged,
@@ -161,15 +155,25 @@ def build(
         bundle=opened.label,
         index=opened.index_id,
         seconds=time.perf_counter() - began,
+        rules=[] if rules is None else list(rules.names),
+        rules_digest=None if rules is None else rules.digest,
+        denied=0 if rules is None else int((~rules.allowed[1:]).sum()),
         log_users=len(dataset.split.serving) + dataset.report["left_out"]["users"],
         **rows.counted(),
     )
 
 
-def said_of(settings: Settings, versions: TableVersions, run: str, bundle: str, as_of: datetime) -> dict[str, Any]:
+def said_of(settings: Settings, rows: UserRows) -> dict[str, Any]:
     """Metadata of the commit of a candidate table; LOG says up to which version of the log its rows know the events."""
-    log = {"table": log_id(settings.warehouse), "version": versions.interactions}
-    return {NAME: settings.name, "run": run, "bundle": bundle, "as_of": as_of.isoformat(), LOG: log}
+    rules, bundle = rows.rules, rows.served.bundle
+    return {
+        NAME: settings.name,
+        "run": rows.run,
+        "bundle": bundle.label,
+        "as_of": rows.as_of.isoformat(),
+        **({} if rules is None else {"rules": ", ".join(rules.names), "rules_digest": rules.digest}),
+        LOG: {"table": log_id(settings.warehouse), "version": rows.versions.interactions},
+    }
 
 
 def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, Any] | None = None) -> CandidatesReport:
@@ -192,7 +196,7 @@ def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, A
         check_not_empty(settings, built)
         said = {**built.staged.metadata, **(metadata or {})}
         version = stream.publish(replace(built.staged, metadata=said))
-    counted = {field.name: getattr(built, field.name) for field in fields(_Counted)}
+    counted = {of.name: getattr(built, of.name) for of in fields(_Counted)}
     return CandidatesReport(path=built.staged.path, version=version, **counted)
 
 

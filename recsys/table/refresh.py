@@ -26,7 +26,7 @@ from recsys import runs
 from recsys.columns import INTERACTIONS, INTERACTIONS_VERSION, USER_ID
 from recsys.data.changes import changed_users, log_id
 from recsys.errors import RecsysError
-from recsys.retrieval.shelf import listed_items, shelf_of
+from recsys.retrieval.shelf import listed_items
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage import stream
@@ -37,7 +37,7 @@ from recsys.storage.warehouse import TableVersions, commit_metadata, scan, table
 from recsys.table.build import said_of
 from recsys.table.everyone import some_to_serve
 from recsys.table.naming import LOG, candidates_table
-from recsys.table.rows import UserRows
+from recsys.table.rows import rows_for
 
 REFRESH: Final = "refresh"  # in a commit's metadata: how many users a refresh changed
 _ROWS: Final = 200_000  # in memory at once
@@ -150,16 +150,7 @@ def refresh(
     files, before = data_files(opened), int(opened.version())
     users = _everyone(settings, versions, files) if changed.users is None else changed.users
     histories, fallback = some_to_serve(settings, versions, served, users, allowed)
-    rows = UserRows(
-        settings=settings.retrieve,
-        served=served,
-        histories=histories,
-        shelf=shelf_of(served.bundle.index(), allowed),
-        fallback=fallback,
-        run=run,
-        as_of=as_of,
-        versions=versions,
-    )
+    rows = rows_for(settings, versions, served, histories, fallback, allowed, run=run, as_of=as_of)
     replaced = _Replaced(users=users)
     token = _begin(settings, path)
     staged = stream.stage(
@@ -168,7 +159,7 @@ def refresh(
         rows.schema,
         merged(replaced.others(_frames(files)), rows.frames(progress)),
         sorted_by=USER_ID,
-        metadata=said_of(settings, versions, run, served.bundle.label, as_of) | {REFRESH: len(users)},
+        metadata=said_of(settings, rows) | {REFRESH: len(users)},
         token=token,
     )
     version = stream.publish(staged)

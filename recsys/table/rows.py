@@ -16,10 +16,13 @@ import polars as pl
 from recsys.columns import AS_OF, BUNDLE, CANDIDATES, INDEX, INTERACTIONS_VERSION, ITEM_ID, ITEMS_VERSION, RUN, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.retrieval.shelf import Shelf
+from recsys.rules.apply import Rules
 from recsys.serving.batches import candidate_batches
 from recsys.serving.fallback import Fallback
+from recsys.serving.lists import floor
 from recsys.serving.recommender import BundleRecommender
-from recsys.settings import RetrieveSettings
+from recsys.serving.shop import rules_for
+from recsys.settings import RetrieveSettings, Settings
 from recsys.storage.warehouse import SCHEMAS, TableVersions
 
 
@@ -31,7 +34,7 @@ class UserRows:
     ----------
     histories
         Of the users, ascending, in the bundle's codes.
-    shelf, fallback
+    shelf, fallback, rules
         See `recsys.serving.lists`.
     run, as_of, versions
         Lineage: the run that served the bundle, the moment (with a zone) that the rows speak for, and the tables.
@@ -46,6 +49,7 @@ class UserRows:
     histories: Sequences
     shelf: Shelf | None
     fallback: Fallback | None
+    rules: Rules | None
     run: str
     as_of: datetime
     versions: TableVersions
@@ -80,7 +84,8 @@ class UserRows:
             ITEMS_VERSION: self.versions.items,
         }
         constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
-        for batch in candidate_batches(self.served, self.histories, self.settings, self.shelf, self.fallback):
+        options = (self.shelf, self.fallback, self.rules)
+        for batch in candidate_batches(self.served, self.histories, self.settings, *options):
             self.counts[start : start + len(batch.counts)] = batch.counts
             self.totals["without_signal"] += batch.without_signal
             self.totals["by_fallback"] += batch.by_fallback
@@ -97,3 +102,41 @@ class UserRows:
             "empty_lists": int((self.counts == 0).sum()),
         }
         return {**lists, **self.totals}
+
+
+def rows_for(
+    settings: Settings,
+    versions: TableVersions,
+    served: BundleRecommender,
+    histories: Sequences,
+    fallback: Fallback | None,
+    allowed: np.ndarray | None,
+    *,
+    run: str,
+    as_of: datetime,
+) -> UserRows:
+    """Rows of users by the configuration's rules.
+
+    Parameters
+    ----------
+    allowed
+        bool [V + 1]: items that may be recommended before the rules say theirs; None: every item.
+
+    Raises
+    ------
+    InputError
+        A rule cannot be applied to the catalogue, or no item that the bundle can recommend is left.
+    """
+    rules = rules_for(settings, served, as_of, versions, timed=histories.times is not None)
+    shelf, fallback = floor(served, rules, allowed=allowed, fallback=fallback)
+    return UserRows(
+        settings=settings.retrieve,
+        served=served,
+        histories=histories,
+        shelf=shelf,
+        fallback=fallback,
+        rules=rules,
+        run=run,
+        as_of=as_of,
+        versions=versions,
+    )
