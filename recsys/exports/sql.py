@@ -167,9 +167,9 @@ class SqlSink(Sink):
         if USER_ID in columns:
             with self.database(writing=True) as database:
                 seen = self._seen(database, rows.empty.columns)
-                held = None if seen is None else seen.copy
-                check_newer(held, copy, self.place)
-                if is_held(held, since, self.settings):
+                check_newer(None if seen is None else seen.copy, copy, self.place)
+                same = seen is not None and is_held(seen.copy, since, self.settings)
+                if seen is not None and same and seen.columns == rows.empty.columns:  # nobody has changed it
                     count = database.replace(self.shape.table, columns[USER_ID], users, rows, copy)
         if count is None:
             return self.write(candidates)

@@ -29,14 +29,14 @@ def lists(rows: Any) -> Lists:
 
 
 class Everywhere:
-    """A configuration with a target of every kind; files, S3 and Delta are both local and in the store."""
+    """A configuration with a target of every kind; without a store there is none of S3."""
 
-    def __init__(self, folder: Path, postgresql: Postgresql, redis: Redis, store: ObjectStore) -> None:
+    def __init__(self, folder: Path, postgresql: Postgresql, redis: Redis, store: ObjectStore | None = None) -> None:
         self.folder, self.postgresql, self.redis, self.store = folder, postgresql, redis, store
 
     @property
     def targets(self) -> dict[str, dict[str, Any]]:
-        return {
+        found: dict[str, dict[str, Any]] = {
             "files": {"kind": "files", "path": str(self.folder / "files")},
             "lines": {"kind": "files", "path": str(self.folder / "wide.jsonl"), "format": "jsonl", "layout": "wide"},
             "db": {"kind": "postgresql", "address": self.postgresql.address()},
@@ -51,8 +51,10 @@ class Everywhere:
             "lite": {"kind": "sqlite", "path": str(self.folder / "lite.db")},
             "duck": {"kind": "duckdb", "path": str(self.folder / "duck.db")},
             "lake": {"kind": "delta", "path": str(self.folder / "lake")},
-            "objects": {"kind": "s3", "path": "s3://shop/everywhere", "endpoint": self.store.endpoint},
         }
+        if self.store is not None:
+            found["objects"] = {"kind": "s3", "path": "s3://shop/everywhere", "endpoint": self.store.endpoint}
+        return found
 
     def settings(self, *names: str) -> Settings:
         """The configuration with some of the targets; all, where none is named."""
@@ -98,6 +100,7 @@ class Everywhere:
         return lists(rows.select("user_id", "item_id").rows())
 
     def objects(self) -> Any:
+        assert self.store is not None
         return from_url(
             "s3://shop/everywhere", config={"endpoint": self.store.endpoint}, client_options={"allow_http": True}
         )  # type: ignore[call-overload]
