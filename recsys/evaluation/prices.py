@@ -73,7 +73,7 @@ def prices(
     for rule in rules.rules:
         left_out[rule.name] = (rule.kind, without(rules, rule.name) if len(rules.rules) > 1 else None)
     found = [
-        {"name": name, "kind": kind, **compared(whole, served_lists(others), asked.targets, owner, settings.seed)}
+        {"name": name, "kind": kind, **compared(whole, served_lists(others), asked, owner, settings.seed)}
         for name, (kind, others) in left_out.items()
     ]
     return {
@@ -87,11 +87,14 @@ def prices(
 
 
 def compared(
-    lists_with: np.ndarray, lists_without: np.ndarray, targets: np.ndarray, owner: np.ndarray, seed: int
+    lists_with: np.ndarray, lists_without: np.ndarray, asked: HeldOut, owner: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Compare lists of the same questions, int [Q, k] codes each, best first; 0 where nothing is left."""
+    """Compare lists of the same questions, int [Q, k] codes each, best first; 0 where nothing is left.
+
+    Accuracy is measured as everywhere: what else the target's basket holds is passed over.
+    """
     found: dict[str, Any] = {}
-    both = [gains(one, targets) for one in (lists_with, lists_without)]
+    both = [gains(_without_rest(one, asked), asked.targets) for one in (lists_with, lists_without)]
     for name, place in (("ndcg_at_10", 0), ("hr_at_10", 1)):
         own, other = (one[:, place] for one in both)
         test = paired_test(own - other, np.random.default_rng((seed, 7)), owner)
@@ -105,6 +108,18 @@ def compared(
     k = max(lists_with.shape[1], lists_without.shape[1])
     one, two = (np.pad(x, ((0, 0), (0, k - x.shape[1]))) for x in (lists_with, lists_without))
     return found | {"moved": int((one != two).sum()), "rows": int(((one > 0) | (two > 0)).sum())}
+
+
+def _without_rest(found: np.ndarray, asked: HeldOut) -> np.ndarray:
+    """The lists, int [Q, k], without what else the target's basket holds; 0 at their ends."""
+    rows, codes = asked.rest(0, len(asked))
+    if not len(rows):
+        return found
+    width = int(max(found.max(initial=0), codes.max())) + 1
+    passed = np.isin(np.arange(len(found))[:, None] * width + found, rows * width + codes)
+    order = np.argsort(passed, axis=1, kind="stable")
+    kept: np.ndarray = np.where(np.take_along_axis(passed, order, axis=1), 0, np.take_along_axis(found, order, axis=1))
+    return kept
 
 
 def gains(found: np.ndarray, targets: np.ndarray) -> np.ndarray:
