@@ -27,6 +27,7 @@ from recsys.releases.commands import rollback
 from recsys.releases.record import releases
 from recsys.releases.switch import settle
 from recsys.settings import Settings
+from recsys.settings.read import parse_settings
 from recsys.storage import stream
 from recsys.storage.warehouse import TableVersions, commit_metadata, latest_version
 from recsys.table import build
@@ -160,6 +161,21 @@ def test_some_users_and_the_user_whom_nobody_knows(shop: TeaShop) -> None:
     assert "few" not in lists(shop.table())
     done = refreshed(shop, shop.with_retrieve(fallback=False))
     assert "few" not in lists(shop.table()) and done.users.to_list() == ["few", "nobody"]
+
+
+def test_refreshed_rows_obey_the_rules_of_now(shop: TeaShop) -> None:
+    before = shop.table()
+    shop.buy([("u03", "cup 5", 20), ("new", "zzz", 20)])
+    (shop.root / "denied.txt").write_text("tea 1\ntea 2\n")
+    tree = shop.settings.model_dump(mode="json") | {"rules": {"denied": {"kind": "deny", "items": "denied.txt"}}}
+    done = refreshed(shop, parse_settings(tree))
+    after = shop.table()
+    new = lists(after, ["u03", "new"])
+    assert done.users.to_list() == ["new", "u03"] and all(
+        len(set(items) - {"tea 1", "tea 2"}) == K for items in new.values()
+    )
+    assert lists(after, ["u04"]) == lists(before, ["u04"])
+    assert commit_metadata(shop.settings.warehouse, "candidates")["rules"] == "denied"
 
 
 def test_what_a_killed_refresh_left_is_deleted_and_the_next_ends_as_one_would(
