@@ -14,10 +14,12 @@ from recsys.errors import RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sinks_of
+from recsys.releases.commands import rollback
 from recsys.storage.warehouse import latest_version
 from tests.recsys.exports.conftest import ObjectStore, Postgresql, Redis
 from tests.recsys.exports.everywhere import Everywhere, Lists
 from tests.recsys.exports.targets import publish
+from tests.recsys.releases.shop import Shop
 
 ODD = "x'); drop table candidates; -- \\ %s {} ünï"
 FIRST: Lists = {"ann": ["x", "y"], "bob": ["z"]}
@@ -66,6 +68,17 @@ def test_an_update_and_the_way_back_in_every_target(everywhere: Everywhere) -> N
     assert all(of == {"left": True, "kind": of["kind"], "version": 0, "run": "r1"} for of in left.values())
     several.export(settings, refreshed)
     assert {name: everywhere.read(name) for name in names} == dict.fromkeys(names, CHANGED)
+
+
+def test_a_rollback_of_the_release_takes_every_target_back(everywhere: Everywhere) -> None:
+    shop, names = Shop(everywhere.folder / "warehouse", export=everywhere.targets), list(everywhere.targets)
+    for run, users in (("a", ["ann"]), ("b", ["ann", "bob"])):
+        shop.night(run, users)
+        assert {name: set(everywhere.read(name)) for name in names} == {name: set(users) for name in names}
+    assert rollback(shop.settings, None, "why").release.run == "a"
+    assert {name: set(everywhere.read(name)) for name in names} == {name: {"ann"} for name in names}
+    assert rollback(shop.settings, None, "and back", to="b").release.run == "b"
+    assert {name: set(everywhere.read(name)) for name in names} == {name: {"ann", "bob"} for name in names}
 
 
 def test_a_target_that_missed_a_version_is_written_whole(everywhere: Everywhere) -> None:
