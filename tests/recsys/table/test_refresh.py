@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,8 @@ from recsys import runs
 from recsys.data.forget import forget
 from recsys.data.ingest import ingest
 from recsys.errors import InputError, RecsysError
+from recsys.exports import several
+from recsys.exports.base import Candidates
 from recsys.pipelines import refresh as module
 from recsys.pipelines.cli import execute
 from recsys.pipelines.refresh import refresh_alone
@@ -33,7 +41,8 @@ from recsys.storage.warehouse import TableVersions, commit_metadata, latest_vers
 from recsys.table import build
 from recsys.table import refresh as refreshing
 from recsys.table.refresh import Changed, Refreshed, changed_since, merged
-from tests.recsys.table.shops import NOW, K, TeaShop, lists
+from tests.recsys.exports.targets import ROOT
+from tests.recsys.table.shops import NAMES, NOW, K, TeaShop, lists
 
 LATER = NOW + timedelta(hours=1)
 
@@ -199,6 +208,61 @@ def test_what_a_killed_refresh_left_is_deleted_and_the_next_ends_as_one_would(
     assert len(list(folder.glob("*.parquet"))) == 2
     report = refresh_alone(shop.settings)
     assert report["users"] == 0 and report["version"] == 1 == releases(shop.settings)[-1].version
+
+
+KILLED = """
+import json, sys
+from recsys.pipelines.refresh import refresh_alone
+from recsys.settings.read import parse_settings
+settings = parse_settings(json.loads(sys.argv[1]))
+print("begin", flush=True)
+refresh_alone(settings)
+print("end", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_refresh_leaves_old_rows_or_new_ones_and_the_next_ends_in_the_same_state(shop: TeaShop) -> None:
+    database = shop.root / "x.db"
+    export = {"files": {"path": str(shop.root / "export")}, "db": {"kind": "sqlite", "path": str(database)}}
+    tree = shop.settings.model_dump(mode="json") | {"export": export}
+    settings = parse_settings(tree)
+    several.export(settings, Candidates(path=f"{settings.warehouse}/candidates", version=0, run="run-1"))
+    ended = 0
+    for number in range(20):
+        before = lists(shop.table())
+        shop.buy([("u03", NAMES[number % 18], 20 + number), (f"new{number:02d}", "tea 1", 20)])
+        command = [sys.executable, "-c", KILLED, json.dumps(tree)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert process.stdout is not None and process.stdout.readline() == "begin\n"
+        time.sleep(0.15 * number)
+        process.kill()
+        ended += "end" in process.stdout.read()
+        process.wait()
+        process.stdout.close()
+        killed = lists(shop.table())
+        assert killed.keys() - before.keys() in (set(), {f"new{number:02d}"})  # nothing of it, or all
+        assert {user: items for user, items in killed.items() if user not in ("u03", f"new{number:02d}")} == {
+            user: items for user, items in before.items() if user != "u03"
+        }
+        for copy in (_in_files(shop), _in_database(database)):
+            assert copy in (before, killed)
+        refresh_alone(settings)
+        whole = lists(shop.table())
+        assert len(whole) == 43 + number + 1 and _in_files(shop) == _in_database(database) == whole
+    assert 0 < ended < 20
+
+
+def _in_files(shop: TeaShop) -> Mapping[str, list[str]]:
+    return lists(pl.read_parquet(shop.root / "export"))
+
+
+def _in_database(path: Path) -> Mapping[str, list[str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("select user_id, rank, item_id from candidates").fetchall()
+    return lists(pl.DataFrame(rows, schema=["user_id", "rank", "item_id"], orient="row"))
 
 
 def test_of_refreshed_versions_the_last_two_stay(shop: TeaShop) -> None:
