@@ -20,19 +20,30 @@ from recsys.tracking import log as tracking
 COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
 
 
-def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
-    """Read the sources and append to the tables; reading the same files again adds nothing."""
+def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
+    """As `ingest`, without a run of MLflow."""
     display = watch()
 
     def progress(what: str, done: int, total: int) -> None:
         display.advance(done, total, what)
 
+    report: dict[str, Any] = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
+    for name, begins in report["begins"].items():
+        display.say(f"{name}: read from {begins} on.")
+    if report["skipped"]:
+        display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
+    for warning in report["warnings"]:
+        display.warn(warning)
+    return report
+
+
+read_task = io_task(read)
+
+
+def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
+    """Read the sources and append to the tables; reading the same files again adds nothing."""
     with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
-        report = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
-        for name, begins in report["begins"].items():
-            display.say(f"{name}: read from {begins} on.")
-        if report["skipped"]:
-            display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
+        report = read(settings, rebuild)
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
         tracking.log_tables(store, run_id, settings.warehouse, versions, digest, context="ingest")
         tracking.log_text(store, run_id, "ingest.json", json.dumps(report, indent=1))
@@ -42,8 +53,6 @@ def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         lines = rejected_lines(report["reasons"])
         if lines:
             tracking.describe(store, run_id, "\n".join(["Rejected rows:", "", *(f"- {line}" for line in lines)]))
-    for warning in report["warnings"]:
-        display.warn(warning)
     return {**report, "mlflow_run": run_id}
 
 

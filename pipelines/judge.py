@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ def judge(
     steps: dict[str, dict[str, Any]],
     before: dict[str, Any] | None,
     as_of: datetime,
+    nights: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Return the verdict on a night, and tell MLflow.
 
@@ -43,6 +44,8 @@ def judge(
         Reports of the night's steps by name.
     before
         The ingest report of the finished night before; None on the first one.
+    nights
+        See `versions_before`.
     """
     trained, retrieved = steps["train"], steps["retrieve"]
     release = champion(settings)
@@ -57,6 +60,7 @@ def judge(
         served=steps["refit"]["bundle"],
         measured=steps["refit"]["measured"],
         as_of=as_of,
+        nights=nights,
     )
     verdict = decide(settings, versions, night, release)
     report: dict[str, Any] = plain(verdict)
@@ -95,6 +99,12 @@ def ingested_before(states: Iterable[runs.RunState], name: str, started: str) ->
     nights = [state for state in finished(states, name) if state.started < started]
     newest = max(nights, key=lambda state: state.started, default=None)
     return None if newest is None else dict(newest.steps["ingest"]["report"])
+
+
+def versions_before(states: Iterable[runs.RunState], name: str, started: str) -> list[int]:
+    """Return the versions of the log that the finished nights of a configuration before a moment worked on."""
+    reports = [state.steps["ingest"]["report"] for state in finished(states, name) if state.started < started]
+    return sorted({int(report["versions"]["interactions"]) for report in reports})
 
 
 def finished(states: Iterable[runs.RunState], name: str) -> list[runs.RunState]:

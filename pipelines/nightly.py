@@ -32,7 +32,7 @@ from recsys.pipelines.console import capped, check_lines, counted, rejected_line
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
-from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
+from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
@@ -177,7 +177,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
         earlier = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
         former = ingested_before(earlier, settings.name, state.started)
-        judged = step("judge", judge_task, versions, parent, reports, former, as_of)
+        nights = versions_before(earlier, settings.name, state.started)
+        judged = step("judge", judge_task, versions, parent, reports, former, as_of, nights)
         discard_kept_back(earlier, settings.name, parent)
         let_go(DATASET)
         if judged["passed"]:

@@ -173,6 +173,30 @@ def export(
     step(ctx, "export", config, overrides, lines, rollback=rollback, target=target)
 
 
+@app.command(rich_help_panel=STEPS)
+def refresh(
+    ctx: typer.Context,
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Between nights: read what is new in the log, and rewrite the rows of those users in the table and every target.
+
+    Nothing is trained: the bundle that is served makes the rows. Where nothing is new, nothing changes.
+
+    Example: [bold]recsys refresh recsys.toml[/]
+    """
+    from recsys.pipelines.launch import run_step
+    from recsys.settings.read import load_settings
+
+    settings = load_settings(config, overrides or ())
+    report = run_step("refresh", settings, config, overrides or [], Show())
+    from recsys.pipelines.refresh import sentence
+
+    answer(ctx, report, lambda console: console.print(f"{sentence(report)}.", soft_wrap=True))
+
+
 def _of_target(report: Mapping[str, Any]) -> str:
     """A target's report in one line."""
     if "instead" in report:

@@ -11,8 +11,7 @@ evaluations the values of every test user. The warehouse's own copies of those a
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,13 +27,13 @@ from recsys.errors import InputError
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import note_write
+from recsys.storage.purge import purge
 from recsys.storage.remote import filesystem
 from recsys.storage.stream import overwrite_streamed
-from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
+from recsys.storage.warehouse import commit_metadata, latest_version, scan, table_path
 from recsys.tracking.spool import drop_quotes
 
 _ROWS: Final = 200_000  # in memory at once
-_COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +74,8 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
     for table, rows in counts.items():
         if rows:
             _rewrite(root, table, wanted)
-        _purge(table_path(root, table), commit_metadata(root, table))
+        purge(table_path(root, table), commit_metadata(root, table))
+        note_write(table_path(root, table))
     _drop_unpublished(root)
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
     unsent = drop_quotes(states / "unsent")
@@ -142,26 +142,6 @@ def _rewrite(root: str, table: str, users: Sequence[str]) -> None:
         sorted_by=USER_ID if table.startswith(CANDIDATES) else None,
         metadata=commit_metadata(root, table),
     )
-
-
-def _purge(path: str, metadata: Mapping[str, Any]) -> None:
-    """Remove every version before the newest: data files, commits and checkpoints; `metadata` is the newest one's."""
-    table = DeltaTable(path)
-    table.vacuum(
-        retention_hours=0,
-        enforce_retention_duration=False,
-        dry_run=False,
-        full=True,
-        commit_properties=commit_properties(metadata),
-    )
-    table = DeltaTable(path)  # cleaning up is a commit, too
-    table.create_checkpoint()
-    store, folder = filesystem(f"{path}/_delta_log")
-    for info in store.get_file_info(fs.FileSelector(folder)):
-        commit = _COMMIT.match(info.base_name)
-        if commit and int(commit.group(1)) < table.version():
-            store.delete_file(info.path)
-    note_write(path)
 
 
 def _clean_state(path: Path, users: Collection[str]) -> bool:

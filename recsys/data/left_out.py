@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, PADDING, POSITION, TIMESTAMP, USER_ID, WITHDRAWAL
+from recsys.data.baskets import in_drawn_order
 from recsys.data.context import event_context
 from recsys.data.prepare import attributes_of, counting, standing_events
 from recsys.data.sequences import Sequences, from_sorted_frame
@@ -61,6 +62,8 @@ def histories_of(settings: Settings, versions: TableVersions, vocabulary: Vocabu
     standing, _ = standing_events(log.join(asked.lazy(), on=USER_ID, how="semi"), settings.filter)
     names = settings.model.event_context
     events = counting(standing, settings.filter, names).collect(engine="streaming").sort(USER_ID, TIMESTAMP, POSITION)
+    if settings.split.same_time == "basket" and len(events):
+        events = in_drawn_order(events, settings.seed)
     codes = vocabulary.encode(events[ITEM_ID])
     few = from_sorted_frame(events, codes)
     few = replace(few, context=event_context(events, names) if len(events) else None)

@@ -14,6 +14,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import polars as pl
+
+from recsys.exports.copies import Copy, is_held
 from recsys.settings import ExportSettings
 from recsys.settings.export import UNNAMED
 
@@ -55,6 +58,7 @@ class ExportReport:
     version: int  # of the candidate table
     seconds: float
     kind: str = "files"
+    updated: int | None = None  # users whose rows alone were written, which `rows` counts then; None: the whole copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,32 @@ class Sink(ABC):
     def present(self) -> bool:
         """Whether readers find a copy there now."""
 
+    def held(self) -> Copy | None:
+        """The copy that readers see; None where there is none, or it does not say which one it is."""
+        return None
+
     def holds(self, candidates: CandidateTable) -> bool:
         """Return whether readers see this version, as these settings shape it: a night that is resumed leaves it."""
-        return False
+        return is_held(self.held(), candidates, self.settings)
+
+    def update(self, candidates: CandidateTable, users: pl.Series, since: CandidateTable) -> ExportReport:
+        """Make a version what readers see that differs from another one in the rows of some users alone, in one step.
+
+        The former copy stays the one that `rollback` brings back. A target that cannot change rows, or that holds
+        another version than `since`, is written whole.
+
+        Parameters
+        ----------
+        users
+            Whose rows differ, ascending; also users who have none any more.
+        since
+            The version before, of the same table.
+
+        Raises
+        ------
+        InputError
+            As `check`; or there is no such table.
+        RecsysError
+            As `write`.
+        """
+        return self.write(candidates)

@@ -10,15 +10,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from deltalake import DeltaTable
 
 from recsys.columns import AS_OF
 from recsys.errors import InputError, RecsysError
-from recsys.exports.base import CandidateTable
 from recsys.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from recsys.exports.base import CandidateTable
 
 _BY = "recsys"  # marks a comment of ours
 
@@ -51,6 +53,13 @@ class Copy:
     def is_of(self, other: Copy) -> bool:
         """Return whether both are of one version of one table."""
         return (self.table, self.version) == (other.table, other.version)
+
+    def is_release_of(self, other: Copy) -> bool:
+        """Return whether both are of one run's table, as it was published or with users whose rows came anew since.
+
+        One takes the other's place without becoming the former copy, so that `rollback` goes back to the run before.
+        """
+        return self.table == other.table and (self.version == other.version or self.run == other.run is not None)
 
     def text(self) -> str:
         """JSON, as a target keeps it."""

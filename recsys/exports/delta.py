@@ -18,11 +18,12 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
-from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
+from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal
+from recsys.storage.purge import purge
 from recsys.storage.remote import fail, is_url
 from recsys.storage.warehouse import commit_properties, told_by
 
@@ -59,8 +60,13 @@ class DeltaSink(Sink):
         with self._table() as table:
             check_newer(self._seen(table), copy, self.place)
             count = self._commit(table, rows, copy)
-            hours = int(self.shape.keep_hours) if keep else 0
-            DeltaTable(self.shape.path).vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+            if keep:
+                hours = int(self.shape.keep_hours)
+                DeltaTable(self.shape.path).vacuum(
+                    retention_hours=hours, dry_run=False, enforce_retention_duration=False
+                )
+            else:
+                purge(self.shape.path, {_COPY: copy.text()})
         return ExportReport(
             path=self.place,
             rows=count,
@@ -89,7 +95,7 @@ class DeltaSink(Sink):
                     (
                         (number, copy)
                         for number, told in commits
-                        if (copy := Copy.read(told[_COPY])) and not copy.is_of(seen)
+                        if (copy := Copy.read(told[_COPY])) and not copy.is_release_of(seen)
                     ),
                     None,
                 )
@@ -110,9 +116,9 @@ class DeltaSink(Sink):
         with self._table() as table:
             return self._seen(table) is not None
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         with self._table() as table:
-            return is_held(self._seen(table), candidates, self.settings)
+            return self._seen(table)
 
     def _commit(self, table: DeltaTable | None, rows: Rows, copy: Copy) -> int:
         schema = rows.empty.to_arrow().schema

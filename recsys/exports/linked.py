@@ -24,7 +24,7 @@ from typing import Final
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
-from recsys.exports.copies import Copy, check_newer, copy_of, is_held
+from recsys.exports.copies import Copy, check_newer, copy_of
 from recsys.exports.rows import Rows, Shape, chosen_columns, rows_of
 from recsys.storage.files import file_aside, synchronise, writing
 from recsys.storage.locks import Held, lock_file
@@ -134,9 +134,9 @@ class LinkedSink(Sink):
     def present(self) -> bool:
         return self.path is not None and Path(self.path).is_symlink()
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         target, _ = self.checked()
-        return self.present() and target.exists() and is_held(_held(target), candidates, self.settings)
+        return _held(target) if self.present() and target.exists() else None
 
 
 def _publish(target: Path, copy: Copy, write: Callable[[Path], int], *, keep: bool) -> int:
@@ -148,8 +148,8 @@ def _publish(target: Path, copy: Copy, write: Callable[[Path], int], *, keep: bo
         check_newer(held, copy, f"The export {target}")
         seen = target.readlink().name if keep and target.is_symlink() else None  # readers may have it open
         former = seen
-        # the same again: the way back stays
-        if seen is not None and (held.is_of(copy) if held else _version_of(seen) == version):
+        # the same release again: the way back stays
+        if seen is not None and (held.is_release_of(copy) if held else _version_of(seen) == version):
             former = _former(versions, seen)
         new = versions / f"v{version}-{uuid.uuid4().hex[:8]}"
         try:

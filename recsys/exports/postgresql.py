@@ -21,6 +21,7 @@ from adbc_driver_postgresql import dbapi
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports.copies import Copy
+from recsys.exports.rows import Rows
 from recsys.exports.sql import Database, Found, Key, SqlSink
 from recsys.settings import PostgresqlExportSettings
 from recsys.storage.addresses import masked
@@ -30,6 +31,7 @@ from recsys.storage.postgresql import lasts, no_connection, said, state_of, with
 TRIES: Final = 30  # to lock the table that readers see
 EACH_MS: Final = 2_000  # a longer wait in one go would keep new readers behind it
 ROWS_A_MESSAGE: Final = 4_000  # as many as a socket's buffer takes: the server works while the next are encoded
+USERS_A_STATEMENT: Final = 5_000
 SORT_MEMORY: Final = "256MB"  # of the server, while it makes the key
 _TYPES: Final = {
     pl.String: "text",
@@ -284,6 +286,17 @@ class _Postgresql:
         """The name as the server writes it."""
         return str(self.one(f"select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n "
                             f"on n.oid = relnamespace where c.oid = {oid}"))  # fmt: skip
+
+    def replace(self, table: str, user: str, users: pl.Series, rows: Rows, copy: Copy) -> int:
+        self.do(f"set local lock_timeout = {EACH_MS * TRIES}")
+        self.user, kind = None, _type(users.dtype)
+        for first in range(0, len(users), USERS_A_STATEMENT):
+            part = users.slice(first, USERS_A_STATEMENT)
+            given = ", ".join(_text(value) if kind == "text" else str(value) for value in part)
+            self.do(f"delete from {self.at(table)} where {_name(user)} = any(array[{given}]::{kind}[])")
+        count = self.load(table, rows.empty, rows.frames)
+        self.do(f"comment on table {self.at(table)} is {_text(copy.text())}")
+        return count
 
     def lock(self, table: str) -> None:
         locking, tag = _text(f"lock table {self.at(table)} in access exclusive mode"), "$lock$"

@@ -5,9 +5,10 @@
     shop:v7-3f9a01c2          -> the same for users that are not known, where the table has a row without a user
 
 A reader asks for the generation and then for the user: two answers, and the second is there as long as the first was
-true and `keep_hours` more. Keys are written aside, under a generation of their own; the switch sets one key. The
-generation before expires after `keep_hours`, and until then `rollback` brings it back. A generation that a killed
-export left is deleted by the next export that finds it idle for ten minutes.
+true and a minute more. Keys are written aside, under a generation of their own; the switch sets one key. The
+generation of the run before expires after `keep_hours`, and until then `rollback` brings it back. Between nights
+`update` sets the keys of some users in the generation that readers see, all of them in one transaction. A generation
+that a killed export left is deleted by the next export that finds it idle for ten minutes.
 
 The hash `<prefix>:copies` says of each generation what it is.
 """
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -41,6 +43,8 @@ from recsys.storage.environment import expanded
 
 USERS_A_COMMAND: Final = 200
 COMMANDS_A_ROUND: Final = 20
+USERS_AT_ONCE: Final = 10_000  # whose lists change in one transaction, which keeps readers waiting
+LEAVE_SECONDS: Final = 60  # in which a reader who knows a generation's name asks for a user
 IDLE_SECONDS: Final = 600  # an export that has said nothing for so long was killed
 _USER: Final = "\0user"  # column that no configuration can name
 
@@ -125,7 +129,7 @@ class RedisSink(Sink):
                     if server.get(f"{self.prefix}:current") != generation:
                         self._remove(server, generation)
                 raise
-            self._tidy(server)
+            self._tidy(server, at_once=not keep)
         return ExportReport(
             path=self.place,
             rows=users,
@@ -136,6 +140,61 @@ class RedisSink(Sink):
             seconds=time.perf_counter() - began,
             kind=self.kind,
         )
+
+    def update(self, candidates: CandidateTable, users: pl.Series, since: CandidateTable) -> ExportReport:
+        began = time.perf_counter()
+        wanted = chosen_columns(_Wide(self.shape.columns), self.section)
+        if len(users) > USERS_AT_ONCE:
+            return self.write(candidates)
+        shape = _Wide({USER_ID: _USER, **_without_user(wanted)})
+        rows = rows_of(candidates, shape, section=self.section, users=users)
+        copy = copy_of(candidates, rows.files, self.name, self.settings)
+        lists: dict[str, str] = {}
+        for frame in map(members_of(wanted), rows.frames):
+            lists.update(zip(frame[_USER].cast(pl.String).to_list(), frame["value"].to_list(), strict=True))
+        with self._server() as server:
+            done = self._replace(server, copy, since, users.cast(pl.String).to_list(), lists)
+        if not done:
+            return self.write(candidates)
+        return ExportReport(
+            path=self.place,
+            rows=len(lists),
+            format="json",
+            layout="wide",
+            columns=list(wanted.values()),
+            version=copy.version,
+            seconds=time.perf_counter() - began,
+            kind=self.kind,
+            updated=len(users),
+        )
+
+    def _replace(
+        self, server: Any, copy: Copy, since: CandidateTable, users: list[str], lists: Mapping[str, str]
+    ) -> bool:
+        """Set and delete keys of the generation that readers see, in one transaction; whether it is `since`'s."""
+        copies, done = f"{self.prefix}:copies", False
+
+        def replace(pipeline: Any) -> None:
+            nonlocal done
+            generation, held = self._seen(pipeline)
+            check_newer(held, copy, self.place)
+            known = self._generations(pipeline).get(generation or "")
+            done = known is not None and known.users is not None and is_held(held, since, self.settings)
+            if known is None or known.users is None or not done:
+                pipeline.multi()
+                return
+            head = f"{self.prefix}:{generation}:"
+            there = sum(pipeline.exists(*(head + user for user in chunk)) for chunk in _chunks(users, 1_000))
+            count = known.users - there + len(lists)
+            pipeline.multi()
+            for pairs in _chunks(lists.items(), USERS_A_COMMAND):
+                pipeline.mset({head + user: value for user, value in pairs})
+            for gone in _chunks((user for user in users if user not in lists), 1_000):
+                pipeline.unlink(*(head + user for user in gone))
+            pipeline.hset(copies, generation, _Generation(copy=copy, users=count, beat=0).text())
+
+        server.transaction(replace, f"{self.prefix}:current", copies)
+        return done
 
     def rollback(self) -> RollbackReport:
         with self._server() as server:
@@ -165,14 +224,11 @@ class RedisSink(Sink):
         return RollbackReport(path=self.place, version=known.copy.version, instead=held.version, kind=self.kind)
 
     def present(self) -> bool:
-        with self._server() as server:
-            _, held = self._seen(server)
-        return held is not None
+        return self.held() is not None
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         with self._server() as server:
-            _, held = self._seen(server)
-        return is_held(held, candidates, self.settings)
+            return self._seen(server)[1]
 
     def _nothing_older(self, held: Copy) -> RecsysError:
         return RecsysError(
@@ -210,7 +266,7 @@ class RedisSink(Sink):
                     f"The export to {self.place} said nothing for {IDLE_SECONDS} seconds, and another one has deleted "
                     "its keys; readers see the copy that they saw: run it again."
                 )
-            if not (held is not None and held.is_of(copy)):  # the same again: the way back stays
+            if not (held is not None and held.is_release_of(copy)):  # the same release again: the way back stays
                 former = seen
             pipeline.multi()
             pipeline.set(f"{self.prefix}:current", generation)
@@ -222,19 +278,38 @@ class RedisSink(Sink):
 
         server.transaction(switch, f"{self.prefix}:current", f"{self.prefix}:former")
 
-    def _tidy(self, server: Any) -> None:
-        """Let the former generation expire, and delete all that is neither it nor the one that readers see."""
+    def _tidy(self, server: Any, *, at_once: bool = False) -> None:
+        """Let the former generation expire, and delete all that is neither it nor the one that readers see.
+
+        Parameters
+        ----------
+        at_once
+            Do not wait for readers that know a generation's name.
+        """
         current, former = server.get(f"{self.prefix}:current"), server.get(f"{self.prefix}:former")
         now = _now(server)
         for name, generation in self._generations(server).items():
             if name == former:
-                for keys in _chunks(self._keys(server, name), 1_000):
-                    pipeline = server.pipeline(transaction=False)
-                    for key in keys:
-                        pipeline.pexpire(key, int(self.shape.keep_hours * 3_600_000))
-                    pipeline.execute()
+                self._expire(server, name, self.shape.keep_hours * 3_600)
+            elif name != current and generation.users is not None and not at_once:
+                self._expire(server, name, min(LEAVE_SECONDS, self.shape.keep_hours * 3_600))
+                server.hdel(f"{self.prefix}:copies", name)
             elif name != current and (generation.users is not None or now - generation.beat > IDLE_SECONDS):
                 self._remove(server, name)
+
+        if at_once:
+            ours = re.compile(rf"{re.escape(self.prefix)}:(v\d+-[0-9a-f]{{8}})(?::|$)", re.S)
+            known = self._generations(server)
+            for found in _chunks(map(ours.match, server.scan_iter(match=f"{self.prefix}:v*", count=5_000)), 1_000):
+                if waited_for := [of.string for of in found if of and of[1] not in known]:
+                    server.unlink(*waited_for)
+
+    def _expire(self, server: Any, generation: str, seconds: float) -> None:
+        for keys in _chunks(self._keys(server, generation), 1_000):
+            pipeline = server.pipeline(transaction=False)
+            for key in keys:
+                pipeline.pexpire(key, int(seconds * 1_000))
+            pipeline.execute()
 
     def _remove(self, server: Any, generation: str) -> None:
         for keys in _chunks(self._keys(server, generation), 1_000):

@@ -57,7 +57,14 @@ class Rows:
     frames: Iterator[pl.DataFrame]
 
 
-def rows_of(candidates: CandidateTable, wanted: Shape, *, section: str = "export", numbered: bool = False) -> Rows:
+def rows_of(
+    candidates: CandidateTable,
+    wanted: Shape,
+    *,
+    section: str = "export",
+    numbered: bool = False,
+    users: pl.Series | None = None,
+) -> Rows:
     """The rows of a version of the candidate table, in the columns and the layout that a target asks for.
 
     Parameters
@@ -66,6 +73,8 @@ def rows_of(candidates: CandidateTable, wanted: Shape, *, section: str = "export
         Of the settings, for messages.
     numbered
         Give a wide layout numbered columns instead of lists.
+    users
+        Only their rows; None: all.
 
     Raises
     ------
@@ -76,7 +85,7 @@ def rows_of(candidates: CandidateTable, wanted: Shape, *, section: str = "export
     """
     columns = chosen_columns(wanted, section)
     files, schema = open_table(candidates)
-    frames = batches(files)
+    frames = batches(files, users)
     if wanted.layout == "wide":
         width = longest_list(files) if numbered else None
         shape = partial(wide_rows, columns=columns, width=width)
@@ -140,12 +149,14 @@ def open_table(candidates: CandidateTable) -> tuple[list[str], pl.Schema]:
     return files, schema
 
 
-def batches(files: list[str]) -> Iterator[pl.DataFrame]:
-    """The rows, checked to ascend by (user_id, rank)."""
+def batches(files: list[str], users: pl.Series | None = None) -> Iterator[pl.DataFrame]:
+    """The rows, of all users or of some, checked to ascend by (user_id, rank)."""
     if not files:
         return
     before: pl.DataFrame | None = None
-    for frame in pl.scan_parquet(files).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+    rows = pl.scan_parquet(files)
+    rows = rows if users is None else rows.filter(pl.col(USER_ID).is_in(users.implode()))
+    for frame in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
         keys = frame.select(USER_ID, RANK)
         keys = keys if before is None else pl.concat([before, keys])
         user, rank = pl.col(USER_ID), pl.col(RANK)

@@ -25,7 +25,7 @@ from obstore import exceptions as failures
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
-from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
+from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.exports.writers import ENDINGS, WRITERS
 from recsys.settings import S3ExportSettings
@@ -72,7 +72,7 @@ class S3Sink(Sink):
             try:
                 count = self._write_objects(store, folder, rows, files)
                 former = before
-                if before and held and held.is_of(copy):  # the same again: the way back stays
+                if before and held and held.is_release_of(copy):  # the same release again: the way back stays
                     former = before["former"]
                 pointer = {
                     "folder": folder,
@@ -124,10 +124,10 @@ class S3Sink(Sink):
         with self._store() as store:
             return self._pointer(store)[0] is not None
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         with self._store() as store:
             seen, _ = self._pointer(store)
-        return seen is not None and is_held(Copy.read(seen["copy"]), candidates, self.settings)
+        return None if seen is None else Copy.read(seen["copy"])
 
     def _write_objects(self, store: Any, folder: str, rows: Rows, files: list[str]) -> int:
         @contextlib.contextmanager

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import polars as pl
+
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, Sink
 from recsys.exports.registry import sink_of, sinks_of
@@ -14,6 +16,7 @@ from recsys.settings.export import UNNAMED
 from recsys.storage.addresses import masked
 
 HELD = "held"  # in a target's entry: readers had this version already, so that nothing was written
+LEFT = "left"  # readers see another run's copy, which stays
 
 
 class SomeFailed(RecsysError):
@@ -52,6 +55,41 @@ def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = Fa
         return dataclasses.asdict(sink.write(candidates))
 
     return _each(sinks, write, "written")
+
+
+def update(
+    settings: Settings, candidates: CandidateTable, users: pl.Series | None, since: CandidateTable
+) -> dict[str, Any]:
+    """Bring every target to a version that differs from another one in the rows of some users alone.
+
+    A target whose readers see the copy of another run is left as it is: somebody has taken it back, or the export of
+    the night has failed.
+
+    Parameters
+    ----------
+    users, since
+        See `Sink.update`; None: the version before is not known, and what is not at the newest one is written whole.
+
+    Returns
+    -------
+    dict
+        As `export`; an entry with HELD had nothing to do, one with LEFT was left.
+
+    Raises
+    ------
+    RecsysError
+        As `export`.
+    """
+
+    def bring(sink: Sink) -> dict[str, Any]:
+        if sink.holds(candidates):
+            return {HELD: True, "kind": sink.kind, "version": candidates.version}
+        held = sink.held()
+        if held is not None and held.run not in (None, candidates.run):
+            return {LEFT: True, "kind": sink.kind, "version": held.version, "run": held.run}
+        return dataclasses.asdict(sink.write(candidates) if users is None else sink.update(candidates, users, since))
+
+    return _each(sinks_of(settings), bring, "updated")
 
 
 def rewrite(settings: Settings, candidates: Callable[[], CandidateTable]) -> list[str]:

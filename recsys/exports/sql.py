@@ -19,7 +19,7 @@ from recsys.columns import RANK, USER_ID
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
-from recsys.exports.rows import Shape, chosen_columns, rows_of
+from recsys.exports.rows import Rows, Shape, chosen_columns, rows_of
 
 
 class TableShape(Shape, Protocol):
@@ -63,6 +63,12 @@ class Database(Protocol):
     def finish(self, table: str, key: Key, like: str | None) -> None:
         """Index a loaded table, and give it the rights of the table `like`."""
 
+    def replace(self, table: str, user: str, users: pl.Series, rows: Rows, copy: Copy) -> int:
+        """Delete the rows of users, whom the column `user` names, add rows, and note which copy it is now.
+
+        Returns the number of new rows.
+        """
+
     def lock(self, table: str) -> None:
         """Wait until no reader uses a table, and keep new ones waiting until the transaction ends."""
 
@@ -97,6 +103,9 @@ class SqlSink(Sink):
         RecsysError
             The database cannot be reached, or another export is running; one sentence for all that it says.
         """
+
+    def clean(self) -> None:
+        """Overwrite what the database's files still hold of tables that are gone; raises as `database`."""
 
     def refuse(self, database: Database) -> None:
         """Refuse a place where rights are lacking, or where a switch would lose something; raises as `check`."""
@@ -134,8 +143,10 @@ class SqlSink(Sink):
             if not keep:
                 database.drop(self.former)
             if seen is not None:
-                self._put_aside(database, keep and held is not None and not held.is_of(copy))
+                self._put_aside(database, keep and held is not None and not held.is_release_of(copy))
             database.rename(self.staging, self.shape.table)
+        if not keep:
+            self.clean()
         return ExportReport(
             path=self.place,
             rows=count,
@@ -145,6 +156,33 @@ class SqlSink(Sink):
             version=candidates.version,
             seconds=time.perf_counter() - began,
             kind=self.kind,
+        )
+
+    def update(self, candidates: CandidateTable, users: pl.Series, since: CandidateTable) -> ExportReport:
+        began = time.perf_counter()
+        columns = chosen_columns(self.shape, self.section)
+        rows = rows_of(candidates, self.shape, section=self.section, users=users)
+        copy = copy_of(candidates, rows.files, self.name, self.settings)
+        count = None
+        if USER_ID in columns:
+            with self.database(writing=True) as database:
+                seen = self._seen(database, rows.empty.columns)
+                check_newer(None if seen is None else seen.copy, copy, self.place)
+                same = seen is not None and is_held(seen.copy, since, self.settings)
+                if seen is not None and same and seen.columns == rows.empty.columns:  # nobody has changed it
+                    count = database.replace(self.shape.table, columns[USER_ID], users, rows, copy)
+        if count is None:
+            return self.write(candidates)
+        return ExportReport(
+            path=self.place,
+            rows=count,
+            format=self.kind,
+            layout=self.shape.layout,
+            columns=rows.empty.columns,
+            version=candidates.version,
+            seconds=time.perf_counter() - began,
+            kind=self.kind,
+            updated=len(users),
         )
 
     def rollback(self) -> RollbackReport:
@@ -164,21 +202,20 @@ class SqlSink(Sink):
         return RollbackReport(path=self.place, version=before.copy.version, instead=seen.copy.version, kind=self.kind)
 
     def present(self) -> bool:
-        with self.database(writing=False) as database:
-            seen = database.find(self.shape.table)
-        return seen is not None and seen.copy is not None and seen.copy.name == self.name
+        seen = self.held()
+        return seen is not None and seen.name == self.name
 
-    def holds(self, candidates: CandidateTable) -> bool:
+    def held(self) -> Copy | None:
         with self.database(writing=False) as database:
             seen = database.find(self.shape.table)
-        return seen is not None and is_held(seen.copy, candidates, self.settings)
+        return None if seen is None else seen.copy
 
     def _put_aside(self, database: Database, as_former: bool) -> None:
         """Take away the table that readers see: the former one from now on, or none's."""
         if as_former:
             database.drop(self.former)
             database.rename(self.shape.table, self.former)
-        else:  # the same again, or no copy of ours: the way back stays
+        else:  # the same release again, or no copy of ours: the way back stays
             database.drop(self.shape.table)
 
     def _key(self) -> Key:

@@ -19,6 +19,7 @@ import polars as pl
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.copies import Copy
+from recsys.exports.rows import Rows
 from recsys.exports.sql import Database, Found, Key, SqlSink
 from recsys.exports.writers import with_words
 from recsys.settings import SqliteExportSettings
@@ -46,8 +47,26 @@ class SqliteSink(SqlSink):
     def place(self) -> str:
         return f"{self.shape.path} {self.shape.table}"
 
+    def clean(self) -> None:
+        with self._connection(writing=True) as connection:
+            connection.execute("vacuum")
+            connection.execute("pragma wal_checkpoint(truncate)")
+
     @contextlib.contextmanager
     def database(self, *, writing: bool) -> Iterator[Database]:
+        with self._connection(writing=writing) as connection:
+            database = _Sqlite(connection)
+            database.begin(writing)
+            try:
+                yield database
+                connection.execute("commit")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("rollback")
+                raise
+
+    @contextlib.contextmanager
+    def _connection(self, *, writing: bool) -> Iterator[sqlite3.Connection]:
         path = Path(self.shape.path)
         key = f"{self.section}.path"
         if "://" in self.shape.path:
@@ -63,15 +82,7 @@ class SqliteSink(SqlSink):
                 name = str(path) if writing or path.exists() else ":memory:"
                 connection = sqlite3.connect(name, timeout=WAIT_SECONDS, isolation_level=None)
                 stack.enter_context(contextlib.closing(connection))
-                database = _Sqlite(connection)
-                database.begin(writing)
-                try:
-                    yield database
-                    connection.execute("commit")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("rollback")
-                    raise
+                yield connection
         except Held:
             raise RecsysError(f"Another export to {self.place} is running; wait for it to end.") from None
         except sqlite3.DatabaseError as error:
@@ -155,6 +166,16 @@ class _Sqlite:
 
     def finish(self, table: str, key: Key, like: str | None) -> None:
         """Nothing is left to do: the index grew with the rows, and SQLite knows no rights."""
+
+    def replace(self, table: str, user: str, users: pl.Series, rows: Rows, copy: Copy) -> int:
+        given = ((value,) for value in users)
+        self.connection.executemany(f"delete from {_name(table)} where {_name(user)} = ?", given)
+        insert, count = f"insert into {_name(table)} values ({', '.join('?' * len(rows.empty.columns))})", 0
+        for frame in rows.frames:
+            count += len(frame)
+            self.connection.executemany(insert, _plain(frame).rows())
+        self.connection.execute(f"update {NOTES} set copy = ? where name = ?", (copy.text(), table))
+        return count
 
     def lock(self, table: str) -> None:
         """The end of the transaction waits for readers."""

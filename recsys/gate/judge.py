@@ -7,7 +7,7 @@ Shapes: Q questions of the test part, V items (arrays by code have V + 1 entries
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,6 +60,8 @@ class Night:
         Folders of the bundle whose rows were built, and of the one that was evaluated.
     as_of
         The night's moment.
+    nights
+        Versions of the log that the finished nights before worked on, oldest first; empty: not known.
     """
 
     ingested: Mapping[str, Any]
@@ -71,6 +73,7 @@ class Night:
     served: str
     measured: str
     as_of: datetime
+    nights: Sequence[int] = ()
 
 
 def judge(settings: Settings, versions: TableVersions, night: Night, champion: Release | None) -> verdict.Verdict:
@@ -186,7 +189,12 @@ def _row_checks(settings: Settings, versions: TableVersions, night: Night) -> It
     for table in ingested["rows_read"]:
         yield rows.check_rejected(table, ingested, night.before, gate.max_rejected_share)
     added = ingested["rows_added"].get("interactions", 0)
-    earlier = log.usual_volume(settings.warehouse, versions.interactions, added)
+    earlier: Sequence[int]
+    if night.nights:  # what was read between nights is of the night that follows
+        since, earlier = log.volumes(settings.warehouse, night.nights, versions.interactions)
+        added = added if since is None else since
+    else:
+        earlier = log.usual_volume(settings.warehouse, versions.interactions, added)
     yield rows.check_volume(added, earlier, gate.min_volume, gate.max_volume)
     if gate.max_age_hours is None:
         yield rows.check_age(None, night.as_of, None)
@@ -315,8 +323,10 @@ def _former_checks(
         theirs = lists.users_of(former.rows, ours)
         kept = int(theirs.is_in(ours.implode()).sum()) if theirs.dtype == ours.dtype else 0
         yield built.check_former_users(kept, len(theirs), gate.min_former_users)
-        new = log.new_rows(settings.warehouse, former.interactions, versions.interactions)
+        new = log.new_rows(settings.warehouse, former.night, versions.interactions)
         yield from log.drift_checks(new, _first_categories(dataset.catalogue), gate.max_drift)
+        if former.interactions != former.night:
+            new = log.new_rows(settings.warehouse, former.interactions, versions.interactions)
         yield unless_off(
             "promise of the table before",
             gate.min_kept_promise,

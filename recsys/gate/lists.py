@@ -20,17 +20,23 @@ from recsys.storage.delta import scan_delta
 
 @dataclass(frozen=True, kw_only=True)
 class FormerTable:
-    """The candidate table that is served now: its rows, lazily, and the version of the log that it was made from."""
+    """The candidate table that is served now: its rows, lazily, and the version of the log that it was made from.
+
+    `night` is that of the night that made it, and `interactions` that of the last refresh since, if there was one.
+    """
 
     rows: pl.LazyFrame
+    night: int
     interactions: int
 
 
 def former_table(path: str, version: int) -> FormerTable | None:
     """Return the rows of a version of the candidate table; None: it is empty."""
     rows = scan_delta(DeltaTable(path, version=version))
-    made_from = rows.select(INTERACTIONS_VERSION).head(1).collect()
-    return FormerTable(rows=rows, interactions=int(made_from.item())) if len(made_from) else None
+    made_from = pl.col(INTERACTIONS_VERSION)
+    ends = rows.select(made_from.min().alias("first"), made_from.max().alias("last")).collect(engine="streaming")
+    first, last = ends.row(0)
+    return None if first is None else FormerTable(rows=rows, night=int(first), interactions=int(last))
 
 
 def users_of(rows: pl.LazyFrame | None, like: pl.Series) -> pl.Series:

@@ -5,6 +5,7 @@ The rows that came since a version are the counts of today minus the counts of t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -50,19 +51,41 @@ class NewRows:
     span: timedelta  # from the newest event before, or after a pause from the first new one, to the newest one now
 
 
+def volumes(root: str, nights: Sequence[int], version: int) -> tuple[int | None, list[int]]:
+    """Return the rows that came to the log since the newest night before, and those of the nights before it.
+
+    Parameters
+    ----------
+    nights
+        Versions of the log that they worked on. Those whose files are gone are left out; where the newest is, nobody
+        knows what came since.
+    version
+        Of the night that asks.
+    """
+    known = sorted(set(nights))[-NIGHTS - 1 :]
+    counts = [_rows_at(root, number) for number in [*known, version]]
+    came = [now - then for then, now in itertools.pairwise(counts) if now is not None and then is not None]
+    if counts[-2] is None or counts[-1] is None:
+        return None, [rows for rows in came if rows > 0]
+    return max(0, came[-1]), [rows for rows in came[:-1] if rows > 0]
+
+
+def _rows_at(root: str, version: int) -> int | None:
+    """Rows of the log at a version; None: it is gone."""
+    try:
+        actions = DeltaTable(table_path(root, INTERACTIONS), version=version).get_add_actions(flatten=True)
+        return int(pl.DataFrame(actions)["num_records"].sum())
+    except (DeltaError, pl.exceptions.PolarsError):
+        return None
+
+
 def added_rows(root: str, version: int) -> list[int]:
     """Return the rows that each of the newest versions up to this one added, oldest first, without the first version's.
 
     Versions whose files are gone, or that took rows away, are left out.
     """
-    path = table_path(root, INTERACTIONS)
-    counts: dict[int, int] = {}
-    for number in range(max(0, version - NIGHTS - 1), version + 1):
-        try:
-            rows = pl.DataFrame(DeltaTable(path, version=number).get_add_actions(flatten=True))["num_records"].sum()
-        except (DeltaError, pl.exceptions.PolarsError):
-            continue
-        counts[number] = int(rows)
+    found = {number: _rows_at(root, number) for number in range(max(0, version - NIGHTS - 1), version + 1)}
+    counts = {number: rows for number, rows in found.items() if rows is not None}
     return [
         rows - counts[number - 1]
         for number, rows in counts.items()

@@ -28,7 +28,6 @@ from recsys.reading.unpack import FAILURES, is_packed, read_blocks, refuse_archi
 from recsys.settings import Format, SourceSettings
 from recsys.settings.database import is_server
 from recsys.storage.addresses import HIDDEN, masked
-
 from recsys.storage.remote import fail, filesystem, is_url
 
 Server = Literal["postgresql", "snowflake", "bigquery"]

@@ -94,6 +94,7 @@ def stage(
     *,
     sorted_by: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    token: str | None = None,
 ) -> Staged:
     """Write rows beside a table. Readers go on with the old rows; memory does not grow with the rows.
 
@@ -108,6 +109,8 @@ def stage(
         who asks for some values opens only the files that hold them.
     metadata
         Goes into the commit; `recsys.storage.warehouse.commit_metadata` reads it.
+    token
+        Part of the files' names, for `discard_unfinished`; None: a new one.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def stage(
     """
     path = table_path(root, table)
     expected = latest_version(root, table)
-    token = str(uuid.uuid4())
+    token = token or str(uuid.uuid4())
     store, folder = filesystem(path)
     names: list[str] = []
     try:
@@ -216,6 +219,28 @@ def discard(staged: Staged) -> None:
                     return
     store, folder = filesystem(staged.path)
     _delete(store, folder, staged.names)
+
+
+def discard_unfinished(path: str, token: str) -> None:
+    """Delete what a process that was killed in `stage` has written beside a table, unless it is the table now."""
+    opened = _newest(path)
+    if opened is not None and any(token in file for file in opened.file_uris()):
+        return
+    store, folder = filesystem(path)
+    inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    _delete(store, folder, [info.base_name for info in inside if token in info.base_name])
+
+
+def discard_version(path: str, version: int) -> None:
+    """Delete the files of an older version; those that the newest one has, too, stay."""
+    opened = _newest(path)
+    if opened is None:
+        return
+    kept = set(opened.get_add_actions(flatten=True)["path"].to_pylist())
+    with contextlib.suppress(DeltaError):  # it was cleaned up
+        opened.load_as_version(version)
+        store, folder = filesystem(path)
+        _delete(store, folder, sorted(set(opened.get_add_actions(flatten=True)["path"].to_pylist()) - kept))
 
 
 def _newest(path: str) -> DeltaTable | None:

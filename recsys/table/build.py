@@ -9,41 +9,29 @@ another process, after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from deltalake import DeltaTable
 
-from recsys.columns import (
-    AS_OF,
-    BUNDLE,
-    CANDIDATES,
-    INDEX,
-    INTERACTIONS_VERSION,
-    ITEM_ID,
-    ITEMS_VERSION,
-    RUN,
-    USER_ID,
-)
+from recsys.columns import CANDIDATES, USER_ID
+from recsys.data.changes import log_id
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items
-from recsys.serving.batches import candidate_batches
 from recsys.serving.histories import recode
-from recsys.serving.lists import floor
 from recsys.serving.recommender import open_bundle
-from recsys.serving.shop import rules_for
 from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import scan_delta
-from recsys.storage.warehouse import SCHEMAS, TableVersions, scan
+from recsys.storage.warehouse import TableVersions, scan
 from recsys.table.everyone import whom_to_serve
-from recsys.table.naming import NAME, candidates_table
+from recsys.table.naming import LOG, NAME, candidates_table
+from recsys.table.rows import UserRows, rows_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,53 +133,16 @@ def build(
         )
     allowed = listed_items(settings, versions, opened.vocabulary)
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
-    rules = rules_for(settings, served, as_of, versions, timed=serving.times is not None)
-    shelf, fallback = floor(served, rules, allowed=allowed, fallback=fallback)
+    rows = rows_for(settings, versions, served, serving, fallback, allowed, run=run_id, as_of=as_of)
+    rules = rows.rules
     table = candidates_table(settings.warehouse, settings.name)
-    schema = {
-        **SCHEMAS[CANDIDATES],
-        USER_ID: serving.users.dtype,
-        ITEM_ID: opened.vocabulary.items.dtype,
-    }
-    lineage = {
-        RUN: run_id,
-        BUNDLE: opened.label,
-        INDEX: opened.index_id,
-        AS_OF: as_of.astimezone(UTC),
-        INTERACTIONS_VERSION: versions.interactions,
-        ITEMS_VERSION: versions.items,
-    }
-    constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
-    counts = np.zeros(len(serving), dtype=np.int64)  # candidates of each user
-    without_signal = 0
-    lower = {"by_fallback": 0, "filled_lists": 0}
-
-    def frames() -> Iterator[pl.DataFrame]:
-        nonlocal without_signal
-        start = 0
-        for batch in candidate_batches(served, serving, settings.retrieve, shelf, fallback, rules):
-            counts[start : start + len(batch.counts)] = batch.counts
-            without_signal += batch.without_signal
-            lower["by_fallback"] += batch.by_fallback
-            lower["filled_lists"] += batch.filled
-            start += len(batch.counts)
-            yield batch.rows.with_columns(constants).select(*schema)
-            if progress:
-                progress(len(batch.counts))
-
     staged = stream.stage(
         settings.warehouse,
         table,
-        schema,
-        frames(),
+        rows.schema,
+        rows.frames(progress),
         sorted_by=USER_ID,
-        metadata={
-            NAME: settings.name,
-            "run": run_id,
-            "bundle": opened.label,
-            "as_of": as_of.isoformat(),
-            **({} if rules is None else {"rules": ", ".join(rules.names), "rules_digest": rules.digest}),
-        },
+        metadata=said_of(settings, rows),
     )
     return BuiltCandidates(
         staged=staged,
@@ -199,9 +150,6 @@ def build(
         rows=staged.rows,
         users=len(serving),
         k=settings.retrieve.k,
-        short_lists=int((counts < settings.retrieve.k).sum()),
-        empty_lists=int((counts == 0).sum()),
-        without_signal=without_signal,
         unknown_events=unknown,
         unlisted=0 if allowed is None else int((~allowed[1:]).sum()),
         bundle=opened.label,
@@ -211,8 +159,21 @@ def build(
         rules_digest=None if rules is None else rules.digest,
         denied=0 if rules is None else int((~rules.allowed[1:]).sum()),
         log_users=len(dataset.split.serving) + dataset.report["left_out"]["users"],
-        **lower,
+        **rows.counted(),
     )
+
+
+def said_of(settings: Settings, rows: UserRows) -> dict[str, Any]:
+    """Metadata of the commit of a candidate table; LOG says up to which version of the log its rows know the events."""
+    rules, bundle = rows.rules, rows.served.bundle
+    return {
+        NAME: settings.name,
+        "run": rows.run,
+        "bundle": bundle.label,
+        "as_of": rows.as_of.isoformat(),
+        **({} if rules is None else {"rules": ", ".join(rules.names), "rules_digest": rules.digest}),
+        LOG: {"table": log_id(settings.warehouse), "version": rows.versions.interactions},
+    }
 
 
 def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, Any] | None = None) -> CandidatesReport:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recsys.bundles.bundle import Bundle
-from recsys.columns import ITEM_ID, ITEMS, SENTENCE, USER_ID
-from recsys.data.left_out import LeftOut, left_out
-from recsys.data.prepare import Dataset, align_catalogue, attributes_of
+from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, SENTENCE, USER_ID, WITHDRAWAL
+from recsys.data.left_out import LeftOut, histories_of, left_out
+from recsys.data.prepare import Dataset, align_catalogue, attributes_of, prepare
 from recsys.data.sequences import Sequences, joined
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.reading.id_lists import read_ids
 from recsys.serving.fallback import Fallback, Popular, Texts
+from recsys.serving.histories import recode
+from recsys.serving.recommender import BundleRecommender
 from recsys.settings import IdListSettings, Settings
 from recsys.storage.addresses import masked
 from recsys.storage.warehouse import TableVersions, scan
@@ -63,6 +66,54 @@ def whom_to_serve(
     return everyone, fallback
 
 
+def some_to_serve(
+    settings: Settings, versions: TableVersions, served: BundleRecommender, users: pl.Series, allowed: np.ndarray | None
+) -> tuple[Sequences, Fallback | None]:
+    """As `whom_to_serve`, for some users: their histories alone are read, and the bundle's counts fill their lists.
+
+    Parameters
+    ----------
+    users
+        Ascending. Who is not in the log, or whom the settings give no rows, is left out.
+
+    Raises
+    ------
+    InputError
+        As `whom_to_serve`.
+    """
+    of, bundle = settings.retrieve, served.bundle
+    log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
+    there = log.filter(pl.col(EVENT) != WITHDRAWAL).select(pl.col(USER_ID).unique())
+    everyone = there.collect(engine="streaming")[USER_ID].sort()
+    if of.unknown_user is not None and of.fallback:
+        _need_nobody(of.unknown_user, everyone)
+    if of.users is not None:
+        everyone = everyone.gather(_asked(of.users, settings.data_root, everyone))
+    here = everyone.filter(everyone.is_in(users.implode()))
+    found = histories_of(settings, versions, bundle.vocabulary, here)
+    if not of.fallback:
+        enough = found.histories.lengths >= max(1, settings.filter.min_user_interactions)
+        return found.histories.select(enough), None
+    _check_segment(settings)
+    size = bundle.vocabulary.size
+    fallback = Fallback(
+        popular=_popular(settings, versions, served),
+        allowed=np.arange(size + 1) > 0 if allowed is None else allowed,
+        texts=_texts(settings, versions, bundle, found),
+    )
+    return found.histories, fallback
+
+
+def _popular(settings: Settings, versions: TableVersions, served: BundleRecommender) -> Popular:
+    """What sells now: the bundle's own counts; those of the whole log where they need segments or it has none."""
+    segment, known = settings.retrieve.segment, served.fallback
+    if segment is None and known is not None:
+        return known.popular
+    dataset = prepare(settings, versions)
+    histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
+    return Popular.fit(histories, served.bundle.vocabulary.size, segment)
+
+
 def _check_segment(settings: Settings) -> None:
     segment, known = settings.retrieve.segment, settings.users.categorical if settings.users else {}
     if segment is not None and segment not in known:
@@ -79,8 +130,7 @@ def _nobody(settings: Settings, versions: TableVersions, everyone: Sequences) ->
             f"retrieve.unknown_user = {name!r} is no id as the log's, which are {everyone.users.dtype}, such as "
             f"{everyone.users[0]!r}; choose a number that no user has."
         )
-    if users[0] in everyone.users:
-        raise InputError(f"retrieve.unknown_user = {name!r} is a user of the log; choose an id that nobody has.")
+    _need_nobody(users[0], everyone.users)
     nothing = everyone.select(np.arange(0))
     return replace(
         nothing,
@@ -88,6 +138,11 @@ def _nobody(settings: Settings, versions: TableVersions, everyone: Sequences) ->
         offsets=np.zeros(2, dtype=np.int64),
         attributes=None if everyone.attributes is None else attributes_of(users, settings, versions),
     )
+
+
+def _need_nobody(name: Any, users: pl.Series) -> None:
+    if str(name) in users.cast(pl.String):
+        raise InputError(f"retrieve.unknown_user = {str(name)!r} is a user of the log; choose an id that nobody has.")
 
 
 def _texts(settings: Settings, versions: TableVersions, bundle: Bundle, others: LeftOut) -> Texts | None:

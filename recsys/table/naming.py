@@ -10,6 +10,7 @@ from recsys.storage.warehouse import commit_metadata, latest_version
 
 NAME: Final = "name"  # keys of a commit's metadata
 BUNDLE: Final = "bundle"
+LOG: Final = "log"  # the id of the log's table, and the version that the rows were made of
 
 
 def candidates_table(root: str, name: str) -> str:

@@ -114,7 +114,9 @@ def test_a_missing_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "There is no configuration" in error and "recsys init" in error
 
 
-@pytest.mark.parametrize("command", ["run", "ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"])
+@pytest.mark.parametrize(
+    "command", ["run", "ingest", "represent", "train", "evaluate", "refit", "retrieve", "refresh", "export"]
+)
 def test_an_unknown_key_names_the_nearest(command: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, error, _ = failing([command, config, "--set", "train.epoch=5"], capsys)
     assert code == 2

@@ -18,6 +18,7 @@ from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from recsys.data.baskets import basket_starts, in_drawn_order
 from recsys.data.ingest import ingest
 from recsys.data.leak_guard import check_no_leak
+from recsys.data.left_out import histories_of
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.split_strategies import split_sequences
@@ -214,6 +215,16 @@ def test_prepare_recodes_what_is_kept_apart(tmp_path: Path) -> None:
 
 
 # --- ranking ----------------------------------------------------------------------------------------------------
+
+
+def test_histories_that_are_read_alone_have_the_drawn_order_too(tmp_path: Path) -> None:
+    times = [(user, basket, item) for user in range(3) for basket in range(3) for item in range(9)]
+    settings, _ = prepared(tmp_path, *(f"u{user},{item},{1_700_000_000 + basket}" for user, basket, item in times))
+    versions = warehouse.current_versions(settings.warehouse)
+    dataset = prepare(settings, versions)
+    some = pl.Series(USER_ID, ["u0", "u2"])
+    alone = histories_of(settings, versions, dataset.vocabulary, some).histories
+    assert lists(alone) == [dataset.split.serving.history(user).tolist() for user in (0, 2)]
 
 
 def test_the_rest_of_the_basket_is_not_ranked_against_the_target() -> None:

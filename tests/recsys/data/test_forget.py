@@ -138,11 +138,11 @@ def test_an_unknown_user_removes_nobody(folder: Path) -> None:
 
 
 def test_a_kill_half_way_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    purge = module._purge
-    monkeypatch.setattr(module, "_purge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    purge = module.purge
+    monkeypatch.setattr(module, "purge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         remove(folder, ANN)
-    monkeypatch.setattr(module, "_purge", purge)
+    monkeypatch.setattr(module, "purge", purge)
     assert read(folder).rows_added[INTERACTIONS] == 0  # she is kept out from the first moment
     remove(folder, ANN)
     remove(folder, ANN)  # and again, when nothing is left of her

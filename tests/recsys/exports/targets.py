@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,21 +69,38 @@ def sink_of(name: str = "shop", **export: Any) -> Sink:
 
 KILLED = """
 import json, sys, time, threading, os
+import polars as pl
 sys.path.insert(0, sys.argv[1])
 from recsys.exports import rows
 from recsys.exports.base import Candidates
 from tests.recsys.exports.targets import sink_of
 rows.BATCH_ROWS = 500
 sink = sink_of(**json.loads(sys.argv[2]))
+candidates, since = (Candidates(path=sys.argv[3], version=int(sys.argv[n]), run=sys.argv[5]) for n in (4, 6))
+users = pl.Series("user_id", json.loads(sys.argv[7]))
 print("begin", flush=True)
-sink.write(Candidates(path=sys.argv[3], version=int(sys.argv[4]), run=sys.argv[5]))
+if len(users):
+    assert sink.update(candidates, users, since).updated
+else:
+    sink.write(candidates)
 print("end", flush=True)
 """
 
 
-def kill_in_the_middle(candidates: Candidates, moments: list[float], check: Callable[[], None], **export: Any) -> int:
-    """Export in a process that is killed so many seconds after it began, then `check`; returns who ended before."""
+def kill_in_the_middle(
+    candidates: Candidates,
+    moments: list[float],
+    check: Callable[[], None],
+    users: Iterable[str] = (),
+    since: Candidates | None = None,
+    **export: Any,
+) -> int:
+    """Export in a process that is killed so many seconds after it began, then `check`; returns who ended before.
+
+    With `users` it is an update of their rows, from the version `since`.
+    """
     arguments = [str(ROOT), json.dumps(export), candidates.path, str(candidates.version), str(candidates.run)]
+    arguments += [str((since or candidates).version), json.dumps(list(users))]
     ended = 0
     for moment in moments:
         process = subprocess.Popen(

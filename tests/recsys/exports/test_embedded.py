@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from recsys.errors import InputError, RecsysError
 from recsys.exports import rows as shaping
 from recsys.exports import sqlite as module
-from tests.recsys.exports.targets import ODD, kill_in_the_middle, many, publish, reading, sink_of
+from tests.recsys.exports.targets import ODD, ROOT, kill_in_the_middle, many, publish, reading, sink_of
 
 OLD, NEW = {"ann": ["x", "y"], "bob": ["z"]}, {"ann": ["w"]}
 KINDS = ["sqlite", "duckdb"]
@@ -181,3 +184,63 @@ def test_odd_values(kind: str, tmp_path: Path) -> None:
     rows = query(kind, path, "select u, r, s from candidates order by u nulls first")
     assert rows[0][:2] == (None, 1) and rows[1] == ("a", 2, math.inf)
     assert rows[0][2] is None if kind == "sqlite" else math.isnan(rows[0][2])
+
+
+FULL = """
+import json, resource, sys
+sys.path.insert(0, sys.argv[1])
+from recsys.errors import RecsysError
+from recsys.exports.base import Candidates
+from tests.recsys.exports.targets import sink_of
+sink, candidates = sink_of(**json.loads(sys.argv[2])), Candidates(path=sys.argv[3], version=1, run="r1")
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
+try:
+    sink.write(candidates)
+except RecsysError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_that_takes_no_more_leaves_the_old_table(kind: str, tmp_path: Path) -> None:
+    given = {"kind": kind, "path": str(tmp_path / "shop.db")}
+    sink = sink_of(**given)
+    sink.write(publish(tmp_path / "warehouse", OLD, "r0"))
+    newer = publish(tmp_path / "warehouse", many(3_000, "new"), "r1")
+    command = [sys.executable, "-c", FULL, str(ROOT), json.dumps(given), newer.path, str(100_000)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (
+        re.fullmatch(r"The export to .* (failed|cannot be written).*\.\n", done.stdout)
+        and "Traceback" not in done.stderr
+    )
+    read = "select user_id, item_id from candidates order by user_id, rank"
+    assert query(kind, tmp_path / "shop.db", read) == [("ann", "x"), ("ann", "y"), ("bob", "z")]
+    assert sink.write(newer).rows == 30_000 and sink.rollback().version == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_and_ids_cannot_inject(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a 'quoted' \"name\".db"
+    if kind == "sqlite":
+        query("sqlite", path, "create table victim as select 1 as a")
+    names = {"table": "t'\"; drop table victim; --", "columns": {"user_id": "u\"'; drop", "item_id": "i"}}
+    sink = sink_of(kind=kind, path=str(path), **names)
+    for number in range(3):
+        sink.write(publish(tmp_path / "warehouse", ODD, f"r'{number}\"; drop table victim"))
+    if kind == "sqlite":
+        old = publish(tmp_path / "warehouse", ODD, "r2")
+        sink.write(old)
+        sink.update(publish(tmp_path / "warehouse", ODD, "r2"), pl.Series("user_id", list(ODD)), old)
+        assert query(kind, path, "select a from victim") == [(1,)]
+    table = '"t\'""; drop table victim; --"'
+    rows = query(kind, path, f'select "u""\'; drop", i from {table}')
+    assert sorted(rows) == sorted((user, item) for user, items in ODD.items() for item in items)
+
+
+def test_what_is_forgotten_is_not_in_the_free_pages_of_sqlite(tmp_path: Path) -> None:
+    sink = sink_of(kind="sqlite", path=str(tmp_path / "shop.db"))
+    sink.write(publish(tmp_path / "warehouse", {**many(500, "x"), "zoe@example.org": ["y"]}, "r0"))
+    sink.write(publish(tmp_path / "warehouse", many(1, "x"), "r1"))
+    assert b"zoe@" in (tmp_path / "shop.db").read_bytes()
+    sink.write(publish(tmp_path / "warehouse", many(1, "x"), "r1"), keep=False)
+    assert b"zoe@" not in (tmp_path / "shop.db").read_bytes()

@@ -340,3 +340,21 @@ def test_two_exports_do_not_mix(postgresql: Postgresql, candidates: Candidates) 
     sink = sink_of(**target(postgresql))
     with sink.database(writing=True), pytest.raises(RecsysError, match=r"Another export to .* is running"):
         sink.write(candidates)
+
+
+def test_a_server_without_room_leaves_the_old_table(
+    postgresql: Postgresql, tmp_path: Path, candidates: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_of(**target(postgresql))
+    sink.write(candidates)
+    monkeypatch.setattr(module, "SORT_MEMORY", "1MB")
+    postgresql.query(
+        "alter role owner set temp_file_limit = '64kB'", "alter role owner set maintenance_work_mem = '1MB'"
+    )
+    try:
+        with pytest.raises(RecsysError, match="failed, and nothing was changed: temporary file size exceeds") as caught:
+            sink.write(publish(tmp_path / "warehouse", many(3_000, "new"), "r1"))
+        assert isinstance(caught.value.__cause__, OSError)  # there may be room again
+    finally:
+        postgresql.query("alter role owner reset all")
+    assert items(postgresql) == [("ann", "x"), ("ann", "y"), ("bob", "z")]

@@ -17,6 +17,7 @@ from recsys.columns import INTERACTIONS, ITEM_ID, RANK, USER_ID
 from recsys.errors import RecsysError
 from recsys.gate import log
 from recsys.gate.judge import Night, judge
+from recsys.gate.lists import former_table
 from recsys.gate.verdict import Verdict
 from recsys.pipelines.steps import plain
 from recsys.releases.record import Release
@@ -180,6 +181,7 @@ def test_a_drifted_day(nights: Nights, tmp_path: Path) -> None:
     (none,) = log.drift_checks(log.new_rows(root, before, before), None, 0.25)
     assert (none.status, none.sentence) == ("skipped", "There are no new rows.")
     assert log.added_rows(root, version) == [len(rows)]
+    assert log.volumes(root, [before], version) == (len(rows), [])
 
 
 def test_a_champion_that_cannot_be_measured_is_said_and_keeps_nothing_back(nights: Nights) -> None:
@@ -239,3 +241,24 @@ def test_the_first_day_after_a_pause_is_not_compared_with_whole_weeks(tmp_path: 
     week = warehouse.append(root, INTERACTIONS, on(range(39, 46)), expected=day)
     checks = {check.name: check for check in log.drift_checks(log.new_rows(root, before, week), None, 0.25)}
     assert checks["drift of weekdays"].status == "passed"
+
+
+def test_rows_that_were_read_between_nights_are_of_the_night_that_follows(tmp_path: Path) -> None:
+    root, schema = str(tmp_path), {**SCHEMAS[INTERACTIONS], USER_ID: pl.Int64, ITEM_ID: pl.Int64}
+    version = None
+    for rows in (100, 3, 4, 5, 2, 2):
+        one = {USER_ID: 1, ITEM_ID: 1, "timestamp": None, "event": "", "weight": None, "position": 0}
+        frame = pl.DataFrame([one] * rows, schema=schema)
+        version = warehouse.append(root, INTERACTIONS, frame, expected=version)
+    assert log.volumes(root, [0, 3], 5) == (4, [12])
+    assert log.volumes(root, [0, 3, 5], 5) == (0, [12, 4])  # refreshes took all
+    assert log.volumes(root, [0, 0, 9], 5) == (None, [])  # the log was read anew since: its versions count from 0
+
+
+def test_a_refreshed_table_is_of_its_night_for_drift_and_of_its_refresh_for_its_promise(tmp_path: Path) -> None:
+    schema = {**SCHEMAS["candidates"], USER_ID: pl.Int64, ITEM_ID: pl.Int64}
+    row = dict.fromkeys(schema, None) | {USER_ID: 1, "interactions_version": 5}
+    frame = pl.DataFrame([row, row | {USER_ID: 2, "interactions_version": 3}], schema=schema)
+    warehouse.append(str(tmp_path), "candidates", frame, expected=None)
+    former = former_table(f"{tmp_path}/candidates", 0)
+    assert former is not None and (former.night, former.interactions) == (3, 5)
