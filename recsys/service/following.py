@@ -1,0 +1,162 @@
+"""Following what is to be served: a new bundle is opened beside the old one, and replaces it in one assignment.
+
+A request takes what is served once, so it is answered by one bundle from end to end. What cannot be opened is refused
+with a sentence in the log, once, and the old one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final, Protocol
+
+from recsys.bundles.manifest import read_manifest
+from recsys.bundles.store import BUNDLES, find_bundle
+from recsys.columns import RUN
+from recsys.errors import InputError, RecsysError, first_line
+from recsys.releases.record import bundle_folder, champion
+from recsys.service.metrics import Metrics
+from recsys.service.served import Served, Target, opened
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.addresses import masked
+from recsys.storage.warehouse import commit_metadata, latest_version, table_path
+from recsys.table.naming import candidates_table
+
+_LOGGER: Final = logging.getLogger("recsys")
+
+
+class Source(Protocol):
+    """Says what is to be served."""
+
+    def target(self) -> Target | None:
+        """Return what is to be served now; None: nothing yet."""
+
+
+class ChampionSource:
+    """The champion of a configuration."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def target(self) -> Target | None:
+        """See `Source`."""
+        release = champion(self.settings)
+        if release is None:
+            return None
+        root, table, version = self.settings.warehouse, release.table_name, release.version
+        if commit_metadata(root, table).get(RUN) == release.run:  # clean-up, forgetting and refresh make versions, too
+            version = latest_version(root, table) or version
+        return Target(
+            bundle=bundle_folder(self.settings, release.bundle),
+            root=root,
+            settings=self.settings,
+            run=release.run,
+            released=release.at,
+            table=table_path(root, table),
+            version=version,
+        )
+
+
+class BundleSource:
+    """A bundle's folder, or the newest bundle of a name; and the warehouse that it lies in, if it lies in one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def target(self) -> Target | None:
+        """See `Source`."""
+        folder = find_bundle(self.path).resolve()
+        if folder.parent.name != BUNDLES:
+            return Target(bundle=folder)
+        name = str(read_manifest(folder)["name"])
+        root = str(folder.parent.parent)
+        table = candidates_table(root, name)
+        version = latest_version(root, table)
+        return Target(
+            bundle=folder,
+            root=root,
+            table=None if version is None else table_path(root, table),
+            version=version,
+        )
+
+
+class Follower:
+    """What is served, and the watch over what is to be served.
+
+    Attributes
+    ----------
+    current
+        None: nothing yet.
+    """
+
+    def __init__(self, source: Source, metrics: Metrics) -> None:
+        self.source, self.metrics = source, metrics
+        self.current: Served | None = None
+        self._refused: object = None  # what was seen and is no sound bundle: not tried again
+        self._told: object = None
+
+    def start(self) -> None:
+        """Open what is to be served first.
+
+        Raises
+        ------
+        RecsysError
+            It cannot be opened.
+        """
+        target = self.source.target()
+        if target is not None:
+            self._switch(opened(target))
+
+    def check(self) -> None:
+        """Look once, and switch to what is to be served; what cannot be opened is refused."""
+        seen: object = None
+        try:
+            target = self.source.target()
+            if target is None:
+                return
+            now = self.current
+            seen = (target, target.written, target.versions)
+            if seen == self._refused or (now is not None and seen == (now.target, now.written, now.versions)):
+                return
+            self._switch(opened(target, now))
+            self._told = None
+        except Exception as error:  # whatever it is, the old one goes on
+            expected = isinstance(error, RecsysError)
+            reason = masked(str(error) if expected else f"{type(error).__name__}: {first_line(error)}.")
+            if self._told == (seen, reason):
+                return
+            self._told = (seen, reason)
+            self._refused = seen if isinstance(error, InputError) else None
+            self.metrics.refused.inc()
+            goes_on = "nothing is served yet" if self.current is None else f"{self.current.label} goes on"
+            _LOGGER.warning("Refused to switch, %s: %s", goes_on, reason)
+
+    async def follow(self, seconds: float) -> None:
+        """Look every so many seconds, in a thread beside the requests."""
+        while True:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self.check)
+
+    def _switch(self, served: Served) -> None:
+        before, self.current = self.current, served  # requests that have begun keep what they took
+        if before is None or before.recommender is not served.recommender:
+            self.metrics.answering(served.label, served.recommender.bundle.kind, served.target.run)
+            if before is not None:
+                self.metrics.switches.inc()
+                _LOGGER.info("Switched from %s to %s.", before.label, served.label)
+
+
+def source_of(name: str, overrides: tuple[str, ...] = ()) -> Source:
+    """Return the source of a configuration file, or of a bundle's folder or name.
+
+    Raises
+    ------
+    InputError
+        There is no such configuration or bundle.
+    """
+    if name.endswith(".toml") or Path(name).is_file():
+        return ChampionSource(load_settings(name, overrides))
+    find_bundle(name)
+    return BundleSource(Path(name))
