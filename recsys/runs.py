@@ -30,11 +30,12 @@ from recsys.storage.locks import Held, lock_file
 
 Status = Literal["running", "failed", "finished"]
 
+_OF_TABLE: Final = ("retrieve", "rules", "gate")
 # sections of the settings that neither a step nor one before it reads
 _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
-    "represent": ("seed", "filter", "split", "train", "evaluate", "retrieve", "gate", "export", "tracking", "tune"),
-    "train": ("retrieve", "gate", "export", "tracking", "tune"),
-    "refit": ("retrieve", "gate", "export", "tracking", "tune"),
+    "represent": ("seed", "filter", "split", "train", "evaluate", *_OF_TABLE, "export", "tracking", "tune"),
+    "train": (*_OF_TABLE, "export", "tracking", "tune"),
+    "refit": (*_OF_TABLE, "export", "tracking", "tune"),
     "evaluate": ("retrieve", "gate", "export", "tracking", "tune"),
     "retrieve": ("gate", "export", "tracking", "tune"),
     "judge": ("export", "tracking", "tune"),

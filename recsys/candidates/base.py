@@ -66,6 +66,8 @@ class Block:
         Of the b users.
     exclude_seen
         Whether the items of the user's own history are left out.
+    hiding
+        Of the same users, the events whose items are left out in place of all or none; None: as `exclude_seen` says.
     shelf
         The items that may be proposed; None: all. Features are the same with it and without it.
     """
@@ -75,6 +77,7 @@ class Block:
     histories: Sequences
     exclude_seen: bool = True
     shelf: Shelf | None = None
+    hiding: Sequences | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -93,14 +96,29 @@ class Block:
     @cached_property
     def seen(self) -> np.ndarray:
         """Ascending distinct int64 keys of the histories' events, unknown items left out."""
-        rows = np.repeat(np.arange(len(self), dtype=np.int64), self.histories.lengths)
-        known = self.histories.items != PADDING
-        return distinct(rows[known] * self.stride + self.histories.items[known])
+        return self._keys(self.histories)
 
-    @property
+    @cached_property
     def hidden(self) -> np.ndarray:
         """Ascending keys that may not be proposed because they were seen."""
+        if self.hiding is not None:
+            return self._keys(self.hiding)
         return self.seen if self.exclude_seen else self.seen[:0]
+
+    @property
+    def leaves_seen_out(self) -> bool:
+        """Whether nothing that was seen is proposed."""
+        return self.exclude_seen and self.hiding is None
+
+    @property
+    def hides(self) -> tuple[Sequences, bool]:
+        """Histories and whether their items are left out, as `top_k` takes them."""
+        return (self.histories, self.exclude_seen) if self.hiding is None else (self.hiding, True)
+
+    def _keys(self, histories: Sequences) -> np.ndarray:
+        rows = np.repeat(np.arange(len(self), dtype=np.int64), histories.lengths)
+        known = histories.items != PADDING
+        return distinct(rows[known] * self.stride + histories.items[known])
 
     def weights(self, *, last: int, decay: float, mean: bool = False) -> sparse.csr_array:
         """The histories as weights over items, float32 [b, V + 1]: `recency_weights`, or `mean_weights`."""

@@ -33,11 +33,11 @@ class History(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n that were had most often."""
-        return block.hidden[:0] if block.exclude_seen else best_keys(block, self._times_had(block), n)
+        return block.hidden[:0] if block.leaves_seen_out else best_keys(block, self._times_had(block), n)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        if block.exclude_seen:  # nothing that was seen is a candidate
+        if block.leaves_seen_out:  # nothing that was seen is a candidate
             return {"seen": np.zeros(len(rows))}
         return {"seen": np.log2(1 + self._times_had(block)[rows, codes])}
 

@@ -93,6 +93,7 @@ def blocks(
     *,
     exclude_seen: bool = True,
     shelf: Shelf | None = None,
+    hiding: Sequences | None = None,
 ) -> Iterator[tuple[slice, Block]]:
     """All users block by block: which of them, and the block.
 
@@ -100,12 +101,25 @@ def blocks(
     ----------
     queries
         float32 [U, D] of the U histories.
+    hiding
+        See `Block`.
     """
     step = max(1, BLOCK_FLOATS // len(index.vectors))
     for start in range(0, len(histories), step):
         part = slice(start, min(start + step, len(histories)))
         own = histories.select(np.arange(part.start, part.stop))
-        yield part, Block(index=index, queries=queries[part], histories=own, exclude_seen=exclude_seen, shelf=shelf)
+        hidden = None if hiding is None else hiding.select(np.arange(part.start, part.stop))
+        yield (
+            part,
+            Block(
+                index=index,
+                queries=queries[part],
+                histories=own,
+                exclude_seen=exclude_seen,
+                shelf=shelf,
+                hiding=hidden,
+            ),
+        )
 
 
 def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -37,7 +37,8 @@ class Vector(Source):
         if block.shelf is not None:
             index = block.shelf.index
             k = min(n, len(index.codes))
-            found, _ = top_k(index, block.queries, block.histories, k=k, exclude_seen=block.exclude_seen)
+            histories, excluded = block.hides
+            found, _ = top_k(index, block.queries, histories, k=k, exclude_seen=excluded)
         place = np.nonzero(found != PADDING)
         return np.sort(place[0] * block.stride + found[place])
 
@@ -48,8 +49,8 @@ class Vector(Source):
 
     def _nearest(self, block: Block, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Codes and scores [b, n] of all items, whatever is on the shelf: as many as the first caller asks for."""
-        k, options = min(n, len(block.index.codes)), {"exclude_seen": block.exclude_seen}
-        return block.once(self.name, lambda: top_k(block.index, block.queries, block.histories, k=k, **options))
+        k, (histories, excluded) = min(n, len(block.index.codes)), block.hides
+        return block.once(self.name, lambda: top_k(block.index, block.queries, histories, k=k, exclude_seen=excluded))
 
 
 def log_sum(scores: np.ndarray) -> np.ndarray:

@@ -113,6 +113,8 @@ def best_items(
     exclude_seen: bool = True,
     repeats: np.ndarray | None = None,
     shelf: Shelf | None = None,
+    hiding: Sequences | None = None,
+    propose: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k best items of each user, by the blend or by the model's vectors alone: higher score first, then lower code.
 
@@ -124,6 +126,10 @@ def best_items(
         float32 [L] of a model that has them, for its vectors alone; the blend knows what was seen by itself.
     shelf
         The items that may be recommended; None: all.
+    hiding
+        Events of the same users whose items are left out, in place of all or none; None: as `exclude_seen` says.
+    propose
+        Items that each source of a blend proposes, at least; None: k.
 
     Returns
     -------
@@ -135,17 +141,19 @@ def best_items(
     if blended is None:
         items = items if shelf is None else shelf.index
         k = min(k, len(items.codes))
-        if repeats is None or exclude_seen:
-            codes, scores = top_k(items, queries, histories, k=k, exclude_seen=exclude_seen)
+        hidden, excluded = (histories, exclude_seen) if hiding is None else (hiding, True)
+        if repeats is None or (exclude_seen and hiding is None):
+            codes, scores = top_k(items, queries, hidden, k=k, exclude_seen=excluded)
         else:
-            codes, scores = top_k_with_repeats(items, queries, histories, repeats, k=k)
+            codes, scores = top_k_with_repeats(items, queries, histories, repeats, k=k, hiding=hiding)
         return codes, scores, (codes != PADDING).astype(np.uint64)
     k = min(k, len(items.vectors) - 1 if shelf is None else int(shelf.allowed.sum()))
     codes = np.full((len(histories), k), PADDING, dtype=np.int32)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     by = np.zeros((len(histories), k), dtype=np.uint64)
-    for part, block in blocks(items, queries, histories, exclude_seen=exclude_seen, shelf=shelf):
-        found = blended.propose(block, max(k, blended.candidates))
+    options: dict[str, Any] = {"exclude_seen": exclude_seen, "shelf": shelf, "hiding": hiding}
+    for part, block in blocks(items, queries, histories, **options):
+        found = blended.propose(block, max(k if propose is None else propose, blended.candidates))
         values = blended.ranker.scores(found.features, found.context)
         order = np.lexsort((found.codes, -values, found.rows))
         counts = np.bincount(found.rows, minlength=len(block))

@@ -115,7 +115,13 @@ def top_k(
 
 
 def top_k_with_repeats(
-    items: ItemIndex, queries: np.ndarray, histories: Sequences, repeats: np.ndarray, *, k: int
+    items: ItemIndex,
+    queries: np.ndarray,
+    histories: Sequences,
+    repeats: np.ndarray,
+    *,
+    k: int,
+    hiding: Sequences | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `top_k` without `exclude_seen`, where the history's own items score more or less than their vectors say.
 
@@ -123,10 +129,14 @@ def top_k_with_repeats(
     ----------
     repeats
         float32 [L] that is added to the score of an item of the history, by steps back (recsys/models/repeats.py).
+    hiding
+        Events of the same users whose items are left out all the same; None: no item is.
     """
     codes, scores = top_k(items, queries, histories, k=k)
     stride = len(items.vectors)
     seen = _seen_keys(histories, items.codes, stride)
+    if hiding is not None:
+        seen = seen[~np.isin(seen, _seen_keys(hiding, items.codes, stride))]
     rows, own = seen // stride, seen % stride
     own_scores = exact_scores(queries, items.vectors, rows, own)
     users, had, values = bonuses(histories.items, histories.offsets, repeats)

@@ -21,6 +21,7 @@ from recsys.data.sequences import Sequences
 
 PART: Final = "fallback"  # of a bundle
 OWN, BY_TEXT, BY_POPULARITY = 0, 1, 2  # the rungs
+BY_RULE: Final = -1  # beside them: a pinned item
 FEWEST: Final = 30  # users of a segment whose counts say something
 NAMES: Final = {BY_TEXT: "fallback-text", BY_POPULARITY: "fallback-popularity"}  # as the table calls them
 
@@ -123,6 +124,7 @@ class Fallback:
         *,
         k: int,
         exclude_seen: bool,
+        hiding: Sequences | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fill lists up to k.
 
@@ -132,6 +134,8 @@ class Fallback:
             int32 and float32 [b, K] of `best_items`, K at most k.
         silent
             bool [b]: users of whom the model says nothing; what stands in their rows is replaced.
+        hiding
+            Events of the same users whose items are left out, in place of all or none; None: as `exclude_seen` says.
 
         Returns
         -------
@@ -152,8 +156,8 @@ class Fallback:
         for row in short:
             had = int((full[row] != PADDING).sum())
             taken = full[row, :had]
-            if exclude_seen:
-                taken = np.concatenate([taken, histories.history(int(row))])
+            if hiding is not None or exclude_seen:
+                taken = np.concatenate([taken, (histories if hiding is None else hiding).history(int(row))])
             place = had
             for rung, order in self._rungs(histories, int(row), int(segment[row]), had):
                 enough = order[: k - place + len(taken)]  # what was taken can cost no more than its number

@@ -1,4 +1,4 @@
-"""The lists that users get: the model's and its blend's, filled by the fallback where they say nothing.
+"""The lists that users get: the model's and its blend's, filled by the fallback where they say nothing, by the rules.
 
 The candidate table, the command, MLflow's model and the service all take their lists from here.
 
@@ -7,15 +7,18 @@ Shapes: b users, k items wanted, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.ranking.blend import proposers
-from recsys.retrieval.shelf import Shelf
-from recsys.serving.fallback import Fallback, named
+from recsys.retrieval.shelf import Shelf, shelf_of
+from recsys.rules.apply import Rules
+from recsys.serving.fallback import OWN, Fallback, named
+from recsys.serving.ruled import ruled
 
 if TYPE_CHECKING:
     from recsys.serving.recommender import BundleRecommender
@@ -44,13 +47,21 @@ class Lists:
 
     @property
     def by_fallback(self) -> np.ndarray:
-        """bool [b]: the list is the fallback's from its first row."""
-        return np.asarray(self.rungs[:, :1].any(axis=1))
+        """bool [b]: the list is the fallback's, but for pinned items."""
+        return self._has_lower & ~self._has_own
 
     @property
     def filled(self) -> np.ndarray:
-        """bool [b]: the list is the fallback's from a later row."""
-        return np.asarray(self.rungs.any(axis=1) & ~self.by_fallback)
+        """bool [b]: some rows are the model's, and others the fallback's."""
+        return self._has_lower & self._has_own
+
+    @property
+    def _has_lower(self) -> np.ndarray:
+        return np.asarray((self.rungs > OWN).any(axis=1))
+
+    @property
+    def _has_own(self) -> np.ndarray:
+        return np.asarray(((self.rungs == OWN) & (self.codes != PADDING)).any(axis=1))
 
 
 def lists(
@@ -61,6 +72,8 @@ def lists(
     exclude_seen: bool = True,
     shelf: Shelf | None = None,
     fallback: Fallback | None = None,
+    rules: Rules | None = None,
+    now: np.ndarray | None = None,
 ) -> Lists:
     """Make the lists of b users.
 
@@ -69,10 +82,17 @@ def lists(
     histories
         In the bundle's codes.
     shelf
-        The items that may be recommended; None: all that the model can place.
+        The items that may be recommended; None: all that the model can place. With rules, that of `floor`.
     fallback
-        Fills the lists of users of whom the model says nothing, and what it leaves empty; None: they stay short.
+        Fills the lists of users of whom the model says nothing, and what it leaves empty; None: they stay short. With
+        rules, that of `floor`.
+    rules
+        That shape the lists before they are cut at k; None: none.
+    now
+        int64 [b]: the moment of each list, in microseconds since 1970, for rules on what was had; None: the rules'.
     """
+    if rules is not None and rules.by_user:
+        return Lists(**ruled(served, histories, rules, k, exclude_seen, shelf, fallback, now))
     queries = served.encode(histories)  # [b, D]
     codes, scores, by = served.best(histories, k=k, exclude_seen=exclude_seen, shelf=shelf, queries=queries)
     zero = ~queries.any(axis=1)
@@ -82,3 +102,28 @@ def lists(
         codes, scores, rungs = fallback.fill(histories, codes, scores, silent, k=k, exclude_seen=exclude_seen)
         names = named(names, rungs)
     return Lists(codes=codes, scores=scores, names=names, rungs=rungs, zero=np.asarray(zero))
+
+
+def floor(
+    served: BundleRecommender,
+    rules: Rules | None,
+    *,
+    allowed: np.ndarray | None = None,
+    fallback: Fallback | None = None,
+) -> tuple[Shelf | None, Fallback | None]:
+    """Return the shelf and the fallback that obey the rules; made once for many calls of `lists`.
+
+    Parameters
+    ----------
+    allowed
+        bool [V + 1]: items that may be recommended besides; None: every item.
+
+    Raises
+    ------
+    InputError
+        None of the items that are left has a vector.
+    """
+    left = allowed if rules is None else rules.joined(allowed)
+    if rules is not None and fallback is not None and left is not None:
+        fallback = replace(fallback, allowed=fallback.allowed & left)
+    return shelf_of(served.bundle.index(), left), fallback

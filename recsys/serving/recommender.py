@@ -98,6 +98,8 @@ class BundleRecommender:
         exclude_seen: bool = True,
         shelf: Shelf | None = None,
         queries: np.ndarray | None = None,
+        hiding: Sequences | None = None,
+        propose: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The k items that come next, for each history, as the bundle serves them.
 
@@ -109,6 +111,8 @@ class BundleRecommender:
             The items that may be recommended; None: all that the model can place.
         queries
             `encode` of these histories, where they are known already.
+        hiding, propose
+            See `recsys.ranking.blend.best_items`.
 
         Returns
         -------
@@ -124,7 +128,17 @@ class BundleRecommender:
             exclude_seen=exclude_seen,
             repeats=self.model.repeats,
             shelf=shelf,
+            hiding=hiding,
+            propose=propose,
         )
+
+    def proposing(self, n: int) -> int:
+        """Items that each source proposes where n are asked for."""
+        return n if self.blended is None else max(n, self.blended.candidates)
+
+    def widest(self, n: int) -> int:
+        """The most items of a user where n are asked of each source."""
+        return n if self.blended is None else self.proposing(n) * len(self.blended.sources)
 
     def is_silent(self, histories: Sequences, queries: np.ndarray) -> np.ndarray:
         """bool [U]: users of whom the bundle can say nothing, by their histories and queries float32 [U, D]."""

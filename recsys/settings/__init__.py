@@ -29,12 +29,14 @@ from recsys.settings.export_kinds import (
 )
 from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
+from recsys.settings.id_list import IdListSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
+from recsys.settings.rules import RuleSettings, RulesSettings
 from recsys.settings.section import Dropout, Section, Share
 from recsys.settings.source import Format, SourceSettings
 from recsys.settings.split import SplitSettings
@@ -65,6 +67,7 @@ __all__ = [
     "FilterSettings",
     "Format",
     "GateSettings",
+    "IdListSettings",
     "IdMapSettings",
     "InteractionSettings",
     "ItemSettings",
@@ -78,6 +81,8 @@ __all__ = [
     "RedisExportSettings",
     "ReportSettings",
     "RetrieveSettings",
+    "RuleSettings",
+    "RulesSettings",
     "RunSettings",
     "S3ExportSettings",
     "Section",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recsys.settings.id_list import IdListSettings
 from recsys.settings.section import Section
 
 
@@ -23,6 +24,7 @@ class RetrieveSettings(Section):
     segment: str | None = None  # a categorical attribute of [users]: what sells now is counted for each value of it
     # the id under which the list for users whom nobody knows is written, of the type of the log's ids; None: no list
     unknown_user: str | None = None
-    # a file under data_root with the ids of the users that get rows (txt, csv, parquet); None: all of the log
-    users: str | None = None
+    # the ids of the users that get rows: a file under data_root (txt, csv, parquet), or a table such as
+    # { source = "shop.db", query = "select ..." }; None: all of the log
+    users: str | IdListSettings | None = None
     batch_size: int = Field(default=1024, ge=1)  # users a search

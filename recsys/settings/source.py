@@ -7,16 +7,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.conditions import Condition
-from recsys.settings.section import Section, Share
+from recsys.settings.database import Queried
+from recsys.settings.section import Share
 
-Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences"]
+Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences", "sqlite", "duckdb"]
 
 
-class SourceSettings(Section):
+class SourceSettings(Queried):
     """Source of a table's rows, and how to read them."""
 
-    source: str | tuple[str, ...]  # a path, a glob or a list of them; local, s3://, gs://, abfss://
+    # a path, a glob or a list of them; local, s3://, gs://, abfss://; or postgresql://user:${PASSWORD}@host/database
+    source: str | tuple[str, ...]
     format: Format | None = None  # None: by the file's extension
+    # databases only: a column that grows with every new or changed row, such as updated_at; the next reading begins at
+    # the newest value that was read. Of a catalogue, items that are not read stay listed. None: each reading is whole
+    watermark: Annotated[str, Field(min_length=1)] | None = None
+    watermark_overlap_hours: float = Field(default=0.0, ge=0)  # (hours) a reading begins earlier by, for late rows
     separator: str = ","  # csv only: any string, "::" too
     # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at
     decimal: Literal[".", ","] = "."
@@ -39,7 +45,13 @@ class SourceSettings(Section):
             raise ValueError('decimal = "," is the separator, too; set one of the two to what it is')
         return self
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The declared sources, always as a tuple."""
-        return (self.source,) if isinstance(self.source, str) else self.source
+    @model_validator(mode="after")
+    def _a_watermark_is_of_a_database(self) -> Self:
+        if self.watermark is not None and not self.from_database:
+            raise ValueError(
+                f"watermark is for databases, and source = {self.source!r} names files, which are read whole; leave it "
+                "out"
+            )
+        if self.watermark_overlap_hours and self.watermark is None:
+            raise ValueError("watermark_overlap_hours needs watermark, the column by which only new rows are read")
+        return self

@@ -19,6 +19,7 @@ from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
 from recsys.settings.retrieve import RetrieveSettings
+from recsys.settings.rules import RulesSettings
 from recsys.settings.section import Section
 from recsys.settings.split import SplitSettings
 from recsys.settings.text import TextSettings
@@ -59,6 +60,7 @@ class Settings(RunSettings):
     blend: BlendSettings = BlendSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    rules: RulesSettings = Field(default_factory=lambda: RulesSettings.model_validate({}))
     gate: GateSettings = GateSettings()
     export: Export = FileExportSettings()
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says

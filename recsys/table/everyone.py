@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,9 +13,11 @@ from recsys.data.left_out import LeftOut, left_out
 from recsys.data.prepare import Dataset, align_catalogue, attributes_of
 from recsys.data.sequences import Sequences, joined
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import InputError, first_line
+from recsys.errors import InputError
+from recsys.reading.id_lists import read_ids
 from recsys.serving.fallback import Fallback, Popular, Texts
-from recsys.settings import Settings
+from recsys.settings import IdListSettings, Settings
+from recsys.storage.addresses import masked
 from recsys.storage.warehouse import TableVersions, scan
 from recsys.text.represent import text_vectors
 
@@ -58,7 +59,7 @@ def whom_to_serve(
             texts=_texts(settings, versions, bundle, others),
         )
     if of.users is not None:
-        everyone = everyone.select(_asked(Path(settings.data_root, of.users), everyone.users))
+        everyone = everyone.select(_asked(of.users, settings.data_root, everyone.users))
     return everyone, fallback
 
 
@@ -118,31 +119,20 @@ def _units(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def _asked(path: Path, users: pl.Series) -> np.ndarray:
-    """int64 places of the users that a file names.
+def _asked(given: str | IdListSettings, data_root: str, users: pl.Series) -> np.ndarray:
+    """int64 places of the users that a list names.
 
     Raises
     ------
     InputError
         It cannot be read, or names nobody of the log.
     """
-    try:
-        if path.suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        elif path.suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema=False)
-        else:
-            frame = pl.DataFrame({USER_ID: path.read_text(encoding="utf-8-sig").splitlines()})
-    except FileNotFoundError:
-        raise InputError(f"retrieve.users names {path}, and there is no such file.") from None
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}, which retrieve.users names, cannot be read: {first_line(error)}.") from None
-    name = USER_ID if USER_ID in frame.columns else frame.columns[0]
-    wanted = frame[name].cast(pl.String).str.strip_chars()
+    wanted = read_ids(given, "retrieve.users", data_root)
     found = np.flatnonzero(users.cast(pl.String).is_in(wanted.implode()).to_numpy())
     if not len(found):
+        source = given if isinstance(given, str) else masked(given.source)
         raise InputError(
-            f"{path}, which retrieve.users names, has {len(wanted):,} ids and none is a user of the log, such as "
+            f"{source}, which retrieve.users names, has {len(wanted):,} ids and none is a user of the log, such as "
             f"{users[0]!r}; give ids of the log."
         )
     return found

@@ -1,0 +1,15 @@
+"""A list of ids, of users or of items, as a section may name it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from recsys.settings.database import Queried
+
+
+class IdListSettings(Queried):
+    """Where a list of ids is, and which column has them."""
+
+    source: str  # a file under data_root, a URL or a database
+    format: Literal["txt", "csv", "parquet", "sqlite", "duckdb"] | None = None  # None: by the file's ending; else txt
+    column: str | None = None  # with the ids; None: user_id or item_id, else the first
