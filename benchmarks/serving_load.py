@@ -4,7 +4,8 @@
                                 "requests": 10000}'
 
 The standard library alone, in a process of its own: it shares the processors with the service, so a request must cost
-it little. Every request is made before the clock starts, and an answer is looked at only as far as its status and length.
+it little. Every request is made before the clock starts, and an answer is looked at only as far as its status and
+length.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -14,7 +15,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-import recsys
 from recsys.columns import PADDING
 from recsys.errors import InputError, RecsysError
 from recsys.service import models
@@ -61,7 +61,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         (s) between two looks at what is to be served.
     """
 
-    def answer(questions: list[Question]) -> list[Told]:
+    def answer(questions: Sequence[Question]) -> list[Told]:
         served = _served(follower)  # once for the batch
         metrics.batch.observe(len(questions))
         told: list[Told] = [(found, known, served.label) for found, known in served.answer(questions)]
@@ -84,7 +84,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         redoc_url=None,
         lifespan=lifespan,
         title="recsys",
-        version=recsys.__version__,
+        version=version("recsys"),
         description="Items that come next, by the bundle that is served.",
         responses={status: {"model": models.Refused, "description": said} for status, said in _ERRORS.items()},
     )
@@ -148,7 +148,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         return _json({"status": "ok"})
 
     @app.get("/version", response_model=models.Version)
-    async def version() -> Response:
+    async def what_answers() -> Response:
         """Say what answers."""
         return _json(_version(_served(follower)))
 
@@ -192,7 +192,7 @@ def _told(found: Answer | InputError, known: bool | None, label: str) -> dict[st
 def _version(served: Served) -> dict[str, Any]:
     bundle, versions = served.recommender.bundle, served.versions
     return {
-        "program": recsys.__version__,
+        "program": version("recsys"),
         "name": bundle.settings.name,
         "bundle": served.label,
         "kind": bundle.kind,

@@ -66,7 +66,7 @@ class Batcher(Generic[Asked, Said]):
         self._thread.shutdown()
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = []
+        batch: list[tuple[Asked, asyncio.Future[Said]]] = []
         while self._waiting and len(batch) < self._together:
             question, future = self._waiting.popleft()
             if not future.cancelled():  # whoever asked has gone

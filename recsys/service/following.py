@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,6 +26,7 @@ from recsys.storage.warehouse import commit_metadata, latest_version, table_path
 from recsys.table.naming import candidates_table
 
 _LOGGER: Final = logging.getLogger("recsys")
+RULES_HOLD: Final = 60.0  # (s) until rules are made again: some depend on the moment
 
 
 class Source(Protocol):
@@ -96,6 +98,7 @@ class Follower:
         self.current: Served | None = None
         self._refused: object = None  # what was seen and is no sound bundle: not tried again
         self._told: object = None
+        self._renewed = time.monotonic()
 
     def start(self) -> None:
         """Open what is to be served first.
@@ -118,6 +121,7 @@ class Follower:
                 return
             now = self.current
             seen = (target, target.written, target.versions)
+            self._renew_rules()
             if seen == self._refused or (now is not None and seen == (now.target, now.written, now.versions)):
                 return
             self._switch(opened(target, now))
@@ -138,6 +142,14 @@ class Follower:
         while True:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(self.check)
+
+    def _renew_rules(self) -> None:
+        if self.current is not None and time.monotonic() - self._renewed > RULES_HOLD:
+            self._renewed = time.monotonic()
+            try:
+                self.current.ways.renew()
+            except RecsysError as error:
+                _LOGGER.warning("The rules stay as they were: %s", masked(str(error)))
 
     def _switch(self, served: Served) -> None:
         before, self.current = self.current, served  # requests that have begun keep what they took

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ import numpy as np
 from recsys.bundles.manifest import MANIFEST
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TITLE, USERS
 from recsys.errors import InputError
-from recsys.retrieval.shelf import Shelf, listed_items, shelf_of
+from recsys.retrieval.shelf import listed_items
 from recsys.service.log import LogHistories
 from recsys.service.models import Question, events_of
 from recsys.service.users import UserTable
+from recsys.service.ways import Ways
 from recsys.serving.answers import answer_many
-from recsys.serving.fallback import Fallback
 from recsys.serving.queries import Codes, Query
 from recsys.serving.recommender import Answer, BundleRecommender, open_bundle
+from recsys.serving.remembered import remembering
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, latest_version
 
@@ -84,8 +85,8 @@ class Served:
         Of the bundle's vocabulary.
     log
         Histories of users; None: there is no log.
-    shelf, fallback
-        The items that may be recommended by today's catalogue, and what fills lists.
+    ways
+        The items that may be recommended by today's catalogue and by rules, and what fills lists.
     table
         None: there is no candidate table.
     """
@@ -98,8 +99,7 @@ class Served:
     recommender: BundleRecommender
     codes: Codes
     log: LogHistories | None
-    shelf: Shelf | None
-    fallback: Fallback | None
+    ways: Ways
     table: UserTable | None
 
     @property
@@ -114,14 +114,13 @@ class Served:
         for question in questions:
             try:
                 query, user = self._query(question)
+                asked.append(query)
+                known.append(user)
             except InputError as error:
-                query, user = error, None
-            asked.append(query)
-            known.append(user)
+                asked.append(error)
+                known.append(None)
         sound = [query for query in asked if isinstance(query, Query)]
-        found = iter(
-            answer_many(self.recommender, self.codes, sound, shelf=self.shelf, fallback=self.fallback) if sound else ()
-        )
+        found = iter(answer_many(self.recommender, self.codes, sound, self.ways.of) if sound else ())
         answers = [query if isinstance(query, InputError) else next(found) for query in asked]
         return list(zip(answers, known, strict=True))
 
@@ -164,8 +163,6 @@ class Served:
             if self.log is None:
                 raise InputError(f"{self.label} is served without a log, so nobody's history is known; give `history`.")
             of_log = self.log.of(str(question.user))
-        if question.rules:
-            raise InputError(f"There is no rule {question.rules[0]!r}; the configuration has none.")
         usual = self.settings.retrieve.exclude_seen
         query = Query(
             history=events_of(question.history),
@@ -174,6 +171,7 @@ class Served:
             k=question.k,
             exclude=[str(item) for item in question.exclude],
             exclude_seen=usual if question.exclude_seen is None else question.exclude_seen,
+            rules=None if question.rules is None else tuple(question.rules),
         )
         return query, None if question.user is None else of_log is not None
 
@@ -194,33 +192,36 @@ def opened(target: Target, before: Served | None = None) -> Served:
     recommender = open_bundle(target.bundle) if before is None else before.recommender
     bundle = recommender.bundle
     settings = target.settings or bundle.settings
-    log, shelf = (None, None) if before is None else (before.log, before.shelf)
+    log = None if before is None else before.log
+    held = None if before is None else before.versions
+    allowed = None
     if versions is not None and target.root is not None:
         settings = settings.model_copy(update={"warehouse": target.root})
-        held = None if before is None else before.versions
         if held is None or (held.interactions, held.users) != (versions.interactions, versions.users):
             log = LogHistories.read(target.root, bundle, versions)
-        if held is None or held.items != versions.items:
-            shelf = shelf_of(bundle.index(), listed_items(settings, versions, bundle.vocabulary))
+        allowed = listed_items(settings, versions, bundle.vocabulary)
+    if before is not None and before.settings == settings and held is not None and versions is not None:
+        ways = before.ways if held.items == versions.items else None
+    else:
+        ways = None
     table = None if before is None else before.table
     if target.table is None or target.version is None:
         table = None
     elif table is None or (table.path, table.version) != (target.table, target.version):
         table = UserTable(target.table, target.version)
-    fallback = recommender.fallback
-    if fallback is not None and shelf is not None:
-        fallback = replace(fallback, allowed=shelf.allowed)
+    if ways is None:
+        timed = log is None or log.histories.times is not None
+        ways = Ways(target.settings, recommender, versions=versions, allowed=allowed, timed=timed)
     served = Served(
         target=target,
         written=written,
         versions=versions,
         since=datetime.now(UTC) if before is None else before.since,
         settings=settings,
-        recommender=recommender,
+        recommender=recommender if before is not None else remembering(recommender),
         codes=Codes(bundle.vocabulary) if before is None else before.codes,
         log=log,
-        shelf=shelf,
-        fallback=fallback,
+        ways=ways,
         table=table,
     )
     served.answer([Question(history=[bundle.vocabulary.items[0]])])  # the first answer loads what others find loaded

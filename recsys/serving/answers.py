@@ -7,7 +7,9 @@ Shapes: b queries, k items wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +18,36 @@ import polars as pl
 from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, TITLE
 from recsys.errors import InputError
 from recsys.retrieval.shelf import Shelf
+from recsys.rules.apply import Rules
 from recsys.serving.fallback import Fallback
 from recsys.serving.lists import lists
-from recsys.serving.queries import Codes, Query, check, read
+from recsys.serving.queries import Asked, Codes, Query, check, read
 from recsys.serving.recommender import Answer, BundleRecommender
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Way:
+    """What lists are made by, besides the model.
+
+    Attributes
+    ----------
+    rules
+        None: none.
+    shelf, fallback
+        Of `recsys.serving.lists.floor`: the items that may be recommended, and what fills lists. Without a fallback a
+        query of which the model says nothing is refused.
+    """
+
+    rules: Rules | None = None
+    shelf: Shelf | None = None
+    fallback: Fallback | None = None
 
 
 def answer_many(
     served: BundleRecommender,
     codes: Codes,
     queries: Sequence[Query],
-    *,
-    shelf: Shelf | None = None,
-    fallback: Fallback | None = None,
+    way: Callable[[tuple[str, ...] | None], Way],
 ) -> list[Answer | InputError]:
     """Answer b queries together.
 
@@ -36,10 +55,8 @@ def answer_many(
     ----------
     codes
         Of the bundle's vocabulary.
-    shelf
-        The items that may be recommended; None: all that the model can place.
-    fallback
-        Fills what the model leaves empty; None: a query of which the model says nothing is refused.
+    way
+        For the names of a query's rules. An InputError of it refuses the queries of these names.
 
     Returns
     -------
@@ -50,34 +67,57 @@ def answer_many(
     for place, query in enumerate(queries):
         try:
             check(served.bundle.settings, query)
+            way(query.rules)
         except InputError as error:
             found[place] = error
     sound = [place for place in range(len(queries)) if place not in found]
     if sound:
         asked = read(served.bundle.settings, codes, [queries[place] for place in sound])
-        alike: dict[tuple[int, bool], list[int]] = {}
+        alike: dict[tuple[int, bool, tuple[str, ...] | None], list[int]] = {}
         for row, place in enumerate(sound):
+            query = queries[place]
             # what is not wanted may stand above all that is
-            key = (queries[place].k + len(asked.exclude[row]), queries[place].exclude_seen)
+            key = (query.k + len(asked.exclude[row]), query.exclude_seen, query.rules)
             alike.setdefault(key, []).append(row)
-        for (k, exclude_seen), rows in alike.items():
-            histories = asked.histories if len(rows) == len(sound) else asked.histories.select(np.array(rows))
-            made = lists(served, histories, k=k, exclude_seen=exclude_seen, shelf=shelf, fallback=fallback)
-            kept = made.codes != PADDING
-            for place, row in enumerate(rows):
-                if asked.exclude[row]:
-                    kept[place] &= ~np.isin(made.codes[place], asked.exclude[row])
-                    kept[place] &= np.cumsum(kept[place]) <= queries[sound[row]].k
-            items = rows_of(served.bundle.catalogue, made.codes, made.scores, made.names, kept)
-            silent = (histories.lengths == 0) | (made.zero & (served.blended is None))
-            for place, row in enumerate(rows):
-                if fallback is None and silent[place]:
-                    found[sound[row]] = _nothing(served)
-                    continue
-                found[sound[row]] = Answer(
-                    items=items[place], unknown=asked.unknown[row], by_fallback=bool(made.by_fallback[place])
-                )
+        for (k, exclude_seen, names), rows in alike.items():
+            part = asked if len(rows) == len(sound) else asked.select(rows)
+            wanted = [queries[sound[row]].k for row in rows]
+            answers = _answers(served, part, wanted, k, exclude_seen, way(names))
+            found.update(zip((sound[row] for row in rows), answers, strict=True))
     return [found[place] for place in range(len(queries))]
+
+
+def _answers(
+    served: BundleRecommender, asked: Asked, wanted: Sequence[int], k: int, exclude_seen: bool, way: Way
+) -> list[Answer | InputError]:
+    """Answer queries that want the same, k items each, of which the first `wanted` that are not excluded are told."""
+    histories = asked.histories
+    now = None if way.rules is None else np.full(len(histories), time.time_ns() // 1000, dtype=np.int64)
+    made = lists(
+        served,
+        histories,
+        k=k,
+        exclude_seen=exclude_seen,
+        shelf=way.shelf,
+        fallback=way.fallback,
+        rules=way.rules,
+        now=now,
+    )
+    kept = made.codes != PADDING
+    for row, exclude in enumerate(asked.exclude):
+        if exclude:
+            kept[row] &= ~np.isin(made.codes[row], exclude)
+            kept[row] &= np.cumsum(kept[row]) <= wanted[row]
+    items = rows_of(served.bundle.catalogue, made.codes, made.scores, made.names, kept)
+    silent = np.zeros(len(histories), dtype=bool)
+    if way.fallback is None:
+        silent = (histories.lengths == 0) | (made.zero & (served.blended is None))
+    return [
+        _nothing(served)
+        if silent[row]
+        else Answer(items=items[row], unknown=asked.unknown[row], by_fallback=bool(made.by_fallback[row]))
+        for row in range(len(histories))
+    ]
 
 
 def rows_of(

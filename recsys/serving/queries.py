@@ -116,6 +116,14 @@ class Asked:
     unknown: list[list[str]]
     exclude: list[list[int]]
 
+    def select(self, rows: Sequence[int]) -> Asked:
+        """Some of them, in the order given."""
+        return Asked(
+            histories=self.histories.select(np.array(rows)),
+            unknown=[self.unknown[row] for row in rows],
+            exclude=[self.exclude[row] for row in rows],
+        )
+
 
 def check(settings: Settings, query: Query) -> None:
     """Refuse a query that cannot be read.
