@@ -28,7 +28,7 @@ def serve(
         bool, typer.Option("--no-token", help="Answer other machines although RECSYS_TOKEN is not set.")
     ] = False,
     max_body: Annotated[int, typer.Option("--max-body", min=100, help="Bytes of a request.")] = 1_000_000,
-    max_k: Annotated[int, typer.Option("--max-k", min=1, help="Items of an answer.")] = 1_000,
+    max_k: Annotated[int, typer.Option("--max-k", min=10, help="Items of an answer.")] = 1_000,
     max_history: Annotated[int, typer.Option("--max-history", min=1, help="Events of a history.")] = 5_000,
     max_queries: Annotated[int, typer.Option("--max-queries", min=1, help="Queries of a batch.")] = 1_000,
     overrides: Overrides = None,

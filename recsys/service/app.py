@@ -217,6 +217,10 @@ def _handle_errors(app: FastAPI) -> None:
     for kind, status in ((NotFound, 404), (Unavailable, 503), (InputError, 422), (RecsysError, 503)):
         app.add_exception_handler(kind, handler(status))
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return _json({"error": "The service failed at this request; its log says how."}, 500)
+
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:
         return _json({"error": "Too many questions wait; ask again in a moment."}, 503)

@@ -55,12 +55,10 @@ class Gate:
                 await refusal(scope, receive, counted)
         except _Gone:
             status = 499
-        except Exception as error:
+        except Exception as error:  # the application has answered
             # its message may hold what a user sent; the kind and the place are enough to find it
             _LOGGER.error("%s failed: %s.", _endpoint(scope["path"]), type(error).__name__)
             _LOGGER.debug("%s", first_line(error), exc_info=error)
-            if not status:
-                await _error(500, "The service failed at this request; its log says where.")(scope, receive, counted)
         endpoint = _endpoint(scope["path"])
         self.metrics.requests.labels(endpoint, str(status)).inc()
         self.metrics.seconds.labels(endpoint).observe(time.perf_counter() - began)

@@ -77,8 +77,8 @@ def check_address(host: str, token: str | None, no_token: bool) -> None:
         raise InputError(f"{TOKEN} is empty; give it a secret, or unset it to answer this machine alone.")
     if token is None and not no_token and not _is_loopback(host):
         raise InputError(
-            f"--host {host} answers other machines, and {TOKEN} is not set; export {TOKEN}=SECRET, which requests then "
-            "bear, or say --no-token where something in front checks them."
+            f"--host {host} answers other machines, and the environment has no {TOKEN}, which requests would bear; set "
+            "it, or say --no-token where something in front checks them."
         )
 
 

@@ -52,7 +52,7 @@ class Question(Given):
     history: list[Id | Event] = Field(
         default=[], description="Item ids or events, oldest first. Items that the bundle does not know are left out."
     )
-    k: StrictInt = Field(default=10, ge=1, description="Items wanted.")
+    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Items wanted.")
     exclude: list[Id] = Field(default=[], description="Items that must not come.")
     exclude_seen: StrictBool | None = Field(
         default=None, description="Leave out the history's own items; null: as the configuration says."
@@ -83,7 +83,7 @@ class LikeWhat(Given):
     """An item that others shall be similar to."""
 
     item: Id
-    k: StrictInt = Field(default=10, ge=1, description="Items wanted.")
+    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Items wanted.")
 
 
 class Item(BaseModel):
