@@ -30,6 +30,8 @@ from recsys.serving.recommender import Answer
 Made = TypeVar("Made")
 Told = tuple[Answer | InputError, bool | None, str]  # with whether the log has the user, and the bundle's label
 
+ANSWERS: Final = "Answers"  # headings of the page
+OPERATION: Final = "Operation"
 _ERRORS: Final = {
     400: "The body is not JSON.",
     401: "There is no token, or another one.",
@@ -91,13 +93,13 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
     _declare(app, follower, secured=token is not None)
     _handle_errors(app)
 
-    @app.post("/recommend", response_model=models.Answer)
+    @app.post("/recommend", tags=[ANSWERS], response_model=models.Answer)
     async def recommend(question: Question) -> Response:
         """Recommend the items that come next for a user of the log, or after a history, or both."""
         limits.check(question)
         return _json(_told(*(await batcher.ask([question]))[0]))
 
-    @app.post("/recommend/batch", response_model=models.Answers)
+    @app.post("/recommend/batch", tags=[ANSWERS], response_model=models.Answers)
     async def recommend_batch(questions: Questions) -> Response:
         """Answer several questions; one that cannot be answered has an `error` in its place."""
         if len(questions.queries) > limits.queries:
@@ -111,7 +113,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
                 answers[place] = {"error": str(error)}
         return _json({"answers": answers})
 
-    @app.post("/similar", response_model=models.Similar)
+    @app.post("/similar", tags=[ANSWERS], response_model=models.Similar)
     def similar(asked: LikeWhat) -> Response:
         """List the items that are most similar to an item."""
         limits.check(asked)
@@ -120,7 +122,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise NotFound(f"There is no item {str(asked.item)!r} in {served.label}.")
         return _json({"items": served.recommender.similar(asked.item, asked.k), "bundle": served.label})
 
-    @app.get("/users/{user:path}", response_model=models.UserRows)
+    @app.get("/users/{user:path}", tags=[ANSWERS], response_model=models.UserRows)
     def user_rows(user: str, k: int | None = None) -> Response:
         """Read the rows of a user in the candidate table: what the last night made for him."""
         served = _served(follower)
@@ -136,23 +138,23 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise NotFound(f"The candidate table has no user {user!r}; ask POST /recommend.")
         return _json(rows)
 
-    @app.get("/health", response_model=models.Alive)
+    @app.get("/health", tags=[OPERATION], response_model=models.Alive)
     async def health() -> Response:
         """Say that the process lives."""
         return _json({"status": "ok"})
 
-    @app.get("/ready", response_model=models.Alive)
+    @app.get("/ready", tags=[OPERATION], response_model=models.Alive)
     async def ready() -> Response:
         """Say whether a bundle is loaded."""
         _served(follower)
         return _json({"status": "ok"})
 
-    @app.get("/version", response_model=models.Version)
+    @app.get("/version", tags=[OPERATION], response_model=models.Version)
     async def what_answers() -> Response:
         """Say what answers."""
         return _json(_version(_served(follower)))
 
-    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    @app.get("/metrics", tags=[OPERATION], responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     def numbers() -> Response:
         """Give the numbers that Prometheus reads."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
