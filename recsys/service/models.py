@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -19,8 +19,6 @@ from pydantic import (
 )
 
 from recsys.serving import queries
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Value = StrictStr | StrictInt | Annotated[float, Field(allow_inf_nan=False, strict=True)] | StrictBool | None
@@ -164,7 +162,7 @@ def events_of(history: list[str | int | Event]) -> list[queries.Event]:
     return [
         queries.Event(
             item=str(one.item),
-            time=None if one.time is None else (one.time - _EPOCH) // timedelta(microseconds=1),
+            time=None if one.time is None else queries.microseconds(one.time),
             event=one.event,
             weight=one.weight,
         )

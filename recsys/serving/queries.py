@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from recsys.errors import InputError, first_line
 from recsys.settings import FilterSettings, Settings, UserSettings
 
 NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}")  # what polars reads as an Int64
-_OF_LOG: Final = "of_log"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = pl.Datetime("us", "UTC")
 
 
@@ -123,6 +124,23 @@ class Asked:
             unknown=[self.unknown[row] for row in rows],
             exclude=[self.exclude[row] for row in rows],
         )
+
+
+def microseconds(written: str | datetime) -> int:
+    """Return a moment in microseconds since the epoch (UTC).
+
+    Raises
+    ------
+    InputError
+        It is not ISO 8601, or has no zone.
+    """
+    try:
+        moment = datetime.fromisoformat(written) if isinstance(written, str) else written
+    except ValueError:
+        raise InputError(f"time = {written!r} is not ISO 8601, such as 2026-05-01T12:00:00Z.") from None
+    if moment.tzinfo is None:
+        raise InputError(f"time = {written!r} has no zone; add one, such as Z for UTC.")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def check(settings: Settings, query: Query) -> None:
