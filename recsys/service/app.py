@@ -20,10 +20,10 @@ from recsys.errors import InputError, RecsysError
 from recsys.service import models
 from recsys.service.batching import Batcher, Busy
 from recsys.service.following import Follower
-from recsys.service.gate import Gate
 from recsys.service.limits import Limits
 from recsys.service.metrics import Metrics
-from recsys.service.models import LikeWhat, Question, Questions
+from recsys.service.middleware import Guard
+from recsys.service.models import BatchRequest, RecommendRequest, SimilarRequest
 from recsys.service.served import Served
 from recsys.serving.recommender import Answer
 
@@ -38,7 +38,7 @@ _ERRORS: Final = {
     404: "There is no such user, item or page.",
     413: "The body is too large.",
     422: "A field is missing, unknown or out of its range.",
-    503: "Nothing is served yet, or too many questions wait.",
+    503: "Nothing is served yet, or too many queries wait.",
 }
 
 
@@ -50,7 +50,7 @@ class Unavailable(RecsysError):
     """There is no answer now; the answer has the status 503."""
 
 
-def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: str | None, poll: float) -> Gate:
+def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: str | None, poll: float) -> Guard:
     """Make the ASGI application.
 
     Parameters
@@ -63,15 +63,15 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         (s) between two looks at what is to be served.
     """
 
-    def answer(questions: Sequence[Question]) -> list[Told]:
+    def answer(queries: Sequence[RecommendRequest]) -> list[Told]:
         served = _served(follower)  # once for the batch
-        metrics.batch.observe(len(questions))
-        told: list[Told] = [(found, known, served.label) for found, known in served.answer(questions)]
+        metrics.batch.observe(len(queries))
+        told: list[Told] = [(found, known, served.label) for found, known in served.answer(queries)]
         metrics.fallback.inc(sum(isinstance(found, Answer) and found.by_fallback for found, _, _ in told))
         metrics.unknown.inc(sum(len(found.unknown) for found, _, _ in told if isinstance(found, Answer)))
         return told
 
-    batcher: Batcher[Question, Told] = Batcher(answer, waiting=limits.waiting)
+    batcher: Batcher[RecommendRequest, Told] = Batcher(answer, waiting=limits.waiting)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,24 +88,24 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         title="recsys",
         version=version("recsys"),
         description="Items that come next, by the bundle that is served.",
-        responses={status: {"model": models.Refused, "description": said} for status, said in _ERRORS.items()},
+        responses={status: {"model": models.Error, "description": said} for status, said in _ERRORS.items()},
     )
     _declare(app, follower, secured=token is not None)
     _handle_errors(app)
 
-    @app.post("/recommend", tags=[ANSWERS], response_model=models.Answer)
-    async def recommend(question: Question) -> Response:
+    @app.post("/recommend", tags=[ANSWERS], response_model=models.RecommendResponse)
+    async def recommend(query: RecommendRequest) -> Response:
         """Recommend the items that come next for a user of the log, or after a history, or both."""
-        limits.check(question)
-        return _json(_told(*(await batcher.ask([question]))[0]))
+        limits.check(query)
+        return _json(_told(*(await batcher.ask([query]))[0]))
 
-    @app.post("/recommend/batch", tags=[ANSWERS], response_model=models.Answers)
-    async def recommend_batch(questions: Questions) -> Response:
-        """Answer several questions; one that cannot be answered has an `error` in its place."""
-        if len(questions.queries) > limits.queries:
-            raise InputError(f"{len(questions.queries)} queries are above this service's limit of {limits.queries}.")
-        answers: list[Any] = [_checked(question, limits) for question in questions.queries]
-        sound = [place for place, one in enumerate(answers) if isinstance(one, Question)]
+    @app.post("/recommend/batch", tags=[ANSWERS], response_model=models.BatchResponse)
+    async def recommend_batch(queries: BatchRequest) -> Response:
+        """Answer several queries; one that cannot be answered has an `error` in its place."""
+        if len(queries.queries) > limits.queries:
+            raise InputError(f"{len(queries.queries)} queries are above this service's limit of {limits.queries}.")
+        answers: list[Any] = [_checked(query, limits) for query in queries.queries]
+        sound = [place for place, one in enumerate(answers) if isinstance(one, RecommendRequest)]
         for place, told in zip(sound, await batcher.ask([answers[place] for place in sound]), strict=True):
             try:
                 answers[place] = _told(*told)
@@ -113,8 +113,8 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
                 answers[place] = {"error": str(error)}
         return _json({"answers": answers})
 
-    @app.post("/similar", tags=[ANSWERS], response_model=models.Similar)
-    def similar(asked: LikeWhat) -> Response:
+    @app.post("/similar", tags=[ANSWERS], response_model=models.SimilarResponse)
+    def similar(asked: SimilarRequest) -> Response:
         """List the items that are most similar to an item."""
         limits.check(asked)
         served = _served(follower)
@@ -122,7 +122,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise NotFound(f"There is no item {str(asked.item)!r} in {served.label}.")
         return _json({"items": served.recommender.similar(asked.item, asked.k), "bundle": served.label})
 
-    @app.get("/users/{user:path}", tags=[ANSWERS], response_model=models.UserRows)
+    @app.get("/users/{user:path}", tags=[ANSWERS], response_model=models.UserResponse)
     def user_rows(user: str, k: int | None = None) -> Response:
         """Read the rows of a user in the candidate table: what the last night made for him."""
         served = _served(follower)
@@ -138,18 +138,18 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise NotFound(f"The candidate table has no user {user!r}; ask POST /recommend.")
         return _json(rows)
 
-    @app.get("/health", tags=[OPERATION], response_model=models.Alive)
+    @app.get("/health", tags=[OPERATION], response_model=models.Status)
     async def health() -> Response:
         """Say that the process lives."""
         return _json({"status": "ok"})
 
-    @app.get("/ready", tags=[OPERATION], response_model=models.Alive)
+    @app.get("/ready", tags=[OPERATION], response_model=models.Status)
     async def ready() -> Response:
         """Say whether a bundle is loaded."""
         _served(follower)
         return _json({"status": "ok"})
 
-    @app.get("/version", tags=[OPERATION], response_model=models.Version)
+    @app.get("/version", tags=[OPERATION], response_model=models.VersionResponse)
     async def what_answers() -> Response:
         """Say what answers."""
         return _json(_version(_served(follower)))
@@ -159,7 +159,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
         """Give the numbers that Prometheus reads."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    return Gate(app, limits=limits, token=token, metrics=metrics)
+    return Guard(app, limits=limits, token=token, metrics=metrics)
 
 
 def _served(follower: Follower) -> Served:
@@ -169,14 +169,14 @@ def _served(follower: Follower) -> Served:
     return served
 
 
-def _checked(question: Question | str, limits: Limits) -> Question | dict[str, str]:
-    if isinstance(question, str):
-        return {"error": question}
+def _checked(query: RecommendRequest | str, limits: Limits) -> RecommendRequest | dict[str, str]:
+    if isinstance(query, str):
+        return {"error": query}
     try:
-        limits.check(question)
+        limits.check(query)
     except InputError as error:
         return {"error": str(error)}
-    return question
+    return query
 
 
 def _told(found: Answer | InputError, known: bool | None, label: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:
-        return _json({"error": "Too many questions wait; ask again in a moment."}, 503)
+        return _json({"error": "Too many queries wait; ask again in a moment."}, 503)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -268,10 +268,14 @@ def _examples(served: Served | None) -> dict[str, Any]:
     if served is None:
         return {}
     items = served.recommender.bundle.vocabulary.items.head(3).to_list()
-    question: dict[str, Any] = {"history": items, "k": 5}
+    query: dict[str, Any] = {"history": items, "k": 5}
     user = _some_user(served)
     second = {"user": user, "k": 5} if user is not None and served.log is not None else {"history": items[:1], "k": 5}
-    return {"Question": question, "Questions": {"queries": [question, second]}, "LikeWhat": {"item": items[0], "k": 5}}
+    return {
+        "RecommendRequest": query,
+        "BatchRequest": {"queries": [query, second]},
+        "SimilarRequest": {"item": items[0], "k": 5},
+    }
 
 
 def _some_user(served: Served | None) -> str | int | None:

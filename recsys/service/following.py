@@ -1,7 +1,7 @@
-"""Following what is to be served: a new bundle is opened beside the old one, and replaces it in one assignment.
+"""Follow the champion: a new bundle is loaded beside the old one and replaces it in one assignment.
 
-A request takes what is served once, so it is answered by one bundle from end to end. What cannot be opened is refused
-with a sentence in the log, once, and the old one goes on.
+Each request reads the serving state once, so one bundle answers it from end to end. A bundle that cannot be loaded is
+refused with one sentence in the log, and the old one goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.columns import RUN
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.releases.record import bundle_folder, champion
 from recsys.service.metrics import Metrics
-from recsys.service.served import Served, Target, opened
+from recsys.service.served import Served, Target, load
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
@@ -26,18 +26,18 @@ from recsys.storage.warehouse import commit_metadata, latest_version, table_path
 from recsys.table.naming import candidates_table
 
 _LOGGER: Final = logging.getLogger("recsys")
-RULES_HOLD: Final = 60.0  # (s) until rules are made again: some depend on the moment
+RULES_HOLD: Final = 60.0  # (s) between two renewals of the rules: some depend on the time
 
 
 class Source(Protocol):
-    """Says what is to be served."""
+    """Names the bundle and the table to serve."""
 
     def target(self) -> Target | None:
-        """Return what is to be served now; None: nothing yet."""
+        """Return the present target; None: there is no release yet."""
 
 
 class ChampionSource:
-    """The champion of a configuration."""
+    """Champion of a configuration."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -62,7 +62,7 @@ class ChampionSource:
 
 
 class BundleSource:
-    """A bundle's folder, or the newest bundle of a name; and the warehouse that it lies in, if it lies in one."""
+    """Bundle of a folder, or the newest of a name, with the warehouse around it where there is one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,35 +85,35 @@ class BundleSource:
 
 
 class Follower:
-    """What is served, and the watch over what is to be served.
+    """Holder of the serving state, which it keeps up with its source.
 
     Attributes
     ----------
     current
-        None: nothing yet.
+        Serving state; None: nothing is served yet.
     """
 
     def __init__(self, source: Source, metrics: Metrics) -> None:
         self.source, self.metrics = source, metrics
         self.current: Served | None = None
-        self._refused: object = None  # what was seen and is no sound bundle: not tried again
-        self._told: object = None
+        self._refused: object = None  # unsound target, which is not loaded again
+        self._told: object = None  # last refusal in the log
         self._renewed = time.monotonic()
 
     def start(self) -> None:
-        """Open what is to be served first.
+        """Load the first target.
 
         Raises
         ------
         RecsysError
-            It cannot be opened.
+            It cannot be loaded.
         """
         target = self.source.target()
         if target is not None:
-            self._switch(opened(target))
+            self._switch(load(target))
 
     def check(self) -> None:
-        """Look once, and switch to what is to be served; what cannot be opened is refused."""
+        """Poll the source once, and switch to its target; a target that cannot be loaded is refused."""
         seen: object = None
         try:
             target = self.source.target()
@@ -124,9 +124,9 @@ class Follower:
             self._renew_rules()
             if seen == self._refused or (now is not None and seen == (now.target, now.written, now.versions)):
                 return
-            self._switch(opened(target, now))
+            self._switch(load(target, now))
             self._told = None
-        except Exception as error:  # whatever it is, the old one goes on
+        except Exception as error:  # of any kind: the old bundle goes on
             expected = isinstance(error, RecsysError)
             reason = masked(str(error) if expected else f"{type(error).__name__}: {first_line(error)}.")
             if self._told == (seen, reason):
@@ -138,7 +138,7 @@ class Follower:
             _LOGGER.warning("Refused to switch, %s: %s", goes_on, reason)
 
     async def follow(self, seconds: float) -> None:
-        """Look every so many seconds, in a thread beside the requests."""
+        """Poll every so many seconds, in a thread of its own."""
         while True:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(self.check)
@@ -147,12 +147,12 @@ class Follower:
         if self.current is not None and time.monotonic() - self._renewed > RULES_HOLD:
             self._renewed = time.monotonic()
             try:
-                self.current.ways.renew()
+                self.current.policies.renew()
             except RecsysError as error:
                 _LOGGER.warning("The rules stay as they were: %s", masked(str(error)))
 
     def _switch(self, served: Served) -> None:
-        before, self.current = self.current, served  # requests that have begun keep what they took
+        before, self.current = self.current, served  # running requests keep the state that they read
         if before is None or before.recommender is not served.recommender:
             self.metrics.answering(served.label, served.recommender.bundle.kind, served.target.run)
             if before is not None:

@@ -1,4 +1,4 @@
-"""What a request may ask for, and who may ask."""
+"""Limits of requests, and the bearer token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from recsys.errors import InputError
-from recsys.service.models import LikeWhat, Question
+from recsys.service.models import RecommendRequest, SimilarRequest
 
 TOKEN: Final = "RECSYS_TOKEN"  # the environment variable
 OPEN: Final = ("/health", "/ready", "/docs", "/openapi.json", "/static-offline-docs/")  # without a token
@@ -23,13 +23,13 @@ class Limits:
     body
         (bytes)
     k
-        Items of an answer.
+        Length of a list.
     history
         Events of a history, and items that are excluded.
     queries
-        Questions of one batch.
+        Queries of one batch.
     waiting
-        Questions that wait for the model; a further one is refused with 503.
+        Length of the model's queue; a query beyond it is refused with 503.
     """
 
     body: int = 1_000_000
@@ -38,8 +38,8 @@ class Limits:
     queries: int = 1_000
     waiting: int = 2_000
 
-    def check(self, asked: Question | LikeWhat) -> None:
-        """Refuse a question that asks for too much.
+    def check(self, asked: RecommendRequest | SimilarRequest) -> None:
+        """Refuse a query that asks for too much.
 
         Raises
         ------
@@ -48,7 +48,7 @@ class Limits:
         """
         if asked.k > self.k:
             raise InputError(f"k = {asked.k} is above this service's limit of {self.k}.")
-        if isinstance(asked, Question):
+        if isinstance(asked, RecommendRequest):
             for name in ("history", "exclude"):
                 if len(getattr(asked, name)) > self.history:
                     raise InputError(

@@ -1,4 +1,4 @@
-"""The histories of all users of the log, in memory: what `recommend --user` reads for one, read once for all."""
+"""Histories of all users of the log in memory, so that a request with a user id reads no table."""
 
 from __future__ import annotations
 

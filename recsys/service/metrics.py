@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests, their time, batches, and which bundle answers."""
+"""Prometheus metrics: requests, latency, batches, and the bundle that is served."""
 
 from __future__ import annotations
 

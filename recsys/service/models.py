@@ -24,14 +24,14 @@ Id = Annotated[StrictStr, Field(max_length=1024)] | Annotated[StrictInt, Field(g
 Value = StrictStr | StrictInt | Annotated[float, Field(allow_inf_nan=False, strict=True)] | StrictBool | None
 
 
-class Given(BaseModel):
-    """What a request may hold; an unknown field is refused."""
+class Request(BaseModel):
+    """Base of requests: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Event(Given):
-    """Something that the user did."""
+class Event(Request):
+    """Event of a history."""
 
     item: Id
     time: AwareDatetime | None = Field(default=None, description="ISO 8601 with a zone, or seconds since 1970 (UTC).")
@@ -43,45 +43,45 @@ class Event(Given):
     )
 
 
-class Question(Given):
-    """Whose next items are wanted."""
+class RecommendRequest(Request):
+    """Query for the next items of a user or of a history."""
 
-    user: Id | None = Field(default=None, description="A user of the log. What the log knows comes before `history`.")
+    user: Id | None = Field(default=None, description="A user of the log, whose events precede `history`.")
     history: list[Id | Event] = Field(
         default=[], description="Item ids or events, oldest first. Items that the bundle does not know are left out."
     )
-    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Items wanted.")
-    exclude: list[Id] = Field(default=[], description="Items that must not come.")
+    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Length of the list.")
+    exclude: list[Id] = Field(default=[], description="Items to leave out.")
     exclude_seen: StrictBool | None = Field(
         default=None, description="Leave out the history's own items; null: as the configuration says."
     )
     attributes: dict[str, Value | list[Value]] | None = Field(
-        default=None, description="What is known of the user, by the names of [users]; it goes before the log's."
+        default=None, description="Attributes of the user, by the names of [users]; they override those of the log."
     )
     rules: list[StrictStr] | None = Field(
-        default=None, description="Names of the configuration's rules that hold; null: all of them; []: none."
+        default=None, description="Rules of the configuration to apply, by name; null: all of them; []: none."
     )
 
 
-def _refused(value: Any, read: Callable[[Any], Question]) -> Question | str:
-    """Return a question, or why it is none: the others of a batch are answered all the same."""
+def _refused(value: Any, read: Callable[[Any], RecommendRequest]) -> RecommendRequest | str:
+    """Return a query, or the sentence of its error: one bad query fails no other of its batch."""
     try:
         return read(value)
     except ValidationError as error:
-        return sentence(error.errors(), value)
+        return sentence(error.errors())
 
 
-class Questions(Given):
-    """Several questions, answered in their order."""
+class BatchRequest(Request):
+    """Several queries, answered in their order."""
 
-    queries: list[Annotated[Question, WrapValidator(_refused)]] = Field(min_length=1)
+    queries: list[Annotated[RecommendRequest, WrapValidator(_refused)]] = Field(min_length=1)
 
 
-class LikeWhat(Given):
-    """An item that others shall be similar to."""
+class SimilarRequest(Request):
+    """Query for similar items."""
 
     item: Id
-    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Items wanted.")
+    k: StrictInt = Field(default=10, ge=1, le=10**9, description="Length of the list.")
 
 
 class Item(BaseModel):
@@ -91,41 +91,39 @@ class Item(BaseModel):
     item_id: str | int
     title: str | None
     score: float
-    source: str | None = Field(
-        default=None, description='Who proposed it: "vector+transitions", "fallback-popularity".'
-    )
+    source: str | None = Field(default=None, description='Sources of the item, such as "vector+transitions".')
 
 
-class Answer(BaseModel):
-    """The items that come next."""
+class RecommendResponse(BaseModel):
+    """Next items."""
 
     items: list[Item]
     unknown: list[str] = Field(description="Ids of the history that the bundle does not know; they were left out.")
-    by_fallback: bool = Field(description="The model had nothing to say: these items are what sells now.")
+    by_fallback: bool = Field(description="The model knows nothing of the history: the items are the most popular ones")
     known_user: bool | None = Field(description="Whether the log has the user; null where none was given.")
     bundle: str
 
 
-class Refused(BaseModel):
-    """Why there is no answer, in one sentence."""
+class Error(BaseModel):
+    """Error, in one sentence."""
 
     error: str
 
 
-class Answers(BaseModel):
-    """An answer for each question, in their order."""
+class BatchResponse(BaseModel):
+    """An answer for each query, in their order."""
 
-    answers: list[Answer | Refused]
+    answers: list[RecommendResponse | Error]
 
 
-class Similar(BaseModel):
+class SimilarResponse(BaseModel):
     """Items whose vectors point the same way; `score` is the cosine."""
 
     items: list[Item]
     bundle: str
 
 
-class UserRows(BaseModel):
+class UserResponse(BaseModel):
     """Rows of the candidate table."""
 
     user: str | int
@@ -135,30 +133,30 @@ class UserRows(BaseModel):
     as_of: datetime
 
 
-class Alive(BaseModel):
-    """The process lives."""
+class Status(BaseModel):
+    """Status of the process."""
 
     status: Literal["ok"] = "ok"
 
 
-class Version(BaseModel):
-    """What answers."""
+class VersionResponse(BaseModel):
+    """Versions of program, bundle and tables."""
 
     program: str
     name: str
     bundle: str
     kind: str
     run: str | None
-    released: str | None = Field(description="When the release was switched in, for all readers.")
-    since: datetime = Field(description="When this process began to answer by it.")
+    released: str | None = Field(description="Time of the release.")
+    since: datetime = Field(description="Time at which this process loaded the bundle.")
     table: str | None
     table_version: int | None
-    interactions_version: int | None = Field(description="Of the log whose histories `user` means.")
-    items_version: int | None = Field(description="Of the catalogue that says which items may be recommended.")
+    interactions_version: int | None = Field(description="Version of the log that `user` refers to.")
+    items_version: int | None = Field(description="Version of the catalogue that may be recommended.")
 
 
 def events_of(history: list[str | int | Event]) -> list[queries.Event]:
-    """Return a history as `recsys.serving` takes it."""
+    """Convert a history for `recsys.serving`."""
     return [
         queries.Event(
             item=str(one.item),
@@ -172,8 +170,8 @@ def events_of(history: list[str | int | Event]) -> list[queries.Event]:
     ]
 
 
-def sentence(problems: list[Any], value: Any = None) -> str:
-    """One sentence about the first of pydantic's problems."""
+def sentence(problems: list[Any]) -> str:
+    """Return one sentence about the first of pydantic's errors."""
     first: Mapping[str, Any] = problems[0]
     place = [part for part in first["loc"] if part != "body"]
     named = [str(part) for part in place if isinstance(part, int) or str(part).islower()]
@@ -184,7 +182,7 @@ def sentence(problems: list[Any], value: Any = None) -> str:
     if first["type"] == "missing":
         return f"{where or 'The body'} is missing; see /docs for the fields."
     if first["type"] == "extra_forbidden":
-        return f"There is no field {where!r}; see /docs for those that there are."
+        return f"There is no field {where!r}; see /docs for the fields."
     if named[:1] == ["history"] and len(named) == 2:
         return f'{where} is no item id (text or a whole number) and no event such as {{"item": "i1"}}.'
     message = str(first["msg"])

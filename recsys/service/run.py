@@ -25,7 +25,7 @@ from recsys.service.metrics import MULTIPROCESS, Metrics
 
 if TYPE_CHECKING:
     from recsys.service.following import Follower
-    from recsys.service.gate import Gate
+    from recsys.service.middleware import Guard
 
 _LOGGER: Final = logging.getLogger("recsys")
 SECONDS_TO_END: Final = 30  # for requests that are under way when the service is told to end
@@ -95,7 +95,7 @@ def run(options: ServiceOptions, started: Started) -> None:
             server.run(sockets=[listening])
 
 
-def make(options: ServiceOptions) -> tuple[Gate, Follower]:
+def make(options: ServiceOptions) -> tuple[Guard, Follower]:
     """Make the application of a process, and its follower, which has opened nothing yet."""
     import torch
 
@@ -109,7 +109,7 @@ def make(options: ServiceOptions) -> tuple[Gate, Follower]:
     return app, follower
 
 
-def worker(options: ServiceOptions) -> Gate:
+def worker(options: ServiceOptions) -> Guard:
     """Make the application of one process of several; what cannot be opened ends them all."""
     _log()
     try:

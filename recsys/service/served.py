@@ -1,4 +1,4 @@
-"""Everything that answers at a moment: a bundle, the table and the log beside it. It is replaced as a whole."""
+"""Serving state: a bundle with the candidate table, the log and the rules beside it. It is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TITLE, USERS
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items
 from recsys.service.log import LogHistories
-from recsys.service.models import Question, events_of
+from recsys.service.models import RecommendRequest, events_of
+from recsys.service.policies import Policies
 from recsys.service.users import UserTable
-from recsys.service.ways import Ways
 from recsys.serving.answers import answer_many
-from recsys.serving.queries import Codes, Query
+from recsys.serving.queries import CodeLookup, Query
 from recsys.serving.recommender import Answer, BundleRecommender, open_bundle
-from recsys.serving.remembered import remembering
+from recsys.serving.vector_cache import with_cache
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, latest_version
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What is to be served.
+    """Bundle and candidate table to serve.
 
     Attributes
     ----------
     bundle
-        Its folder.
+        Folder of the bundle.
     root
-        The warehouse; None: a bundle outside of one.
+        The warehouse; None: the bundle lies outside of one.
     settings
-        Of the configuration; None: a bundle was named, and those that it was trained with count.
+        The configuration; None: the service was started with a bundle, whose own settings count.
     run, released
-        Of the release; None where a bundle was named.
+        Run and time of the release; None: the service was started with a bundle.
     table, version
-        The candidate table; None: there is none.
+        Candidate table; None: there is none.
     """
 
     bundle: Path
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def written(self) -> int | None:
-        """Return when the bundle's manifest was written (ns): a bundle that was mended is another one."""
+        """Return when the bundle's manifest was written (ns): a repaired bundle is loaded again."""
         try:
             return (self.bundle / MANIFEST).stat().st_mtime_ns
         except OSError:
@@ -71,24 +71,24 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Served:
-    """What answers.
+    """Serving state of a moment.
 
     Attributes
     ----------
     target, written, versions
-        What it was opened of.
+        The target, its manifest's time and the table versions that this state was loaded from.
     since
-        When its bundle was opened.
+        Time at which its bundle was loaded.
     settings
-        Those that say what may be recommended.
+        Configuration that decides which items may be recommended.
     codes
-        Of the bundle's vocabulary.
+        Codes of the bundle's vocabulary.
     log
         Histories of users; None: there is no log.
-    ways
-        The items that may be recommended by today's catalogue and by rules, and what fills lists.
+    policies
+        Today's catalogue, the rules and the fallback.
     table
-        None: there is no candidate table.
+        Candidate table; None: there is none.
     """
 
     target: Target
@@ -97,9 +97,9 @@ class Served:
     since: datetime
     settings: Settings
     recommender: BundleRecommender
-    codes: Codes
+    codes: CodeLookup
     log: LogHistories | None
-    ways: Ways
+    policies: Policies
     table: UserTable | None
 
     @property
@@ -107,21 +107,21 @@ class Served:
         """The bundle's name and the beginning of its id."""
         return self.recommender.bundle.label
 
-    def answer(self, questions: Sequence[Question]) -> list[tuple[Answer | InputError, bool | None]]:
-        """Answer questions together; each with whether the log has its user."""
-        asked: list[Query | InputError] = []
+    def answer(self, requests: Sequence[RecommendRequest]) -> list[tuple[Answer | InputError, bool | None]]:
+        """Answer requests in one batch; each answer comes with whether the log has the user (None: no user)."""
+        queries: list[Query | InputError] = []
         known: list[bool | None] = []
-        for question in questions:
+        for request in requests:
             try:
-                query, user = self._query(question)
-                asked.append(query)
-                known.append(user)
+                query, has_user = self._query(request)
+                queries.append(query)
+                known.append(has_user)
             except InputError as error:
-                asked.append(error)
+                queries.append(error)
                 known.append(None)
-        sound = [query for query in asked if isinstance(query, Query)]
-        found = iter(answer_many(self.recommender, self.codes, sound, self.ways.of) if sound else ())
-        answers = [query if isinstance(query, InputError) else next(found) for query in asked]
+        sound = [query for query in queries if isinstance(query, Query)]
+        found = iter(answer_many(self.recommender, self.codes, sound, self.policies.of) if sound else ())
+        answers = [query if isinstance(query, InputError) else next(found) for query in queries]
         return list(zip(answers, known, strict=True))
 
     def rows(self, user: str, k: int | None = None) -> dict[str, Any] | None:
@@ -157,27 +157,27 @@ class Served:
         about = {name: first[name] for name in ("run", "bundle", "as_of")}
         return {"user": first["user_id"], "items": items, **about}
 
-    def _query(self, question: Question) -> tuple[Query, bool | None]:
+    def _query(self, request: RecommendRequest) -> tuple[Query, bool | None]:
         of_log = None
-        if question.user is not None:
+        if request.user is not None:
             if self.log is None:
-                raise InputError(f"{self.label} is served without a log, so nobody's history is known; give `history`.")
-            of_log = self.log.of(str(question.user))
-        usual = self.settings.retrieve.exclude_seen
+                raise InputError(f"{self.label} is served without a log, so users are unknown; give `history`.")
+            of_log = self.log.of(str(request.user))
+        default = self.settings.retrieve.exclude_seen
         query = Query(
-            history=events_of(question.history),
+            history=events_of(request.history),
             of_log=of_log,
-            attributes=question.attributes,
-            k=question.k,
-            exclude=[str(item) for item in question.exclude],
-            exclude_seen=usual if question.exclude_seen is None else question.exclude_seen,
-            rules=None if question.rules is None else tuple(question.rules),
+            attributes=request.attributes,
+            k=request.k,
+            exclude=[str(item) for item in request.exclude],
+            exclude_seen=default if request.exclude_seen is None else request.exclude_seen,
+            rules=None if request.rules is None else tuple(request.rules),
         )
-        return query, None if question.user is None else of_log is not None
+        return query, None if request.user is None else of_log is not None
 
 
-def opened(target: Target, before: Served | None = None) -> Served:
-    """Open what is to be served; parts that have not changed are taken from what was served before.
+def load(target: Target, before: Served | None = None) -> Served:
+    """Load a target; parts that have not changed are taken from the state before.
 
     Raises
     ------
@@ -201,28 +201,29 @@ def opened(target: Target, before: Served | None = None) -> Served:
             log = LogHistories.read(target.root, bundle, versions)
         allowed = listed_items(settings, versions, bundle.vocabulary)
     if before is not None and before.settings == settings and held is not None and versions is not None:
-        ways = before.ways if held.items == versions.items else None
+        policies = before.policies if held.items == versions.items else None
     else:
-        ways = None
+        policies = None
     table = None if before is None else before.table
     if target.table is None or target.version is None:
         table = None
     elif table is None or (table.path, table.version) != (target.table, target.version):
         table = UserTable(target.table, target.version)
-    if ways is None:
+    if policies is None:
         timed = log is None or log.histories.times is not None
-        ways = Ways(target.settings, recommender, versions=versions, allowed=allowed, timed=timed)
+        policies = Policies(target.settings, recommender, versions=versions, allowed=allowed, timed=timed)
     served = Served(
         target=target,
         written=written,
         versions=versions,
         since=datetime.now(UTC) if before is None else before.since,
         settings=settings,
-        recommender=recommender if before is not None else remembering(recommender),
-        codes=Codes(bundle.vocabulary) if before is None else before.codes,
+        recommender=recommender if before is not None else with_cache(recommender),
+        codes=CodeLookup(bundle.vocabulary) if before is None else before.codes,
         log=log,
-        ways=ways,
+        policies=policies,
         table=table,
     )
-    served.answer([Question(history=[bundle.vocabulary.items[0]])])  # the first answer loads what others find loaded
+    if before is None:  # warm-up: index and blend are loaded by the first answer
+        served.answer([RecommendRequest(history=[bundle.vocabulary.items[0]])])
     return served

@@ -1,7 +1,7 @@
-"""Rows of the candidate table of one user, without reading the table: its files are sorted by user.
+"""Look-up of one user's rows in the candidate table, whose files are sorted by user.
 
-The footers of the Parquet files say which users a row group holds. A look-up reads one group of about 131,072 rows, or
-finds it among those that were read last; memory does not grow with the table.
+The footers of the Parquet files tell which users a row group holds. A look-up reads one group of about 131,072 rows, or
+takes it from the cache of the groups read last, so memory does not grow with the table.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Many questions at once, each answered as if it were alone: what the service and MLflow's model call.
+"""Answers to batches of queries, for the service and for MLflow's model.
 
-A question that cannot be answered costs the others nothing.
+Each query is answered as if it were alone, and a bad one fails no other.
 
 Shapes: b queries, k items wanted.
 """
@@ -21,13 +21,13 @@ from recsys.retrieval.shelf import Shelf
 from recsys.rules.apply import Rules
 from recsys.serving.fallback import Fallback
 from recsys.serving.lists import lists
-from recsys.serving.queries import Asked, Codes, Query, check, read
+from recsys.serving.queries import CodeLookup, EncodedQueries, Query, check, read
 from recsys.serving.recommender import Answer, BundleRecommender
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Way:
-    """What lists are made by, besides the model.
+class Policy:
+    """Shelf, rules and fallback, which shape lists besides the model.
 
     Attributes
     ----------
@@ -45,9 +45,9 @@ class Way:
 
 def answer_many(
     served: BundleRecommender,
-    codes: Codes,
+    codes: CodeLookup,
     queries: Sequence[Query],
-    way: Callable[[tuple[str, ...] | None], Way],
+    policy: Callable[[tuple[str, ...] | None], Policy],
 ) -> list[Answer | InputError]:
     """Answer b queries together.
 
@@ -55,7 +55,7 @@ def answer_many(
     ----------
     codes
         Of the bundle's vocabulary.
-    way
+    policy
         For the names of a query's rules. An InputError of it refuses the queries of these names.
 
     Returns
@@ -67,7 +67,7 @@ def answer_many(
     for place, query in enumerate(queries):
         try:
             check(served.bundle.settings, query)
-            way(query.rules)
+            policy(query.rules)
         except InputError as error:
             found[place] = error
     sound = [place for place in range(len(queries)) if place not in found]
@@ -82,25 +82,25 @@ def answer_many(
         for (k, exclude_seen, names), rows in alike.items():
             part = asked if len(rows) == len(sound) else asked.select(rows)
             wanted = [queries[sound[row]].k for row in rows]
-            answers = _answers(served, part, wanted, k, exclude_seen, way(names))
+            answers = _answers(served, part, wanted, k, exclude_seen, policy(names))
             found.update(zip((sound[row] for row in rows), answers, strict=True))
     return [found[place] for place in range(len(queries))]
 
 
 def _answers(
-    served: BundleRecommender, asked: Asked, wanted: Sequence[int], k: int, exclude_seen: bool, way: Way
+    served: BundleRecommender, asked: EncodedQueries, wanted: Sequence[int], k: int, exclude_seen: bool, policy: Policy
 ) -> list[Answer | InputError]:
     """Answer queries that want the same, k items each, of which the first `wanted` that are not excluded are told."""
     histories = asked.histories
-    now = None if way.rules is None else np.full(len(histories), time.time_ns() // 1000, dtype=np.int64)
+    now = None if policy.rules is None else np.full(len(histories), time.time_ns() // 1000, dtype=np.int64)
     made = lists(
         served,
         histories,
         k=k,
         exclude_seen=exclude_seen,
-        shelf=way.shelf,
-        fallback=way.fallback,
-        rules=way.rules,
+        shelf=policy.shelf,
+        fallback=policy.fallback,
+        rules=policy.rules,
         now=now,
     )
     kept = made.codes != PADDING
@@ -110,7 +110,7 @@ def _answers(
             kept[row] &= np.cumsum(kept[row]) <= wanted[row]
     items = rows_of(served.bundle.catalogue, made.codes, made.scores, made.names, kept)
     silent = np.zeros(len(histories), dtype=bool)
-    if way.fallback is None:
+    if policy.fallback is None:
         silent = (histories.lengths == 0) | (made.zero & (served.blended is None))
     return [
         _nothing(served)

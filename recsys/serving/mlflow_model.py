@@ -19,10 +19,10 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import BaseModel, field_validator
 
 from recsys.errors import InputError
-from recsys.serving.answers import Way, answer_many
-from recsys.serving.queries import Codes, microseconds
+from recsys.serving.answers import Policy, answer_many
+from recsys.serving.queries import CodeLookup, microseconds
 from recsys.serving.queries import Event as Given
-from recsys.serving.queries import Query as Asked
+from recsys.serving.queries import Query as ServingQuery
 from recsys.serving.recommender import BundleRecommender, open_bundle
 
 TOGETHER = 256  # queries that are answered at once
@@ -86,14 +86,14 @@ class BundleModel(PythonModel):
     """Recommends from a bundle alone."""
 
     recommender: BundleRecommender
-    codes: Codes
-    way: Way
+    codes: CodeLookup
+    policy: Policy
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the bundle among the model's artifacts; every file is compared with its hash."""
         self.recommender = open_bundle(context.artifacts["bundle"])
-        self.codes = Codes(self.recommender.bundle.vocabulary)
-        self.way = Way(fallback=self.recommender.fallback)
+        self.codes = CodeLookup(self.recommender.bundle.vocabulary)
+        self.policy = Policy(fallback=self.recommender.fallback)
 
     def predict(
         self, context: PythonModelContext, model_input: list[Query], params: dict[str, Any] | None = None
@@ -105,18 +105,18 @@ class BundleModel(PythonModel):
         return found
 
     def _answers(self, queries: list[Query]) -> list[Answer]:
-        asked: list[Asked | InputError] = []
+        asked: list[ServingQuery | InputError] = []
         for query in queries:
             try:
-                asked.append(_asked(query))
+                asked.append(_serving_query(query))
             except InputError as error:
                 asked.append(error)
-        sound = [one for one in asked if isinstance(one, Asked)]
-        found = iter(answer_many(self.recommender, self.codes, sound, lambda names: self.way))
+        sound = [one for one in asked if isinstance(one, ServingQuery)]
+        found = iter(answer_many(self.recommender, self.codes, sound, lambda names: self.policy))
         return [_told(one if isinstance(one, InputError) else next(found)) for one in asked]
 
 
-def _asked(query: Query) -> Asked:
+def _serving_query(query: Query) -> ServingQuery:
     events = [Given(item=item) for item in query.history]
     events += [
         Given(
@@ -127,7 +127,7 @@ def _asked(query: Query) -> Asked:
         )
         for one in query.events
     ]
-    return Asked(
+    return ServingQuery(
         history=events,
         k=query.k,
         exclude=query.exclude,

@@ -1,4 +1,4 @@
-"""Questions as somebody asks them, and as the model reads them: raw ids and events become histories in codes.
+"""Queries with raw ids and events, and their conversion to histories in a bundle's codes.
 
 Shapes: b queries, N events of all of them, V items.
 """
@@ -30,7 +30,7 @@ _MOMENT: Final = pl.Datetime("us", "UTC")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that somebody did.
+    """Event of a history, with raw ids.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """A question.
+    """Query for the next items of a user or of a history.
 
     Attributes
     ----------
@@ -81,8 +81,8 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class Codes:
-    """Codes of raw ids by a dictionary: few ids of a large vocabulary are found without looking at all of it."""
+class CodeLookup:
+    """CodeLookup of raw ids by a dictionary: few ids of a large vocabulary are found without looking at all of it."""
 
     vocabulary: Vocabulary
     _known: dict[Any, int] = field(init=False, repr=False)
@@ -100,8 +100,8 @@ class Codes:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
-    """Queries as the model reads them.
+class EncodedQueries:
+    """Queries in the form that the model reads.
 
     Attributes
     ----------
@@ -110,16 +110,16 @@ class Asked:
     unknown
         Ids of each given history that the bundle does not know.
     exclude
-        Codes of each query's items that are not wanted.
+        CodeLookup of each query's items that are not wanted.
     """
 
     histories: Sequences
     unknown: list[list[str]]
     exclude: list[list[int]]
 
-    def select(self, rows: Sequence[int]) -> Asked:
+    def select(self, rows: Sequence[int]) -> EncodedQueries:
         """Some of them, in the order given."""
-        return Asked(
+        return EncodedQueries(
             histories=self.histories.select(np.array(rows)),
             unknown=[self.unknown[row] for row in rows],
             exclude=[self.exclude[row] for row in rows],
@@ -157,7 +157,7 @@ def check(settings: Settings, query: Query) -> None:
         _attributes_of(settings.users, query.attributes)
 
 
-def read(settings: Settings, codes: Codes, queries: Sequence[Query]) -> Asked:
+def read(settings: Settings, codes: CodeLookup, queries: Sequence[Query]) -> EncodedQueries:
     """Bring b queries into the form that the model reads; they passed `check`.
 
     Parameters
@@ -185,7 +185,7 @@ def read(settings: Settings, codes: Codes, queries: Sequence[Query]) -> Asked:
         context=_context(names, logs, given, found) if names else None,
     )
     exclude = [[code for code in codes.of(query.exclude) if code != PADDING] for query in queries]
-    return Asked(histories=histories, unknown=unknown, exclude=exclude)
+    return EncodedQueries(histories=histories, unknown=unknown, exclude=exclude)
 
 
 def _in_order(events: Sequence[Event], of: FilterSettings) -> Sequence[Event]:

@@ -1,4 +1,4 @@
-"""Questions that are answered together, and vectors that are remembered."""
+"""BatchRequest that are answered together, and vectors that are remembered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys.data.sequences import Sequences
 from recsys.models.base import Parts
 from recsys.models.history_mean import HistoryMean
 from recsys.service.batching import Batcher, Busy
-from recsys.serving.remembered import Remembered
+from recsys.serving.vector_cache import CachedRecommender
 from recsys.settings.read import parse_settings
 
 
@@ -107,7 +107,7 @@ def test_a_history_is_encoded_once_and_the_oldest_are_forgotten() -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     settings = parse_settings({"name": "x", "interactions": {"source": "x.csv"}})
     model = Counting(settings, Parts(vectors=vectors, allowed=np.arange(6) > 0))
-    remembered = Remembered(model, held=3)
+    remembered = CachedRecommender(model, held=3)
     some = histories([1, 2], [], [2, 1], [1, 2])
     assert np.array_equal(remembered.encode(some), HistoryMean.encode(model, some))
     assert model.encoded == 4  # of one batch all

@@ -1,4 +1,4 @@
-"""Questions as the model reads them: codes, times, context and attributes, beside what the log tells."""
+"""BatchRequest as the model reads them: codes, times, context and attributes, beside what the log tells."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recsys.data.context import event_context
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.serving.queries import Codes, Event, Query, check, microseconds, read
+from recsys.serving.queries import CodeLookup, Event, Query, check, microseconds, read
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 
-CODES = Codes(Vocabulary(pl.Series("item_id", ["a", "b", "c"])))
+CODES = CodeLookup(Vocabulary(pl.Series("item_id", ["a", "b", "c"])))
 MINUTE = 60_000_000
 DAY = 24 * 60 * MINUTE
 
@@ -41,7 +41,7 @@ def log(items: list[int], times: list[int], **more: Any) -> Sequences:
 def test_codes_are_those_of_the_vocabulary(ids: list[str], whole_numbers: bool) -> None:
     items = pl.Series("item_id", [0, 7, -3, 12, 100] if whole_numbers else ["0", "7", "-3", "a", " a"])
     vocabulary = Vocabulary(items)
-    assert Codes(vocabulary).of(ids) == vocabulary.encode(pl.Series("item_id", ids, dtype=pl.String)).tolist()
+    assert CodeLookup(vocabulary).of(ids) == vocabulary.encode(pl.Series("item_id", ids, dtype=pl.String)).tolist()
 
 
 def test_what_is_given_comes_after_the_log_and_unknown_items_are_named() -> None:

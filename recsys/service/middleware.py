@@ -1,6 +1,6 @@
-"""What every request passes first: the token, the size of the body, the clock, and the last word on errors.
+"""ASGI middleware in front of every request: token, size of the body, metrics, and errors that nothing else handles.
 
-An ASGI middleware of its own: it sees the body before anything reads it, and costs some 20 microseconds.
+It reads the body before the application does, up to the limit.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _ENDPOINTS: Final = frozenset(
 
 
 class _TooLarge(Exception):
-    """The body is above the limit."""
+    """The body exceeds the limit."""
 
 
 class _Gone(Exception):
-    """Whoever asked has closed the connection."""
+    """The client has closed the connection."""
 
 
-class Gate:
-    """Wraps the application."""
+class Guard:
+    """Middleware around the application."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, metrics: Metrics) -> None:
         self.app, self.limits, self.token, self.metrics = app, limits, token, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -55,8 +55,8 @@ class Gate:
                 await refusal(scope, receive, counted)
         except _Gone:
             status = 499
-        except Exception as error:  # the application has answered
-            # its message may hold what a user sent; the kind and the place are enough to find it
+        except Exception as error:  # the application has sent a 500
+            # the message may hold a user's data, so only its type is logged
             _LOGGER.error("%s failed: %s.", _endpoint(scope["path"]), type(error).__name__)
             _LOGGER.debug("%s", first_line(error), exc_info=error)
         endpoint = _endpoint(scope["path"])

@@ -1,4 +1,4 @@
-"""Vectors of histories that were asked for before: many pages ask for one user between two of his events.
+"""Cache of history vectors: a shop asks many times for a user between two events of his.
 
 Shapes: U users, D width.
 """
@@ -17,13 +17,13 @@ from recsys.models.base import Recommender
 from recsys.serving.recommender import BundleRecommender
 from recsys.settings import Settings
 
-HELD: Final = 20_000  # histories; 1 KB each where D is 256
+SIZE: Final = 20_000  # histories; 1 KB each where D is 256
 
 
-class Remembered(Recommender):
-    """A model that encodes a history once, as long as it is held; one thread may ask it at a time."""
+class CachedRecommender(Recommender):
+    """Model with a cache of history vectors, least recently used first out; for one thread."""
 
-    def __init__(self, model: Recommender, held: int = HELD) -> None:
+    def __init__(self, model: Recommender, held: int = SIZE) -> None:
         super().__init__(model.settings, model.parts)
         self._model, self._most = model, held
         self._held: OrderedDict[bytes, np.ndarray] = OrderedDict()
@@ -38,7 +38,7 @@ class Remembered(Recommender):
         self._model.check_features(settings)
 
     def encode(self, histories: Sequences) -> np.ndarray:
-        """See `Recommender`: the vector of a history that is held is the one that was given before."""
+        """See `Recommender`; only histories that are not in the cache are encoded."""
         keys = _keys(histories)
         found = [self._held.get(key) for key in keys]
         new = [row for row, vector in enumerate(found) if vector is None]
@@ -56,9 +56,9 @@ class Remembered(Recommender):
         return np.stack([vector for vector in found if vector is not None])
 
 
-def remembering(recommender: BundleRecommender) -> BundleRecommender:
-    """Return the same recommender with a memory of vectors."""
-    return replace(recommender, model=Remembered(recommender.model))
+def with_cache(recommender: BundleRecommender) -> BundleRecommender:
+    """Return the recommender with a cache of history vectors."""
+    return replace(recommender, model=CachedRecommender(recommender.model))
 
 
 def _keys(histories: Sequences) -> list[bytes]:

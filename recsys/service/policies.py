@@ -1,7 +1,7 @@
-"""What lists are made by for each set of rules that is asked for: made once, and made again as time passes.
+"""Policies: shelf, rules and fallback for each set of rules that requests name.
 
-A rule such as `valid` depends on the moment, and lists of ids may change; the follower makes all sets again beside the
-requests.
+Rules such as `valid` depend on the time, and lists of ids may change, so the follower renews all policies regularly,
+beside the requests.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from recsys.errors import InputError
 from recsys.rules.apply import rules_of
 from recsys.rules.base import Shop
-from recsys.serving.answers import Way
+from recsys.serving.answers import Policy
 from recsys.serving.lists import floor
 from recsys.serving.recommender import BundleRecommender
 from recsys.serving.shop import shop_of
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 
-SETS_HELD: Final = 32
+SETS_HELD: Final = 32  # sets of rules; a client may name any
 Names = tuple[str, ...] | None  # of the rules that hold; None: all
 
 
-class Ways:
-    """The ways of a bundle and a catalogue."""
+class Policies:
+    """Policies for a bundle and a catalogue, by names of rules."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Ways:
         allowed: np.ndarray | None = None,
         timed: bool = True,
     ) -> None:
-        """Make the way of all rules.
+        """Make the policy of all rules.
 
         Parameters
         ----------
@@ -63,15 +63,10 @@ class Ways:
         self._shop: Shop | None = None
         if settings is not None and settings.rules.by_name:
             self._shop = shop_of(settings, recommender, datetime.now(UTC), versions=versions, timed=timed)
-        self._held: OrderedDict[Names, Way] = OrderedDict({None: self._made(None)})
+        self._held: OrderedDict[Names, Policy] = OrderedDict({None: self._made(None)})
 
-    @property
-    def depends_on_time(self) -> bool:
-        """Return whether there are rules, which may."""
-        return self._shop is not None
-
-    def of(self, names: Names) -> Way:
-        """Return the way of the rules of these names; None: all of the configuration.
+    def of(self, names: Names) -> Policy:
+        """Return the policy of the rules of these names; None: all of the configuration.
 
         Raises
         ------
@@ -91,7 +86,7 @@ class Ways:
         return made
 
     def renew(self) -> None:
-        """Make all again, for this moment; what fails leaves the old ones.
+        """Make all policies again, for the present time; an error leaves the old ones.
 
         Raises
         ------
@@ -103,9 +98,9 @@ class Ways:
         self._shop = replace(self._shop, now=datetime.now(UTC))
         made = {names: self._made(names) for names in list(self._held)}
         with self._lock:
-            self._held.update({names: way for names, way in made.items() if names in self._held})
+            self._held.update({names: policy for names, policy in made.items() if names in self._held})
 
-    def _made(self, names: Names) -> Way:
+    def _made(self, names: Names) -> Policy:
         recommender, rules = self._recommender, None
         if self._settings is not None and self._shop is not None:
             rules = rules_of(self._settings, self._shop, names=names)
@@ -115,4 +110,4 @@ class Ways:
         if fallback is not None and self._allowed is not None:
             fallback = replace(fallback, allowed=fallback.allowed & self._allowed)
         shelf, fallback = floor(recommender, rules, allowed=self._allowed, fallback=fallback)
-        return Way(rules=rules, shelf=shelf, fallback=fallback)
+        return Policy(rules=rules, shelf=shelf, fallback=fallback)
