@@ -258,6 +258,10 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
     console.print(table)
     show_differences(console, report)
+    if priced := report.get("rules") or report.get("report", {}).get("rules"):
+        from recsys.pipelines.prices import show_prices  # not for `recsys --help`
+
+        show_prices(console, priced)
 
 
 def show_differences(console: Console, report: Mapping[str, Any]) -> None:

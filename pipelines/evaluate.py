@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from prefect import flow
 
 from recsys.bundles.store import measured_bundle
 from recsys.columns import metric_name
+from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
+from recsys.evaluation.prices import prices
 from recsys.pipelines import unmasked
+from recsys.pipelines.prices import price_metrics, price_table
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -24,17 +29,25 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
+from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
 
 
-def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: str | None = None) -> dict[str, Any]:
+def evaluate(
+    settings: Settings,
+    versions: TableVersions,
+    bundle: str,
+    parent: str | None = None,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
     """Metrics of the bundle and of the baselines, slices and values per user; all go to MLflow.
 
     Of a bundle that was refitted on all events the measured one, which it was made of, is measured; a sentence says so.
-    The values per user also go to the warehouse, where `recsys compare` finds them by bundle.
+    The values per user also go to the warehouse, where `recsys compare` finds them by bundle. `as_of` is the moment for
+    rules, whose prices are measured, too; None: now.
     """
     with step_run(settings, "evaluate", parent, versions) as step:
         display = watch()
@@ -43,6 +56,10 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
         if passed := measured.report["protocol"].get("measured"):
             display.say(passed)
             bundle = str(measured_bundle(bundle))
+        moment = as_of or datetime.now(UTC)
+        priced = _prices(settings, versions, bundle, moment)
+        if priced:
+            measured = replace(measured, report=measured.report | {"rules": priced})
         about = {
             "name": settings.name,
             "bundle": Path(bundle).name,
@@ -68,6 +85,10 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
                 tracking.log_test_part(step.store, run_id, one.frame, one.digest())
             for name, points in curves_at_k(report).items():
                 tracking.log_curve(step.store, run_id, name, points)
+        if priced:
+            for run_id in step.runs:
+                tracking.log_metrics(step.store, run_id, price_metrics(priced))
+            tracking.log_table(step.store, step.run_id, "rules.json", dict(price_table(priced)))
         tracking.log_metrics(step.store, step.run_id, report["further"].get(report["served"], {}))
         tracking.log_table(step.store, step.run_id, "metrics.json", metrics_table(report))
         if report["slices"]:
@@ -77,6 +98,13 @@ def evaluate(settings: Settings, versions: TableVersions, bundle: str, parent: s
         for content in files:
             tracking.log_file(step.store, step.run_id, users.FILE, content)
     return report
+
+
+def _prices(settings: Settings, versions: TableVersions, bundle: str, now: datetime) -> dict[str, Any] | None:
+    """The prices of the configured rules, by the lists of the measured bundle; None: there are none."""
+    if not settings.rules.by_name:
+        return None
+    return prices(settings, versions, open_bundle(bundle), prepare(settings, versions), now)
 
 
 def metrics_table(report: Mapping[str, Any]) -> dict[str, list[Any]]:

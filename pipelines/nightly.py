@@ -32,6 +32,7 @@ from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task
+from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
 from recsys.pipelines.report import night_record, report_task
@@ -53,6 +54,7 @@ from recsys.pipelines.watch import watch
 from recsys.releases.switch import settle
 from recsys.releases.telling import tell
 from recsys.serving.recommender import open_bundle
+from recsys.serving.shop import check_rules
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
@@ -157,16 +159,18 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     if "judge" not in state.steps and "evaluate" in state.steps and not has_values(settings, trained_of(state)):
         state = state.without("evaluate")
     digest = runs.digest_of(ingested["digests"])
+    as_of = datetime.fromisoformat(state.started)
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3), peak_bytes=ingest_peak)
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
             display.say(str(check_night(settings, versions)))
+            for remark in check_rules(settings, versions, as_of):
+                display.warn(remark)
         step("represent", represent_task, versions, parent)
         trained = step("train", train_task, versions, parent)
-        evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent)
-        as_of = datetime.fromisoformat(state.started)
+        evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent, as_of)
         refitted = step("refit", refit_task, versions, trained["bundle"], parent)
         retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
         earlier = list(runs.states(folder))
@@ -244,6 +248,7 @@ def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, re
         "repeated_targets": capped(evaluated["report"]),
         "intervals": evaluated["intervals"],
         "differences": evaluated.get("differences", {}),
+        "rules": evaluated["report"].get("rules"),
         "untrained": untrained(settings, trained),
         "left_out": trained["report"].get("left_out"),
         "withdrawals": trained["report"].get("withdrawals"),
@@ -324,6 +329,7 @@ def summary_markdown(summary: dict[str, Any]) -> str:
             *(f"- {line}" for line in check_lines(summary["verdict"])),
             "",
             tracking.markdown_table(columns),
+            *price_markdown(summary.get("rules")),
             "",
             f"- candidates{'' if summary['published'] else ' (kept back)'}: `{candidates['path']}`, "
             f"{candidates['rows']} rows for {candidates['users']} users",

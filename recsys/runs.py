@@ -113,9 +113,24 @@ def step_key(settings: Settings, step: str) -> str:
             tree["split"].pop(name)
     if step in ("train", "evaluate", "refit"):
         tree["train"].pop("checkpoint_minutes")
+    if step not in ("represent", "train", "refit") and settings.rules.by_name:
+        tree["rule_lists"] = _lists_of_rules(settings)
+        tree["retrieve"] = settings.retrieve.model_dump(mode="json")  # the price of a rule is of the lists
     if step in ("train", "evaluate"):  # what is served is made of what was measured
         tree["train"].pop("refit")
     return hashlib.sha256(json.dumps([step, tree], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _lists_of_rules(settings: Settings) -> dict[str, str | None]:
+    """The sha256 (hex) of each file of ids that a rule names, by the rule; what a database holds is not looked at."""
+    found: dict[str, str | None] = {}
+    for name, rule in settings.rules.by_name.items():
+        given = getattr(rule, "items", None)
+        source = given if isinstance(given, str) else getattr(given, "source", None)
+        if source is not None and "://" not in source and "://" not in settings.data_root:
+            path = Path(settings.data_root, source)
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return found
 
 
 def digest_of(digests: Mapping[str, str]) -> str:

@@ -31,8 +31,10 @@ from recsys.gate.check import Check, skipped, unless_off
 from recsys.gate.figures import Lead, best, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
 from recsys.retrieval.shelf import listed_items
+from recsys.rules.apply import Rules
 from recsys.serving.histories import recode
 from recsys.serving.recommender import BundleRecommender, open_bundle
+from recsys.serving.shop import rules_for
 from recsys.settings import Settings
 from recsys.storage.stream import Staged, scan_staged
 from recsys.storage.warehouse import TableVersions
@@ -199,7 +201,8 @@ def _built_checks(
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
     histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
-    shelf = _shelf(settings, versions, served)
+    rules = rules_for(settings, served, night.as_of, versions, timed=histories.times is not None)
+    shelf = _shelf(settings, versions, served, rules)
     exclude_seen = settings.retrieve.exclude_seen
     yield built.check_users(retrieved["users"] - retrieved["empty_lists"], retrieved["users"], gate.min_users)
     yield unless_off(
@@ -219,15 +222,19 @@ def _built_checks(
             yield skipped(name, "The table is empty.")
         return
     listed = histories.users.is_in(lists.users_of(staged, histories.users).implode()).to_numpy()
-    yield unless_off(
-        "full lists",
-        gate.min_full_lists,
-        lambda least: built.check_full_lists(
-            lists.rows_of(staged, histories.users.filter(pl.Series(listed))),
-            lists.possible_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen),
-            least,
-        ),
-    )
+    if rules is not None and rules.by_user:
+        reason = f"Rules shape the lists; {retrieved['short_lists']:,} of them have fewer than k rows."
+        yield skipped("full lists", reason, gate.min_full_lists)
+    else:
+        yield unless_off(
+            "full lists",
+            gate.min_full_lists,
+            lambda least: built.check_full_lists(
+                lists.rows_of(staged, histories.users.filter(pl.Series(listed))),
+                lists.possible_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen),
+                least,
+            ),
+        )
     some = histories.select(order[listed[order]][:SAMPLE])
     first = lists.first_places(staged, some.users, served.bundle.vocabulary)
     items = int(shelf[1:].sum())
@@ -247,13 +254,14 @@ def _built_checks(
     yield built.check_same_lists(first, items, gate.max_same_lists)
 
 
-def _shelf(settings: Settings, versions: TableVersions, served: BundleRecommender) -> np.ndarray:
+def _shelf(settings: Settings, versions: TableVersions, served: BundleRecommender, rules: Rules | None) -> np.ndarray:
     """Return bool [V + 1] of the bundle's vocabulary: the items that its lists can hold."""
     placed = np.arange(served.bundle.vocabulary.size + 1) != PADDING
     if served.blended is None:
         placed &= served.bundle.allowed
     listed = listed_items(settings, versions, served.bundle.vocabulary)
-    return placed if listed is None else placed & listed
+    left = listed if rules is None else rules.joined(listed)
+    return placed if left is None else placed & left
 
 
 def _popularity(dataset: Dataset, served: BundleRecommender) -> np.ndarray:

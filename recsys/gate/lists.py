@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from deltalake import DeltaTable
 
-from recsys.columns import INTERACTIONS_VERSION, ITEM_ID, PADDING, RANK, USER_ID
+from recsys.columns import CANDIDATE_SOURCE, INTERACTIONS_VERSION, ITEM_ID, PADDING, RANK, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation.ranking import top_codes
 from recsys.gate.built import FIRST
+from recsys.serving.fallback import PINNED_BY
 from recsys.storage.delta import scan_delta
 
 
@@ -46,10 +47,10 @@ def rows_of(rows: pl.LazyFrame, users: pl.Series) -> int:
 
 
 def first_places(rows: pl.LazyFrame, users: pl.Series, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the first places of the lists of these users, int64 [U, 10] codes; 0 for no item."""
+    """Return the first places of the lists of these users, int64 [U, 10] codes; 0 for no item, and for a pinned one."""
     wanted = pl.DataFrame({USER_ID: users, "row": np.arange(len(users), dtype=np.int64)}).lazy()
     found = (
-        rows.filter(pl.col(RANK) <= FIRST)
+        rows.filter((pl.col(RANK) <= FIRST) & ~pl.col(CANDIDATE_SOURCE).str.starts_with(PINNED_BY))
         .select(USER_ID, RANK, ITEM_ID)
         .join(wanted, on=USER_ID)
         .collect(engine="streaming")

@@ -69,6 +69,14 @@ _COMMENTS: Final = {
     "export.format": "(parquet, csv, jsonl)",
 }
 
+_RULE: Final = (
+    "rules shape the lists before they are cut at k, see docs/how-to/set-rules.md, such as:",
+    "[rules.few-of-a-brand]",
+    'kind = "at_most"',
+    'column = "brand"',
+    "n = 5",
+)
+
 
 def configuration(
     tree: Mapping[str, Any],
@@ -108,6 +116,8 @@ def configuration(
             for offered, (offered_value, why) in offers.get(key, {}).items():
                 written = f"{offered} = {tomlkit.item(offered_value).as_string()}"
                 section.add(tomlkit.comment(_one_line(f"{written}  # {_COMMENTS[offered]} {why}")))
+            for line in _RULE if key == "retrieve" and "items" in tree else ():
+                section.add(tomlkit.comment(line))
             document.add(tomlkit.nl())
             document.add(key, section)
         else:

@@ -17,6 +17,7 @@ from recsys.report import lineage, people, quality
 from recsys.report.charts import swatch
 from recsys.report.data import data
 from recsys.report.night import Night
+from recsys.report.rules import rules
 from recsys.report.training import training
 from recsys.report.verdict import verdict
 from recsys.report.wording import day
@@ -52,6 +53,7 @@ def page(night: Mapping[str, Any], called: Callable[[Any], str] | None = None) -
             curves=quality.curves(read),
             metrics=quality.metrics_table(read),
             slices=quality.slices(read),
+            rules=rules(read),
             spread=quality.spread(read),
             training=training(read),
             data=data(read),

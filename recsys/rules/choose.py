@@ -19,7 +19,7 @@ from recsys.columns import PADDING
 from recsys.rules.base import Cap, Spread
 
 COUNTS_AT_ONCE: Final = 16_000_000  # of values, by user; bounds memory
-LIKENESS_AT_ONCE: Final = 16_000_000  # float32, of pairs of the pool; bounds memory
+LIKENESS_AT_ONCE: Final = 2_000_000  # float32, of pairs of the pool; bounds memory
 FROM_A_RULE: Final = -1  # in place of a candidate's column: a pinned item
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from recsys.columns import CANDIDATE_SOURCE, ITEM_ID, PADDING, RANK, SCORE, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.retrieval.shelf import Shelf
+from recsys.rules.apply import Rules
 from recsys.serving.fallback import Fallback
 from recsys.serving.lists import lists
 from recsys.serving.recommender import BundleRecommender
@@ -47,19 +49,19 @@ def candidate_batches(
     settings: RetrieveSettings,
     shelf: Shelf | None = None,
     fallback: Fallback | None = None,
+    rules: Rules | None = None,
 ) -> Iterator[Batch]:
     """Make the candidates of users, a batch at a time.
 
     Parameters
     ----------
-    fallback
-        Fills the lists of users of whom the model says nothing, and what it leaves empty; None: they stay short.
+    shelf, fallback, rules
+        See `recsys.serving.lists.lists`.
     """
+    options: dict[str, Any] = {"shelf": shelf, "fallback": fallback, "rules": rules}
     for start in range(0, len(serving), settings.batch_size):
         histories = serving.select(np.arange(start, min(start + settings.batch_size, len(serving))))
-        found = lists(
-            served, histories, k=settings.k, exclude_seen=settings.exclude_seen, shelf=shelf, fallback=fallback
-        )
+        found = lists(served, histories, k=settings.k, exclude_seen=settings.exclude_seen, **options)
         user, place = np.nonzero(found.codes != PADDING)
         frame = pl.DataFrame(
             {

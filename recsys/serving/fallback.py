@@ -22,6 +22,7 @@ from recsys.data.sequences import Sequences
 PART: Final = "fallback"  # of a bundle
 OWN, BY_TEXT, BY_POPULARITY = 0, 1, 2  # the rungs
 BY_RULE: Final = -1  # beside them: a pinned item
+PINNED_BY: Final = "rule-"  # in the table, before the name of the rule that pins an item
 FEWEST: Final = 30  # users of a segment whose counts say something
 NAMES: Final = {BY_TEXT: "fallback-text", BY_POPULARITY: "fallback-popularity"}  # as the table calls them
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
+from recsys.errors import InputError
 from recsys.ranking.blend import proposers
 from recsys.retrieval.shelf import Shelf, shelf_of
 from recsys.rules.apply import Rules
@@ -123,7 +124,15 @@ def floor(
     InputError
         None of the items that are left has a vector.
     """
-    left = allowed if rules is None else rules.joined(allowed)
-    if rules is not None and fallback is not None and left is not None:
+    index = served.bundle.index()
+    if rules is None:
+        return shelf_of(index, allowed), fallback
+    left = rules.joined(allowed)
+    if left is not None and not left[index.codes].any():
+        raise InputError(
+            f"The rules {', '.join(rules.names)} leave none of the {len(index.codes):,} items that the bundle can "
+            "recommend; loosen one of them."
+        )
+    if fallback is not None and left is not None:
         fallback = replace(fallback, allowed=fallback.allowed & left)
-    return shelf_of(served.bundle.index(), left), fallback
+    return shelf_of(index, left), fallback

@@ -22,7 +22,7 @@ from recsys.data.sequences import Sequences
 from recsys.ranking.blend import proposers
 from recsys.retrieval.shelf import Shelf
 from recsys.rules.apply import Candidates, Rules
-from recsys.serving.fallback import BY_RULE, OWN, Fallback, named
+from recsys.serving.fallback import BY_RULE, OWN, PINNED_BY, Fallback, named
 
 if TYPE_CHECKING:
     from recsys.serving.recommender import BundleRecommender
@@ -101,7 +101,7 @@ def ruled(
                 names[into], rungs[into] = named(proposers(proposed, served.blended), rung), rung
             for at, rule in enumerate(made.names):
                 row, column = np.nonzero(made.pin[done] == at)
-                names[into[row], column], rungs[into[row], column] = f"rule-{rule}", BY_RULE
+                names[into[row], column], rungs[into[row], column] = f"{PINNED_BY}{rule}", BY_RULE
         pending, n = np.concatenate(short), min(n * GROWTH, most)
     return {"codes": codes, "scores": scores, "names": names, "rungs": rungs, "zero": np.asarray(~queries.any(axis=1))}
 

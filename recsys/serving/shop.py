@@ -10,10 +10,12 @@ import polars as pl
 
 from recsys.candidates.text import Text
 from recsys.columns import ITEM_ID, ITEMS, LISTED, SENTENCE
-from recsys.data.prepare import align_catalogue
+from recsys.data.prepare import align_catalogue, prepare
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.rules.base import Shop
+from recsys.retrieval.shelf import listed_items
+from recsys.rules.apply import Rules, rules_of
+from recsys.rules.base import Pin, Shop
 from recsys.serving.recommender import BundleRecommender
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
@@ -110,3 +112,49 @@ def _shop(
         called=called,
         timezone=settings.interactions.timezone,
     )
+
+
+def rules_for(
+    settings: Settings, served: BundleRecommender, now: datetime, versions: TableVersions, *, timed: bool
+) -> Rules | None:
+    """Return the rules of a configuration for the tables of its warehouse, in a bundle's codes; None: it has none.
+
+    Raises
+    ------
+    InputError
+        A rule does not fit the catalogue or the log; see `rules_of`.
+    """
+    if not settings.rules.by_name:
+        return None
+    return rules_of(settings, shop_of(settings, served, now, versions=versions, timed=timed))
+
+
+def check_rules(settings: Settings, versions: TableVersions, now: datetime) -> tuple[str, ...]:
+    """Try the rules of a configuration on the tables, before a night works; returns remarks on them.
+
+    Raises
+    ------
+    InputError
+        A rule does not fit the catalogue or the log, a list cannot be read, or the rules leave no item.
+    """
+    if not settings.rules.by_name:
+        return ()
+    dataset = prepare(settings, versions)
+    timed = dataset.split.serving.times is not None
+    rules = rules_of(settings, shop_of_tables(settings, versions, dataset.vocabulary, now, timed=timed))
+    assert rules is not None
+    allowed = rules.joined(listed_items(settings, versions, dataset.vocabulary))
+    left, k = dataset.vocabulary.size if allowed is None else int(allowed.sum()), settings.retrieve.k
+    if not left:
+        raise InputError(
+            f"The rules {', '.join(rules.names)} leave none of the items that the newest catalogue lists; loosen one "
+            'of them, or set retrieve.items = "all".'
+        )
+    remarks = list(rules.remarks)
+    if left < k:
+        remarks.append(f"The rules leave {left:,} items, so no list has retrieve.k = {k:,} rows.")
+    for rule in rules.rules:
+        if isinstance(rule, Pin) and rule.place + len(rule.codes) > k:
+            last = rule.place + len(rule.codes)
+            remarks.append(f"rules.{rule.name} pins items down to place {last}, and lists end at retrieve.k = {k}.")
+    return tuple(remarks)

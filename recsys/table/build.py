@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ from recsys.columns import (
 )
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
-from recsys.retrieval.shelf import listed_items, shelf_of
+from recsys.retrieval.shelf import listed_items
 from recsys.serving.batches import candidate_batches
 from recsys.serving.histories import recode
+from recsys.serving.lists import floor
 from recsys.serving.recommender import open_bundle
+from recsys.serving.shop import rules_for
 from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import scan_delta
@@ -63,6 +65,9 @@ class _Counted:
     by_fallback: int = 0  # users whose list is by text or by popularity, as the model knows nothing of them
     filled_lists: int = 0  # users whose list the fallback makes full
     log_users: int = 0  # of the log, whether they are served or not
+    rules: list[str] = field(default_factory=list)  # that made the lists, by name
+    rules_digest: str | None = None  # of their settings, and of the items that they allow
+    denied: int = 0  # items that rules recommend to nobody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,7 @@ class BuiltCandidates(_Counted):
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> BuiltCandidates:
         """Return what a JSON-friendly report tells; other entries of it are left out."""
-        known = {field.name: report[field.name] for field in fields(cls) if field.name in report}
+        known = {of.name: report[of.name] for of in fields(cls) if of.name in report}
         return cls(**{**known, "staged": stream.Staged(**report["staged"])})
 
 
@@ -139,8 +144,9 @@ def build(
             "it was trained on other data: use a bundle of this configuration."
         )
     allowed = listed_items(settings, versions, opened.vocabulary)
-    shelf = shelf_of(opened.index(), allowed)
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
+    rules = rules_for(settings, served, as_of, versions, timed=serving.times is not None)
+    shelf, fallback = floor(served, rules, allowed=allowed, fallback=fallback)
     table = candidates_table(settings.warehouse, settings.name)
     schema = {
         **SCHEMAS[CANDIDATES],
@@ -163,7 +169,7 @@ def build(
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal without_signal
         start = 0
-        for batch in candidate_batches(served, serving, settings.retrieve, shelf, fallback):
+        for batch in candidate_batches(served, serving, settings.retrieve, shelf, fallback, rules):
             counts[start : start + len(batch.counts)] = batch.counts
             without_signal += batch.without_signal
             lower["by_fallback"] += batch.by_fallback
@@ -179,7 +185,13 @@ def build(
         schema,
         frames(),
         sorted_by=USER_ID,
-        metadata={NAME: settings.name, "run": run_id, "bundle": opened.label, "as_of": as_of.isoformat()},
+        metadata={
+            NAME: settings.name,
+            "run": run_id,
+            "bundle": opened.label,
+            "as_of": as_of.isoformat(),
+            **({} if rules is None else {"rules": ", ".join(rules.names), "rules_digest": rules.digest}),
+        },
     )
     return BuiltCandidates(
         staged=staged,
@@ -195,6 +207,9 @@ def build(
         bundle=opened.label,
         index=opened.index_id,
         seconds=time.perf_counter() - began,
+        rules=[] if rules is None else list(rules.names),
+        rules_digest=None if rules is None else rules.digest,
+        denied=0 if rules is None else int((~rules.allowed[1:]).sum()),
         log_users=len(dataset.split.serving) + dataset.report["left_out"]["users"],
         **lower,
     )
@@ -220,7 +235,7 @@ def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, A
         check_not_empty(settings, built)
         said = {**built.staged.metadata, **(metadata or {})}
         version = stream.publish(replace(built.staged, metadata=said))
-    counted = {field.name: getattr(built, field.name) for field in fields(_Counted)}
+    counted = {of.name: getattr(built, of.name) for of in fields(_Counted)}
     return CandidatesReport(path=built.staged.path, version=version, **counted)
 
 

@@ -21,6 +21,7 @@ from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
+from rich.console import Console
 
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import latest_bundle
@@ -31,11 +32,13 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
 from recsys.pipelines import cli, nightly, steps
+from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
+from recsys.pipelines.prices import show_prices
 from recsys.pipelines.ui import page
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
+from recsys.settings.read import load_settings, parse_settings
 from recsys.storage.warehouse import current_versions, latest_version, scan
 from recsys.text import represent as representing
 from recsys.tracking import log as tracking
@@ -185,7 +188,7 @@ def test_the_ui_opens_at_the_experiments_runs(first: tuple[Settings, dict[str, A
 def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None:
     settings, summary = first
     store = tracking.open_store(settings)
-    run = store.client.get_run(summary["run_id"])
+    run = store.client.get_run(_newest_run(store, "evaluate"))
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
     assert "| test/ndcg_at_10 |" in run.data.tags["mlflow.note.content"]  # the run's page opens with the table
@@ -270,6 +273,38 @@ def test_an_evaluation_keeps_slices_and_users_and_is_compared_by_run(
     assert "no user's value differs" in " ".join(capsys.readouterr().out.split())
     assert cli.execute(["compare", "0" * 32, summary["bundle"], "--uri", settings.tracking.uri]) == 2
     assert f"has no run {'0' * 32}" in capsys.readouterr().err
+
+
+def test_each_rule_has_a_price(first: tuple[Settings, dict[str, Any]], tmp_path: Path, capsys: Any) -> None:
+    settings, summary = first
+    assert summary["rules"] is None
+    (tmp_path / "out.txt").write_text("\n".join(str(item) for item in range(1, 40)))
+    rules = {
+        "few": {"kind": "at_most", "column": "brand", "n": 2},
+        "out": {"kind": "deny", "items": str(tmp_path / "out.txt")},
+        "again": {"kind": "repeat", "where": [{"column": "category", "missing": False}], "after_days": 1},
+    }
+    ruled = parse_settings({**settings.model_dump(mode="json"), "rules": rules})
+    report = evaluation.evaluate_alone(ruled, bundle=summary["bundle"])
+    priced = report["report"]["rules"]
+    prices = {row["name"]: row for row in priced["prices"]}
+    assert list(prices) == ["all rules", "few", "out", "again"] and priced["questions"] > 0
+    for row in prices.values():
+        ndcg = row["ndcg_at_10"]
+        assert ndcg["difference"] == pytest.approx(ndcg["with"] - ndcg["without"], abs=1e-12)
+        assert ndcg["low"] <= ndcg["difference"] <= ndcg["high"] and 0 <= row["moved"] <= row["rows"]
+    assert prices["few"]["moved"] and prices["few"]["ndcg_at_10"]["with"] == prices["out"]["ndcg_at_10"]["with"]
+    show_prices(Console(width=160), priced)
+    assert "few (at_most)" in capsys.readouterr().out
+    store = tracking.open_store(ruled)
+    run = store.client.get_run(report["mlflow_run"] if "mlflow_run" in report else _newest_run(store, "evaluate"))
+    assert run.data.metrics["rules/few/moved_share"] == prices["few"]["moved"] / prices["few"]["rows"]
+    assert json.loads(run.data.params["rules.few.n"]) == 2
+
+
+def _newest_run(store: tracking.Store, step: str) -> str:
+    runs = store.client.search_runs([store.experiment_id], f"tags.mlflow.runName = '{step}'", max_results=1)
+    return str(runs[0].info.run_id)
 
 
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:

@@ -72,6 +72,7 @@ def test_a_killed_run_goes_on_with_its_finished_steps(tmp_path: Path) -> None:
             {"represent", "train", "evaluate", "refit", "retrieve", "export", "publish"},
         ),
         ({"retrieve": {"k": 7}}, {"represent", "train", "evaluate", "refit"}),
+        ({"rules": {"few": {"kind": "at_most", "column": "brand", "n": 2}}}, {"represent", "train", "refit"}),
         ({"evaluate": {"cutoffs": [3]}}, {"represent", "train", "refit", "retrieve"}),
         ({"evaluate": {"exclude_seen": False}}, {"represent"}),
         # one training serves all that a split by time can ask of it
@@ -98,6 +99,18 @@ def test_a_step_is_done_again_where_settings_that_it_reads_have_changed(
     before, now = parse_settings(base), parse_settings({**base, **changed})
     steps = ("represent", "train", "evaluate", "refit", "retrieve", "export", "publish")
     assert {step for step in steps if runs.step_key(before, step) == runs.step_key(now, step)} == kept
+
+
+def test_another_content_of_a_rules_list_is_another_table_and_another_price(tmp_path: Path) -> None:
+    tree = {**SETTINGS, "data_root": str(tmp_path), "rules": {"out": {"kind": "deny", "items": "out.txt"}}}
+    settings = parse_settings(tree)
+    keys, steps = [], ("train", "refit", "evaluate", "retrieve", "judge")
+    for content in (None, "a", "b"):
+        if content is not None:
+            (tmp_path / "out.txt").write_text(content)
+        keys.append({step: runs.step_key(settings, step) for step in steps})
+    assert all(len({of[step] for of in keys}) == 3 for step in ("evaluate", "retrieve", "judge"))
+    assert keys[0]["train"] == keys[1]["train"] == keys[2]["train"] and keys[1]["refit"] == keys[2]["refit"]
 
 
 def test_a_run_with_other_settings_takes_the_steps_that_it_can_use(tmp_path: Path) -> None:

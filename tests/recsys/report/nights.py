@@ -100,6 +100,12 @@ def evaluated() -> dict[str, Any]:
             "unseen_look_ups": {"genre": 12, "year": 0},
             "repeated_targets": 0.02,
             "cold_targets": 6,
+            "rules": {
+                "questions": 1000,
+                "k": 10,
+                "remarks": ["No item meets a condition of rules.few (<b>)."],
+                "prices": [price("all rules", ""), price("few", "at_most")],
+            },
             "volume": {
                 "events": [3, 0, 9, 4],
                 "days": 1,
@@ -121,6 +127,11 @@ def history() -> list[dict[str, Any]]:
     ]
     entries[3]["val/ndcg_at_10"], entries[4]["val/ndcg_at_10"] = 0.2, 0.25
     return entries
+
+
+def price(name: str, kind: str) -> dict[str, Any]:
+    values = {"with": 0.25, "without": 0.26, "difference": -0.01, "low": -0.02, "high": 0.001}
+    return {"name": name, "kind": kind, "ndcg_at_10": values, "hr_at_10": values, "moved": 300, "rows": 1200}
 
 
 def whole_night(passed: bool = True) -> dict[str, Any]:
@@ -147,6 +158,7 @@ def whole_night(passed: bool = True) -> dict[str, Any]:
             "report": {"users": 1300, "items": 40, "interactions": 900},
         },
         "evaluate": evaluated(),
+        "retrieve": {"short_lists": 12, "users": 1300, "denied": 4},
         "refit": {"bundle": "warehouse/bundles/shop-ba9876543210", "kind": "all"},
         "publish": {
             "candidates": {"path": "warehouse/candidates", "version": 4, "rows": 13000, "users": 1300, "k": 10},

@@ -149,7 +149,7 @@ def test_the_fallback_obeys_the_rules_but_for_scores() -> None:
 def test_only_named_rules_are_applied() -> None:
     rules = {"stock": {"kind": "only", "where": [{"column": "in_stock", "one_of": [True]}]}, "x": WHERE_NOT}
     assert made(rules, names=["stock"]).names == ("stock",)
-    with pytest.raises(InputError, match="no rule 'stok'.*did you mean 'stock'"):
+    with pytest.raises(InputError, match=r"no rule 'stok'.*did you mean 'stock'"):
         made(rules, names=["stok"])
 
 

@@ -129,6 +129,30 @@ def test_every_user_gets_the_best_unseen_items(world: tuple[Settings, TableVersi
     assert (report.short_lists, report.empty_lists, report.unknown_events) == (1, 1, 0)
 
 
+def test_rules_shape_the_table_and_are_named_in_its_commit(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    (Path(settings.warehouse) / "out.txt").write_text("0\n10\n20\n")
+    rules = {
+        "out": {"kind": "deny", "items": "out.txt"},
+        "first": {"kind": "pin", "items": [590, 10]},
+    }
+    more = {"data_root": settings.warehouse, "rules": rules, "retrieve": {"k": K, "batch_size": 7, "fallback": True}}
+    report = run(settings_of(Path(settings.warehouse), **more), versions, path)
+    table = read_candidates(settings.warehouse).collect()
+    assert not table["item_id"].is_in([0, 10, 20]).any()
+    pinned = table.filter(pl.col("source") == "rule-first")
+    assert pinned["item_id"].unique().to_list() == [590] and (pinned["rank"] == 1).all()
+    serving = prepare(settings, versions).split.serving
+    code = read_bundle(path).vocabulary.encode_text(["590"])[0]
+    had = {serving.users[user] for user in range(USERS) if code in serving.history(user)}
+    assert set(pinned["user_id"]) == set(serving.users) - had
+    counts = table.group_by("user_id").len()["len"]
+    assert (counts == K).all() and report.short_lists == 1  # of the user who has had everything
+    assert (report.rules, report.denied) == (["out", "first"], 3)
+    said = commit_metadata(settings.warehouse, "candidates")
+    assert said["rules"] == "out, first" and said["rules_digest"] == report.rules_digest
+
+
 def test_lineage_is_on_every_row(world: tuple[Settings, TableVersions, Path]) -> None:
     settings, versions, path = world
     report = run(settings, versions, path)
