@@ -99,7 +99,7 @@ class RecommendResponse(BaseModel):
 
     items: list[Item]
     unknown: list[str] = Field(description="Ids of the history that the bundle does not know; they were left out.")
-    by_fallback: bool = Field(description="The model knows nothing of the history: the items are the most popular ones")
+    by_fallback: bool = Field(description="The model knows nothing of the history: the list is by popularity.")
     known_user: bool | None = Field(description="Whether the log has the user; null where none was given.")
     bundle: str
 

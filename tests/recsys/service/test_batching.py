@@ -1,4 +1,4 @@
-"""BatchRequest that are answered together, and vectors that are remembered."""
+"""Micro-batches, and the cache of history vectors."""
 
 from __future__ import annotations
 

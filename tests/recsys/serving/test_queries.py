@@ -1,4 +1,4 @@
-"""BatchRequest as the model reads them: codes, times, context and attributes, beside what the log tells."""
+"""Queries as the model reads them: codes, times, context and attributes, beside what the log tells."""
 
 from __future__ import annotations
 
