@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 
 from recsys.bundles.manifest import MANIFEST
-from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TITLE, USERS
+from recsys.columns import (
+    AS_OF,
+    BUNDLE,
+    CANDIDATE_SOURCE,
+    INTERACTIONS,
+    ITEM_ID,
+    ITEMS,
+    RANK,
+    RUN,
+    SCORE,
+    TITLE,
+    USER_ID,
+    USERS,
+)
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items
 from recsys.service.log import LogHistories
@@ -139,23 +152,18 @@ class Served:
                 f"There is no candidate table beside {self.label}; ask POST /recommend, or serve a configuration."
             )
         rows = self.table.rows(user)
-        if rows.is_empty():
+        if not rows:
             return None
-        first = rows.row(0, named=True)
-        rows = rows if k is None else rows.head(k)
+        first, rows = rows[0], rows[:k]
         catalogue = self.recommender.bundle.catalogue
-        places = np.array(self.codes.of([str(item) for item in rows[ITEM_ID].to_list()]))
+        places = np.array(self.codes.of([str(row[ITEM_ID]) for row in rows]))
         titles = [None] * len(rows)
         if TITLE in catalogue.columns:
             found = catalogue[TITLE].gather(np.maximum(places - 1, 0)).to_list()
             titles = [title if place else None for title, place in zip(found, places.tolist(), strict=True)]
-        columns = ("rank", "item_id", "score", "source")
-        items = [
-            {**row, "title": title}
-            for row, title in zip(rows.select(columns).iter_rows(named=True), titles, strict=True)
-        ]
-        about = {name: first[name] for name in ("run", "bundle", "as_of")}
-        return {"user": first["user_id"], "items": items, **about}
+        told = (RANK, ITEM_ID, SCORE, CANDIDATE_SOURCE)
+        items = [{name: row[name] for name in told} | {TITLE: title} for row, title in zip(rows, titles, strict=True)]
+        return {"user": first[USER_ID], "items": items, **{name: first[name] for name in (RUN, BUNDLE, AS_OF)}}
 
     def _query(self, request: RecommendRequest) -> tuple[Query, bool | None]:
         of_log = None

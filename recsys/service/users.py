@@ -12,7 +12,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
-import polars as pl
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -23,8 +24,9 @@ from recsys.errors import RecsysError, first_line
 from recsys.storage.delta import data_files
 from recsys.storage.intact import filesystem
 
-GROUPS_HELD: Final = 16  # row groups in memory, some 5 MB each
+ROWS_HELD: Final = 4_000_000  # rows in memory, some 100 MB; a group that is larger is held alone
 _READ: Final = (USER_ID, RANK, ITEM_ID, SCORE, CANDIDATE_SOURCE, RUN, BUNDLE, AS_OF)
+_REPEATED: Final = (USER_ID, CANDIDATE_SOURCE, RUN, BUNDLE)  # texts that a dictionary keeps small
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,14 @@ class _Group:
     number: int
     first: Any
     last: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Held:
+    """A row group in memory: its rows, and where each user's begin and end."""
+
+    rows: pa.Table
+    places: dict[Any, list[tuple[int, int]]]
 
 
 class UserTable:
@@ -56,7 +66,8 @@ class UserTable:
         """
         self.path, self.version = path, version
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[str, int], pl.DataFrame] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int], _Held] = OrderedDict()
+        self._rows_held = 0
         try:
             files = data_files(DeltaTable(path, version=version))
             groups = [group for file in files for group in _groups(file)]
@@ -71,7 +82,7 @@ class UserTable:
         """Return a user that has rows; None: the table is empty."""
         return self._groups[0].first if self._groups else None
 
-    def rows(self, user: str) -> pl.DataFrame:
+    def rows(self, user: str) -> list[dict[str, Any]]:
         """Rows of a user, by rank: `user_id`, `rank`, `item_id`, `score`, `source`, `run`, `bundle`, `as_of`.
 
         Raises
@@ -82,23 +93,17 @@ class UserTable:
         key: Any = user
         if self.integer:
             if not (user.isascii() and user.removeprefix("-").isdigit() and len(user) < 20):
-                return self._none()
+                return []
             key = int(user)
-        found = []
+        found: list[dict[str, Any]] = []
         for place in range(bisect_left(self._last, key), len(self._groups)):
-            group = self._groups[place]
-            if group.first <= key:
-                frame = self._read(group)
-                start, stop = (frame[USER_ID].search_sorted(key, side) for side in ("left", "right"))
-                found.append(frame[int(start) : int(stop)])
-        return pl.concat(found).sort(RANK) if found else self._none()
+            if self._groups[place].first <= key:
+                held = self._read(self._groups[place])
+                for start, stop in held.places.get(key, ()):
+                    found += held.rows.slice(start, stop - start).to_pylist()
+        return sorted(found, key=lambda row: row[RANK])
 
-    def _none(self) -> pl.DataFrame:
-        return (
-            self._read(self._groups[0]).clear() if self._groups else pl.DataFrame(schema=dict.fromkeys(_READ, pl.Null))
-        )
-
-    def _read(self, group: _Group) -> pl.DataFrame:
+    def _read(self, group: _Group) -> _Held:
         key = (group.file, group.number)
         with self._lock:
             if key in self._held:
@@ -107,20 +112,39 @@ class UserTable:
         try:
             store, name = filesystem(group.file)
             with store.open_input_file(name) as stream:
-                read = pq.ParquetFile(stream).read_row_group(group.number, columns=list(_READ))
+                file = pq.ParquetFile(stream, read_dictionary=list(_REPEATED))
+                rows = file.read_row_group(group.number, columns=list(_READ)).combine_chunks()
         except (OSError, ArrowException) as error:
             raise self._unreadable(error) from None
-        frame = pl.DataFrame(read)
-        if not frame[USER_ID].is_sorted():  # another program has written it
-            frame = frame.sort(USER_ID, RANK)
+        held = _Held(rows=rows, places=_places(rows[USER_ID].chunk(0) if len(rows) else None))
         with self._lock:
-            self._held[key] = frame
-            while len(self._held) > GROUPS_HELD:
-                self._held.popitem(last=False)
-        return frame
+            if key not in self._held:
+                self._held[key] = held
+                self._rows_held += len(rows)
+            while self._rows_held > ROWS_HELD and len(self._held) > 1:
+                self._rows_held -= len(self._held.popitem(last=False)[1].rows)
+        return held
 
     def _unreadable(self, error: Exception) -> RecsysError:
         return RecsysError(f"Version {self.version} of the table {self.path} cannot be read: {first_line(error)}.")
+
+
+def _places(users: pa.Array | None) -> dict[Any, list[tuple[int, int]]]:
+    """Runs of equal values: a sorted file has one a user, one that another program has written may have several."""
+    if users is None:
+        return {}
+    has_dictionary = pa.types.is_dictionary(users.type)
+    codes = np.asarray(users.indices if has_dictionary else users)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(codes)) + 1])
+    stops = np.concatenate([starts[1:], [len(codes)]])
+    values = codes[starts].tolist()
+    if has_dictionary:
+        names = users.dictionary.to_pylist()
+        values = [names[code] for code in values]
+    found: dict[Any, list[tuple[int, int]]] = {}
+    for value, start, stop in zip(values, starts.tolist(), stops.tolist(), strict=True):
+        found.setdefault(value, []).append((start, stop))
+    return found
 
 
 def _groups(file: str) -> list[_Group]:
