@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from recsys.pipelines.commands.base import ANSWERS, Debug, Overrides, app
+from recsys.pipelines.commands.base import ANSWERS, AsJson, Debug, Overrides, answer, app
 
 
 @app.command(rich_help_panel=ANSWERS)
@@ -32,6 +33,7 @@ def serve(
     max_history: Annotated[int, typer.Option("--max-history", min=1, help="Events of a history.")] = 5_000,
     max_queries: Annotated[int, typer.Option("--max-queries", min=1, help="Queries of a batch.")] = 1_000,
     overrides: Overrides = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Answer over HTTP: next items by the bundle that is served, rows of the candidate table, similar items.
@@ -54,4 +56,4 @@ def serve(
         workers=workers,
         limits=Limits(body=max_body, k=max_k, history=max_history, queries=max_queries),
     )
-    run(options, lambda sentence: typer.echo(sentence))
+    run(options, lambda of: answer(ctx, asdict(of), lambda console: console.print(of.sentence)))

@@ -1,4 +1,4 @@
-"""The endpoints, and what a failure of each looks like: one sentence under `error`."""
+"""Endpoints, and errors as one sentence under `error`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -27,7 +27,6 @@ from recsys.service.models import BatchRequest, RecommendRequest, SimilarRequest
 from recsys.service.served import Served
 from recsys.serving.recommender import Answer
 
-Made = TypeVar("Made")
 Told = tuple[Answer | InputError, bool | None, str]  # with whether the log has the user, and the bundle's label
 
 ANSWERS: Final = "Answers"  # headings of the page
@@ -43,11 +42,11 @@ _ERRORS: Final = {
 
 
 class NotFound(RecsysError):
-    """There is nothing under this id; the answer has the status 404."""
+    """No such user or item; status 404."""
 
 
 class Unavailable(RecsysError):
-    """There is no answer now; the answer has the status 503."""
+    """No answer for now; status 503."""
 
 
 def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: str | None, poll: float) -> Guard:
@@ -56,11 +55,11 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
     Parameters
     ----------
     follower
-        Knows what is served.
+        Holder of the serving state.
     token
-        That requests must bear; None: nobody needs one.
+        Bearer token that requests need; None: none.
     poll
-        (s) between two looks at what is to be served.
+        (s) between two polls of the follower.
     """
 
     def answer(queries: Sequence[RecommendRequest]) -> list[Told]:
@@ -124,7 +123,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
 
     @app.get("/users/{user:path}", tags=[ANSWERS], response_model=models.UserResponse)
     def user_rows(user: str, k: int | None = None) -> Response:
-        """Read the rows of a user in the candidate table: what the last night made for him."""
+        """Read the rows of a user in the candidate table: as the last night wrote them."""
         served = _served(follower)
         if k is not None and k < 1:
             raise InputError(f"k = {k} must be at least 1.")
@@ -140,23 +139,23 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
 
     @app.get("/health", tags=[OPERATION], response_model=models.Status)
     async def health() -> Response:
-        """Say that the process lives."""
+        """Tell that the process lives."""
         return _json({"status": "ok"})
 
     @app.get("/ready", tags=[OPERATION], response_model=models.Status)
     async def ready() -> Response:
-        """Say whether a bundle is loaded."""
+        """Tell whether a bundle is loaded."""
         _served(follower)
         return _json({"status": "ok"})
 
     @app.get("/version", tags=[OPERATION], response_model=models.VersionResponse)
-    async def what_answers() -> Response:
-        """Say what answers."""
+    async def versions() -> Response:
+        """Return the versions of program, bundle and tables."""
         return _json(_version(_served(follower)))
 
     @app.get("/metrics", tags=[OPERATION], responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
-    def numbers() -> Response:
-        """Give the numbers that Prometheus reads."""
+    def prometheus() -> Response:
+        """Return metrics for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return Guard(app, limits=limits, token=token, metrics=metrics)

@@ -64,7 +64,7 @@ class ChampionSource:
 class BundleSource:
     """Bundle of a folder, or the newest of a name, with the warehouse around it where there is one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = path
 
     def target(self) -> Target | None:
@@ -171,4 +171,4 @@ def source_of(name: str, overrides: tuple[str, ...] = ()) -> Source:
     if name.endswith(".toml") or Path(name).is_file():
         return ChampionSource(load_settings(name, overrides))
     find_bundle(name)
-    return BundleSource(Path(name))
+    return BundleSource(name)

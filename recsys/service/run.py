@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _LOGGER: Final = logging.getLogger("recsys")
 SECONDS_TO_END: Final = 30  # for requests that are under way when the service is told to end
-Started = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +66,36 @@ class ServiceOptions:
         return os.environ.get(TOKEN)
 
 
-def run(options: ServiceOptions, started: Started) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Address of a service that answers; JSON-friendly.
+
+    Attributes
+    ----------
+    bundle
+        Label of the bundle; None: there is no release yet.
+    """
+
+    address: str
+    bundle: str | None
+    workers: int
+
+    @property
+    def sentence(self) -> str:
+        """Return what a terminal shows."""
+        bundle = self.bundle or "nothing yet, as there is no release,"
+        several = f" by {self.workers} processes" if self.workers > 1 else ""
+        docs = f"{self.address}/docs"
+        return f"Serving {bundle} at {self.address}{several}; {docs} is a page to try it out. Ctrl-C ends it."
+
+
+def run(options: ServiceOptions, started: Callable[[Started], None]) -> None:
     """Serve until SIGINT or SIGTERM; requests that are under way are answered.
 
     Parameters
     ----------
     started
-        Told the address and what is served, in a sentence, when requests are answered.
+        Called when requests are answered.
 
     Raises
     ------
@@ -90,7 +112,7 @@ def run(options: ServiceOptions, started: Started) -> None:
         _log()
         app, follower = make(options)
         follower.start()
-        server = _Server(_config(options, app), lambda: started(_sentence(follower, listening)))
+        server = _Server(_config(options, app), lambda: started(_started(follower, listening)))
         with _ending_quietly():
             server.run(sockets=[listening])
 
@@ -159,7 +181,7 @@ def _is_ready(process: Any) -> bool:
     return bool(process.is_ready(timeout=1))
 
 
-def _run_several(options: ServiceOptions, listening: socket.socket, started: Started) -> None:
+def _run_several(options: ServiceOptions, listening: socket.socket, started: Callable[[Started], None]) -> None:
     from recsys.service.following import Follower, source_of
 
     follower = Follower(source_of(options.name, options.overrides), Metrics())
@@ -167,7 +189,7 @@ def _run_several(options: ServiceOptions, listening: socket.socket, started: Sta
         os.environ[MULTIPROCESS] = folder  # of the processes that are started now
         try:
             config = _config(options, partial(worker, options), factory=True, workers=options.workers)
-            several = _Several(config, listening, lambda: started(_sentence(follower, listening, options.workers)))
+            several = _Several(config, listening, lambda: started(_started(follower, listening, options.workers)))
             several.run()
         finally:
             del os.environ[MULTIPROCESS]
@@ -189,13 +211,11 @@ def _config(options: ServiceOptions, app: Any, **more: Any) -> uvicorn.Config:
     )
 
 
-def _sentence(follower: Follower, listening: socket.socket, workers: int = 1) -> str:
+def _started(follower: Follower, listening: socket.socket, workers: int = 1) -> Started:
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     target = follower.source.target()
-    what = "nothing yet, as there is no release," if target is None else target.bundle.name
-    several = f" by {workers} processes" if workers > 1 else ""
-    return f"Serving {what} at {address}{several}; {address}/docs is a page to try it out. Ctrl-C ends it."
+    return Started(address=address, bundle=None if target is None else target.bundle.name, workers=workers)
 
 
 @contextmanager
