@@ -51,6 +51,11 @@ def event_context(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame |
         raise _lacking(EVENT, "kinds of events", EVENT)
     if WEIGHT in names and frame[WEIGHT].null_count() == len(frame):
         raise _lacking(WEIGHT, "weights", WEIGHT)
+    return context_of(frame, names)
+
+
+def context_of(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
+    """As `event_context`, of events of which less may be known: what a name needs and is not told is null."""
     time = pl.col(TIMESTAMP)
     columns = {
         EVENT: pl.when(pl.col(EVENT) != "").then(pl.col(EVENT)),

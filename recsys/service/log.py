@@ -1,0 +1,66 @@
+"""Histories of all users of the log in memory, so that a request with a user id reads no table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from recsys.bundles.bundle import Bundle
+from recsys.columns import EVENT, INTERACTIONS, USER_ID, WITHDRAWAL
+from recsys.data.left_out import histories_of
+from recsys.data.sequences import Sequences
+from recsys.storage.warehouse import TableVersions, scan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LogHistories:
+    """Histories by user.
+
+    Attributes
+    ----------
+    histories
+        Ascending by user, in a bundle's codes: 4 bytes an event, 8 more where the log has times.
+    """
+
+    histories: Sequences
+
+    @classmethod
+    def read(cls, root: str, bundle: Bundle, versions: TableVersions) -> LogHistories:
+        """Read the log of a warehouse as the bundle understands it.
+
+        Raises
+        ------
+        RecsysError
+            A table is damaged.
+        """
+        log = scan(root, INTERACTIONS, versions.interactions)
+        users = (
+            log.filter(pl.col(EVENT) != WITHDRAWAL)
+            .select(pl.col(USER_ID).unique())
+            .collect(engine="streaming")[USER_ID]
+            .sort()
+        )
+        settings = bundle.settings.model_copy(update={"warehouse": root})
+        return cls(histories=histories_of(settings, versions, bundle.vocabulary, users).histories)
+
+    def of(self, user: str) -> Sequences | None:
+        """Return the history of one user; None: he is not in the log."""
+        users = self.histories.users
+        key: str | int = user
+        if users.dtype == pl.Int64:
+            if not (user.isascii() and user.removeprefix("-").isdigit() and len(user) < 20):
+                return None
+            key = int(user)
+        row = int(users.search_sorted(key))
+        if row >= len(users) or users[row] != key:
+            return None
+        whole, (start, stop) = self.histories, self.histories.offsets[row : row + 2].tolist()
+        return Sequences(
+            users=users[row : row + 1],
+            items=whole.items[start:stop],
+            offsets=whole.offsets[row : row + 2] - start,
+            times=None if whole.times is None else whole.times[start:stop],
+            attributes=None if whole.attributes is None else whole.attributes[row : row + 1],
+            context=None if whole.context is None else whole.context[start:stop],
+        )
