@@ -12,14 +12,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import faiss
 import numpy as np
+import torch
 
 from recsys.errors import InputError, RecsysError
+from recsys.features.precision import native_bf16
 from recsys.features.threads import processors
+from recsys.retrieval.products import Products
 from recsys.storage.files import file_aside
 
 FACTORY: Final = "IDMap2,Flat"
@@ -28,7 +32,7 @@ NOTHING: Final = -1  # what FAISS returns in place of an id where it found too f
 LOOP_LIMIT: Final = 1 << 20  # of FAISS when it reads a file; a flat index has no long loops
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ItemIndex:
     """A FAISS index and the vectors it was made of.
 
@@ -51,6 +55,19 @@ class ItemIndex:
     codes: np.ndarray
     longest: float
     exact: bool
+
+    @cached_property
+    def products(self) -> Products:
+        """The items ready for products with queries, in bf16 where the processor multiplies it natively."""
+        return self.fp32_products if not native_bf16() else self._products(torch.bfloat16)
+
+    @cached_property
+    def fp32_products(self) -> Products:
+        """The same in float32."""
+        return self._products(torch.float32)
+
+    def _products(self, dtype: torch.dtype) -> Products:
+        return Products.of(self.vectors, self.codes, self.longest, dtype)
 
 
 def build_index(vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:

@@ -1,17 +1,13 @@
 """The k best unseen items of each user, exactly; ties: higher score first, then lower code.
 
-FAISS finds, a fixed computation decides. FAISS adds float32 products in an order that depends on the
-machine and on how many queries come at once, so its last bits, and with them the order of nearly equal
-items, are not reproducible. Here:
+A search finds, a fixed computation decides. float32 products are added in an order that depends on the machine and on
+how many queries come at once, so their last bits, and with them the order of nearly equal items, are not reproducible.
+Here `products.py` compares every query with every item and returns each item that its error bound cannot exclude; those
+pairs are scored again by `exact_scores`. So the result equals a brute force over all items, and does not depend on
+which users share a batch.
 
-1. Over-fetch: k, plus a margin, plus what the user has seen. Users are searched in groups of similar
-   fetch, so one long history does not widen everyone's search.
-2. Mask the seen items, keep the best k + margin of the rest, score those pairs again by `exact_scores`.
-3. Certify: an item that was not kept scores at most FAISS's score of the last one kept plus the error
-   bound of a float32 dot product. Where the k-th exact score is not above that (ties and near-ties at the
-   cut), fetch more.
-
-So the result equals a brute force over all items, and does not depend on which users share a batch.
+An approximate FAISS index finds k, a margin, and as many as the user has seen; seen items are masked, and the rest is
+scored in the same way. Where it finds too few, the user is compared with every item.
 
 Shapes: b users, n fetched, m kept, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows).
 """
@@ -28,11 +24,10 @@ from recsys.errors import RecsysError
 from recsys.retrieval.index import NOTHING, ItemIndex, search
 from recsys.retrieval.repeats import bonuses
 
-MARGIN: Final = 16  # kept beyond k, so that the cut at k is rarely closer than the error bound
-GROWTH: Final = 4  # how much more is kept where the cut is undecided
+MARGIN: Final = 16  # fetched from an approximate index beyond k
+LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
 FETCHED_AT_ONCE: Final = 2_000_000  # entries of one search's result; bounds memory
-PRODUCTS_AT_ONCE: Final = 4_000_000  # float64 products of `exact_scores`; bounds memory
-UNIT_ROUNDOFF: Final = 2.0**-24  # of float32
+PRODUCTS_AT_ONCE: Final = 65_536  # float64 products of `exact_scores`, which stay in the cache
 
 
 def top_k(
@@ -80,37 +75,56 @@ def top_k(
     vectors, members, stride = items.vectors, items.codes, len(items.vectors)
     seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
     seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
-    bound = _error_bound(queries, items.longest)  # [b]
-
+    if items.exact:
+        return _exactly(items, queries, seen, k)
     codes = np.full((len(queries), k), PADDING, dtype=np.int32)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    pending = np.arange(len(queries))
-    keep = k + MARGIN
-    while len(pending):
-        undecided = []
-        fetch = _round_up(keep + seen_counts[pending], len(members))
-        for n in np.unique(fetch):
-            group = pending[fetch == n]
-            step = max(1, FETCHED_AT_ONCE // int(n))
-            for start in range(0, len(group), step):
-                rows = group[start : start + step]
-                found, kept = _unseen(items, queries, rows, seen, int(n), keep)
-                codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
-                if items.exact:
-                    all_kept = (kept[:, -1] == PADDING) | (kept.shape[1] == len(members))
-                    certain = all_kept | (scores[rows, -1] > _ceiling(found[:, -1], bound[rows]))
-                else:
-                    certain = codes[rows, -1] != PADDING
-                undecided.append(rows[~certain])
-        pending = np.concatenate(undecided)
-        if not items.exact:
-            break
-        keep *= GROWTH
-    for row in pending:  # an approximate index found too few: compare this user with every item
+    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
+    fetch = _round_up(k + MARGIN + seen_counts, len(members))
+    for n in np.unique(fetch):
+        group = np.flatnonzero(fetch == n)
+        step = max(1, FETCHED_AT_ONCE // int(n))
+        for start in range(0, len(group), step):
+            rows = group[start : start + step]
+            kept = _unseen(items, queries, rows, seen, int(n), k + MARGIN)
+            codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
+    for row in np.flatnonzero(codes[:, -1] == PADDING):  # too few were found: compare this user with every item
         own = seen[np.searchsorted(seen, row * stride) : np.searchsorted(seen, (row + 1) * stride)]
         rest = np.setdiff1d(members, own % stride, assume_unique=True)
         if len(rest):
             codes[row], scores[row] = _best(queries, vectors, np.array([row]), rest[None, :], k)
+    return codes, scores
+
+
+def _exactly(items: ItemIndex, queries: np.ndarray, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and scores [b, k] out of all items but the seen ones, keys `row * stride + code`, ascending."""
+    members, stride, size = items.codes, len(items.vectors), len(items.codes)
+    codes = np.full((len(queries), k), PADDING, dtype=np.int32)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    owner = seen // stride
+    hidden = owner * size + np.searchsorted(members, seen % stride)
+    products, start = items.products, 0
+    while start < len(queries):
+        part = slice(start, start + products.users)
+        own = slice(*np.searchsorted(owner, [part.start, part.stop]))
+        most = None if products.is_fp32 else LOOSE * k
+        pairs = products.candidates(queries[part], k, hidden[own] - part.start * size, most)
+        if pairs is None:
+            products = items.fp32_products
+            continue
+        rows, places = pairs
+        rows, found = rows + part.start, members[places]
+        values = exact_scores(queries, items.vectors, rows, found)
+        order = np.lexsort((-values, rows))  # stable, so that of equal scores the lower code comes first
+        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        kept = place < k
+        at, order = (rows[kept], place[kept]), order[kept]
+        codes[at], scores[at] = found[order], values[order]
+        start = part.stop
+    for row in np.flatnonzero(~queries.any(axis=1)):  # every score is 0: the lowest codes
+        seen_here = hidden[slice(*np.searchsorted(owner, [row, row + 1]))] - row * size
+        first = np.setdiff1d(np.arange(min(size, k + len(seen_here))), seen_here, assume_unique=True)[:k]
+        codes[row, : len(first)], scores[row, : len(first)] = members[first], 0.0
     return codes, scores
 
 
@@ -189,11 +203,9 @@ def _best(
     return best_first(kept, scores, k)
 
 
-def _unseen(
-    items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.ndarray, n: int, keep: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """FAISS scores and codes [b, m] of the first `keep` unseen among n fetched; code 0: no more."""
-    scores, codes = search(items, queries[rows], n)  # [b, n]
+def _unseen(items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.ndarray, n: int, keep: int) -> np.ndarray:
+    """Codes [b, m] of the first `keep` unseen among n fetched; code 0: no more."""
+    _, codes = search(items, queries[rows], n)  # [b, n]
     usable = codes != NOTHING
     if len(seen):
         keys = rows[:, None] * len(items.vectors) + codes
@@ -201,13 +213,10 @@ def _unseen(
         usable &= seen[place] != keys
     column = np.cumsum(usable, axis=1) - 1  # place among the unseen
     usable &= column < keep
-    width = min(keep, n)
-    kept = np.full((len(rows), width), PADDING, dtype=np.int64)
-    found = np.full((len(rows), width), -np.inf, dtype=np.float32)
+    kept = np.full((len(rows), min(keep, n)), PADDING, dtype=np.int64)
     place = np.nonzero(usable)
     kept[place[0], column[place]] = codes[place]
-    found[place[0], column[place]] = scores[place]
-    return found, kept
+    return kept
 
 
 def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.ndarray:
@@ -218,23 +227,6 @@ def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.nda
     relevant = indexed[histories.items]
     keys = np.sort(owner[relevant] * stride + histories.items[relevant])
     return keys[np.diff(keys, prepend=-1) > 0]  # np.unique hashes, and takes ten times as long
-
-
-def _error_bound(queries: np.ndarray, longest: float) -> np.ndarray:
-    """float64 [b]: how far a float32 dot product, added in any order, can be from the true value.
-
-    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1: at most
-    gamma_D = D u / (1 - D u) times the sum of |q_i v_i|, which the product of the norms bounds. Two more
-    roundings are added for the norms' own error and the exact score's rounding to float32.
-    """
-    rounding = (queries.shape[1] + 2) * UNIT_ROUNDOFF
-    norms = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
-    return rounding / (1 - rounding) * norms * longest + np.finfo(np.float32).tiny
-
-
-def _ceiling(last: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """float32 [b] that no item left out can exceed."""
-    return np.nextafter((last + bound).astype(np.float32), np.float32(np.inf))
 
 
 def _round_up(fetch: np.ndarray, limit: int) -> np.ndarray:
