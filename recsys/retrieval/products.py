@@ -31,6 +31,11 @@ GROUPS: Final = 4  # least groups for each item wanted
 UNIT: Final = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}  # rounding of a result; bf16's doubled, to be safe
 
 
+def searched_bytes(items: int) -> int:
+    """Memory that a search among all of V items takes beside their vectors: scores, maxima, and what passes."""
+    return 3 * 4 * max(ENTRIES, USERS[0] * items)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Products:
     """Items ready to be compared with queries.
@@ -53,15 +58,16 @@ class Products:
     longest: float
 
     @classmethod
-    def of(cls, vectors: np.ndarray, codes: np.ndarray, longest: float, dtype: torch.dtype) -> Products:
+    def of(cls, vectors: np.ndarray, codes: np.ndarray, dtype: torch.dtype) -> Products:
         """Prepare the vectors of some items: those of ascending codes int64 [M], out of float32 [V + 1, D]."""
         size = len(codes)
         rows = torch.zeros((-(-size // DEEP) * DEEP, vectors.shape[1]), dtype=dtype)
-        lost = 0.0
+        lost = longest = 0.0
         for start in range(0, size, AT_ONCE):
             given = torch.from_numpy(np.asarray(vectors[codes[start : start + AT_ONCE]], dtype=np.float32))
             part = rows[start : start + len(given)]
             part.copy_(given)
+            longest = max(longest, float(given.double().norm(dim=1).max()))
             if dtype != torch.float32:
                 lost = max(lost, float((given.double() - part.double()).norm(dim=1).max()))
         return cls(rows=rows, size=size, lost=lost, longest=longest)

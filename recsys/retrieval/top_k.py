@@ -1,13 +1,8 @@
-"""The k best unseen items of each user, exactly; ties: higher score first, then lower code.
+"""The k best unseen items of each user; ties: higher score first, then lower code.
 
-A search finds, a fixed computation decides. float32 products are added in an order that depends on the machine and on
-how many queries come at once, so their last bits, and with them the order of nearly equal items, are not reproducible.
-Here `products.py` compares every query with every item and returns each item that its error bound cannot exclude; those
-pairs are scored again by `exact_scores`. So the result equals a brute force over all items, and does not depend on
-which users share a batch.
-
-An approximate FAISS index finds k, a margin, and as many as the user has seen; seen items are masked, and the rest is
-scored in the same way. Where it finds too few, the user is compared with every item.
+An exact index is searched by `exact.py`. An approximate FAISS index finds k, a margin, and as many as the user has
+seen; seen items are masked, and the rest is scored again by `exact_scores`. Where it finds too few, the user is
+compared with every item.
 
 Shapes: b users, n fetched, m kept, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows).
 """
@@ -21,13 +16,12 @@ import numpy as np
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.retrieval.exact import best_first, exact_scores
 from recsys.retrieval.index import NOTHING, ItemIndex, search
 from recsys.retrieval.repeats import bonuses
 
 MARGIN: Final = 16  # fetched from an approximate index beyond k
-LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
 FETCHED_AT_ONCE: Final = 2_000_000  # entries of one search's result; bounds memory
-PRODUCTS_AT_ONCE: Final = 65_536  # float64 products of `exact_scores`, which stay in the cache
 
 
 def top_k(
@@ -76,7 +70,7 @@ def top_k(
     seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
     seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
     if items.exact:
-        return _exactly(items, queries, seen, k)
+        return items.exact_search.best(queries, seen, k)
     codes = np.full((len(queries), k), PADDING, dtype=np.int32)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
@@ -93,38 +87,6 @@ def top_k(
         rest = np.setdiff1d(members, own % stride, assume_unique=True)
         if len(rest):
             codes[row], scores[row] = _best(queries, vectors, np.array([row]), rest[None, :], k)
-    return codes, scores
-
-
-def _exactly(items: ItemIndex, queries: np.ndarray, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and scores [b, k] out of all items but the seen ones, keys `row * stride + code`, ascending."""
-    members, stride, size = items.codes, len(items.vectors), len(items.codes)
-    codes = np.full((len(queries), k), PADDING, dtype=np.int32)
-    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    owner = seen // stride
-    hidden = owner * size + np.searchsorted(members, seen % stride)
-    products, start = items.products, 0
-    while start < len(queries):
-        part = slice(start, start + products.users)
-        own = slice(*np.searchsorted(owner, [part.start, part.stop]))
-        most = None if products.is_fp32 else LOOSE * k
-        pairs = products.candidates(queries[part], k, hidden[own] - part.start * size, most)
-        if pairs is None:
-            products = items.fp32_products
-            continue
-        rows, places = pairs
-        rows, found = rows + part.start, members[places]
-        values = exact_scores(queries, items.vectors, rows, found)
-        order = np.lexsort((-values, rows))  # stable, so that of equal scores the lower code comes first
-        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        kept = place < k
-        at, order = (rows[kept], place[kept]), order[kept]
-        codes[at], scores[at] = found[order], values[order]
-        start = part.stop
-    for row in np.flatnonzero(~queries.any(axis=1)):  # every score is 0: the lowest codes
-        seen_here = hidden[slice(*np.searchsorted(owner, [row, row + 1]))] - row * size
-        first = np.setdiff1d(np.arange(min(size, k + len(seen_here))), seen_here, assume_unique=True)[:k]
-        codes[row, : len(first)], scores[row, : len(first)] = members[first], 0.0
     return codes, scores
 
 
@@ -154,43 +116,6 @@ def top_k_with_repeats(
     beside = np.full((len(queries), widest), -np.inf, dtype=np.float32)
     own_codes[rows, column], beside[rows, column] = own, own_scores
     return best_first(np.hstack([codes, own_codes]), np.hstack([scores, beside]), k)
-
-
-def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float32 [P] dot products of `queries[rows[p]]` and `vectors[codes[p]]`, the same bits on every machine.
-
-    Products of float32 are exact in float64. They are added in halves, element by element, an order that
-    depends on D alone: not on the other pairs, not on the processor. The sum is rounded once.
-    """
-    width = queries.shape[1]
-    step = max(1, PRODUCTS_AT_ONCE // width)
-    scores = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        products = queries[rows[part]].astype(np.float64)  # [p, D]
-        products *= vectors[codes[part]]
-        left = width
-        while left > 1:
-            half = (left + 1) // 2
-            products[:, : left - half] += products[:, half:left]
-            left = half
-        scores[part] = products[:, 0]
-    return scores
-
-
-def best_first(codes: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row [b, m]: score descending, then code ascending; padded with 0 and -inf.
-
-    >>> best_first(np.array([[7, 3, 0, 5]]), np.array([[1.0, 1.0, -np.inf, 2.0]]), 2)
-    (array([[5, 3]]), array([[2., 1.]]))
-    """
-    order = np.lexsort((codes, -scores), axis=1)[:, :k]
-    codes, scores = np.take_along_axis(codes, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    missing = k - codes.shape[1]
-    if missing > 0:
-        codes = np.pad(codes, ((0, 0), (0, missing)), constant_values=PADDING)
-        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-    return codes, scores
 
 
 def _best(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.features.precision import native_bf16
+from recsys.retrieval.exact import exact_scores
 from recsys.retrieval.index import ItemIndex, build_index, item_index
-from recsys.retrieval.top_k import exact_scores, top_k
+from recsys.retrieval.top_k import top_k
 
 
 def histories_of(lists: Sequence[Sequence[int]]) -> Sequences:
@@ -157,7 +158,7 @@ def test_products_of_either_precision_equal_brute_force(
     monkeypatch: pytest.MonkeyPatch, bf16: bool, items: int, width: int, shift: float
 ) -> None:
     """A bias of -30 on every item: no score is above 0."""
-    monkeypatch.setattr("recsys.retrieval.index.native_bf16", lambda: bf16)
+    monkeypatch.setattr("recsys.retrieval.exact.native_bf16", lambda: bf16)
     vectors, allowed, queries, lists = random_case(10, items=items, width=width)
     vectors[1:, -1], queries[:, -1] = shift, 1.0
     queries[7] = 0.0
@@ -166,7 +167,7 @@ def test_products_of_either_precision_equal_brute_force(
     expected = brute_force(vectors, allowed, queries, lists, 10)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
-    assert index.products.rows.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    assert index.exact_search.products.rows.dtype == (torch.bfloat16 if bf16 else torch.float32)
 
 
 @pytest.mark.skipif(not native_bf16(), reason="no bf16 here")
@@ -176,7 +177,7 @@ def test_where_bf16_excludes_too_few_items_float32_does() -> None:
     vectors[1] *= 1000
     index = build_index(vectors, np.arange(3001) > 0)
     found = top_k(index, queries, histories_of(lists), k=10)
-    assert "fp32_products" in index.__dict__
+    assert "fp32_products" in index.exact_search.__dict__
     np.testing.assert_array_equal(found[0], brute_force(vectors, np.arange(3001) > 0, queries, lists, 10)[0])
 
 
