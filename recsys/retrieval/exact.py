@@ -21,6 +21,10 @@ from recsys.columns import PADDING
 from recsys.features.precision import native_bf16
 from recsys.retrieval.products import Products
 
+FEW: Final = 16  # queries, and
+SMALL: Final = (
+    65_536  # items, up to which float32 takes less time: preparing a product in bf16 costs more than it saves
+)
 LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
 PRODUCTS_AT_ONCE: Final = 65_536  # float64 products of `exact_scores`, which stay in the cache
 
@@ -76,7 +80,8 @@ class ExactSearch:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         owner = seen // stride
         hidden = owner * size + np.searchsorted(self.codes, seen % stride)
-        products, start = self.products, 0
+        small = len(queries) <= FEW and size <= SMALL
+        products, start = self.fp32_products if small else self.products, 0
         while start < len(queries):
             part = slice(start, start + products.users)
             own = slice(*np.searchsorted(owner, [part.start, part.stop]))
