@@ -21,10 +21,8 @@ from recsys.columns import PADDING
 from recsys.features.precision import native_bf16
 from recsys.retrieval.products import Products
 
-FEW: Final = 16  # queries, and
-SMALL: Final = (
-    65_536  # items, up to which float32 takes less time: preparing a product in bf16 costs more than it saves
-)
+FEW: Final = 16  # queries and
+SMALL: Final = 65_536  # items up to which float32 takes less time: to prepare a product in bf16 costs more
 LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
 PRODUCTS_AT_ONCE: Final = 65_536  # float64 products of `exact_scores`, which stay in the cache
 
