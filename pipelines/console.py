@@ -257,6 +257,8 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
     for metric, value in report["metrics"].items():
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
     console.print(table)
+    if sample := report.get("report", {}).get("protocol", {}).get("sample"):
+        console.print(f"[dim]{escape(sample)}[/]")
     show_differences(console, report)
     if priced := report.get("rules") or report.get("report", {}).get("rules"):
         from recsys.pipelines.prices import show_prices  # not for `recsys --help`

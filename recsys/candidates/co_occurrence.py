@@ -13,7 +13,8 @@ import numpy as np
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData, best_keys
+from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
+from recsys.candidates.scores import Scores
 from recsys.data.recency import recency_weights
 
 TOGETHER: Final = 50  # newest events of a history that belong together
@@ -45,11 +46,11 @@ class CoOccurrence(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n with the largest mean cosine."""
-        return best_keys(block, self._cosines(block), n)
+        return self._cosines(block).best(block, n)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        return {"together": self._cosines(block)[rows, codes]}
+        return {"together": self._cosines(block).at(rows, codes)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -66,10 +67,9 @@ class CoOccurrence(Source):
         entries = tables.entries_at_most(sizes.lengths, sizes.touched, TOGETHER)
         return tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), OF_PAIR * entries
 
-    def _cosines(self, block: Block) -> np.ndarray:
-        """float32 [b, V + 1]."""
+    def _cosines(self, block: Block) -> Scores:
         every = block.weights(last=TOGETHER, decay=1.0, mean=True)
-        return block.once(self.name, lambda: (every @ self.table).toarray())
+        return block.once(self.name, lambda: Scores(every @ self.table))
 
 
 def user_cosines(items: np.ndarray, offsets: np.ndarray, size: int, *, last: int = TOGETHER) -> sparse.csr_array:

@@ -9,7 +9,8 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 
-from recsys.candidates.base import Block, Feature, Source, TrainingData, best_keys
+from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.scores import Scores
 from recsys.data.recency import WHOLE
 
 LONG: Final = 50  # events from which on every history is as long
@@ -33,18 +34,17 @@ class History(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n that were had most often."""
-        return block.hidden[:0] if block.leaves_seen_out else best_keys(block, self._times_had(block), n)
+        return block.hidden[:0] if block.leaves_seen_out else self._times_had(block).best(block, n)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
         if block.leaves_seen_out:  # nothing that was seen is a candidate
             return {"seen": np.zeros(len(rows))}
-        return {"seen": np.log2(1 + self._times_had(block)[rows, codes])}
+        return {"seen": np.log2(1 + self._times_had(block).at(rows, codes))}
 
     def context(self, block: Block) -> dict[str, np.ndarray]:
         """See the class."""
         return {"length": np.log1p(np.minimum(block.histories.lengths, LONG))}
 
-    def _times_had(self, block: Block) -> np.ndarray:
-        """float32 [b, V + 1]."""
-        return block.once(self.name, lambda: block.weights(last=WHOLE, decay=1.0).toarray())
+    def _times_had(self, block: Block) -> Scores:
+        return block.once(self.name, lambda: Scores(block.weights(last=WHOLE, decay=1.0)))

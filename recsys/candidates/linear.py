@@ -13,8 +13,9 @@ import numpy as np
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData, best_keys
+from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
 from recsys.candidates.regressions import FADING, PAST, autoencoder, bytes_at_most, successors
+from recsys.candidates.scores import Scores
 from recsys.data.recency import WHOLE
 
 # of `autoencoder`, in mean histories of an item, and of `successors`, in sightings; thrice or a third of either changes
@@ -58,12 +59,12 @@ class Linear(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n that are expected most to be in the history."""
-        return best_keys(block, self._within(block), n)
+        return self._within(block).best(block, n)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        after = (block.weights(last=PAST, decay=FADING) @ self.after).toarray()
-        return {"linear": self._within(block)[rows, codes], "linear_next": after[rows, codes]}
+        after = Scores(block.weights(last=PAST, decay=FADING) @ self.after)
+        return {"linear": self._within(block).at(rows, codes), "linear_next": after.at(rows, codes)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -81,7 +82,6 @@ class Linear(Source):
         kept = 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched)
         return kept, bytes_at_most(sizes.items, sizes.touched)
 
-    def _within(self, block: Block) -> np.ndarray:
-        """float32 [b, V + 1]."""
+    def _within(self, block: Block) -> Scores:
         whole = block.weights(last=WHOLE, decay=1.0)
-        return block.once(self.name, lambda: (whole @ self.within).toarray())
+        return block.once(self.name, lambda: Scores(whole @ self.within))

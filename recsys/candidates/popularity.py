@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -51,10 +52,8 @@ class Popularity(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """For each user those of the n most recent, allowed items that are not hidden: they may be fewer than n."""
-        allowed = block.allowed
-        recent = self.recent if allowed is None else np.where(allowed, self.recent, 0)
-        codes = np.argsort(-recent, kind="stable")[:n]
-        codes = codes[recent[codes] > 0].astype(np.int64)
+        order = self._order
+        codes = (order if block.allowed is None else order[block.allowed[order]])[:n]
         keys = (np.arange(len(block), dtype=np.int64)[:, None] * block.stride + np.sort(codes)).ravel()
         return keys[~among(keys, block.hidden)]
 
@@ -62,6 +61,12 @@ class Popularity(Source):
         """See the class."""
         popular = self.popular[codes]
         return {"popular": np.log1p(popular), "recent": np.log1p(self.recent[codes]), "new": popular == 0}
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """int64 codes that sell now, the most recent first."""
+        codes = np.argsort(-self.recent, kind="stable")
+        return codes[self.recent[codes] > 0].astype(np.int64)
 
     def context(self, block: Block) -> dict[str, np.ndarray]:
         """See the class."""

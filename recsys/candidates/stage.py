@@ -1,6 +1,7 @@
 """The first stage: the union of what all sources propose, with what each of them says of every candidate.
 
-Everything is computed for one block of users, so memory does not grow with users x items. Evaluation, retrieval and
+Everything is computed for one block of users and for the items that a source knows something of, so memory does not
+grow with users x items. Evaluation, retrieval and
 answers call the same function, so what is measured is what is served.
 
 Shapes: b users of a block, V items (arrays by code have V + 1 rows), P pairs of user and candidate, F features,
@@ -15,15 +16,19 @@ from typing import Any, Final
 
 import numpy as np
 
+from recsys.candidates import tables
 from recsys.candidates.base import Block, Source, TrainingData, among, distinct
 from recsys.candidates.registry import SOURCES
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.products import searched_bytes
 from recsys.retrieval.shelf import Shelf
 
-BLOCK_FLOATS: Final = 4_000_000  # of a block's scores against the whole catalogue
+USERS: Final = 256  # of a block, at most
+SCORED: Final = 6  # scores of a block's users that are alive at once
+EVENTS: Final = 10_000  # of their histories together, so that memory does not grow with them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -45,6 +50,12 @@ class Proposals:
     by: np.ndarray
     features: np.ndarray
     context: np.ndarray
+
+
+def block_bytes(items: int) -> int:
+    """Memory that a block of users takes, of a catalogue of V items: scores, and a search among all items."""
+    stored = EVENTS * tables.KEPT * tables.OF_ENTRY
+    return SCORED * min(stored, USERS * 4 * (items + 1)) + searched_bytes(items)
 
 
 def fit_sources(data: TrainingData) -> tuple[Source, ...]:
@@ -104,9 +115,11 @@ def blocks(
     hiding
         See `Block`.
     """
-    step = max(1, BLOCK_FLOATS // len(index.vectors))
-    for start in range(0, len(histories), step):
-        part = slice(start, min(start + step, len(histories)))
+    start = 0
+    while start < len(histories):
+        fitting = np.searchsorted(histories.offsets, histories.offsets[start] + EVENTS, side="right") - 1
+        part = slice(start, min(max(int(fitting), start + 1), start + USERS, len(histories)))
+        start = part.stop
         own = histories.select(np.arange(part.start, part.stop))
         hidden = None if hiding is None else hiding.select(np.arange(part.start, part.stop))
         yield (

@@ -6,7 +6,7 @@ Shapes: b users of a block, V items (arrays by code have V + 1 rows, row 0 is no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
@@ -14,11 +14,14 @@ import polars as pl
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, Source, TrainingData, best_keys
-from recsys.columns import SENTENCE
+from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.scores import Scores, products
+from recsys.columns import PADDING, SENTENCE
 from recsys.data.recency import DECAY, LAST
 from recsys.features.whitening import Whitening
 from recsys.features.words import word_table
+from recsys.retrieval.exact import ExactSearch
+from recsys.retrieval.shelf import Shelf
 from recsys.settings import Settings
 from recsys.text.represent import text_vectors
 
@@ -44,6 +47,7 @@ class Text(Source):
 
     vectors: np.ndarray
     words: sparse.csr_array
+    _kept: dict[str, tuple[Shelf | None, ExactSearch]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def fit(cls, data: TrainingData) -> Self | None:
@@ -55,13 +59,15 @@ class Text(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n most similar by text vectors."""
-        return best_keys(block, self._similarities(block), n)
+        queries = self._queries(block)
+        found, scores = self._search(block).best(queries, self._hidden(block), n)
+        row, place = np.nonzero((found != PADDING) & (scores > 0))
+        return np.sort(row * block.stride + found[row, place].astype(np.int64))
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        asked = (_newest(block) @ self.words).toarray()  # [b, W]
-        words = shared_words(asked, self.words, rows, codes)
-        return {"text": self._similarities(block)[rows, codes], "words": words}
+        words = shared_words(Scores(_newest(block) @ self.words), self.words, rows, codes)
+        return {"text": products(self._queries(block), self.vectors, rows, codes), "words": words}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -72,9 +78,23 @@ class Text(Source):
         """See `Source`."""
         return cls(vectors=tensors["text"], words=tables.from_tensors("words", tensors))
 
-    def _similarities(self, block: Block) -> np.ndarray:
-        """float32 [b, V + 1]."""
-        return block.once(self.name, lambda: (_newest(block) @ self.vectors) @ self.vectors.T)
+    def _queries(self, block: Block) -> np.ndarray:
+        """float32 [b, D]."""
+        return block.once(self.name, lambda: np.asarray(_newest(block) @ self.vectors))
+
+    def _search(self, block: Block) -> ExactSearch:
+        """The search among the items that have a text and may be proposed; kept for the blocks that follow."""
+        shelf, search = self._kept.get(self.name, (None, None))
+        if search is None or shelf is not block.shelf:
+            has_text = self.vectors.any(axis=1)
+            codes = np.flatnonzero(has_text if block.allowed is None else has_text & block.allowed)
+            search = ExactSearch(self.vectors, codes)
+            self._kept[self.name] = (block.shelf, search)
+        return search
+
+    def _hidden(self, block: Block) -> np.ndarray:
+        """Those of the block's hidden keys whose item can be found."""
+        return block.hidden[self._search(block).holds[block.hidden % block.stride]]
 
 
 def whitened_text(settings: Settings, sentences: pl.Series) -> np.ndarray | None:
@@ -98,12 +118,12 @@ def whitened_text(settings: Settings, sentences: pl.Series) -> np.ndarray | None
     return vectors
 
 
-def shared_words(asked: np.ndarray, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float32 [P]: the product of row `rows[p]` of `asked` [b, W] and row `codes[p]` of `words` [V + 1, W]."""
+def shared_words(asked: Scores, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """float32 [P]: the product of row `rows[p]` of `asked`, users' words, and row `codes[p]` of `words` [V + 1, W]."""
     theirs = words[codes]  # [P, W]
     owner = np.repeat(np.arange(len(rows)), np.diff(theirs.indptr))
-    products = asked[rows[owner], theirs.indices] * theirs.data
-    return np.bincount(owner, weights=products, minlength=len(rows)).astype(np.float32)
+    shared = asked.at(rows[owner], theirs.indices) * theirs.data
+    return np.bincount(owner, weights=shared, minlength=len(rows)).astype(np.float32)
 
 
 def _newest(block: Block) -> sparse.csr_array:

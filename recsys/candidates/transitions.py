@@ -16,7 +16,8 @@ import numpy as np
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData, best_keys
+from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
+from recsys.candidates.scores import Scores
 from recsys.data.recency import DECAY, LAST
 
 REACH: Final = 4  # a pair counts when its events lie at most this many steps apart
@@ -58,12 +59,12 @@ class Transitions(Source):
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n that followed most."""
-        return best_keys(block, self._followed(block), n)
+        return self._followed(block).best(block, n)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        after = (block.weights(last=1, decay=1.0, mean=True) @ self.next).toarray()
-        return {"followed": self._followed(block)[rows, codes], "next": after[rows, codes]}
+        after = Scores(block.weights(last=1, decay=1.0, mean=True) @ self.next)
+        return {"followed": self._followed(block).at(rows, codes), "next": after.at(rows, codes)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -80,10 +81,9 @@ class Transitions(Source):
         entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
         return 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), 0
 
-    def _followed(self, block: Block) -> np.ndarray:
-        """float32 [b, V + 1]."""
+    def _followed(self, block: Block) -> Scores:
         newest = block.weights(last=LAST, decay=DECAY, mean=True)
-        return block.once(self.name, lambda: (newest @ self.followed).toarray())
+        return block.once(self.name, lambda: Scores(newest @ self.followed))
 
 
 def transitions(

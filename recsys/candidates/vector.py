@@ -10,11 +10,11 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.scores import products
 from recsys.columns import PADDING
 from recsys.retrieval.top_k import top_k
 
 REFERENCE: Final = 10  # of the model's best unseen items, to which its scores are compared; the least `n` there is
-PRODUCTS_AT_ONCE: Final = 4_000_000  # float32 products; bounds memory
 
 
 class Vector(Source):
@@ -67,14 +67,7 @@ def _scores(block: Block, best: np.ndarray, rows: np.ndarray, codes: np.ndarray)
 
     An item that the model cannot place has as much as the last one that it proposed, out of `best` [b, n].
     """
-    index, queries = block.index, block.queries
-    found = np.empty(len(rows), dtype=np.float32)
-    step = max(1, PRODUCTS_AT_ONCE // queries.shape[1])
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        found[part] = np.einsum("pd,pd->p", queries[rows[part]], index.vectors[codes[part]])
-    placed = np.zeros(len(index.vectors), dtype=bool)
-    placed[index.codes] = True
     lowest = np.where(np.isfinite(best), best, np.inf).min(axis=1, initial=np.inf)
     lowest = np.where(np.isfinite(lowest), lowest, 0.0)
-    return np.where(placed[codes], found, lowest[rows])
+    found = products(block.queries, block.index.vectors, rows, codes)
+    return np.where(block.index.exact_search.holds[codes], found, lowest[rows])

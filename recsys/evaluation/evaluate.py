@@ -23,6 +23,7 @@ from recsys.bundles.store import REFIT, measured_bundle, passed_on
 from recsys.candidates.popularity import popularity as count_popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
+from recsys.data.asked import test_questions
 from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
@@ -75,7 +76,8 @@ def evaluate(
     def recent() -> RecentPopularity:
         return recent_popularity(dataset.split, dataset.vocabulary.size, exclude_seen=settings.evaluate.exclude_seen)
 
-    histories = dataset.split.test.histories
+    asked = test_questions(settings, dataset)
+    histories = asked.histories
     began = time.perf_counter()
     queries, model = served.encode(histories), served.model  # [U, D]
     encoding_seconds = time.perf_counter() - began
@@ -105,7 +107,7 @@ def evaluate(
     report = evaluate_scorers(
         scorers[first],
         {name: scorers[name] for name in others},
-        held_out=dataset.split.test,
+        held_out=asked,
         popularity=popularity,
         settings=settings.evaluate,
         seed=settings.seed,
@@ -119,6 +121,11 @@ def evaluate(
         journeys_of=settings.report.described,
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
+    if len(asked) < len(dataset.split.test):
+        stated["sample"] = (
+            f"{len(asked):,} of {len(dataset.split.test):,} test questions, drawn by the seed; each is ranked among "
+            "all items, and intervals are those of the sample"
+        )
     known = served.bundle.manifest["lineage"].get("known_before")
     if known is not None:
         stated |= {"warm_start": known}

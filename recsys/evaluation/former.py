@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.columns import PADDING
+from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset
 from recsys.data.splits import HeldOut
 from recsys.data.vocabulary import Vocabulary
@@ -42,7 +43,7 @@ def former_ranks(settings: Settings, dataset: Dataset, bundle: str | Path) -> np
             f"The bundle {served.bundle.label} may know events that are held out now: it was trained with another "
             "[split] or [filter], or on events after the cut-off."
         )
-    asked = recode_questions(dataset.split.test, dataset.vocabulary, served.bundle.vocabulary)
+    asked = recode_questions(test_questions(settings, dataset), dataset.vocabulary, served.bundle.vocabulary)
     scorer = served_scorer(served, asked, settings)
     ranking = rank_targets(
         scorer.score_block, asked, scorer.allowed, exclude_seen=settings.evaluate.exclude_seen, top_k=1

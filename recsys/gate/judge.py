@@ -18,6 +18,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
+from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
@@ -95,7 +96,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
     if not gate.enabled:
         return verdict.without_gate()
     dataset = prepare(settings, versions)
-    if not night.values.frame[USER_ID].equals(dataset.split.test.histories.users):
+    if not night.values.frame[USER_ID].equals(test_questions(settings, dataset).histories.users):
         raise RecsysError("The values per user are of another test part than the tables'; evaluate again.")
     owner = night.values.frame[USER_ID].rank("dense").to_numpy().astype(np.int64)
     ranks = night.values.ranks()

@@ -13,6 +13,7 @@ from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.manifest import BLEND
 from recsys.bundles.store import Part, write_bundle
 from recsys.columns import ITEM_ID, TITLE
+from recsys.data.asked import validation_questions
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.withdrawals import Withdrawals
@@ -180,7 +181,7 @@ def blend_of(settings: Settings, dataset: Dataset, model: Recommender) -> tuple[
     """Return the blend of the model with the other sources, measured beside the model alone on validation."""
     alone = None
     if model.repeats is not None and settings.blend.kind != "never":  # its vectors do not say all of it
-        validation = dataset.split.validation
+        validation = validation_questions(settings, dataset)
         alone = validation_metrics(model.encode, model.vectors, model.allowed, validation, settings, model.repeats)
     return fit_blend(settings, dataset, model.encode, model.vectors, model.allowed, alone)
 

@@ -17,13 +17,15 @@ import polars as pl
 
 from recsys.candidates.base import LogSizes
 from recsys.candidates.registry import SOURCES
-from recsys.candidates.stage import BLOCK_FLOATS
+from recsys.candidates.stage import block_bytes
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
 from recsys.data.prepare import filter_interactions
 from recsys.errors import InputError
+from recsys.evaluation.ranking import BLOCK_FLOATS
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
+from recsys.retrieval.products import searched_bytes
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
 
@@ -35,7 +37,7 @@ OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its 
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
 OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
 SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
-BLOCKS: Final = 12  # [b, V] float32 alive while a block of users is scored by the blend
+RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
@@ -106,7 +108,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         begun += training.program + round(SHARE_KEPT * (training.peak - training.program))
     vectors = VECTORS * 4 * sizes.items * estimator.width(sizes)
     tables, blend, counting = 0, 0, 0
-    block = BLOCKS * 4 * max(BLOCK_FLOATS, sizes.items)
+    block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + block_bytes(sizes.items)
     if settings.blend.kind != "never":
         log = LogSizes(lengths=sizes.lengths, items=sizes.items, touched=sizes.touched)
         kept, fitting = zip(*(source.memory(log) for source in SOURCES.values()), strict=True)
@@ -117,7 +119,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         counting = tables + max(fitting)
         blend = begun + tables + vectors + max(*fitting, candidates + block)
     else:
-        block = 2 * 4 * max(BLOCK_FLOATS, sizes.items)
+        block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + searched_bytes(sizes.items)
     served = begun + tables + vectors + block
     refit = 0
     if settings.train.refit != "none":  # all events and the measured bundle lie beside what is made of them

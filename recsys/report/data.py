@@ -117,6 +117,7 @@ def _facts(trained: Mapping[str, Any], protocol: Mapping[str, Any], report: Mapp
         ("test targets that the vocabulary lacks", count(report.get("unknown_targets"))),
         ("test targets that the history holds already", percent(report.get("repeated_targets"))),
         ("split", str(protocol.get("strategy") or DASH)),
+        ("sample", str(protocol.get("sample") or DASH)),
         ("caveat", str(protocol.get("caveat") or DASH)),
     ]
     return [(name, value) for name, value in facts if value != DASH]

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from recsys.errors import InputError, RecsysError
 from recsys.features.threads import processors
+from recsys.retrieval.exact import ExactSearch
 from recsys.storage.files import file_aside
 
 FACTORY: Final = "IDMap2,Flat"
@@ -28,7 +30,7 @@ NOTHING: Final = -1  # what FAISS returns in place of an id where it found too f
 LOOP_LIMIT: Final = 1 << 20  # of FAISS when it reads a file; a flat index has no long loops
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ItemIndex:
     """A FAISS index and the vectors it was made of.
 
@@ -40,8 +42,6 @@ class ItemIndex:
         float32 [V + 1, D] by code, also of items that the index leaves out.
     codes
         int64 [ntotal] codes that the index holds, ascending.
-    longest
-        Largest Euclidean norm among the vectors that the index holds.
     exact
         Whether a search compares the query with every item.
     """
@@ -49,8 +49,12 @@ class ItemIndex:
     index: Any
     vectors: np.ndarray
     codes: np.ndarray
-    longest: float
     exact: bool
+
+    @cached_property
+    def exact_search(self) -> ExactSearch:
+        """The same items, for a comparison with every one of them."""
+        return ExactSearch(self.vectors, self.codes)
 
 
 def build_index(vectors: np.ndarray, allowed: np.ndarray) -> ItemIndex:
@@ -88,9 +92,7 @@ def item_index(index: Any, vectors: np.ndarray) -> ItemIndex:
     """Any FAISS index over item codes, with the vectors [V + 1, D] behind it."""
     outer: Any = faiss.downcast_index(index)
     codes = np.sort(faiss.vector_to_array(outer.id_map))
-    squared = [np.einsum("vd,vd->v", rows, rows, dtype=np.float64).max() for rows in _blocks(vectors, codes)]
-    longest = float(np.sqrt(max(squared, default=0.0)))
-    return ItemIndex(index=index, vectors=vectors, codes=codes, longest=longest, exact=_is_exact(index))
+    return ItemIndex(index=index, vectors=vectors, codes=codes, exact=_is_exact(index))
 
 
 def search(items: ItemIndex, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -162,12 +164,6 @@ def _is_exact(index: Any) -> bool:
     while isinstance(inner, faiss.IndexIDMap):  # IDMap2 is one too
         inner = faiss.downcast_index(inner.index)
     return isinstance(inner, faiss.IndexFlat)
-
-
-def _blocks(vectors: np.ndarray, codes: np.ndarray, rows: int = 65_536) -> Iterator[np.ndarray]:
-    """The vectors of codes, some rows at a time."""
-    for start in range(0, len(codes), rows):
-        yield vectors[codes[start : start + rows]]
 
 
 @contextmanager

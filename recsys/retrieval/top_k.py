@@ -1,17 +1,8 @@
-"""The k best unseen items of each user, exactly; ties: higher score first, then lower code.
+"""The k best unseen items of each user; ties: higher score first, then lower code.
 
-FAISS finds, a fixed computation decides. FAISS adds float32 products in an order that depends on the
-machine and on how many queries come at once, so its last bits, and with them the order of nearly equal
-items, are not reproducible. Here:
-
-1. Over-fetch: k, plus a margin, plus what the user has seen. Users are searched in groups of similar
-   fetch, so one long history does not widen everyone's search.
-2. Mask the seen items, keep the best k + margin of the rest, score those pairs again by `exact_scores`.
-3. Certify: an item that was not kept scores at most FAISS's score of the last one kept plus the error
-   bound of a float32 dot product. Where the k-th exact score is not above that (ties and near-ties at the
-   cut), fetch more.
-
-So the result equals a brute force over all items, and does not depend on which users share a batch.
+An exact index is searched by `exact.py`. An approximate FAISS index finds k, a margin, and as many as the user has
+seen; seen items are masked, and the rest is scored again by `exact_scores`. Where it finds too few, the user is
+compared with every item.
 
 Shapes: b users, n fetched, m kept, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows).
 """
@@ -25,14 +16,12 @@ import numpy as np
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.retrieval.exact import best_first, exact_scores
 from recsys.retrieval.index import NOTHING, ItemIndex, search
 from recsys.retrieval.repeats import bonuses
 
-MARGIN: Final = 16  # kept beyond k, so that the cut at k is rarely closer than the error bound
-GROWTH: Final = 4  # how much more is kept where the cut is undecided
+MARGIN: Final = 16  # fetched from an approximate index beyond k
 FETCHED_AT_ONCE: Final = 2_000_000  # entries of one search's result; bounds memory
-PRODUCTS_AT_ONCE: Final = 4_000_000  # float64 products of `exact_scores`; bounds memory
-UNIT_ROUNDOFF: Final = 2.0**-24  # of float32
 
 
 def top_k(
@@ -80,33 +69,20 @@ def top_k(
     vectors, members, stride = items.vectors, items.codes, len(items.vectors)
     seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
     seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
-    bound = _error_bound(queries, items.longest)  # [b]
-
+    if items.exact:
+        return items.exact_search.best(queries, seen, k)
     codes = np.full((len(queries), k), PADDING, dtype=np.int32)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    pending = np.arange(len(queries))
-    keep = k + MARGIN
-    while len(pending):
-        undecided = []
-        fetch = _round_up(keep + seen_counts[pending], len(members))
-        for n in np.unique(fetch):
-            group = pending[fetch == n]
-            step = max(1, FETCHED_AT_ONCE // int(n))
-            for start in range(0, len(group), step):
-                rows = group[start : start + step]
-                found, kept = _unseen(items, queries, rows, seen, int(n), keep)
-                codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
-                if items.exact:
-                    all_kept = (kept[:, -1] == PADDING) | (kept.shape[1] == len(members))
-                    certain = all_kept | (scores[rows, -1] > _ceiling(found[:, -1], bound[rows]))
-                else:
-                    certain = codes[rows, -1] != PADDING
-                undecided.append(rows[~certain])
-        pending = np.concatenate(undecided)
-        if not items.exact:
-            break
-        keep *= GROWTH
-    for row in pending:  # an approximate index found too few: compare this user with every item
+    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
+    fetch = _round_up(k + MARGIN + seen_counts, len(members))
+    for n in np.unique(fetch):
+        group = np.flatnonzero(fetch == n)
+        step = max(1, FETCHED_AT_ONCE // int(n))
+        for start in range(0, len(group), step):
+            rows = group[start : start + step]
+            kept = _unseen(items, queries, rows, seen, int(n), k + MARGIN)
+            codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
+    for row in np.flatnonzero(codes[:, -1] == PADDING):  # too few were found: compare this user with every item
         own = seen[np.searchsorted(seen, row * stride) : np.searchsorted(seen, (row + 1) * stride)]
         rest = np.setdiff1d(members, own % stride, assume_unique=True)
         if len(rest):
@@ -152,43 +128,6 @@ def top_k_with_repeats(
     return best_first(np.hstack([codes, own_codes]), np.hstack([scores, beside]), k)
 
 
-def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float32 [P] dot products of `queries[rows[p]]` and `vectors[codes[p]]`, the same bits on every machine.
-
-    Products of float32 are exact in float64. They are added in halves, element by element, an order that
-    depends on D alone: not on the other pairs, not on the processor. The sum is rounded once.
-    """
-    width = queries.shape[1]
-    step = max(1, PRODUCTS_AT_ONCE // width)
-    scores = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        products = queries[rows[part]].astype(np.float64)  # [p, D]
-        products *= vectors[codes[part]]
-        left = width
-        while left > 1:
-            half = (left + 1) // 2
-            products[:, : left - half] += products[:, half:left]
-            left = half
-        scores[part] = products[:, 0]
-    return scores
-
-
-def best_first(codes: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row [b, m]: score descending, then code ascending; padded with 0 and -inf.
-
-    >>> best_first(np.array([[7, 3, 0, 5]]), np.array([[1.0, 1.0, -np.inf, 2.0]]), 2)
-    (array([[5, 3]]), array([[2., 1.]]))
-    """
-    order = np.lexsort((codes, -scores), axis=1)[:, :k]
-    codes, scores = np.take_along_axis(codes, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    missing = k - codes.shape[1]
-    if missing > 0:
-        codes = np.pad(codes, ((0, 0), (0, missing)), constant_values=PADDING)
-        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-    return codes, scores
-
-
 def _best(
     queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, kept: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -199,11 +138,9 @@ def _best(
     return best_first(kept, scores, k)
 
 
-def _unseen(
-    items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.ndarray, n: int, keep: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """FAISS scores and codes [b, m] of the first `keep` unseen among n fetched; code 0: no more."""
-    scores, codes = search(items, queries[rows], n)  # [b, n]
+def _unseen(items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.ndarray, n: int, keep: int) -> np.ndarray:
+    """Codes [b, m] of the first `keep` unseen among n fetched; code 0: no more."""
+    _, codes = search(items, queries[rows], n)  # [b, n]
     usable = codes != NOTHING
     if len(seen):
         keys = rows[:, None] * len(items.vectors) + codes
@@ -211,13 +148,10 @@ def _unseen(
         usable &= seen[place] != keys
     column = np.cumsum(usable, axis=1) - 1  # place among the unseen
     usable &= column < keep
-    width = min(keep, n)
-    kept = np.full((len(rows), width), PADDING, dtype=np.int64)
-    found = np.full((len(rows), width), -np.inf, dtype=np.float32)
+    kept = np.full((len(rows), min(keep, n)), PADDING, dtype=np.int64)
     place = np.nonzero(usable)
     kept[place[0], column[place]] = codes[place]
-    found[place[0], column[place]] = scores[place]
-    return found, kept
+    return kept
 
 
 def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.ndarray:
@@ -228,23 +162,6 @@ def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.nda
     relevant = indexed[histories.items]
     keys = np.sort(owner[relevant] * stride + histories.items[relevant])
     return keys[np.diff(keys, prepend=-1) > 0]  # np.unique hashes, and takes ten times as long
-
-
-def _error_bound(queries: np.ndarray, longest: float) -> np.ndarray:
-    """float64 [b]: how far a float32 dot product, added in any order, can be from the true value.
-
-    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1: at most
-    gamma_D = D u / (1 - D u) times the sum of |q_i v_i|, which the product of the norms bounds. Two more
-    roundings are added for the norms' own error and the exact score's rounding to float32.
-    """
-    rounding = (queries.shape[1] + 2) * UNIT_ROUNDOFF
-    norms = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
-    return rounding / (1 - rounding) * norms * longest + np.finfo(np.float32).tiny
-
-
-def _ceiling(last: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    """float32 [b] that no item left out can exceed."""
-    return np.nextafter((last + bound).astype(np.float32), np.float32(np.inf))
 
 
 def _round_up(fetch: np.ndarray, limit: int) -> np.ndarray:

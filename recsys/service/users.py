@@ -22,7 +22,7 @@ from pyarrow import ArrowException
 from recsys.columns import AS_OF, BUNDLE, CANDIDATE_SOURCE, ITEM_ID, RANK, RUN, SCORE, USER_ID
 from recsys.errors import RecsysError, first_line
 from recsys.storage.delta import data_files
-from recsys.storage.intact import filesystem
+from recsys.storage.remote import filesystem
 
 ROWS_HELD: Final = 4_000_000  # rows in memory, some 100 MB; a group that is larger is held alone
 _READ: Final = (USER_ID, RANK, ITEM_ID, SCORE, CANDIDATE_SOURCE, RUN, BUNDLE, AS_OF)

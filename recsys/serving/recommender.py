@@ -23,8 +23,8 @@ from recsys.errors import InputError
 from recsys.models.base import Parts, Recommender
 from recsys.models.registry import estimator_of
 from recsys.ranking.blend import Blended, best_items
+from recsys.retrieval.exact import best_first, exact_scores
 from recsys.retrieval.shelf import Shelf
-from recsys.retrieval.top_k import best_first, exact_scores
 from recsys.serving.fallback import PART as FALLBACK
 from recsys.serving.fallback import Fallback, Popular
 from recsys.serving.histories import history_of

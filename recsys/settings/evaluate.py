@@ -20,6 +20,9 @@ class EvaluateSettings(Section):
 
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 100)
     exclude_seen: bool = True  # the history's own items cannot be ranked
+    # test questions that are ranked, drawn once by the seed; None: all, or as many as 10^10 scores of questions and
+    # items allow (a million items: 10,000)
+    users: int | None = Field(default=None, ge=1)
     # what the model is compared with; "ease" inverts a matrix of up to 6,000 items
     baselines: tuple[Baseline, ...] = ("popularity", "recent-popularity", "transitions", "text+transitions")
 

@@ -27,6 +27,9 @@ class TrainSettings(Section):
     next_item_share: Share = 0.5  # cloze: share of the epochs, the first, that ask for the next item; warm: half of it
     average_decay: float = Field(default=0.99, ge=0, lt=1)  # of the weights' moving average; 0: none
     evaluate_every: int = Field(default=5, ge=1)  # (epochs) between validations
+    # validation users that are ranked, drawn once by the seed; None: all, or as many as 2 * 10^9 scores of users and
+    # items allow (a million items: 2,000)
+    validation_users: int | None = Field(default=None, ge=1)
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
     loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
     negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history

@@ -9,7 +9,7 @@ from typing import Any, Final
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from recsys.storage.intact import filesystem
+from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_properties
 
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin

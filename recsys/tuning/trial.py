@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recsys.data.asked import validation_questions
 from recsys.data.prepare import Dataset
 from recsys.models.base import Job, OnEpoch, Say
 from recsys.models.registry import estimator_for
@@ -90,7 +91,7 @@ def measure(
     model = estimator.recommender(settings, fitted.parts)
     _, blend = blend_of(settings, dataset, model)
     if blend is None or blend.validation is None:
-        held_out = dataset.split.validation
+        held_out = validation_questions(settings, dataset)
         alone = validation_metrics(model.encode, model.vectors, model.allowed, held_out, settings, model.repeats)
         value = own = alone[PRIMARY]
     else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from recsys.bundles.bundle import Bundle
+from recsys.data.asked import validation_questions
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
@@ -186,7 +187,7 @@ def train_model(
 
     `epochs` as of `Job`: so many, and no validation.
     """
-    held_out, asked = dataset.split.validation, sequence_settings(settings)
+    held_out, asked = validation_questions(settings, dataset), sequence_settings(settings)
     baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
     if baskets is not None and not (baskets.next >= 0).any():
         raise InputError(

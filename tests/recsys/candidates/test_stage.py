@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy import sparse
 
-from recsys.candidates.base import Block, Source, TrainingData, among, distinct
+from recsys.candidates.base import Block, Source, TrainingData, among, best_keys, distinct
 from recsys.candidates.co_occurrence import CoOccurrence
 from recsys.candidates.linear import Linear
 from recsys.candidates.popularity import Popularity
 from recsys.candidates.registry import SOURCES, context_of, features_of
+from recsys.candidates.scores import Scores
 from recsys.candidates.stage import Proposals, blocks, fit_sources, propose, source_names
 from recsys.candidates.text import Text
 from recsys.candidates.transitions import Transitions
@@ -198,9 +201,12 @@ def test_a_source_says_the_same_of_a_pair_whoever_proposed_it(
 def test_blocks_hold_every_user_once(
     items: ItemIndex, queries: np.ndarray, histories: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.candidates.stage.BLOCK_FLOATS", 7 * (V + 1))
+    monkeypatch.setattr("recsys.candidates.stage.USERS", 7)
+    monkeypatch.setattr("recsys.candidates.stage.EVENTS", 20)
     parts = list(blocks(items, queries, histories))
-    assert [part.stop - part.start for part, _ in parts] == [7, 7, 7, 7, 7, 5]
+    sizes = [part.stop - part.start for part, _ in parts]
+    assert sum(sizes) == U and max(sizes) <= 7
+    assert all(block.histories.lengths.sum() <= 20 for _, block in parts)
     for part, block in parts:
         np.testing.assert_array_equal(block.queries, queries[part])
         for row, user in enumerate(range(part.start, part.stop)):
@@ -309,3 +315,19 @@ def test_what_nobody_computes_is_named(items: ItemIndex, queries: np.ndarray, hi
         propose([Broken()], block, n=5, features=["words", "colour"], context=[])
     with pytest.raises(ValueError, match="no source that was asked knows 'length' of a user"):
         propose([Broken()], block, n=5, features=["words"], context=["length"])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_sparse_scores_are_those_of_a_dense_array(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    block = Block(index=ring.items(), queries=ring.queries(), histories=ring.histories())
+    dense = rng.permutation(U * (V + 1)).reshape(U, V + 1).astype(np.float32) - 300  # all different
+    dense[rng.random(dense.shape) < 0.7] = 0
+    dense[:, 0] = 0
+    table = sparse.csr_array(dense)
+    with mock.patch("recsys.candidates.scores.DENSE", 0):
+        scores = Scores(table)
+        np.testing.assert_array_equal(scores.best(block, n), best_keys(block, dense, n))
+        rows = np.sort(rng.integers(0, U, 50))
+        codes = rng.integers(0, V + 1, 50)
+        np.testing.assert_array_equal(scores.at(rows, codes), dense[rows, codes])

@@ -82,6 +82,25 @@ def test_a_bundle_is_measured_beside_the_asked_baselines(trained: tuple[Path, Ta
     assert all(title.startswith("Item ") for example in report.examples for title in example["recommended"])
 
 
+def test_a_sample_of_questions_is_ranked_among_all_items_and_stated(trained: tuple[Path, TableVersions, str]) -> None:
+    folder, versions, bundle = trained
+    frames: list[pl.DataFrame] = []
+    asked = {"cutoffs": [5], "baselines": ["transitions"]}
+    whole = evaluate(settings(folder, evaluate=asked), versions, bundle, users_to=frames.append)
+    some = evaluate(settings(folder, evaluate=asked | {"users": 50}), versions, bundle, users_to=frames.append)
+    again = evaluate(settings(folder, evaluate=asked | {"users": 50}), versions, bundle)
+    assert "sample" not in whole.report["protocol"]
+    assert some.report["protocol"]["sample"].startswith("50 of 120 test questions, drawn by the seed")
+    assert some.report["protocol"]["items"] == ITEMS
+    everyone, drawn = frames
+    assert len(drawn) == 50
+    ranks = everyone.join(drawn, on="user_id", how="inner", maintain_order="right")
+    assert ranks["rank"].equals(ranks["rank_right"])  # the same user has the same rank
+    assert some.metrics == again.metrics
+    wide, narrow = (report.intervals["test/hr_at_10"] for report in (some, whole))
+    assert wide["high"] - wide["low"] > narrow["high"] - narrow["low"]
+
+
 def test_a_blend_is_the_headline_and_the_model_alone_stands_beside_it(
     trained: tuple[Path, TableVersions, str],
 ) -> None:

@@ -17,7 +17,7 @@ def index_over(vectors: np.ndarray, inside: np.ndarray) -> ItemIndex:
     """An index whose file holds `inside`, beside the vectors that it should hold."""
     allowed = np.arange(len(vectors)) > 0
     made = build_index(inside, allowed)
-    return ItemIndex(index=made.index, vectors=vectors, codes=made.codes, longest=made.longest, exact=made.exact)
+    return ItemIndex(index=made.index, vectors=vectors, codes=made.codes, exact=made.exact)
 
 
 def test_a_sound_index_finds_everything_and_one_of_other_vectors_does_not() -> None:

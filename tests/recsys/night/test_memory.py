@@ -27,7 +27,7 @@ from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import current_versions
 
 WITHIN = 1.25  # factor between the announced and the measured peak of the process, either way
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory.py"
 SMALL = NightSizes(lengths=np.full(2000, 20), items=5000, touched=4000)
 
 

@@ -84,7 +84,7 @@ def test_users_do_not_depend_on_their_block(
     items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = best_items(items, queries, blended, histories, k=9)
-    monkeypatch.setattr("recsys.candidates.stage.BLOCK_FLOATS", 3 * (V + 1))
+    monkeypatch.setattr("recsys.candidates.stage.USERS", 3)
     parts = best_items(items, queries, blended, histories, k=9)
     np.testing.assert_array_equal(parts[0], whole[0])
     np.testing.assert_allclose(parts[1], whole[1], rtol=1e-5, atol=1e-5)

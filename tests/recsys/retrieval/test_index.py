@@ -26,7 +26,6 @@ def test_round_trip_leaves_one_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
     items = read_index(tmp_path / "index.faiss", VECTORS, ALLOWED)
     assert items.exact and items.codes.tolist() == [1, 2, 4]
-    assert items.longest == pytest.approx(2.0)
     assert search(items, VECTORS[2:3], 1)[1].tolist() == [[2]]
 
 

@@ -8,13 +8,16 @@ import faiss
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.features.precision import native_bf16
+from recsys.retrieval.exact import exact_scores
 from recsys.retrieval.index import ItemIndex, build_index, item_index
-from recsys.retrieval.top_k import exact_scores, top_k
+from recsys.retrieval.top_k import top_k
 
 
 def histories_of(lists: Sequence[Sequence[int]]) -> Sequences:
@@ -129,8 +132,8 @@ def test_a_list_does_not_depend_on_who_shares_the_batch() -> None:
         np.testing.assert_array_equal(alone[1][0], scores[user])
 
 
-def test_one_long_history_does_not_widen_the_search_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, allowed, queries, lists = random_case(4, items=5000, longest=5)
+def test_one_long_history_does_not_widen_the_approximate_search_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _, queries, lists = random_case(4, items=5000, longest=5)
     lists[0] = list(range(1, 3001))
     fetched: list[tuple[int, int]] = []
     from recsys.retrieval import top_k as candidates
@@ -141,19 +144,58 @@ def test_one_long_history_does_not_widen_the_search_of_the_others(monkeypatch: p
 
     searched = candidates.search
     monkeypatch.setattr(candidates, "search", counting)
-    top_k(build_index(vectors, allowed), queries, histories_of(lists), k=10)
+    top_k(approximate(vectors, probes=16), queries, histories_of(lists), k=10)
     assert sum(users for users, n in fetched if n > 100) == 1
+
+
+PRECISIONS = [False, pytest.param(True, marks=pytest.mark.skipif(not native_bf16(), reason="no bf16 here"))]
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize(("items", "width", "shift"), [(3, 9, 0.0), (127, 9, 0.0), (2000, 65, 0.0), (2000, 65, -30.0)])
+def test_products_of_either_precision_equal_brute_force(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, items: int, width: int, shift: float
+) -> None:
+    """A bias of -30 on every item: no score is above 0."""
+    monkeypatch.setattr("recsys.retrieval.exact.native_bf16", lambda: bf16)
+    vectors, allowed, queries, lists = random_case(10, items=items, width=width)
+    vectors[1:, -1], queries[:, -1] = shift, 1.0
+    queries[7] = 0.0
+    index = build_index(vectors, allowed)
+    found = top_k(index, queries, histories_of(lists), k=10)
+    expected = brute_force(vectors, allowed, queries, lists, 10)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert index.exact_search.products.rows.dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+@pytest.mark.skipif(not native_bf16(), reason="no bf16 here")
+def test_where_bf16_excludes_too_few_items_float32_does() -> None:
+    """One vector is a thousand times as long as the others, so the error of bf16 may be larger than their scores."""
+    vectors, _, queries, lists = random_case(11, items=3000, width=33)
+    vectors[1] *= 1000
+    index = build_index(vectors, np.arange(3001) > 0)
+    found = top_k(index, queries, histories_of(lists), k=10)
+    assert "fp32_products" in index.exact_search.__dict__
+    np.testing.assert_array_equal(found[0], brute_force(vectors, np.arange(3001) > 0, queries, lists, 10)[0])
+
+
+def approximate(vectors: np.ndarray, probes: int = 1) -> ItemIndex:
+    """An index of 16 cells, of which a search looks into some."""
+    index = faiss.index_factory(vectors.shape[1], "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors[1:])
+    index.nprobe = probes
+    mapped = faiss.IndexIDMap2(index)
+    mapped.add_with_ids(vectors[1:], np.arange(1, len(vectors)))
+    return item_index(mapped, vectors)
 
 
 def test_an_approximate_index_never_leaves_a_list_short() -> None:
     """One probed cell of 16 holds too few items; the user is then compared with all of them."""
     vectors, _, queries, lists = random_case(5, items=800)
     allowed = np.arange(801) > 0
-    index = faiss.index_factory(9, "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors[1:])
-    mapped = faiss.IndexIDMap2(index)
-    mapped.add_with_ids(vectors[1:], np.arange(1, 801))
-    items = item_index(mapped, vectors)
+    items = approximate(vectors)
     assert not items.exact
     codes, scores = top_k(items, queries, histories_of(lists), k=300)
     assert (codes > 0).all()
