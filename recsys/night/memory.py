@@ -21,7 +21,6 @@ from recsys.candidates.stage import block_bytes
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
 from recsys.data.prepare import filter_interactions
 from recsys.errors import InputError
-from recsys.evaluation.ranking import BLOCK_FLOATS
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
@@ -37,7 +36,8 @@ OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its 
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
 OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
 SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
-RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked
+RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked, and
+BLOCK_FLOATS: Final = 4_000_000  # numbers of one of them, as recsys/evaluation/ranking.py has them
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
