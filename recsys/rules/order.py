@@ -105,8 +105,8 @@ class Diverse(Spread):
     most alike item above it.
 
     Relevance is the score, min-max-normalised in the user's pool: 1 for the best and 0 for the last, so that a weight
-    means the same for every user. Ranks in place of scores lose more accuracy for the same likeness, as they push down items
-    that the model is sure of. Rows of the fallback, whose scores are places, come below the model's.
+    means the same for every user. Ranks in place of scores lose more accuracy for the same likeness, as they push down
+    items that the model is sure of. Rows of the fallback, whose scores are places, come below the model's.
 
     Attributes
     ----------

@@ -192,13 +192,12 @@ def test_a_diverse_list_is_that_of_the_definition(k: int) -> None:
         seen = set(histories.history(user).tolist())
         order = [c for c in sorted(range(1, 41), key=lambda c: (-dense[user, c], c)) if c not in seen][:20]
         chosen: list[int] = []
+        best, last, about = dense[user, order[0]], dense[user, order[-1]], (order, chosen, dense[user])
 
-        def value(
-            code: int, order: list[int] = order, chosen: list[int] = chosen, user: int = user
-        ) -> tuple[float, int]:
-            place, best, last = order.index(code), dense[user, order[0]], dense[user, order[-1]]
+        def value(code: int, of: Any = about, best: float = best, last: float = last) -> tuple[float, int]:
+            order, chosen, scores = of
             alike = any(brands[code] is not None and brands[code] == brands[other] for other in chosen)
-            return round(float(0.6 * (scores[code] - last) / (best - last) - 0.4 * alike), 6), -place
+            return round(float(0.6 * (scores[code] - last) / (best - last) - 0.4 * alike), 6), -order.index(code)
 
         for _ in range(k):
             chosen.append(max((code for code in order if code not in chosen), key=value))
