@@ -174,6 +174,7 @@ class Show(Watch):
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:
     """The end of a night: metrics beside the baselines, where things are, and what to do next."""
     show_metrics(console, summary["name"], summary)
+    show_rules(console, summary.get("rules"))
     if verdict := summary.get("verdict"):  # an older night has none
         show_verdict(console, verdict)
     candidates = summary["candidates"]
@@ -260,7 +261,11 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
     if sample := report.get("report", {}).get("protocol", {}).get("sample"):
         console.print(f"[dim]{escape(sample)}[/]")
     show_differences(console, report)
-    if priced := report.get("rules") or report.get("report", {}).get("rules"):
+
+
+def show_rules(console: Console, priced: Mapping[str, Any] | None) -> None:
+    """The price of each rule; nothing where there are no rules."""
+    if priced:
         from recsys.pipelines.prices import show_prices  # not for `recsys --help`
 
         show_prices(console, priced)

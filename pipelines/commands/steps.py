@@ -27,6 +27,7 @@ from recsys.pipelines.console import (
     left_out_of_training,
     rejected_lines,
     show_metrics,
+    show_rules,
 )
 from recsys.pipelines.ui import ui_command
 
@@ -230,6 +231,7 @@ def step(
     def told(console: Console) -> None:
         if "baselines" in report:
             show_metrics(console, settings.name, report)
+            show_rules(console, report["report"].get("rules"))
             chosen["repeated targets"] = capped(report["report"])
         facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)})
 

@@ -113,7 +113,8 @@ def chosen(
         columns = np.full((b, k), FROM_A_RULE, dtype=np.int64)
         for start in range(0, b, step):
             part = slice(start, start + step)
-            columns[part] = _greedy(codes[part], usable[part], at[part], pinned, free[part], k, caps, spread)
+            some = (codes[part], scores[part], own[part], usable[part])
+            columns[part] = _greedy(*some, at[part], pinned, free[part], k, caps, spread)
     return _assembled(codes, scores, own, usable, columns, at, pinned)
 
 
@@ -176,6 +177,8 @@ class _Counts:
 
 def _greedy(
     codes: np.ndarray,
+    scores: np.ndarray,
+    own: np.ndarray,
     usable: np.ndarray,
     at: np.ndarray,
     pinned: Pinned,
@@ -194,7 +197,7 @@ def _greedy(
         for place in range(k) if len(pinned.codes) else ():
             rows = np.flatnonzero(at[:, place] >= 0)
             counts.add(rows, pinned.codes[at[rows, place]])
-        left = _relevant(codes, usable, at, pinned, free, spread, counts, columns, taken)
+        left = _relevant(codes, scores, own, usable, at, pinned, free, spread, counts, columns, taken)
     for row in np.flatnonzero(taken < free).tolist():
         had = codes[row, columns[row, : taken[row]]]
         if len(pinned.codes):
@@ -250,6 +253,8 @@ def _walk(codes: np.ndarray, left: np.ndarray, had: np.ndarray, free: int, caps:
 
 def _relevant(
     codes: np.ndarray,
+    scores: np.ndarray,
+    by_model: np.ndarray,
     usable: np.ndarray,
     at: np.ndarray,
     pinned: Pinned,
@@ -269,7 +274,7 @@ def _relevant(
     likeness = spread.likeness(np.concatenate([own, shown], axis=1))
     beside = np.where((shown != PADDING)[:, None, :], likeness[:, :width, width:], -np.inf)
     nearest = beside.max(axis=2, initial=-np.inf)  # [b, pool] to what is in the list
-    relevance = 1 - np.arange(width, dtype=np.float32) / max(1, width)
+    relevance = _relevance(there, *(np.take_along_axis(x, np.maximum(pool, 0), axis=1) for x in (scores, by_model)))
     everyone = np.arange(b)
     while True:
         alike = np.where(np.isfinite(nearest), nearest, 0.0)
@@ -292,6 +297,24 @@ def _relevant(
     row, column = np.nonzero(pool >= 0)
     outside[row, pool[row, column]] = False
     return outside
+
+
+def _relevance(there: np.ndarray, scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """float32 [b, pool] from 0 to 1: the scores of the model's rows, min-max-normalised among them, above all others.
+
+    The fallback's rows, whose scores are places, have the lower part of the scale, by their share of the pool.
+    """
+    own = own & there
+    low = np.where(own, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    high = np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    span = np.where(np.isfinite(high - low) & (high > low), high - low, 1)
+    within = np.where(own, scores - low, 0) / span
+    size = np.maximum(there.sum(axis=1, keepdims=True), 1)
+    lower = there & ~own
+    share = lower.sum(axis=1, keepdims=True) / size
+    place = (lower.sum(axis=1, keepdims=True) - np.cumsum(lower, axis=1)) / size
+    found: np.ndarray = np.where(own, share + (1 - share) * within, np.where(lower, place, 0)).astype(np.float32)
+    return found
 
 
 def _assembled(
