@@ -29,8 +29,9 @@ def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
 
     with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
         report = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
-        for name, begins in report["begins"].items():
-            display.say(f"{name}: read from {begins} on.")
+        for sources in report["begins"].values():
+            for name, begins in sources.items():
+                display.say(f"{name}: read from {begins} on.")
         if report["skipped"]:
             display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
