@@ -28,8 +28,9 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         display.advance(done, total, what)
 
     report: dict[str, Any] = plain(data.ingest(settings, progress=progress, rebuild=rebuild))
-    for name, begins in report["begins"].items():
-        display.say(f"{name}: read from {begins} on.")
+    for sources in report["begins"].values():
+        for name, begins in sources.items():
+            display.say(f"{name}: read from {begins} on.")
     if report["skipped"]:
         display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
     for warning in report["warnings"]:

@@ -163,7 +163,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     as_of = datetime.fromisoformat(state.started)
     try:
         tracking.adopt(store, ingested["mlflow_run"], parent)
+        if resumed and ingested["begins"] and "ingest" in state.steps:
+            # what the stopped run read is not read again: its report says what is new in the tables
+            ingested = {**state.steps["ingest"]["report"], "mlflow_run": ingested["mlflow_run"]}
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3), peak_bytes=ingest_peak)
+        runs.save(folder, state)
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
             display.say(str(check_night(settings, versions)))

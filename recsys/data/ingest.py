@@ -71,7 +71,7 @@ class IngestReport:
     delisted: int  # items of the reading of the catalogue before that this one lacks
     unmapped: int  # items and users whose id is not in the id_map; they are left out
     tied_share: float | None  # of the log's events: share whose user and time another one has too
-    begins: dict[str, str]  # by source that was not read whole: the watermark and where the reading began
+    begins: dict[str, dict[str, str]]  # by table and source that was not read whole: watermark = where it began
     digests: dict[str, str]  # by file: sha256 (hex)
     skipped: list[str]  # files without rows
     seconds: float
@@ -118,7 +118,7 @@ def ingest(
         done += 1
 
     ends = [] if rebuild else open_ends(root)
-    begins: dict[str, str] = {}
+    begins: dict[str, dict[str, str]] = {}
     with writing(f"A copy of the sources in {gettempdir()}", "set TMPDIR to a larger place"), TemporaryDirectory(
         prefix="recsys-"
     ) as scratch:  # fmt: skip
@@ -133,7 +133,7 @@ def ingest(
                 since = None if rebuild else begin_at(root, table, section, file)
                 rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids, since)
                 if since is not None:
-                    begins[file.name] = f"{section.watermark} = {since}"
+                    begins.setdefault(table, {})[file.name] = f"{section.watermark} = {since}"
                 if rows.empty:
                     skipped.append(file.name)
                 else:

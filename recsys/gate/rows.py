@@ -27,14 +27,21 @@ def check_rejected(
     ----------
     ingested, before
         Reports of this night's ingest, and of the finished night's before it. Where the files of that night are read
-        again and hold more rows now, the new rows are what came in between; else they are all rows.
+        again and hold more rows now, the new rows are what came in between; else they are all rows, as they are where
+        a reading began at a watermark.
     """
     name = f"rejected rows of {table}"
 
     def make(most: float) -> Check:
         read, rejected = ingested["rows_read"].get(table, 0), ingested["rows_rejected"].get(table, 0)
         which = "rows"
-        if before is not None and set(before["digests"]) <= set(ingested["digests"]):
+        if ingested.get("begins", {}).get(table):
+            which = "new rows"
+        elif (
+            before is not None
+            and not before.get("begins", {}).get(table)
+            and set(before["digests"]) <= set(ingested["digests"])
+        ):
             read_then, rejected_then = before["rows_read"].get(table, 0), before["rows_rejected"].get(table, 0)
             if read_then < read:
                 read, rejected = read - read_then, max(0, rejected - rejected_then)

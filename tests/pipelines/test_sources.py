@@ -154,6 +154,7 @@ def test_a_night_from_a_server(
             nightly.night(load_settings(config))
     summary = nightly.nightly(config)
     assert summary["resumed"] and summary["tables"]["versions"]["interactions"] == 0
+    assert summary["tables"]["rejected"]["interactions"] == 1  # by the stopped run, and not read again
     users = log["user_id"].unique()
     assert summary["candidates"]["users"] == len(users.filter(users < "u00050"))
     postgresql.query(

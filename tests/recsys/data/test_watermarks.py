@@ -81,7 +81,7 @@ def test_each_reading_begins_where_the_last_one_ended(shop: Shop, tmp_path: Path
     assert counts(first) == (3, 3) and not first.begins
     again = read(tmp_path, shop, watermark=watermark)
     last = 2 if watermark == "changed" else 1  # rows that share the newest value
-    assert counts(again) == (last, 0) and list(again.begins) == [f"{again_name(shop)}: orders"]
+    assert counts(again) == (last, 0) and list(again.begins[INTERACTIONS]) == [f"{shown(shop)}: orders"]
     assert again.versions == first.versions and again.digests == first.digests  # so that a stopped night goes on
     buy(shop, (4, "cat", "tea", "02"), (5, "cat", "jam", "03"))
     third = read(tmp_path, shop, watermark=watermark)
@@ -90,7 +90,7 @@ def test_each_reading_begins_where_the_last_one_ended(shop: Shop, tmp_path: Path
     assert counts(read(tmp_path, shop, rebuild=True, watermark=watermark)) == (5, 5)
 
 
-def again_name(shop: Shop) -> str:
+def shown(shop: Shop) -> str:
     if shop.server is None:
         return shop.source
     return f"postgresql://127.0.0.1:{shop.server.port}/postgres"
@@ -122,6 +122,16 @@ def test_late_rows_need_an_overlap(shop: Shop, tmp_path: Path) -> None:
     read(tmp_path, shop, watermark="id")
     with pytest.raises(InputError, match=r"interactions\.watermark_overlap_hours = 1 needs a watermark of times"):
         read(tmp_path, shop, watermark="id", watermark_overlap_hours=1)
+
+
+def test_a_watermark_is_a_parameter(shop: Shop, tmp_path: Path) -> None:
+    odd = "zoe''; drop table orders; --"
+    buy(shop, (1, "ann", "tea", "01"), (2, odd, "tea", "02"))
+    read(tmp_path, shop, watermark="user_id")
+    assert counts(read(tmp_path, shop, watermark="user_id")) == (1, 0)
+    buy(shop, (3, "über", "tea", "03"), (4, "bob", "tea", "03"))
+    assert counts(read(tmp_path, shop, watermark="user_id")) == (2, 1)
+    assert shop.do("select count(*) from orders") == [(4,)]
 
 
 def test_a_catalogue_keeps_what_it_does_not_read(shop: Shop, tmp_path: Path) -> None:
@@ -180,7 +190,7 @@ def test_a_rejected_row_is_kept_once(shop: Shop, tmp_path: Path) -> None:
     read(tmp_path, shop)
     rows = held(tmp_path, QUARANTINE)
     assert len(rows) == 1 and rows["line"].to_list() == [None] and '"jam"' in rows["raw"][0]
-    assert rows["source"].to_list() == [f"{again_name(shop)}: orders"]
+    assert rows["source"].to_list() == [f"{shown(shop)}: orders"]
 
 
 def test_a_time_in_the_future_does_not_keep_other_rows_away(shop: Shop, tmp_path: Path) -> None:

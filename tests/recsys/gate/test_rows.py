@@ -20,6 +20,10 @@ def ingested(read: int, rejected: int, *files: str) -> dict[str, Any]:
     }
 
 
+def part(read: int, rejected: int) -> dict[str, Any]:
+    return {**ingested(read, rejected), "begins": {"interactions": {"log.csv": "changed = 2026-03-01"}}}
+
+
 @pytest.mark.parametrize(
     ("now", "before", "status", "value"),
     [
@@ -31,6 +35,9 @@ def ingested(read: int, rejected: int, *files: str) -> dict[str, Any]:
         (ingested(1_000, 10, "monday.csv"), ingested(9_000, 900, "sunday.csv"), "passed", 0.01),  # other files
         (ingested(10, 9), None, "skipped", None),
         (ingested(9_000, 90), ingested(10_000, 100), "passed", 0.01),  # a shorter log is read as a whole
+        (part(200, 100), part(100, 90), "failed", 0.5),  # from a watermark on, all rows are new
+        (part(100, 1), part(100, 1), "passed", 0.01),
+        (ingested(10_000, 100), part(100, 90), "passed", 0.01),  # read anew
     ],
 )
 def test_rejected_rows_are_a_share_of_the_new_ones(
