@@ -299,6 +299,7 @@ def _write_files(
 ) -> int:
     """Write the rows in their order; returns their number. `names` grows as files are begun."""
     arrow_schema = _arrow_schema(schema)
+    repeating = [name for name, dtype in schema.items() if not dtype.is_float()]  # scores hardly do
     groups = _groups(frames)
     group = next(groups, None)
     rows = 0
@@ -308,7 +309,7 @@ def _write_files(
         held = 0
         with (
             store.open_output_stream(f"{folder}/{name}") as stream,
-            pq.ParquetWriter(stream, arrow_schema, compression="zstd") as writer,
+            pq.ParquetWriter(stream, arrow_schema, compression="zstd", use_dictionary=repeating) as writer,
         ):
             while group is not None and held < ROWS_A_FILE:
                 try:
