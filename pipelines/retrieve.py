@@ -56,6 +56,11 @@ def retrieve(
                 f"{report['unlisted']:,} items that the bundle knows are not in the newest catalogue and are not "
                 'recommended; retrieve.items = "all" recommends them.'
             )
+        if report["rules"]:
+            display.say(
+                f"The lists obey {', '.join(report['rules'])}: {report['denied']:,} items are recommended to nobody, "
+                f"and {report['short_lists']:,} lists have fewer than {report['k']} rows."
+            )
         metrics = numbers(report, COUNTS)
         tracking.log_metrics(step.store, step.run_id, {f"retrieve/{name}": n for name, n in metrics.items()})
     return report

@@ -9,6 +9,7 @@ Shapes: b users, m candidates each (best first), q pinned items, k places, g val
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -112,7 +113,8 @@ def chosen(
         columns = np.full((b, k), FROM_A_RULE, dtype=np.int64)
         for start in range(0, b, step):
             part = slice(start, start + step)
-            columns[part] = _greedy(codes[part], usable[part], at[part], pinned, free[part], k, caps, spread)
+            some = (codes[part], scores[part], own[part], usable[part])
+            columns[part] = _greedy(*some, at[part], pinned, free[part], k, caps, spread)
     return _assembled(codes, scores, own, usable, columns, at, pinned)
 
 
@@ -175,6 +177,8 @@ class _Counts:
 
 def _greedy(
     codes: np.ndarray,
+    scores: np.ndarray,
+    own: np.ndarray,
     usable: np.ndarray,
     at: np.ndarray,
     pinned: Pinned,
@@ -185,28 +189,72 @@ def _greedy(
 ) -> np.ndarray:
     """int64 [b, k]: columns of the candidates for the free places, in their order; then -1."""
     b = len(codes)
-    counts = _Counts(caps, b)
-    for place in range(k) if len(pinned.codes) else ():
-        rows = np.flatnonzero(at[:, place] >= 0)
-        counts.add(rows, pinned.codes[at[rows, place]])
     columns = np.full((b, k), FROM_A_RULE, dtype=np.int64)
     taken = np.zeros(b, dtype=np.int64)
     left = usable
     if spread is not None:
-        left = _relevant(codes, usable, at, pinned, free, spread, counts, columns, taken)
-    for column in range(codes.shape[1]):
-        if (taken >= free).all():
-            break
-        rows = np.flatnonzero(left[:, column] & (taken < free))
-        rows = rows[~counts.full(rows, codes[rows, column])]
-        counts.add(rows, codes[rows, column])
-        columns[rows, taken[rows]] = column
-        taken[rows] += 1
+        counts = _Counts(caps, b)
+        for place in range(k) if len(pinned.codes) else ():
+            rows = np.flatnonzero(at[:, place] >= 0)
+            counts.add(rows, pinned.codes[at[rows, place]])
+        left = _relevant(codes, scores, own, usable, at, pinned, free, spread, counts, columns, taken)
+    for row in np.flatnonzero(taken < free).tolist():
+        had = codes[row, columns[row, : taken[row]]]
+        if len(pinned.codes):
+            had = np.concatenate([had, pinned.codes[at[row][at[row] >= 0]]])
+        more = _walk(codes[row], left[row], had, int(free[row] - taken[row]), caps)
+        columns[row, taken[row] : taken[row] + len(more)] = more
     return columns
+
+
+def _walk(codes: np.ndarray, left: np.ndarray, had: np.ndarray, free: int, caps: Sequence[Cap]) -> list[int]:
+    """Columns of the first candidates of one user that no cap forbids.
+
+    A loop over a hundred candidates is faster than array operations on each of them; where many more have to be looked
+    at, those whose value is used up are passed over by the thousand.
+
+    Parameters
+    ----------
+    codes, left
+        int32 and bool [m]: the candidates, best first, and which may be chosen.
+    had
+        int32: items of the list already.
+    """
+    counts: list[Counter[int]] = [Counter(cap.values[had].ravel().tolist()) for cap in caps]
+    found: list[int] = []
+    columns = np.flatnonzero(left)
+    start, size = 0, 2 * free + 16
+    while start < len(columns) and len(found) < free:
+        part = columns[start : start + size]
+        values = [cap.values[codes[part]] for cap in caps]
+        if start:
+            open_ = np.ones(len(part), dtype=bool)
+            for cap, own, count in zip(caps, values, counts, strict=True):
+                used = np.zeros(cap.count + 1, dtype=bool)
+                used[[value for value, times in count.items() if times >= cap.most and value < cap.count]] = True
+                open_ &= ~used[own].any(axis=1)
+            part, values = part[open_], [own[open_] for own in values]
+        each = zip(*(own.tolist() for own in values), strict=True) if caps else iter([()] * len(part))
+        for column, of in zip(part.tolist(), each, strict=True):
+            if all(
+                count[value] < cap.most or value == cap.count
+                for cap, count, own in zip(caps, counts, of, strict=True)
+                for value in own
+            ):
+                for count, own in zip(counts, of, strict=True):
+                    for value in own:
+                        count[value] += 1
+                found.append(column)
+                if len(found) == free:
+                    break
+        start, size = start + size, size * 4
+    return found
 
 
 def _relevant(
     codes: np.ndarray,
+    scores: np.ndarray,
+    by_model: np.ndarray,
     usable: np.ndarray,
     at: np.ndarray,
     pinned: Pinned,
@@ -226,7 +274,7 @@ def _relevant(
     likeness = spread.likeness(np.concatenate([own, shown], axis=1))
     beside = np.where((shown != PADDING)[:, None, :], likeness[:, :width, width:], -np.inf)
     nearest = beside.max(axis=2, initial=-np.inf)  # [b, pool] to what is in the list
-    relevance = 1 - np.arange(width, dtype=np.float32) / max(1, width)
+    relevance = _relevance(there, *(np.take_along_axis(x, np.maximum(pool, 0), axis=1) for x in (scores, by_model)))
     everyone = np.arange(b)
     while True:
         alike = np.where(np.isfinite(nearest), nearest, 0.0)
@@ -249,6 +297,24 @@ def _relevant(
     row, column = np.nonzero(pool >= 0)
     outside[row, pool[row, column]] = False
     return outside
+
+
+def _relevance(there: np.ndarray, scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """float32 [b, pool] from 0 to 1: the scores of the model's rows, min-max-normalised among them, above all others.
+
+    The fallback's rows, whose scores are places, have the lower part of the scale, by their share of the pool.
+    """
+    own = own & there
+    low = np.where(own, scores, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    high = np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    span = np.where(np.isfinite(high - low) & (high > low), high - low, 1)
+    within = np.where(own, scores - low, 0) / span
+    size = np.maximum(there.sum(axis=1, keepdims=True), 1)
+    lower = there & ~own
+    share = lower.sum(axis=1, keepdims=True) / size
+    place = (lower.sum(axis=1, keepdims=True) - np.cumsum(lower, axis=1)) / size
+    found: np.ndarray = np.where(own, share + (1 - share) * within, np.where(lower, place, 0)).astype(np.float32)
+    return found
 
 
 def _assembled(

@@ -104,8 +104,9 @@ class Diverse(Spread):
     summaries", SIGIR 1998: the next item is the one with the largest (1 - weight) relevance - weight x likeness to the
     most alike item above it.
 
-    Relevance is 1 for the first of the pool and falls by 1 / pool from rank to rank, so it means the same for every
-    user, whatever the scale of the scores, and for rows of the fallback, whose scores are places.
+    Relevance is the score, min-max-normalised in the user's pool: 1 for the best and 0 for the last, so that a weight
+    means the same for every user. Ranks in place of scores lose more accuracy for the same likeness, as they push down
+    items that the model is sure of. Rows of the fallback, whose scores are places, come below the model's.
 
     Attributes
     ----------

@@ -44,13 +44,18 @@ class _Asked:
 
     def select(self, some: np.ndarray) -> tuple[Sequences, dict[str, Any]]:
         """Histories of some of them, and how their items are left out."""
-        hiding = None if self.hiding is None else self.hiding.select(some)
-        return self.histories.select(some), {"exclude_seen": self.exclude_seen, "hiding": hiding}
+        hiding = None if self.hiding is None else _some(self.hiding, some)
+        return _some(self.histories, some), {"exclude_seen": self.exclude_seen, "hiding": hiding}
 
     @property
     def hidden(self) -> Sequences | None:
         """Events whose items stay out."""
         return self.hiding if self.hiding is not None else self.histories if self.exclude_seen else None
+
+
+def _some(histories: Sequences, rows: np.ndarray) -> Sequences:
+    """Histories of some users, int64 ascending; a request for one user copies nothing."""
+    return histories if len(rows) == len(histories) else histories.select(rows)
 
 
 def ruled(
@@ -82,10 +87,10 @@ def ruled(
             rows = pending[start : start + step]
             asked = _Asked(
                 rows=rows,
-                histories=histories.select(rows),
+                histories=_some(histories, rows),
                 queries=queries[rows],
                 silent=silent[rows],
-                hiding=None if hiding is None else hiding.select(rows),
+                hiding=None if hiding is None else _some(hiding, rows),
                 exclude_seen=exclude_seen,
             )
             found, by, who, ended = _candidates(served, asked, rules, n, most, shelf, fallback)

@@ -60,7 +60,7 @@ WHERE = {"column": "brand", "one_of": ["X"]}
         ({"kind": "pin", "items": ["f"], "place": 2}, "afbcde"),
         ({"kind": "pin", "items": ["f", "d"], "place": 1}, "fdabce"),
         ({"kind": "diverse", "column": "brand", "weight": 0.0}, "abcdef"),
-        # relevance falls by 1/6: a; then d (0.5 x 0.5 = 0.25) against b (0.5 x 5/6 - 0.5 < 0); f has no brand
+        # relevance falls by 1/5: a; then d (0.5 x 0.4 = 0.2) against b (0.5 x 0.8 - 0.5 < 0); f has no brand
         ({"kind": "diverse", "column": "brand", "weight": 0.5}, "adfbce"),
         ({"kind": "diverse", "column": "brand", "weight": 0.5, "pool": 3}, "abcdef"),
     ],

@@ -15,6 +15,7 @@ from recsys.data.sequences import Sequences
 from recsys.ranking.blend import Blended
 from recsys.retrieval.index import build_index
 from recsys.rules.apply import Rules
+from recsys.rules.choose import _relevance
 from recsys.serving.fallback import Fallback, Popular
 from recsys.serving.lists import Lists, floor, lists
 from tests.recsys.candidates import ring
@@ -191,12 +192,20 @@ def test_a_diverse_list_is_that_of_the_definition(k: int) -> None:
         seen = set(histories.history(user).tolist())
         order = [c for c in sorted(range(1, 41), key=lambda c: (-dense[user, c], c)) if c not in seen][:20]
         chosen: list[int] = []
+        best, last, about = dense[user, order[0]], dense[user, order[-1]], (order, chosen, dense[user])
 
-        def value(code: int, order: list[int] = order, chosen: list[int] = chosen) -> tuple[float, int]:
-            place = order.index(code)
+        def value(code: int, of: Any = about, best: float = best, last: float = last) -> tuple[float, int]:
+            order, chosen, scores = of
             alike = any(brands[code] is not None and brands[code] == brands[other] for other in chosen)
-            return round(0.6 * (1 - place / 20) - 0.4 * alike, 6), -place
+            return round(float(0.6 * (scores[code] - last) / (best - last) - 0.4 * alike), 6), -order.index(code)
 
         for _ in range(k):
             chosen.append(max((code for code in order if code not in chosen), key=value))
         assert found.codes[user].tolist() == chosen
+
+
+def test_rows_of_the_fallback_are_less_relevant_than_those_of_the_model() -> None:
+    scores = np.array([[5.0, 3.0, 1.0, -1.0], [-1.0, -2.0, 0.0, 0.0], [7.0, 7.0, 0.0, 0.0]], dtype=np.float32)
+    own = np.array([[True, True, False, False], [False, False, False, False], [True, True, False, False]])
+    there = np.array([[True] * 4, [True, True, False, False], [True, True, False, False]])
+    assert _relevance(there, scores, own).tolist() == [[1.0, 0.5, 0.25, 0.0], [0.5, 0.0, 0.0, 0.0], [0.0] * 4]
