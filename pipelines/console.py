@@ -258,7 +258,8 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
     console.print(table)
     show_differences(console, report)
-    if priced := report.get("rules") or report.get("report", {}).get("rules"):
+    step = report.get("report")  # of a night it is the path of its page
+    if priced := report.get("rules") or (step.get("rules") if isinstance(step, Mapping) else None):
         from recsys.pipelines.prices import show_prices  # not for `recsys --help`
 
         show_prices(console, priced)
