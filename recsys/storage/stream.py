@@ -221,14 +221,31 @@ def discard(staged: Staged) -> None:
     _delete(store, folder, staged.names)
 
 
-def discard_unfinished(path: str, token: str) -> None:
-    """Delete what a process that was killed in `stage` has written beside a table, unless it is the table now."""
+def discard_unfinished(path: str, token: str, before: int) -> None:
+    """Delete what a process that was killed in `stage` has written beside a table, unless it was published.
+
+    Parameters
+    ----------
+    token
+        Given to `stage`.
+    before
+        The table's version then.
+    """
     opened = _newest(path)
-    if opened is not None and any(token in file for file in opened.file_uris()):
+    if opened is not None and _published_since(opened, token, before):
         return
     store, folder = filesystem(path)
     inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     _delete(store, folder, [info.base_name for info in inside if token in info.base_name])
+
+
+def _published_since(opened: DeltaTable, token: str, before: int) -> bool:
+    for version in range(before + 1, int(opened.version()) + 1):  # which others may have replaced meanwhile
+        with contextlib.suppress(DeltaError):  # it was cleaned up
+            opened.load_as_version(version)
+            if any(token in file for file in opened.file_uris()):
+                return True
+    return False
 
 
 def discard_version(path: str, version: int) -> None:
@@ -301,6 +318,7 @@ def _write_files(
 ) -> int:
     """Write the rows in their order; returns their number. `names` grows as files are begun."""
     arrow_schema = _arrow_schema(schema)
+    repeating = [name for name, dtype in schema.items() if not dtype.is_float()]  # scores hardly do
     groups = _groups(frames)
     group = next(groups, None)
     rows = 0
@@ -310,7 +328,7 @@ def _write_files(
         held = 0
         with (
             store.open_output_stream(f"{folder}/{name}") as stream,
-            pq.ParquetWriter(stream, arrow_schema, compression="zstd") as writer,
+            pq.ParquetWriter(stream, arrow_schema, compression="zstd", use_dictionary=repeating) as writer,
         ):
             while group is not None and held < ROWS_A_FILE:
                 try:

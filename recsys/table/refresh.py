@@ -152,7 +152,7 @@ def refresh(
     histories, fallback = some_to_serve(settings, versions, served, users, allowed)
     rows = rows_for(settings, versions, served, histories, fallback, allowed, run=run, as_of=as_of)
     replaced = _Replaced(users=users)
-    token = _begin(settings, path)
+    token = _begin(settings, path, before)
     staged = stream.stage(
         root,
         table,
@@ -246,18 +246,18 @@ def _note(settings: Settings) -> Path:
     return runs.state_folder(settings.warehouse) / REFRESH / f"{settings.name}.json"
 
 
-def _begin(settings: Settings, path: str) -> str:
+def _begin(settings: Settings, path: str, before: int) -> str:
     """Delete what a refresh that was killed has written, and note the token of this one's files."""
     note = _note(settings)
     try:
         left = json.loads(note.read_text(encoding="utf-8"))
-        stream.discard_unfinished(str(left["path"]), str(left["token"]))
+        stream.discard_unfinished(path, str(left["token"]), int(left["before"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass
     token = str(uuid.uuid4())
     note.parent.mkdir(parents=True, exist_ok=True)
     with file_aside(note) as aside:
-        write_json(aside, {"path": path, "token": token})
+        write_json(aside, {"token": token, "before": before})
     return token
 
 
