@@ -258,19 +258,15 @@ def show_metrics(console: Console, name: str, report: Mapping[str, Any]) -> None
     for metric, value in report["metrics"].items():
         table.add_row(metric, *(shown(v) for v in (value, *(b.get(metric) for b in baselines.values()))))
     console.print(table)
-    if sample := report.get("report", {}).get("protocol", {}).get("sample"):
+    step = report.get("report")  # of a night it is the path of its page
+    if isinstance(step, Mapping) and (sample := step["protocol"].get("sample")):
         console.print(f"[dim]{escape(sample)}[/]")
     show_differences(console, report)
-<<<<<<< HEAD
 
 
 def show_rules(console: Console, priced: Mapping[str, Any] | None) -> None:
     """The price of each rule; nothing where there are no rules."""
     if priced:
-=======
-    step = report.get("report")  # of a night it is the path of its page
-    if priced := report.get("rules") or (step.get("rules") if isinstance(step, Mapping) else None):
->>>>>>> refresh
         from recsys.pipelines.prices import show_prices  # not for `recsys --help`
 
         show_prices(console, priced)
