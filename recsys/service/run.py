@@ -135,6 +135,8 @@ def make(options: ServiceOptions) -> tuple[Guard, Follower]:
 def worker(options: ServiceOptions) -> Guard:
     """Make the application of one process of several; what cannot be opened ends them all."""
     _log()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         app, follower = make(options)
         follower.start()
@@ -186,12 +188,15 @@ class _Several(Multiprocess):
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C until their server handles it; their parent ends them before."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start processes that hold Ctrl-C back until their server handles it, or it would end their imports by a trace."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_ready(process: Any) -> bool:
