@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from recsys.service.middleware import Guard
 
 _LOGGER: Final = logging.getLogger("recsys")
+SECONDS_KEPT: Final = 75  # of an idle connection: longer than load balancers keep theirs, or requests meet closed ones
 SECONDS_TO_END: Final = 30  # for requests that are under way when the service is told to end
 
 
@@ -134,6 +135,8 @@ def make(options: ServiceOptions) -> tuple[Guard, Follower]:
 def worker(options: ServiceOptions) -> Guard:
     """Make the application of one process of several; what cannot be opened ends them all."""
     _log()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         app, follower = make(options)
         follower.start()
@@ -169,12 +172,31 @@ class _Several(Multiprocess):
         """Return whether a process could not start."""
         return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
+    def init_processes(self) -> None:
+        """Start the processes."""
+        with _no_interrupt():
+            super().init_processes()
+
     def keep_subprocess_alive(self) -> None:
-        """Look after the processes."""
-        super().keep_subprocess_alive()
+        """Replace dead processes, and report the first time that all are ready."""
+        with _no_interrupt():
+            super().keep_subprocess_alive()
         if self._say is not None and not self.should_exit.is_set() and all(map(_is_ready, self.processes)):
             self._say()
             self._say = None
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Start processes that hold Ctrl-C back until their server handles it, or it would end their imports by a trace."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_ready(process: Any) -> bool:
@@ -206,6 +228,7 @@ def _config(options: ServiceOptions, app: Any, **more: Any) -> uvicorn.Config:
         log_level="warning",
         access_log=False,  # it would hold ids of users
         server_header=False,
+        timeout_keep_alive=SECONDS_KEPT,
         timeout_graceful_shutdown=SECONDS_TO_END,
         **more,
     )
