@@ -185,5 +185,7 @@ def sentence(problems: list[Any]) -> str:
         return f"There is no field {where!r}; see /docs for the fields."
     if named[:1] == ["history"] and len(named) == 2:
         return f'{where} is no item id (text or a whole number) and no event such as {{"item": "i1"}}.'
+    if not where:
+        return "The body is no JSON object; send one, with `Content-Type: application/json`."
     message = str(first["msg"])
-    return f"{where or 'The body'}: {message[0].lower()}{message[1:].rstrip('.')}."
+    return f"{where}: {message[0].lower()}{message[1:].rstrip('.')}."
