@@ -300,14 +300,9 @@ def test_each_rule_has_a_price(first: tuple[Settings, dict[str, Any]], tmp_path:
     assert "few (at_most)" in capsys.readouterr().out
     assert "| few (at_most) |" in nightly.summary_markdown(summary | {"rules": priced})
     store = tracking.open_store(ruled)
-    run = store.client.get_run(_newest_run(store, "evaluate"))
+    run = store.client.get_run(report["mlflow_run"])
     assert run.data.metrics["rules/few/moved_share"] == prices["few"]["moved"] / prices["few"]["rows"]
     assert json.loads(run.data.params["rules.few.n"]) == 2
-
-
-def _newest_run(store: tracking.Store, step: str) -> str:
-    runs = store.client.search_runs([store.experiment_id], f"tags.mlflow.runName = '{step}'", max_results=1)
-    return str(runs[0].info.run_id)
 
 
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:
