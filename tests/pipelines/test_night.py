@@ -35,7 +35,7 @@ from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
-from recsys.pipelines.prices import show_prices
+from recsys.pipelines.console import show_night
 from recsys.pipelines.ui import page
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
@@ -188,7 +188,7 @@ def test_the_ui_opens_at_the_experiments_runs(first: tuple[Settings, dict[str, A
 def test_everything_is_in_mlflow(first: tuple[Settings, dict[str, Any]]) -> None:
     settings, summary = first
     store = tracking.open_store(settings)
-    run = store.client.get_run(_newest_run(store, "evaluate"))
+    run = store.client.get_run(summary["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
     assert "| test/ndcg_at_10 |" in run.data.tags["mlflow.note.content"]  # the run's page opens with the table
@@ -278,6 +278,8 @@ def test_an_evaluation_keeps_slices_and_users_and_is_compared_by_run(
 def test_each_rule_has_a_price(first: tuple[Settings, dict[str, Any]], tmp_path: Path, capsys: Any) -> None:
     settings, summary = first
     assert summary["rules"] is None
+    show_night(Console(width=160), summary, None)  # a night without rules
+    assert "price of each rule" not in capsys.readouterr().out
     (tmp_path / "out.txt").write_text("\n".join(str(item) for item in range(1, 40)))
     rules = {
         "few": {"kind": "at_most", "column": "brand", "n": 2},
@@ -294,17 +296,13 @@ def test_each_rule_has_a_price(first: tuple[Settings, dict[str, Any]], tmp_path:
         assert ndcg["difference"] == pytest.approx(ndcg["with"] - ndcg["without"], abs=1e-12)
         assert ndcg["low"] <= ndcg["difference"] <= ndcg["high"] and 0 <= row["moved"] <= row["rows"]
     assert prices["few"]["moved"] and prices["few"]["ndcg_at_10"]["with"] == prices["out"]["ndcg_at_10"]["with"]
-    show_prices(Console(width=160), priced)
+    show_night(Console(width=160), summary | {"rules": priced}, None)
     assert "few (at_most)" in capsys.readouterr().out
+    assert "| few (at_most) |" in nightly.summary_markdown(summary | {"rules": priced})
     store = tracking.open_store(ruled)
-    run = store.client.get_run(report["mlflow_run"] if "mlflow_run" in report else _newest_run(store, "evaluate"))
+    run = store.client.get_run(report["mlflow_run"])
     assert run.data.metrics["rules/few/moved_share"] == prices["few"]["moved"] / prices["few"]["rows"]
     assert json.loads(run.data.params["rules.few.n"]) == 2
-
-
-def _newest_run(store: tracking.Store, step: str) -> str:
-    runs = store.client.search_runs([store.experiment_id], f"tags.mlflow.runName = '{step}'", max_results=1)
-    return str(runs[0].info.run_id)
 
 
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:
