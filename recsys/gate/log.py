@@ -158,9 +158,9 @@ def drift_checks(new: NewRows, categories: pl.DataFrame | None, limit: float | N
             (pl.col("now") - pl.col("before")).clip(0).alias("new")
         )
 
-    items = counts(pl.col(ITEM_ID))
+    items = counts(pl.col(ITEM_ID)).sort("key")  # items that are equally popular part by their order
     older = new.before.filter(~recent).group_by(pl.col(ITEM_ID).alias("key")).agg(pl.len().alias("older"))
-    by_item = items.join(older.collect(engine="streaming"), on="key", how="left").with_columns(
+    by_item = items.join(older.collect(engine="streaming"), on="key", how="left", maintain_order="left").with_columns(
         pl.col("older").fill_null(0)
     )
     bins = popularity_bins(by_item["older"].to_numpy().astype(np.float64))
