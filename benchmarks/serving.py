@@ -14,7 +14,7 @@ its next request when the one before was answered. What a request asks differs i
 - whole: all events of a user, in the request.
 
 Vectors of histories that were asked for before are remembered, so `again` asks for users whom the service has answered.
-Last, requests go on while the service switches from one bundle to another and back; none may fail.
+Last, requests go on while the service of the model alone switches from one bundle to another and back; none may fail.
 """
 
 from __future__ import annotations
@@ -213,9 +213,9 @@ def measured(
 
 
 def switching(bundles: Path, file: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Requests while the service switches to a twin and back, again and again."""
-    first = find_bundle(bundles / NAME).resolve()
-    twin = copy(first, blend=True, seed=TWIN)
+    """Requests while the service of the model alone switches to a twin and back, again and again."""
+    first = find_bundle(bundles / ALONE).resolve()
+    twin = copy(first, blend=False, seed=TWIN)
     over = threading.Event()
 
     def switch() -> None:
@@ -226,12 +226,11 @@ def switching(bundles: Path, file: Path, given: argparse.Namespace) -> dict[str,
 
     thread = threading.Thread(target=switch)
     try:
-        with service(bundles / NAME, given.workers) as (process, port):
+        with service(bundles / ALONE, given.workers) as (_, port):
             thread.start()
             began = time.perf_counter()
             found = load(port, file, given.connections, given.switching)
             seconds = time.perf_counter() - began
-            del process
     finally:
         over.set()
         if thread.ident is not None:
