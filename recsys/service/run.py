@@ -211,7 +211,12 @@ def _run_several(options: ServiceOptions, listening: socket.socket, started: Cal
         try:
             config = _config(options, partial(worker, options), factory=True, workers=options.workers)
             several = _Several(config, listening, lambda: started(_started(follower, listening, options.workers)))
-            several.run()
+            try:
+                several.run()
+            except BaseException:  # such as a closed stdout: the processes must not outlive this one
+                several.terminate_all()
+                several.join_all()
+                raise
         finally:
             del os.environ[MULTIPROCESS]
         if several.failed:
