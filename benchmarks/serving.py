@@ -13,8 +13,9 @@ its next request when the one before was answered. What a request asks differs i
 - newest 20: the newest 20 events of a user, in the request;
 - whole: all events of a user, in the request.
 
-Vectors of histories that were asked for before are remembered, so `again` asks for users whom the service has answered.
-Last, requests go on while the service switches from one bundle to another and back; none may fail.
+Each process keeps the vectors of the histories that it has answered: `again` repeats the requests of `user`, of which
+two processes know about half.
+Last, requests go on while the service of the model alone switches from one bundle to another and back; none may fail.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the trained bundle here, or take it from here")
     parser.add_argument("--workers", type=int, default=2, help="processes of the service")
     parser.add_argument("--connections", type=int, default=12, help="of the clients")
-    parser.add_argument("--requests", type=int, default=6_000, help="of each row")
+    parser.add_argument("--requests", type=int, default=6_000, help="of each row; 0: no rows")
     parser.add_argument("--switching", type=int, default=100_000, help="requests while bundles are switched")
     given = parser.parse_args()
     if given.quick:
@@ -64,7 +65,7 @@ def main() -> None:
         bundles = trained(folder, log, given.quick)
         requests = bodies(log, Path(scratch))
         rows = []
-        for name, label in ((NAME, "blend"), (ALONE, "model alone")):
+        for name, label in ((NAME, "blend"), (ALONE, "model alone")) if given.requests else ():
             with service(bundles / name, given.workers) as (process, port):
                 measured(process, port, requests["newest 20"], given, 200)  # what is loaded at first is loaded
                 for kind in ("user", "again", "newest 20", "whole"):
@@ -115,7 +116,7 @@ def copy(path: Path, blend: bool, **changed: Any) -> Path:
     features = bundle.features()
     kept = {name: part for name in (BLEND, "fallback") if (part := bundle.part(name)) is not None}
     if not blend:
-        del kept[BLEND]
+        kept.pop(BLEND, None)
     return write_bundle(
         path.parent.parent,
         settings=bundle.settings.model_copy(update=changed),
@@ -213,9 +214,9 @@ def measured(
 
 
 def switching(bundles: Path, file: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Requests while the service switches to a twin and back, again and again."""
-    first = find_bundle(bundles / NAME).resolve()
-    twin = copy(first, blend=True, seed=TWIN)
+    """Requests while the service of the model alone switches to a twin and back, again and again."""
+    first = find_bundle(bundles / ALONE).resolve()
+    twin = copy(first, blend=False, seed=TWIN)
     over = threading.Event()
 
     def switch() -> None:
@@ -226,12 +227,11 @@ def switching(bundles: Path, file: Path, given: argparse.Namespace) -> dict[str,
 
     thread = threading.Thread(target=switch)
     try:
-        with service(bundles / NAME, given.workers) as (process, port):
+        with service(bundles / ALONE, given.workers) as (_, port):
             thread.start()
             began = time.perf_counter()
             found = load(port, file, given.connections, given.switching)
             seconds = time.perf_counter() - began
-            del process
     finally:
         over.set()
         if thread.ident is not None:
@@ -244,7 +244,8 @@ def switching(bundles: Path, file: Path, given: argparse.Namespace) -> dict[str,
 def show(found: dict[str, Any]) -> None:
     """The tables."""
     print(f"{found['workers']} processes, {found['connections']} connections, k = {K}\n")
-    print(table(found["rows"]))
+    if found["rows"]:
+        print(table(found["rows"]))
     of = found["switching"]
     print(
         f"\n{of['requests']:,} requests while bundles were switched: {of['failed']} failed, "

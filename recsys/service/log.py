@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import polars as pl
@@ -52,7 +53,7 @@ class LogHistories:
             if not (user.isascii() and user.removeprefix("-").isdigit() and len(user) < 20):
                 return None
             key = int(user)
-        row = int(users.search_sorted(key))
+        row = bisect_left(users, key)  # polars' own search takes ten times as long for one value
         if row >= len(users) or users[row] != key:
             return None
         whole, (start, stop) = self.histories, self.histories.offsets[row : row + 2].tolist()

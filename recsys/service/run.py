@@ -120,12 +120,11 @@ def run(options: ServiceOptions, started: Callable[[Started], None]) -> None:
 
 def make(options: ServiceOptions) -> tuple[Guard, Follower]:
     """Make the application of a process, and its follower, which has opened nothing yet."""
-    import torch
-
+    # before torch and FAISS read it: batches and processes fill the processors, and threads of one product would wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recsys.service.app import create_app
     from recsys.service.following import Follower, source_of
 
-    torch.set_num_threads(1)  # batches and processes fill the processors; threads of one product wait for each other
     metrics = Metrics()
     follower = Follower(source_of(options.name, options.overrides), metrics)
     app = create_app(follower, metrics, limits=options.limits, token=options.token, poll=options.poll)
@@ -212,7 +211,12 @@ def _run_several(options: ServiceOptions, listening: socket.socket, started: Cal
         try:
             config = _config(options, partial(worker, options), factory=True, workers=options.workers)
             several = _Several(config, listening, lambda: started(_started(follower, listening, options.workers)))
-            several.run()
+            try:
+                several.run()
+            except BaseException:  # such as a closed stdout: the processes must not outlive this one
+                several.terminate_all()
+                several.join_all()
+                raise
         finally:
             del os.environ[MULTIPROCESS]
         if several.failed:

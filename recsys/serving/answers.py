@@ -130,9 +130,9 @@ def rows_of(
     kept
         bool: the places that are told.
     """
-    chosen = catalogue[codes[kept].astype(np.int64) - 1]
-    items = chosen[ITEM_ID].to_list()
-    titles = chosen[TITLE].to_list() if TITLE in chosen.columns else [None] * len(items)
+    places = codes[kept].astype(np.int64) - 1
+    items = catalogue[ITEM_ID].gather(places).to_list()
+    titles = catalogue[TITLE].gather(places).to_list() if TITLE in catalogue.columns else [None] * len(items)
     told = list(zip(items, titles, scores[kept].tolist(), names[kept].tolist(), strict=True))
     found, start = [], 0
     for count in kept.sum(axis=1).tolist():

@@ -153,6 +153,21 @@ def test_a_damaged_bundle_at_the_start_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_no_process_outlives_one_that_fails(tmp_path: Path) -> None:
+    shop = AnsweringShop(tmp_path / "w")
+    bundle = shop.bundle("one")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "recsys", "serve", str(bundle), "--workers", "2", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # nobody reads that it serves
+        assert process.wait(PATIENCE) == 141
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.slow
 def test_several_processes_share_a_port_and_their_numbers(tmp_path: Path) -> None:
     shop = AnsweringShop(tmp_path / "w")
     shop.point(shop.bundle("one"))
