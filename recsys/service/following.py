@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from recsys.bundles.manifest import read_manifest
+from recsys.bundles.mirror import warehouse_of
 from recsys.bundles.store import BUNDLES, find_bundle
 from recsys.columns import RUN
 from recsys.errors import InputError, RecsysError, first_line
@@ -73,7 +74,7 @@ class BundleSource:
         if folder.parent.name != BUNDLES:
             return Target(bundle=folder)
         name = str(read_manifest(folder)["name"])
-        root = str(folder.parent.parent)
+        root = warehouse_of(folder)
         table = candidates_table(root, name)
         version = latest_version(root, table)
         return Target(
