@@ -231,8 +231,8 @@ def rules_of(settings: Settings, shop: Shop, *, names: Sequence[str] | None = No
     configured = settings.rules.by_name
     for name in names or ():
         if name not in configured:
-            near = f"did you mean {nearest(name, configured, n=1)}" if configured else "it has none"
-            raise InputError(f"There is no rule {name!r} in the configuration {settings.name!r}; {near}.")
+            near = f"did you mean {nearest(name, configured, n=1)}?" if configured else "it has none."
+            raise InputError(f"There is no rule {name!r} in the configuration {settings.name!r}; {near}")
     wanted = {name: of for name, of in configured.items() if names is None or name in names}
     if not wanted:
         return None

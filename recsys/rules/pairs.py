@@ -31,9 +31,9 @@ def need_user_attribute(rule: str, attribute: str, shop: Shop) -> None:
     """
     known = shop.user_attributes
     if attribute not in known:
-        has = f"did you mean {nearest(attribute, known, n=1)}" if known else "it has none"
+        has = f"did you mean {nearest(attribute, known, n=1)}?" if known else "it has none."
         raise InputError(
-            f"rules.{rule} looks at the user attribute {attribute!r}, which [users] does not declare; {has}."
+            f"rules.{rule} looks at the user attribute {attribute!r}, which [users] does not declare; {has}"
         )
 
 
