@@ -213,6 +213,7 @@ def test_text_throughput_compares_equal_vectors(
     assert "least cosine" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_zero_training_measures_every_form_and_keeps_its_vectors(
     script: Any, catalogues: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -184,7 +184,9 @@ def test_a_finished_backtest_is_answered_from_its_results(
     assert again["mlflow"]["run"] == report["mlflow"]["run"]
 
 
-@pytest.mark.parametrize("moment", ["before the training ends", "before the result is written"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("before the training ends", marks=pytest.mark.slow), "before the result is written"]
+)
 def test_a_killed_backtest_goes_on_with_equal_results(
     first: tuple[str, dict[str, Any]],
     moment: str,

@@ -404,6 +404,7 @@ nightly.night(load_settings(sys.argv[1], sys.argv[3:]))
 """
 
 
+@pytest.mark.slow
 def test_a_night_stopped_between_building_and_publishing_publishes_what_it_built(
     config: str, first: tuple[Settings, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -624,7 +625,9 @@ def arrays(dataset: Dataset) -> list[bytes]:
     return [array.tobytes() for part in parts for array in (part.items, part.offsets)]
 
 
-@pytest.mark.parametrize("run", [steps.as_function, steps.as_task], ids=["functions", "tasks"])
+@pytest.mark.parametrize(
+    "run", [steps.as_function, pytest.param(steps.as_task, marks=pytest.mark.slow)], ids=["functions", "tasks"]
+)
 def test_a_night_loads_everything_once(
     config: str, monkeypatch: pytest.MonkeyPatch, harness: None, run: steps.Run
 ) -> None:

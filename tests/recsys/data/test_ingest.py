@@ -280,7 +280,7 @@ LOGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(sorted(LOGS)), data=st.data())
 def test_a_file_that_was_cut_off_and_is_read_again_leaves_the_same_table(tmp_path: Path, kind: str, data: Any) -> None:
     options, text = LOGS[kind]

@@ -87,7 +87,7 @@ NAMES = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     separator=st.sampled_from([",", "\t", ";", "::", "|"]),
     order=st.permutations(["user", "item", "rating", "event", "time"]),
@@ -114,7 +114,7 @@ def test_named_columns_are_found_in_any_order(
     assert any("GUESS" in sentence.upper() for sentence in findings.unsure) == (time == "naive")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     separator=st.sampled_from([",", "\t", ";", "::", "|"]),
     order=st.permutations(["user", "item", "rating", "event", "time"]).filter(

@@ -161,7 +161,7 @@ def typed(ids: list[str]) -> list[Any]:
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases)
 def test_what_init_writes_ingest_reads_rightly(case: Case) -> None:
     with TemporaryDirectory() as name:

@@ -12,18 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.recsys.exports.conftest import (
-    ObjectStore,
-    answers,
-    end,
-    free_port,
-    object_store,
-    object_store_server,
-    scratch,
-    until,
-)
-
-__all__ = ["object_store", "object_store_server", "scratch"]  # fixtures
+from tests.servers import ObjectStore, answers, end, free_port, until
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +29,7 @@ def test_a_checkpoint_of_other_dimensions_than_the_bundles_is_refused(monkeypatc
     rng = np.random.default_rng(0)
     dataset: Any = SimpleNamespace(catalogue=pl.DataFrame({SENTENCE: ["a", "b", "c"]}))
     tensors = Whitening.fit(rng.normal(size=(40, 16)).astype(np.float32), 8).to_tensors()
-    bundle: Any = SimpleNamespace(path=Path("bundles/shop-1"), weights=lambda: tensors)
+    bundle: Any = SimpleNamespace(place="bundles/shop-1", weights=lambda: tensors)
     monkeypatch.setattr(estimator, "same_text", lambda *_: True)
     raw = rng.normal(size=(3, 16)).astype(np.float32)
     monkeypatch.setattr(catalogue, "text_vectors", lambda *_: raw)
