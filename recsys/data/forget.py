@@ -74,7 +74,7 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
     for table, rows in counts.items():
         if rows:
             _rewrite(root, table, wanted)
-        purge(table_path(root, table), commit_metadata(root, table))
+        purge(table_path(root, table), commit_metadata(root, table), shared=False)
         note_write(table_path(root, table))
     _drop_unpublished(root)
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))

@@ -66,7 +66,7 @@ class DeltaSink(Sink):
                     retention_hours=hours, dry_run=False, enforce_retention_duration=False
                 )
             else:
-                purge(self.shape.path, {_COPY: copy.text()})
+                purge(self.shape.path, {_COPY: copy.text()}, shared=True)
         return ExportReport(
             path=self.place,
             rows=count,

@@ -13,25 +13,33 @@ from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_properties
 
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
+_DATA: Final = re.compile(r"part-\d+-[0-9a-f-]{36}-c\d+.*\.parquet")  # a data file, as the library names it
 
 
-def purge(path: str, metadata: Mapping[str, Any]) -> None:
+def purge(path: str, metadata: Mapping[str, Any], *, shared: bool) -> None:
     """Remove what older versions hold; commits do, too, as they name the first and the last value of a column.
 
     Parameters
     ----------
     metadata
         Of the newest commit.
+    shared
+        Files of other programs may lie in the folder, and stay; otherwise whatever is not of the newest version goes.
     """
     table = DeltaTable(path)
     table.vacuum(
         retention_hours=0,
         enforce_retention_duration=False,
         dry_run=False,
-        full=True,
+        full=not shared,
         commit_properties=commit_properties(metadata),
     )
     table = DeltaTable(path)  # cleaning up is a commit, too
+    store, folder = filesystem(path)
+    here = {str(uri).rpartition("/")[2] for uri in table.file_uris()}
+    for info in store.get_file_info(fs.FileSelector(folder)):  # killed writers left some
+        if _DATA.fullmatch(info.base_name) and info.base_name not in here:
+            store.delete_file(info.path)
     table.create_checkpoint()
     store, folder = filesystem(f"{path}/_delta_log")
     for info in store.get_file_info(fs.FileSelector(folder)):

@@ -139,7 +139,7 @@ def test_an_unknown_user_removes_nobody(folder: Path) -> None:
 
 def test_a_kill_half_way_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     purge = module.purge
-    monkeypatch.setattr(module, "purge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "purge", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         remove(folder, ANN)
     monkeypatch.setattr(module, "purge", purge)
