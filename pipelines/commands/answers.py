@@ -33,7 +33,9 @@ def recommend(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Recommend the next items after a history, or to a user of the log. Unknown items are left out and named.
+    """Recommend the next items after a history, or to a user of the log.
+
+    Unknown items are left out and named. Rules do not apply here.
 
     Example: [bold]recsys recommend warehouse/bundles/shop --history i1,i2,i3 -k 10[/]
     """

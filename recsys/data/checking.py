@@ -251,7 +251,8 @@ def check(
     warnings: tuple[str, ...] = ()
     if isinstance(section, InteractionSettings) and files:
         column = files[0].columns.get(TIMESTAMP)
-        warnings = time_warnings(section, files[0].rows, column, rows[TIMESTAMP], now)
+        read = files[0].columns.values()
+        warnings = time_warnings(section, files[0].rows, column, rows[TIMESTAMP], now, read)
     return Checked(
         table=table,
         settings=section,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
 import polars as pl
 
+from recsys.columns import TIMESTAMP
+from recsys.reading.column_names import means
 from recsys.reading.plausible import doubt
 from recsys.reading.readers import Rows, reading
 from recsys.reading.sniff import looks_numeric
@@ -16,7 +19,12 @@ _PROBED: Final = 1000  # values that tell whether a column holds numbers
 
 
 def time_warnings(
-    settings: InteractionSettings, rows: Rows, column: str | None, moments: pl.Series, now: datetime
+    settings: InteractionSettings,
+    rows: Rows,
+    column: str | None,
+    moments: pl.Series,
+    now: datetime,
+    read: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Sentences on a log's times.
 
@@ -26,9 +34,18 @@ def time_warnings(
         The first file, and its column of times; None: the log has none.
     moments
         Times of all accepted rows.
+    read
+        The file's columns that hold something else of ours.
     """
     if column is None:
-        return ()
+        others = [name for name in rows.columns if name not in read and means(name) == TIMESTAMP]
+        if not others:
+            return ()
+        sentence = (
+            f"The log has no column 'timestamp', so its events stand in the order of the file; if {others[0]!r} holds "
+            f'their times, set interactions.columns = {{ timestamp = "{others[0]}" }} and read it anew (--rebuild).'
+        )
+        return (sentence,)
     counts = not settings.time_formats and _holds_numbers(rows, column)
     told = doubt(moments, now, counts=counts, unit=settings.time_unit)
     return () if told is None else (f"The log's times look wrong: {told}.",)

@@ -67,7 +67,7 @@ def evaluate(
     served = open_bundle(measured_bundle(bundle))
     served.check_features(settings)
     dataset = prepare(settings, versions)
-    check_same_data(served.bundle, dataset)
+    check_same_data(served.bundle, dataset, versions.interactions)
     consumed = check_consumed(served, dataset)
     popularity = count_popularity(dataset.split.train.items, dataset.vocabulary.size)
     check_counts(popularity, dataset.split)
@@ -210,7 +210,7 @@ def _accuracy(scorer: Scorer, asked: HeldOut, settings: Settings) -> dict[str, f
     return accuracy(ranking.ranks, settings.evaluate.cutoffs)
 
 
-def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
+def check_same_data(bundle: Bundle, dataset: Dataset, version: int | None = None) -> None:
     """Check that the bundle was trained on exactly this training part, with these codes.
 
     Otherwise a code could mean another item, or a test item could have been trained on. A bundle that learned from no
@@ -239,7 +239,8 @@ def check_same_data(bundle: Bundle, dataset: Dataset) -> None:
         raise InputError(
             f"The bundle {bundle.place} was trained on other data ({bundle.vocabulary.size} items, version "
             f"{lineage.get('interactions_version')} of {INTERACTIONS!r}) than it is to be evaluated on "
-            f"({dataset.vocabulary.size} items); train again, or use the tables and settings of its training."
+            f"({dataset.vocabulary.size} items, version {version}): new rows, or other settings; train again, or use "
+            "the tables and settings of its training."
         )
 
 

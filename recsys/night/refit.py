@@ -263,7 +263,9 @@ def _retrained(
     trained = outcome.epochs if outcome else 0
     learnt = f"learnt from all {len(dataset.split.train.items):,} events"
     if trained:
-        learnt += f" in {trained} epochs" + ("" if start is None else " that began with the measured weights")
+        learnt += f" in {trained} epoch{'' if trained == 1 else 's'}" + (
+            "" if start is None else " that began with the measured weights"
+        )
     new = dataset.report["new_items"]
     return RefitReport(
         bundle=str(path),

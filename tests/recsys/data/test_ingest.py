@@ -303,6 +303,14 @@ def test_a_file_that_was_cut_off_and_is_read_again_leaves_the_same_table(tmp_pat
     assert table(again).equals(table(alone))
 
 
+@pytest.mark.parametrize(("header", "said"), [("user_id,item_id,ts", True), ("user_id,item_id,colour", False)])
+def test_a_log_without_times_says_which_column_may_hold_them(tmp_path: Path, header: str, said: bool) -> None:
+    (tmp_path / "log.csv").write_text(f"{header}\n1,10,100\n1,11,101\n")
+    warnings = run(tmp_path, {"source": "log.csv"}).warnings
+    assert len(warnings) == said
+    assert not said or "if 'ts' holds their times, set interactions.columns" in warnings[0]
+
+
 def test_a_whole_file_without_a_last_line_end_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"{HEADER}\n1,10,100,")
     (tmp_path / "b.csv").write_text(f"{HEADER}\n2,20,100,4")
