@@ -30,7 +30,7 @@ class Watermark:
     kind: Kind
     value: int | float | str
     # the smallest of the numbers that seem to count from 1970; None: they do not; it is not part of the record
-    oldest: int | float | None = field(default=None, compare=False)
+    oldest: float | None = field(default=None, compare=False)
 
     @property
     def bound(self) -> Any:
@@ -83,7 +83,7 @@ class Watermark:
         if self.oldest is None:
             return self
         present = now.timestamp() * _unit_of(self.oldest)
-        if not self.oldest <= present < self.value:  # all of them later than now: these are ids
+        if not self.oldest <= present < float(self.value):  # all of them later than now: these are ids
             return self
         return Watermark(kind=self.kind, value=int(present) if self.kind == "integer" else present)
 
@@ -118,7 +118,7 @@ class Newest:
         self.value: Any = None
         self.count = 0
         self.within = dict.fromkeys(_UNITS, 0)  # numbers that seem to be times, by their counts a second
-        self.smallest: dict[int, Any] = {}  # of these
+        self.smallest: dict[int, float] = {}  # of these
         self.shape: tuple[str | None, str] | None = None  # of the texts, and one of them
 
     def add(self, values: pl.Series) -> None:
@@ -172,13 +172,14 @@ class Newest:
         self.count += len(values)
         numbers = values.cast(pl.Float64)
         for unit in _UNITS:
-            inside = numbers.filter(numbers.is_between(*(year * unit for year in _YEARS)))
+            inside = numbers.filter(numbers.is_between(_YEARS[0] * unit, _YEARS[1] * unit))
             if len(inside):
+                smallest = float(inside.min())  # type: ignore[arg-type]
                 self.within[unit] += len(inside)
-                self.smallest[unit] = min(self.smallest.get(unit, inside.min()), inside.min())
+                self.smallest[unit] = min(self.smallest.get(unit, smallest), smallest)
 
     @property
-    def _oldest(self) -> int | float | None:
+    def _oldest(self) -> float | None:
         """The smallest time, where the last reading ended at one or most numbers are of one unit."""
         begin = None if self.since is None or self.since.kind not in ("integer", "float") else float(self.since.value)
         for unit in _UNITS:
