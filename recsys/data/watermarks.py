@@ -41,12 +41,13 @@ def reached(
 
     A table that is rebuilt forgets the sources that are not read now.
     """
+    timezone = section.timezone if isinstance(section, InteractionSettings) else None
     known = {} if rebuild else dict(warehouse.commit_metadata(root, table).get(WATERMARKS, {}))
     for rows in files:
         if section.watermark is not None and rows.newest is not None:
             key = _key(section, rows.file)
             known.pop(key, None)
-            known[key] = rows.newest.not_after(now).to_json()
+            known[key] = rows.newest.not_after(now, timezone).to_json()
     return dict(list(known.items())[-_MOST:])
 
 

@@ -125,7 +125,7 @@ def spool(
         if watermark is not None and since is not None:
             column = driver.quoted(watermark)  # null: to be found and refused
             query = f"{selected} where {column} >= {driver.parameter(since)} or {column} is null"
-        newest = Newest(watermark, file.name) if watermark is not None else None
+        newest = Newest(watermark, file.name, since) if watermark is not None else None
         content = _Content()
 
         def batches() -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,8 @@ from recsys.data.conditions import any_met
 from recsys.data.contracts import columns_said, id_text
 from recsys.errors import InputError
 from recsys.reading.id_lists import read_ids
-from recsys.reading.times import TIME, with_time
+from recsys.reading.plausible import EARLIEST
+from recsys.reading.times import TIME, disguise, with_time
 from recsys.rules.base import Shop
 from recsys.settings import Condition
 from recsys.settings.id_list import IdListSettings
@@ -127,18 +128,30 @@ def moments(rule: str, column: str, shop: Shop, *, end: bool) -> pl.Series:
     Raises
     ------
     InputError
-        There is no such column, or a value is no time.
+        There is no such column, or a value is no time, or a number that is hardly one.
     """
     need_column(rule, column, shop)
+    reads = f"rules.{rule} reads times in the column {column!r} of {shop.called}, and"
+    advice = "write them as 2024-03-31 or 2024-03-31T08:00:00Z"
+    dtype = shop.catalogue.schema[column]
+    if dtype.is_nested():
+        raise InputError(f"{reads} it holds lists or objects ({dtype}); write one time an item, as 2024-03-31.")
     frame = shop.catalogue.select(pl.col(column).alias("given"))
     found = with_time(frame.lazy(), "given", "auto", shop.timezone or "UTC").collect()
     text = pl.col("given").cast(pl.String).str.strip_chars()
     given = pl.col("given").is_not_null() & (text != "")
     bad = found.filter(given & pl.col(TIME).is_null())
     if len(bad):
+        raise InputError(f"{reads} {bad['given'][0]!r} is none; {advice}.")
+    hidden = disguise(frame.lazy(), "given")
+    if hidden is not None:
+        raise InputError(f"{reads} numbers such as {hidden.example} are {hidden.kind}; {advice}.")
+    number = pl.lit(None, pl.Float64) if dtype.is_temporal() else text.cast(pl.Float64, strict=False)
+    early = found.filter((pl.col(TIME) < EARLIEST) & (number.is_not_null() if end else number != 0))
+    if len(early):
         raise InputError(
-            f"rules.{rule} reads times in the column {column!r} of {shop.called}, and {bad['given'][0]!r} is none; "
-            "write them as 2024-03-31 or 2024-03-31T08:00:00Z."
+            f"{reads} the number {early['given'][0]!r}, counted from 1970, is the moment {early[TIME][0]:%Y-%m-%d}; "
+            f"{advice}, and leave empty what has no time."
         )
     whole_day = (text.str.len_chars() == 10) & text.str.contains("-") if end else pl.lit(False)
     moment = pl.when(whole_day).then(pl.col(TIME) + DAY - pl.duration(microseconds=1)).otherwise(pl.col(TIME))
@@ -153,7 +166,7 @@ def listed(rule: str, given: str | IdListSettings, shop: Shop) -> tuple[np.ndarr
     InputError
         It cannot be read.
     """
-    ids = read_ids(given, f"rules.{rule}.items", shop.data_root)
+    ids = read_ids(given, f"rules.{rule}.items", shop.data_root, ITEM_ID)
     codes = shop.vocabulary.encode(ids.alias(ITEM_ID))
     found = np.zeros(shop.size + 1, dtype=bool)
     found[codes] = True

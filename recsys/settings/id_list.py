@@ -12,4 +12,4 @@ class IdListSettings(Queried):
 
     source: str  # a file under data_root, a URL or a database
     format: Literal["txt", "csv", "parquet", "sqlite", "duckdb"] | None = None  # None: by the file's ending; else txt
-    column: str | None = None  # with the ids; None: user_id or item_id, else the first
+    column: str | None = None  # with the ids; None: user_id, item_id or id, else the only one (csv: without a header)

@@ -22,7 +22,7 @@ class SourceSettings(Queried):
     # databases only: a column that grows with every new or changed row, such as updated_at; the next reading begins at
     # the newest value that was read. Of a catalogue, items that are not read stay listed. None: each reading is whole
     watermark: Annotated[str, Field(min_length=1)] | None = None
-    watermark_overlap_hours: float = Field(default=0.0, ge=0)  # (hours) a reading begins earlier by, for late rows
+    watermark_overlap_hours: float = Field(default=0.0, ge=0, le=100_000)  # (hours) begins earlier by, for late rows
     separator: str = ","  # csv only: any string, "::" too
     # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at
     decimal: Literal[".", ","] = "."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from datetime import UTC, datetime
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,7 @@ def test_an_id_map_by_a_query(shop: Shop, tmp_path: Path) -> None:
     ({"source": ["shop.db", "log.csv"], "table": "t"}, "databases and files"),
     ({"source": "postgresql://host/db", "table": "t", "format": "csv"}, 'format = "csv" is of files'),
     ({"source": "shop.db", "table": "t", "watermark_overlap_hours": 3}, "needs watermark"),
+    ({"source": "shop.db", "table": "t", "watermark": "day", "watermark_overlap_hours": 1e12}, "_hours = 1"),
     ({"source": "shop.db", "table": "t", "watermark": "day", "withdraw": [{"column": "n", "below": 0}]}, "'timestamp'"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit(section: dict[str, Any], said: str) -> None:
@@ -299,17 +302,121 @@ def test_a_watermark_survives_its_record_and_never_moves_up(value: Any) -> None:
     if mark.kind == "moment":
         assert capped.bound == min(value, NOW)
     if mark.kind in ("moment", "time", "date"):
-        with contextlib.suppress(OverflowError):
-            assert capped.earlier(1.5, "interactions.watermark").bound <= capped.bound
+        assert capped.earlier(1.5, "interactions.watermark").bound <= capped.bound
 
 
 @pytest.mark.parametrize(("text", "hours", "told"), [
     ("2024-05-02", 24, "2024-05-01"),
     ("2024-05-02 10:00:00", 1.5, "2024-05-02 08:30:00"),
     ("2024-05-02T10:00:00.250", 1, "2024-05-02T09:00:00"),
-    ("2024-05-02T10:00:00Z", 1, "2024-05-02T09:00:00"),
-    ("2024-05-02 10:00:00+02", 1, "2024-05-02 09:00:00"),
+    ("2024-05-02T10:00:00Z", 1, "2024-05-02T09:00:00Z"),
+    ("2024-05-02T10:00:00.25Z", 1, "2024-05-02T09:00:00.00Z"),
+    ("2024-05-02T10:00:00.25 UTC", 1, "2024-05-02T09:00:00 UTC"),
+    ("2024-05-02 10:00:00+02", 1, "2024-05-02 09:00:00+02"),
+    ("2024-05-02 10:00", 1, "2024-05-02 09:00"),
+    ("0001-01-02T00:00:00", 100_000, "0001-01-01T00:00:00"),
 ])  # fmt: skip
 def test_times_as_text_keep_their_form(text: str, hours: float, told: str) -> None:
     earlier = Watermark(kind="text", value=text).earlier(hours, "x")
     assert earlier.value == told and told < text
+
+
+def newest_of(values: list[Any], since: Watermark | None = None) -> Watermark:
+    newest = Newest("w", "place", since)
+    newest.add(pl.Series(values))
+    assert newest.watermark is not None
+    return newest.watermark
+
+
+@pytest.mark.parametrize(("value", "timezone", "told"), [
+    (datetime(2099, 1, 1), "America/Los_Angeles", datetime(2024, 6, 1, 5)),
+    (datetime(2099, 1, 1), "Asia/Tokyo", datetime(2024, 6, 1, 21)),
+    (datetime(2099, 1, 1), None, datetime(2024, 6, 1)),
+    (datetime(2024, 6, 1, 4), "America/Los_Angeles", datetime(2024, 6, 1, 4)),
+    (date(2099, 1, 1), None, date(2024, 6, 1)),
+    (date(2099, 1, 1), "Pacific/Kiritimati", date(2024, 6, 2)),
+    ("2099-01-01 00:00:00", "America/Los_Angeles", "2024-06-01 05:00:00"),
+    ("2099-01-01T00:00:00.000", None, "2024-06-01T00:00:00"),
+    ("2024-06-01T14:00:00+02:00", None, "2024-06-01T14:00:00+02:00"),
+    ("2024-06-01T14:00:01+02:00", None, "2024-06-01T14:00:00+02:00"),
+    ("2024-06-01T12:00:00.5Z", "America/Los_Angeles", "2024-06-01T12:00:00.0Z"),
+    ("2099-01-01", None, "2024-06-01"),
+])  # fmt: skip
+def test_the_present_is_that_of_the_values_zone(value: Any, timezone: str | None, told: Any) -> None:
+    assert newest_of([value]).not_after(NOW, timezone).bound == told
+
+
+def test_a_local_time_in_the_future_loses_no_row(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("create table t (user_id text, item_id text, changed text)")
+        shop.execute("insert into t values ('a', 'tea', '2024-06-01 04:00:00'), ('eve', 'tea', '2099-01-01 00:00:00')")
+        shop.commit()
+        section = {
+            "source": "shop.db",
+            "table": "t",
+            "watermark": "changed",
+            "columns": {"timestamp": "changed"},
+            "timezone": "America/Los_Angeles",
+            "max_rejected_share": 0.9,
+        }
+        tree = {"name": "shop", "data_root": str(tmp_path), "warehouse": str(tmp_path / "w"), "interactions": section}
+        ingest(parse_settings(tree), now=NOW)
+        shop.execute("insert into t values ('bob', 'tea', '2024-06-01 06:00:00')")  # an hour later, 13:00 UTC
+        shop.commit()
+        ingest(parse_settings(tree), now=NOW + timedelta(hours=2))
+    assert "bob" in warehouse.scan(tmp_path / "w", INTERACTIONS).collect()[USER_ID]
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+@pytest.mark.parametrize("of", [int, float])
+def test_a_number_of_the_future_is_the_present(unit: int, of: type) -> None:
+    now = int(NOW.timestamp()) * unit
+    for future in (now * 2, 253_402_300_799 * unit if unit < 10**9 else now * 3):
+        first = newest_of([of(now - 10 * unit), of(future)]).not_after(NOW)
+        assert first.value == now and type(first.value) is of
+        assert newest_of([of(future)] * 3, first).not_after(NOW + timedelta(seconds=5)).value == now + 5 * unit
+
+
+@pytest.mark.parametrize(("values", "since"), [
+    ([1, 2, 3_000_000_000], None),
+    ([3_000_000_000, 3_000_000_001], None),  # all of them later than now: they are no times
+    ([3_000_000_001], 3_000_000_000),
+    ([90_000_000_000_000], None),
+    ([1_700_000_000, 1_700_000_001], None),
+])  # fmt: skip
+def test_ids_that_grow_stay_as_they_are(values: list[int], since: int | None) -> None:
+    begin = None if since is None else Watermark(kind="integer", value=since)
+    assert newest_of(values, begin).not_after(NOW).value == max(values)
+
+
+@pytest.mark.parametrize("values", [
+    ["2024-05-01T10:00:00", "2024-05-01 11:00:00"],
+    ["2024-03-31T02:30:00+01:00", "2024-03-31T03:10:00+02:00"],
+    ["2024-05-01T10:00:00Z", "2024-05-01T10:00:00+00:00"],
+    ["2024-05-01T10:00:00Z", "2024-05-01T10:00:00.5Z"],
+    ["2024-05-01T10:00:00", "2024-05-01T10:00:00Z"],
+    ["2024-05-01", "2024-05-01T10:00:00Z"],
+    ["2024-05-01", "n/a"],
+])  # fmt: skip
+def test_times_as_text_in_several_forms_are_refused(values: list[str]) -> None:
+    said = re.escape(f"place: the watermark 'w' is text that is not written in one form, such as {values[0]!r}")
+    with pytest.raises(InputError, match=said):
+        newest_of(values)
+    with pytest.raises(InputError, match=said):
+        newest_of(values[1:], Watermark(kind="text", value=values[0]))
+
+
+@given(
+    st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1)), min_size=2),
+    st.sampled_from(["", "Z", "+02", "-05:00", " UTC"]),
+    st.sampled_from(["auto", "seconds", "milliseconds"]),
+)
+def test_text_of_one_form_has_the_order_of_its_times(times: list[datetime], zone: str, detail: str) -> None:
+    texts = [time.isoformat(timespec=detail) + zone for time in times]
+    try:
+        newest = newest_of(texts)
+    except InputError:
+        assert len({len(text) for text in texts}) > 1
+        return
+    assert newest.value == max(zip(times, texts, strict=True))[1] or detail != "auto"
+    assert newest_of(texts, newest).value == newest.value

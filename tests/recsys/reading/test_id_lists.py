@@ -55,3 +55,34 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=said):
         read_ids(name, "rules.x.items", str(tmp_path))
+
+
+def test_the_first_id_of_a_file_without_a_header_is_one(tmp_path: Path) -> None:
+    for text, told in (
+        ("u1\nu2\n", ["u1", "u2"]),
+        ("7\n8\n7\n", ["7", "8", "7"]),
+        ("\ufeffu1\n", ["u1"]),
+        ("user_id\nu1\n", ["u1"]),
+        ("item_id\nu1\n", ["u1"]),
+        ("id\nu1\n", ["u1"]),
+        ("user\nu1\n", ["user", "u1"]),  # an id that nobody has does no harm
+    ):
+        (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+        assert read_ids("a.csv", "k", str(tmp_path)).to_list() == told
+    given = IdListSettings(source="a.csv", column="user")
+    assert read_ids(given, "k", str(tmp_path)).to_list() == ["u1"]
+
+
+def test_a_list_with_users_and_items_gives_those_that_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id\nu,i\n")
+    assert read_ids("a.csv", "k", str(tmp_path)).to_list() == ["u"]
+    assert read_ids("a.csv", "k", str(tmp_path), "item_id").to_list() == ["i"]
+
+
+def test_columns_that_may_not_be_the_ids(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("u1,DE\nu2,AT\n")
+    with pytest.raises(InputError, match=r"a\.csv, which k names, has the columns u1, DE, and none is called user_id"):
+        read_ids("a.csv", "k", str(tmp_path))
+    pl.DataFrame({"item_id": [["a"], ["b"]]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"holds lists or objects in the column 'item_id' \(List\(String\)\)"):
+        read_ids("a.parquet", "k", str(tmp_path))

@@ -193,3 +193,35 @@ def test_diversity_by_text_takes_what_is_called_otherwise() -> None:
     found = ask(rules, k=3, shop={"texts": lambda: vectors})
     assert ids(found.codes) == ["ade"]  # d points elsewhere, e has no text and is like nothing
     assert CATALOGUE.height == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([20301231, None], "the column 'end' of the newest catalogue, and numbers such as 20301231 are dates written"),
+        ([20301231, 99991231], "the number 20301231, counted from 1970, is the moment 1970-08-23; write them as 2024"),
+        ([2027, 2028], "numbers such as 2027 are years; write them as 2024-03-31"),
+        (["20301231", ""], "numbers such as 20301231 are dates written as numbers"),
+        (["2030-12-31", "2027"], "numbers such as 2027 are years"),
+        ([253_402_300_799, 1_900_000_000], "the number 253402300799, counted from 1970, is the moment 1978-01-11"),
+        ([0, 1_900_000_000], "the number 0, counted from 1970, .* leave empty what has no time"),
+        ([["2030-12-31"], []], r"it holds lists or objects \(List\(String\)\)"),
+    ],
+)
+def test_numbers_that_are_hardly_moments_do_not_end_everything(values: list[Any], message: str) -> None:
+    catalogue = CATALOGUE.head(2).with_columns(pl.Series("end", values))
+    with pytest.raises(InputError, match=message):
+        made({"x": {"kind": "valid", "until_column": "end"}}, shop_of(catalogue))
+
+
+def test_numbers_and_days_that_are_moments_stay() -> None:
+    for values in (
+        [1_900_000_000, None],
+        ["1900000000", "2030-01-01"],
+        pl.Series([0, 1_900_000_000 * 10**6]).cast(pl.Datetime("us")),
+        ["1970-01-01", "2030-01-01"],
+    ):
+        catalogue = CATALOGUE.head(2).with_columns(pl.Series("end", values))
+        made({"x": {"kind": "valid", "until_column": "end"}}, shop_of(catalogue))
+    begins = CATALOGUE.with_columns(begin=pl.lit(0))  # since ever
+    made({"x": {"kind": "valid", "from_column": "begin"}}, shop_of(begins))
