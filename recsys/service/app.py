@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -19,6 +20,7 @@ from recsys.columns import PADDING
 from recsys.errors import InputError, RecsysError
 from recsys.service import models
 from recsys.service.batching import Batcher, Busy
+from recsys.service.failures import failure
 from recsys.service.following import Follower
 from recsys.service.limits import Limits
 from recsys.service.metrics import Metrics
@@ -31,6 +33,8 @@ Told = tuple[Answer | InputError, bool | None, str]  # with whether the log has 
 
 ANSWERS: Final = "Answers"  # headings of the page
 OPERATION: Final = "Operation"
+FAILED: Final = "The service failed at this request; its log says how."
+_LOGGER: Final = logging.getLogger("recsys")
 _ERRORS: Final = {
     400: "The body is not JSON.",
     401: "There is no token, or another one.",
@@ -96,7 +100,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
     async def recommend(query: RecommendRequest) -> Response:
         """Recommend the items that come next for a user of the log, or after a history, or both."""
         limits.check(query)
-        return _json(_told(*(await batcher.ask([query]))[0]))
+        return _json(_told(*await batcher.ask(query)))
 
     @app.post("/recommend/batch", tags=[ANSWERS], response_model=models.BatchResponse)
     async def recommend_batch(queries: BatchRequest) -> Response:
@@ -105,11 +109,9 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise InputError(f"{len(queries.queries)} queries are above this service's limit of {limits.queries}.")
         answers: list[Any] = [_checked(query, limits) for query in queries.queries]
         sound = [place for place, one in enumerate(answers) if isinstance(one, RecommendRequest)]
-        for place, told in zip(sound, await batcher.ask([answers[place] for place in sound]), strict=True):
-            try:
-                answers[place] = _told(*told)
-            except InputError as error:
-                answers[place] = {"error": str(error)}
+        found = await batcher.ask_each([answers[place] for place in sound])
+        for place, told in zip(sound, found, strict=True):
+            answers[place] = _told_in_place(answers[place], told)
         return _json({"answers": answers})
 
     @app.post("/similar", tags=[ANSWERS], response_model=models.SimilarResponse)
@@ -190,6 +192,21 @@ def _told(found: Answer | InputError, known: bool | None, label: str) -> dict[st
     }
 
 
+def _told_in_place(query: RecommendRequest, told: Told | Exception) -> dict[str, Any]:
+    """An answer or an error of one query of several; it fails no other."""
+    if isinstance(told, Unavailable):  # nothing is served, so no query has an answer
+        raise told
+    try:
+        if isinstance(told, Exception):
+            raise told
+        return _told(*told)
+    except RecsysError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        _LOGGER.error("/recommend/batch failed at a query: %s.", failure(error, query.model_dump(exclude_unset=True)))
+        return {"error": FAILED}
+
+
 def _version(served: Served) -> dict[str, Any]:
     bundle, versions = served.recommender.bundle, served.versions
     return {
@@ -220,7 +237,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _json({"error": "The service failed at this request; its log says how."}, 500)
+        return _json({"error": FAILED}, 500)
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from recsys.errors import InputError
+from recsys.service.app import FAILED
+from recsys.service.failures import failure
 from recsys.service.following import ChampionSource
 from recsys.service.limits import check_address
 from tests.recsys.service.conftest import Service, limited, serving, two_nights
@@ -159,7 +161,39 @@ def test_a_failure_of_ours_is_a_sentence_without_what_was_sent(
     monkeypatch.setattr(service.follower.current.__class__, "answer", lambda self, questions: failing(questions))
     with caplog.at_level(logging.INFO, "recsys"):
         assert refused(service, {"user": "ann-the-secret"})[0] == 500
-    assert "ZeroDivisionError" in caplog.text and "ann-the-secret" not in caplog.text
+    assert "/recommend failed: ZeroDivisionError: user ***." in caplog.text and "ann-the-secret" not in caplog.text
+
+
+def test_a_query_of_a_batch_fails_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = service.follower.current.__class__.answer
+
+    def failing(self: Any, asked: Any) -> Any:
+        if any(one.user == "bob" for one in asked):
+            raise ZeroDivisionError("user bob has 7 of 7")
+        return answer(self, asked)
+
+    monkeypatch.setattr(service.follower.current.__class__, "answer", failing)
+    queries = [{"user": "ann"}, {"user": "bob"}, {"user": "ann"}]
+    first, bad, last = service.post("/recommend/batch", queries=queries)["answers"]
+    assert first == last and first["items"] and bad == {"error": FAILED}
+    assert "/recommend/batch failed at a query: ZeroDivisionError: user *** has 7 of 7." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "given", "line"),
+    [
+        ("no o'neil\nand more", {"user": "o'neil"}, "ValueError: no ***"),
+        ("no 'a\\nb'", {"user": "a\nb"}, "ValueError: no '***'"),
+        ("no a\nb here", {"user": "a\nb"}, "ValueError: no *** here"),
+        ("index 1 of 12", {"history": [1, {"item": 1}]}, "ValueError: index *** of 12"),
+        ("postgresql://me:pw@db is away", None, "ValueError: postgresql://***@db is away"),
+        ("", {"user": ""}, "ValueError"),
+    ],
+)
+def test_a_line_about_a_failure_says_what_it_was_without_the_request(message: str, given: Any, line: str) -> None:
+    assert failure(ValueError(message), given) == line
 
 
 def test_numbers_of_requests_hold_no_id(shop: AnsweringShop) -> None:
