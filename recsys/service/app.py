@@ -33,6 +33,7 @@ Told = tuple[Answer | InputError, bool | None, str]  # with whether the log has 
 
 ANSWERS: Final = "Answers"  # headings of the page
 OPERATION: Final = "Operation"
+_PLACES: Final = ["i1", "i2", "i3"]  # placeholders of item ids
 FAILED: Final = "The service failed at this request; its log says how."
 _LOGGER: Final = logging.getLogger("recsys")
 _ERRORS: Final = {
@@ -262,39 +263,43 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _declare(app: FastAPI, follower: Follower, *, secured: bool) -> None:
-    """Give the OpenAPI page examples that can be sent as they stand, of what is served now."""
+    """Give the OpenAPI page examples: of what is served now, or placeholders where that is not for everybody.
+
+    The page is open, so with a token it must show no id.
+    """
 
     def declared() -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = made["components"]["schemas"]
-        for name, example in _examples(follower.current).items():
+        items, user = (_PLACES, "u1") if secured else _some_ids(follower.current)
+        for name, example in _examples(items, user).items():
             schemas[name]["example"] = example
         if secured:
             made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{"token": []}]
         for parameter in made["paths"]["/users/{user}"]["get"]["parameters"]:
-            if parameter["name"] == "user" and (user := _some_user(follower.current)) is not None:
+            if parameter["name"] == "user" and user is not None:
                 parameter["example"] = user
         return made
 
     app.openapi = declared  # type: ignore[method-assign]
 
 
-def _examples(served: Served | None) -> dict[str, Any]:
+def _some_ids(served: Served | None) -> tuple[list[Any], str | int | None]:
+    """Ids of up to three items, and of a user whom both the log and the table have."""
     if served is None:
-        return {}
+        return [], None
     items = served.recommender.bundle.vocabulary.items.head(3).to_list()
+    return items, None if served.table is None else served.table.first
+
+
+def _examples(items: list[Any], user: str | int | None) -> dict[str, Any]:
+    if not items:
+        return {}
     query: dict[str, Any] = {"history": items, "k": 5}
-    user = _some_user(served)
-    second = {"user": user, "k": 5} if user is not None and served.log is not None else {"history": items[:1], "k": 5}
+    second = {"history": items[:1], "k": 5} if user is None else {"user": user, "k": 5}
     return {
         "RecommendRequest": query,
         "BatchRequest": {"queries": [query, second]},
         "SimilarRequest": {"item": items[0], "k": 5},
     }
-
-
-def _some_user(served: Served | None) -> str | int | None:
-    if served is None:
-        return None
-    return None if served.table is None else served.table.first

@@ -117,6 +117,15 @@ def test_the_token_is_asked_for_everywhere_but_where_it_is_not(shop: AnsweringSh
     with service.client as client:
         for path in ("/health", "/ready", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200
+        page = client.get("/openapi.json").json()
+        user = next(one for one in page["paths"]["/users/{user}"]["get"]["parameters"] if one["name"] == "user")
+        assert user["example"] == "u1"
+        schemas = page["components"]["schemas"]
+        assert schemas["BatchRequest"]["example"] == {
+            "queries": [{"history": ["i1", "i2", "i3"], "k": 5}, {"user": "u1", "k": 5}]
+        }
+        assert schemas["RecommendRequest"]["example"]["history"] == ["i1", "i2", "i3"]
+        assert schemas["SimilarRequest"]["example"]["item"] == "i1"
         for sent in (None, "Bearer wrong", "Bearer ", "s3cret", "Basic s3cret", "Bearer s3cret2", "Bearer \u00e9"):
             headers = {} if sent is None else {"Authorization": sent.encode()}
             answer = client.get("/version", headers=headers)
