@@ -290,7 +290,7 @@ def _some_ids(served: Served | None) -> tuple[list[Any], str | int | None]:
     if served is None:
         return [], None
     items = served.recommender.bundle.vocabulary.items.head(3).to_list()
-    return items, None if served.table is None else served.table.first
+    return items, None if served.table is None or served.log is None else served.table.first
 
 
 def _examples(items: list[Any], user: str | int | None) -> dict[str, Any]:
