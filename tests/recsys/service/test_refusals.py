@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from recsys.columns import USERS
 from recsys.errors import InputError
 from recsys.service.app import FAILED
 from recsys.service.failures import failure
 from recsys.service.following import ChampionSource
 from recsys.service.limits import check_address
+from recsys.storage.warehouse import overwrite
 from tests.recsys.service.conftest import Service, limited, serving, two_nights
 from tests.recsys.service.shops import AnsweringShop
 
@@ -188,6 +192,21 @@ def test_a_query_of_a_batch_fails_alone(
     first, bad, last = service.post("/recommend/batch", queries=queries)["answers"]
     assert first == last and first["items"] and bad == {"error": FAILED}
     assert "/recommend/batch failed at a query: ZeroDivisionError: user *** has 7 of 7." in caplog.text
+
+
+@pytest.mark.parametrize("country", [["DE", "FR"], ["DE"], [], [None]])
+def test_a_list_where_one_value_is_declared(tmp_path: Path, country: list[Any]) -> None:
+    shop = AnsweringShop(tmp_path, users={"source": "users.csv", "categorical": {"country": {"kind": "single"}}})
+    shop.log()
+    shop.items([True] * 6)
+    overwrite(shop.settings.warehouse, USERS, pl.DataFrame({"user_id": ["ann"], "country": ["AT"]}), expected=None)
+    shop.night("a")
+    service = serving(ChampionSource(shop.settings))
+    said = "attributes.country is a list and [users] declares it as one value; give one value."
+    assert refused(service, {"attributes": {"country": country}}) == (422, said)
+    sound = {"history": [1], "attributes": {"country": "DE"}}
+    answers = service.post("/recommend/batch", queries=[sound, {"attributes": {"country": country}}])["answers"]
+    assert answers[0]["items"] and answers[1] == {"error": said}
 
 
 @pytest.mark.parametrize(
