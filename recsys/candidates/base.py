@@ -233,15 +233,25 @@ class Source(ABC):
 def best_keys(block: Block, scores: np.ndarray, n: int) -> np.ndarray:
     """Ascending keys of the n largest positive, allowed entries of each row [b, V + 1] that are not hidden.
 
-    For sources that score the whole catalogue.
+    Of equal entries the lowest codes are taken. For sources that score the whole catalogue.
     """
     width = scores.shape[1]
     allowed = block.allowed
     masked = scores.copy() if allowed is None else np.where(allowed, scores, -np.inf).astype(scores.dtype)
     masked.reshape(-1)[block.hidden] = -np.inf
-    best, codes = torch.from_numpy(masked).topk(min(n, width), dim=1, sorted=False)
-    row, place = np.nonzero(best.numpy() > 0)
-    return np.sort(row * width + codes.numpy()[row, place])
+    # one more than n: it shows a tie between the last entry inside and the first one outside
+    best, codes = (part.numpy() for part in torch.from_numpy(masked).topk(min(n + 1, width), dim=1))
+    if width > n:
+        for row in np.flatnonzero((best[:, n - 1] == best[:, n]) & (best[:, n] > 0)):
+            codes[row, :n] = best_first(masked[row], np.flatnonzero(masked[row] >= best[row, n]))[:n]
+        best, codes = best[:, :n], codes[:, :n]
+    rows, place = np.nonzero(best > 0)
+    return np.sort(rows * width + codes[rows, place])
+
+
+def best_first(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Ascending codes in the order of scores [V + 1], the largest first; of equal scores the lowest code is first."""
+    return codes[np.argsort(-scores[codes], kind="stable")]
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:

@@ -31,7 +31,10 @@ class Scores:
         self.table = table
 
     def best(self, block: Block, n: int) -> np.ndarray:
-        """Ascending keys of the n largest scores above 0 of each user, of allowed items that are not hidden."""
+        """Ascending keys of the n largest scores above 0 of each user, of allowed items that are not hidden.
+
+        Of equal scores the lowest codes are taken.
+        """
         if self._dense is not None:
             return best_keys(block, self._dense, n)
         data, indices, indptr = self.table.data, self.table.indices, self.table.indptr
@@ -41,11 +44,12 @@ class Scores:
         starts = np.searchsorted(block.hidden, rows * block.stride)
         found = []
         for row, (start, stop, hidden) in enumerate(zip(indptr[:-1], indptr[1:], np.diff(starts), strict=True)):
-            values = torch.from_numpy(data[start:stop])
-            best, place = values.topk(min(n + int(hidden), len(values)))  # hidden items can be the first ones
-            keys = row * block.stride + indices[start:stop][place.numpy()].astype(np.int64)
-            own = block.hidden[starts[row] : starts[row + 1]]
-            found.append(keys[(best.numpy() > 0) & ~among(keys, own)][:n])
+            place = _largest(data[start:stop], n + int(hidden))  # hidden items can be the first ones
+            best = data[start:stop][place]
+            keys = row * block.stride + indices[start:stop][place].astype(np.int64)
+            kept = (best > 0) & ~among(keys, block.hidden[starts[row] : starts[row + 1]])
+            best, keys = best[kept], keys[kept]
+            found.append(keys if len(keys) <= n else keys[np.lexsort((keys, -best))[:n]])
         return np.sort(np.concatenate(found))
 
     def at(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -68,6 +72,15 @@ class Scores:
     def _dense(self) -> np.ndarray | None:
         # by the catalogue and not by what is stored, so that nobody's list depends on who shares the block
         return self.table.toarray() if self.table.shape[1] <= DENSE else None
+
+
+def _largest(values: np.ndarray, n: int) -> np.ndarray:
+    """Places of the n largest values, and of all that equal the least of them where it is above 0."""
+    # one more than n: it shows a tie between the last value inside and the first one outside
+    best, place = (part.numpy() for part in torch.from_numpy(values).topk(min(n + 1, len(values))))
+    if len(best) > n and best[n - 1] == best[n] > 0:
+        return np.flatnonzero(values >= best[n])
+    return place[:n]
 
 
 def products(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:

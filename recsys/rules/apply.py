@@ -246,7 +246,7 @@ def rules_of(settings: Settings, shop: Shop, *, names: Sequence[str] | None = No
     rules = Rules(rules=made, shop=shop, digest="")
     digest.update(np.packbits(rules.allowed).tobytes())
     _check_some_left(rules)
-    return replace(rules, digest=digest.hexdigest())
+    return replace(rules, rules=_with_hidden_pins(made, shop), digest=digest.hexdigest())
 
 
 def without(rules: Rules, name: str) -> Rules:
@@ -260,6 +260,27 @@ def allowed_by(rules: Sequence[Eligible], size: int) -> np.ndarray:
     for rule in rules:
         allowed &= rule.allowed
     return allowed
+
+
+def _with_hidden_pins(made: Sequence[Rule], shop: Shop) -> tuple[Rule, ...]:
+    """The rules, with a remark on each pinned item that another rule leaves out for everybody."""
+    return tuple(replace(rule, remarks=rule.remarks + _hidden(rule, made, shop)) for rule in made)
+
+
+def _hidden(pin: Rule, rules: Sequence[Rule], shop: Shop) -> tuple[str, ...]:
+    codes = pin.codes.tolist() if isinstance(pin, Pin) else []
+    items = [shop.vocabulary.items[code - 1] for code in codes]
+    by = [_first_without(code, rules) for code in codes]
+    return tuple(
+        f"rules.{pin.name} pins {item}, which rules.{name} leaves out; it is shown to nobody."
+        for item, name in zip(items, by, strict=True)
+        if name is not None
+    )
+
+
+def _first_without(code: int, rules: Sequence[Rule]) -> str | None:
+    """The first rule that leaves an item out for everybody; None: there is none."""
+    return next((rule.name for rule in rules if isinstance(rule, Eligible) and not rule.allowed[code]), None)
 
 
 def _check_some_left(rules: Rules) -> None:

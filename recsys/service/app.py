@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -19,6 +20,7 @@ from recsys.columns import PADDING
 from recsys.errors import InputError, RecsysError
 from recsys.service import models
 from recsys.service.batching import Batcher, Busy
+from recsys.service.failures import failure
 from recsys.service.following import Follower
 from recsys.service.limits import Limits
 from recsys.service.metrics import Metrics
@@ -31,6 +33,9 @@ Told = tuple[Answer | InputError, bool | None, str]  # with whether the log has 
 
 ANSWERS: Final = "Answers"  # headings of the page
 OPERATION: Final = "Operation"
+_PLACES: Final = ["i1", "i2", "i3"]  # placeholders of item ids
+FAILED: Final = "The service failed at this request; its log says how."
+_LOGGER: Final = logging.getLogger("recsys")
 _ERRORS: Final = {
     400: "The body is not JSON.",
     401: "There is no token, or another one.",
@@ -96,7 +101,7 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
     async def recommend(query: RecommendRequest) -> Response:
         """Recommend the items that come next for a user of the log, or after a history, or both."""
         limits.check(query)
-        return _json(_told(*(await batcher.ask([query]))[0]))
+        return _json(_told(*await batcher.ask(query)))
 
     @app.post("/recommend/batch", tags=[ANSWERS], response_model=models.BatchResponse)
     async def recommend_batch(queries: BatchRequest) -> Response:
@@ -105,11 +110,9 @@ def create_app(follower: Follower, metrics: Metrics, *, limits: Limits, token: s
             raise InputError(f"{len(queries.queries)} queries are above this service's limit of {limits.queries}.")
         answers: list[Any] = [_checked(query, limits) for query in queries.queries]
         sound = [place for place, one in enumerate(answers) if isinstance(one, RecommendRequest)]
-        for place, told in zip(sound, await batcher.ask([answers[place] for place in sound]), strict=True):
-            try:
-                answers[place] = _told(*told)
-            except InputError as error:
-                answers[place] = {"error": str(error)}
+        found = await batcher.ask_each([answers[place] for place in sound])
+        for place, told in zip(sound, found, strict=True):
+            answers[place] = _told_in_place(answers[place], told)
         return _json({"answers": answers})
 
     @app.post("/similar", tags=[ANSWERS], response_model=models.SimilarResponse)
@@ -190,6 +193,21 @@ def _told(found: Answer | InputError, known: bool | None, label: str) -> dict[st
     }
 
 
+def _told_in_place(query: RecommendRequest, told: Told | Exception) -> dict[str, Any]:
+    """An answer or an error of one query of several; it fails no other."""
+    if isinstance(told, Unavailable):  # nothing is served, so no query has an answer
+        raise told
+    try:
+        if isinstance(told, Exception):
+            raise told
+        return _told(*told)
+    except RecsysError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        _LOGGER.error("/recommend/batch failed at a query: %s.", failure(error, query.model_dump(exclude_unset=True)))
+        return {"error": FAILED}
+
+
 def _version(served: Served) -> dict[str, Any]:
     bundle, versions = served.recommender.bundle, served.versions
     return {
@@ -220,7 +238,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _json({"error": "The service failed at this request; its log says how."}, 500)
+        return _json({"error": FAILED}, 500)
 
     @app.exception_handler(Busy)
     async def busy(request: Request, error: Busy) -> Response:
@@ -245,39 +263,43 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _declare(app: FastAPI, follower: Follower, *, secured: bool) -> None:
-    """Give the OpenAPI page examples that can be sent as they stand, of what is served now."""
+    """Give the OpenAPI page examples: of what is served now, or placeholders where that is not for everybody.
+
+    The page is open, so with a token it must show no id.
+    """
 
     def declared() -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = made["components"]["schemas"]
-        for name, example in _examples(follower.current).items():
+        items, user = (_PLACES, "u1") if secured else _some_ids(follower.current)
+        for name, example in _examples(items, user).items():
             schemas[name]["example"] = example
         if secured:
             made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{"token": []}]
         for parameter in made["paths"]["/users/{user}"]["get"]["parameters"]:
-            if parameter["name"] == "user" and (user := _some_user(follower.current)) is not None:
+            if parameter["name"] == "user" and user is not None:
                 parameter["example"] = user
         return made
 
     app.openapi = declared  # type: ignore[method-assign]
 
 
-def _examples(served: Served | None) -> dict[str, Any]:
+def _some_ids(served: Served | None) -> tuple[list[Any], str | int | None]:
+    """Ids of up to three items, and of a user whom both the log and the table have."""
     if served is None:
-        return {}
+        return [], None
     items = served.recommender.bundle.vocabulary.items.head(3).to_list()
+    return items, None if served.table is None or served.log is None else served.table.first
+
+
+def _examples(items: list[Any], user: str | int | None) -> dict[str, Any]:
+    if not items:
+        return {}
     query: dict[str, Any] = {"history": items, "k": 5}
-    user = _some_user(served)
-    second = {"user": user, "k": 5} if user is not None and served.log is not None else {"history": items[:1], "k": 5}
+    second = {"history": items[:1], "k": 5} if user is None else {"user": user, "k": 5}
     return {
         "RecommendRequest": query,
         "BatchRequest": {"queries": [query, second]},
         "SimilarRequest": {"item": items[0], "k": 5},
     }
-
-
-def _some_user(served: Served | None) -> str | int | None:
-    if served is None:
-        return None
-    return None if served.table is None else served.table.first

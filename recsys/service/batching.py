@@ -42,8 +42,8 @@ class Batcher(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._works = False
 
-    async def ask(self, items: Sequence[Item]) -> list[Result]:
-        """Answer queries, in their order.
+    async def ask(self, item: Item) -> Result:
+        """Answer one query.
 
         Raises
         ------
@@ -52,6 +52,24 @@ class Batcher(Generic[Item, Result]):
         Exception
             As `answer` raises.
         """
+        return await self._enqueue([item])[0]
+
+    async def ask_each(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """Answer queries, in their order; a query that fails has its exception in its place.
+
+        Raises
+        ------
+        Busy
+            The queue is full.
+        """
+        found: list[Result | Exception] = []
+        for one in await asyncio.gather(*self._enqueue(items), return_exceptions=True):
+            if isinstance(one, BaseException) and not isinstance(one, Exception):
+                raise one
+            found.append(one)
+        return found
+
+    def _enqueue(self, items: Sequence[Item]) -> list[asyncio.Future[Result]]:
         if self._waiting and len(self._waiting) + len(items) > self._most:
             raise Busy
         loop = asyncio.get_running_loop()
@@ -59,7 +77,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting.extend(zip(items, futures, strict=True))
         if not self._works:
             self._next(loop)
-        return await asyncio.gather(*futures) if len(futures) > 1 else [await futures[0]]
+        return futures
 
     def close(self) -> None:
         """Wait for the present batch, then end the thread."""

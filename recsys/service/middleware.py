@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
+import orjson
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.errors import first_line
+from recsys.service.failures import failure
 from recsys.service.limits import Limits, is_allowed
 from recsys.service.metrics import Metrics
 
@@ -20,6 +23,9 @@ _LOGGER: Final = logging.getLogger("recsys")
 _ENDPOINTS: Final = frozenset(
     ("/recommend", "/recommend/batch", "/similar", "/health", "/ready", "/version", "/metrics", "/docs")
 )
+
+
+_BODY: Final = "recsys.body"  # key of the scope
 
 
 class _TooLarge(Exception):
@@ -56,8 +62,7 @@ class Guard:
         except _Gone:
             status = 499
         except Exception as error:  # the application has sent a 500
-            # the message may hold a user's data, so only its type is logged
-            _LOGGER.error("%s failed: %s.", _endpoint(scope["path"]), type(error).__name__)
+            _LOGGER.error("%s failed: %s.", _endpoint(scope["path"]), failure(error, _given(scope)))
             _LOGGER.debug("%s", first_line(error), exc_info=error)
         endpoint = _endpoint(scope["path"])
         self.metrics.requests.labels(endpoint, str(status)).inc()
@@ -76,6 +81,7 @@ class Guard:
                 answer = _error(413, f"The body is above this service's limit of {self.limits.body:,} bytes.")
                 answer.headers["Connection"] = "close"  # what is still to come is not read
                 return answer
+            scope[_BODY] = body
             receive = _replayed(body, receive)
         await self.app(scope, receive, send)
         return None
@@ -114,6 +120,17 @@ def _endpoint(path: str) -> str:
     if path.startswith("/users/"):
         return "/users/{user}"
     return path if path in _ENDPOINTS else "other"
+
+
+def _given(scope: Scope) -> list[Any]:
+    """What a request holds: the parts of its path and of its query, and its body."""
+    query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
+    try:
+        body = orjson.loads(scope.get(_BODY, b"null"))
+    except orjson.JSONDecodeError:
+        body = scope[_BODY].decode("utf-8", "replace")
+    path = scope["path"]
+    return [body, [value for _, value in query], path.removeprefix("/users/") if path not in _ENDPOINTS else None]
 
 
 def _error(status: int, sentence: str) -> JSONResponse:

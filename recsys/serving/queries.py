@@ -285,6 +285,10 @@ def _attributes_of(declared: UserSettings | None, given: Mapping[str, Any]) -> p
             )
             raise InputError(f"There is no attribute {name!r} of users; {known}.")
     assert declared is not None
+    for name, of in every.items():
+        value = given.get(name, given.get(columns[name]))
+        if isinstance(value, list) and getattr(of, "kind", "single") == "single":
+            raise InputError(f"attributes.{name} is a list and [users] declares it as one value; give one value.")
     raw = {column: _written(given.get(name, given.get(column))) for name, column in columns.items()}
     row = pl.DataFrame({column: pl.Series([value], dtype=_type_of(value)) for column, value in raw.items()})
     try:
@@ -296,7 +300,7 @@ def _attributes_of(declared: UserSettings | None, given: Mapping[str, Any]) -> p
 def _written(value: Any) -> Any:
     """A value as a table of text holds it."""
     if isinstance(value, list):
-        return [str(one) for one in value]
+        return [str(one) for one in value if one is not None]
     return None if value is None else str(value)
 
 

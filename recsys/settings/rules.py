@@ -17,6 +17,7 @@ from recsys.settings.conditions import Condition
 from recsys.settings.id_list import IdListSettings
 from recsys.settings.section import Section, Share
 
+Score = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # sums of such stay finite in float32
 Where = Annotated[tuple[Condition, ...], Field(min_length=1)]
 
 
@@ -112,7 +113,7 @@ class BoostRuleSettings(RuleSettings):
 
     kind: Literal["boost"] = "boost"
     where: Where  # conditions on columns of the catalogue
-    by: float = Field(allow_inf_nan=False)  # added to the score; a blend's score is a logarithm, 0.7 doubles the odds
+    by: Score  # added to the score; a blend's score is a logarithm, 0.7 doubles the odds
 
 
 class PinRuleSettings(RuleSettings):
@@ -143,7 +144,7 @@ class MinScoreRuleSettings(RuleSettings):
     """No item that the model, or the blend, scores lower; rows of the fallback have a scale of their own and stay."""
 
     kind: Literal["min_score"] = "min_score"
-    score: float = Field(allow_inf_nan=False)  # least score, before boosts
+    score: Score  # least score, before boosts
 
 
 KINDS: Final[dict[str, type[RuleSettings]]] = {  # `recsys.rules.registry` adds to it

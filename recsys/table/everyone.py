@@ -48,12 +48,13 @@ def whom_to_serve(
         `retrieve.users` or `retrieve.unknown_user` does not fit the log's ids, or the segment is no user attribute.
     """
     of = settings.retrieve
-    everyone, fallback = prepared, None
+    everyone, fallback, nobody = prepared, None, None
     if of.fallback:
         others = left_out(settings, versions, bundle.vocabulary, dataset.split.serving.users)
         everyone = joined([prepared, others.histories])
         if of.unknown_user is not None:
-            everyone = joined([everyone, _nobody(settings, versions, everyone)])
+            nobody = _nobody(settings, versions, everyone)
+            everyone = joined([everyone, nobody])
         _check_segment(settings)
         size = bundle.vocabulary.size
         fallback = Fallback(
@@ -62,7 +63,10 @@ def whom_to_serve(
             texts=_texts(settings, versions, bundle, others),
         )
     if of.users is not None:
-        everyone = everyone.select(_asked(of.users, settings.data_root, everyone.users))
+        asked = _asked(of.users, settings.data_root, everyone.users)
+        if nobody is not None:  # whoever is asked for, as this user stands for all the others
+            asked = np.union1d(asked, np.flatnonzero((everyone.users == nobody.users[0]).to_numpy()))
+        everyone = everyone.select(asked)
     return everyone, fallback
 
 

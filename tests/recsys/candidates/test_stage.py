@@ -317,17 +317,34 @@ def test_what_nobody_computes_is_named(items: ItemIndex, queries: np.ndarray, hi
         propose([Broken()], block, n=5, features=["words"], context=["length"])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
-def test_sparse_scores_are_those_of_a_dense_array(seed: int, n: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1, 3, 10**6]), st.booleans(), st.booleans())
+def test_sparse_scores_are_those_of_a_dense_array(
+    seed: int, n: int, different: int, exclude_seen: bool, shelved: bool
+) -> None:
     rng = np.random.default_rng(seed)
-    block = Block(index=ring.items(), queries=ring.queries(), histories=ring.histories())
-    dense = rng.permutation(U * (V + 1)).reshape(U, V + 1).astype(np.float32) - 300  # all different
-    dense[rng.random(dense.shape) < 0.7] = 0
+    items = ring.items()
+    allowed = np.arange(V + 1) % 3 > 0 if shelved else np.arange(V + 1) > 0
+    block = Block(
+        index=items,
+        queries=ring.queries(),
+        histories=ring.histories(),
+        exclude_seen=exclude_seen,
+        shelf=shelf_of(items, allowed) if shelved else None,
+    )
+    dense = (rng.permutation(U * (V + 1)).reshape(U, V + 1) - 300).astype(np.float32)
+    dense = np.clip(dense, -different, different)  # the fewer values there are, the more items are equal
+    dense[rng.random(dense.shape) < rng.choice([0.2, 0.7])] = 0
     dense[:, 0] = 0
     table = sparse.csr_array(dense)
     with mock.patch("recsys.candidates.scores.DENSE", 0):
         scores = Scores(table)
-        np.testing.assert_array_equal(scores.best(block, n), best_keys(block, dense, n))
+        expected = []
+        for row in range(U):
+            usable = np.flatnonzero((dense[row] > 0) & allowed)
+            usable = usable[~among(row * (V + 1) + usable, block.hidden)]
+            best = sorted(usable, key=lambda code: (-dense[row, code], code))[:n]
+            expected += sorted(row * (V + 1) + code for code in best)
+        assert scores.best(block, n).tolist() == expected == best_keys(block, dense, n).tolist()
         rows = np.sort(rng.integers(0, U, 50))
         codes = rng.integers(0, V + 1, 50)
         np.testing.assert_array_equal(scores.at(rows, codes), dense[rows, codes])

@@ -174,6 +174,9 @@ WHERE_NOT = {"kind": "never", "where": [WHERE]}
         ({"kind": "not_again", "days": 3}, "rules.x.days counts from when.*the log has no time"),
         ({"kind": "diverse"}, "compares items by their text, and the newest catalogue has none"),
         ({"kind": "diverse", "weight": 1.5}, r"rules\.x\.weight = 1\.5"),
+        ({"kind": "boost", "where": [WHERE], "by": 1e39}, r"rules\.x\.by = 1e\+39"),
+        ({"kind": "boost", "where": [WHERE], "by": -1e39}, r"rules\.x\.by = -1e\+39"),
+        ({"kind": "min_score", "score": 1e39}, r"rules\.x\.score = 1e\+39"),
     ],
 )
 def test_one_sentence_for_a_rule_that_does_not_fit(rule: dict[str, Any], message: str) -> None:
@@ -184,6 +187,13 @@ def test_one_sentence_for_a_rule_that_does_not_fit(rule: dict[str, Any], message
 def test_conditions_that_no_item_meets_are_remarked_on() -> None:
     rules = made({"b": {"kind": "boost", "where": [{"column": "brand", "one_of": ["y"]}], "by": 1.0}})
     assert rules.remarks == ("No item meets a condition of rules.b (brand one_of [\"y\"]); the nearest value is 'Y'.",)
+
+
+def test_pins_that_another_rule_leaves_out_are_remarked_on() -> None:
+    stock = {"kind": "only", "where": [{"column": "in_stock", "one_of": [True]}]}
+    rules = made({"banner": {"kind": "pin", "items": ["a", "c"]}, "stock": stock})
+    assert rules.remarks == ("rules.banner pins c, which rules.stock leaves out; it is shown to nobody.",)
+    assert made({"banner": {"kind": "pin", "items": ["a", "c"]}}).remarks == ()
 
 
 def test_diversity_by_text_takes_what_is_called_otherwise() -> None:

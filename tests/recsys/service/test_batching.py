@@ -29,11 +29,11 @@ def test_what_waits_is_answered_together_in_order_and_each_gets_its_own() -> Non
 
     async def run() -> None:
         batcher = Batcher(answer, waiting=100, together=4)
-        first = [asyncio.create_task(batcher.ask([number])) for number in range(6)]
-        several = asyncio.create_task(batcher.ask([6, 7, 8]))
+        first = [asyncio.create_task(batcher.ask(number)) for number in range(6)]
+        several = asyncio.create_task(batcher.ask_each([6, 7, 8]))
         await asyncio.sleep(0)  # all have asked
         free.set()
-        assert [(await task)[0] for task in first] == [0, 10, 20, 30, 40, 50]
+        assert [await task for task in first] == [0, 10, 20, 30, 40, 50]
         assert await several == [60, 70, 80]
         batcher.close()
 
@@ -49,13 +49,14 @@ def test_one_that_fails_costs_the_others_nothing() -> None:
 
     async def run() -> list[object]:
         batcher = Batcher(answer, waiting=100)
-        tasks = [asyncio.create_task(batcher.ask([number])) for number in range(6)]
-        found = await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.create_task(batcher.ask(number)) for number in range(6)]
+        found = [*await asyncio.gather(*tasks, return_exceptions=True), *await batcher.ask_each(range(6))]
         batcher.close()
-        return list(found)
+        return found
 
     found = asyncio.run(run())
-    assert isinstance(found.pop(3), ZeroDivisionError) and found == [[0], [1], [2], [4], [5]]
+    for several in (found[:6], found[6:]):
+        assert isinstance(several.pop(3), ZeroDivisionError) and several == [0, 1, 2, 4, 5]
 
 
 def test_too_many_that_wait_are_refused_and_those_who_have_gone_are_not_answered() -> None:
@@ -69,14 +70,14 @@ def test_too_many_that_wait_are_refused_and_those_who_have_gone_are_not_answered
 
     async def run() -> None:
         batcher = Batcher(answer, waiting=2)
-        tasks = [asyncio.create_task(batcher.ask([number])) for number in range(3)]  # one is being answered, two wait
+        tasks = [asyncio.create_task(batcher.ask(number)) for number in range(3)]  # one is being answered, two wait
         await asyncio.sleep(0)
         with pytest.raises(Busy):
-            await batcher.ask([9])
+            await batcher.ask(9)
         tasks[1].cancel()
         await asyncio.sleep(0)
         free.set()
-        assert await tasks[2] == [2]
+        assert await tasks[2] == 2
         batcher.close()
 
     asyncio.run(run())

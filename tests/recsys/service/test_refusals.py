@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from recsys.columns import USERS
 from recsys.errors import InputError
+from recsys.service.app import FAILED
+from recsys.service.failures import failure
 from recsys.service.following import ChampionSource
 from recsys.service.limits import check_address
+from recsys.storage.warehouse import overwrite
 from tests.recsys.service.conftest import Service, limited, serving, two_nights
 from tests.recsys.service.shops import AnsweringShop
 
@@ -115,6 +121,15 @@ def test_the_token_is_asked_for_everywhere_but_where_it_is_not(shop: AnsweringSh
     with service.client as client:
         for path in ("/health", "/ready", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200
+        page = client.get("/openapi.json").json()
+        user = next(one for one in page["paths"]["/users/{user}"]["get"]["parameters"] if one["name"] == "user")
+        assert user["example"] == "u1"
+        schemas = page["components"]["schemas"]
+        assert schemas["BatchRequest"]["example"] == {
+            "queries": [{"history": ["i1", "i2", "i3"], "k": 5}, {"user": "u1", "k": 5}]
+        }
+        assert schemas["RecommendRequest"]["example"]["history"] == ["i1", "i2", "i3"]
+        assert schemas["SimilarRequest"]["example"]["item"] == "i1"
         for sent in (None, "Bearer wrong", "Bearer ", "s3cret", "Basic s3cret", "Bearer s3cret2", "Bearer \u00e9"):
             headers = {} if sent is None else {"Authorization": sent.encode()}
             answer = client.get("/version", headers=headers)
@@ -159,7 +174,54 @@ def test_a_failure_of_ours_is_a_sentence_without_what_was_sent(
     monkeypatch.setattr(service.follower.current.__class__, "answer", lambda self, questions: failing(questions))
     with caplog.at_level(logging.INFO, "recsys"):
         assert refused(service, {"user": "ann-the-secret"})[0] == 500
-    assert "ZeroDivisionError" in caplog.text and "ann-the-secret" not in caplog.text
+    assert "/recommend failed: ZeroDivisionError: user ***." in caplog.text and "ann-the-secret" not in caplog.text
+
+
+def test_a_query_of_a_batch_fails_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = service.follower.current.__class__.answer
+
+    def failing(self: Any, asked: Any) -> Any:
+        if any(one.user == "bob" for one in asked):
+            raise ZeroDivisionError("user bob has 7 of 7")
+        return answer(self, asked)
+
+    monkeypatch.setattr(service.follower.current.__class__, "answer", failing)
+    queries = [{"user": "ann"}, {"user": "bob"}, {"user": "ann"}]
+    first, bad, last = service.post("/recommend/batch", queries=queries)["answers"]
+    assert first == last and first["items"] and bad == {"error": FAILED}
+    assert "/recommend/batch failed at a query: ZeroDivisionError: user *** has 7 of 7." in caplog.text
+
+
+@pytest.mark.parametrize("country", [["DE", "FR"], ["DE"], [], [None]])
+def test_a_list_where_one_value_is_declared(tmp_path: Path, country: list[Any]) -> None:
+    shop = AnsweringShop(tmp_path, users={"source": "users.csv", "categorical": {"country": {"kind": "single"}}})
+    shop.log()
+    shop.items([True] * 6)
+    overwrite(shop.settings.warehouse, USERS, pl.DataFrame({"user_id": ["ann"], "country": ["AT"]}), expected=None)
+    shop.night("a")
+    service = serving(ChampionSource(shop.settings))
+    said = "attributes.country is a list and [users] declares it as one value; give one value."
+    assert refused(service, {"attributes": {"country": country}}) == (422, said)
+    sound = {"history": [1], "attributes": {"country": "DE"}}
+    answers = service.post("/recommend/batch", queries=[sound, {"attributes": {"country": country}}])["answers"]
+    assert answers[0]["items"] and answers[1] == {"error": said}
+
+
+@pytest.mark.parametrize(
+    ("message", "given", "line"),
+    [
+        ("no o'neil\nand more", {"user": "o'neil"}, "ValueError: no ***"),
+        ("no 'a\\nb'", {"user": "a\nb"}, "ValueError: no '***'"),
+        ("no a\nb here", {"user": "a\nb"}, "ValueError: no *** here"),
+        ("index 1 of 12", {"history": [1, {"item": 1}]}, "ValueError: index *** of 12"),
+        ("postgresql://me:pw@db is away", None, "ValueError: postgresql://***@db is away"),
+        ("", {"user": ""}, "ValueError"),
+    ],
+)
+def test_a_line_about_a_failure_says_what_it_was_without_the_request(message: str, given: Any, line: str) -> None:
+    assert failure(ValueError(message), given) == line
 
 
 def test_numbers_of_requests_hold_no_id(shop: AnsweringShop) -> None:

@@ -110,12 +110,12 @@ def test_attributes_that_are_given_take_the_place_of_the_tables() -> None:
         Query(of_log=log([1], [1], attributes=table)),
         Query(of_log=log([1], [1], attributes=table), attributes={"age": 41, "tags": "z"}),
         Query(attributes={"country": "AT"}),
-        Query(),
+        Query(attributes={"tags": ["z", None]}),
     ]
     found = read(of, CODES, queries).histories.attributes
     assert found is not None
     assert found["age"].to_list() == [40.0, 41.0, None, None]
-    assert found["tags"].to_list() == [["x", "y"], ["z"], [], []]
+    assert found["tags"].to_list() == [["x", "y"], ["z"], [], ["z"]]
     assert found["country"].to_list() == [["DE"], ["DE"], ["AT"], []]
     assert read(of, CODES, [Query()]).histories.attributes is None
 
@@ -124,12 +124,18 @@ def test_attributes_that_are_given_take_the_place_of_the_tables() -> None:
     ("query", "message"),
     [
         (Query(k=0), "k = 0 must be at least 1"),
-        (Query(attributes={"agee": 1}), "no attribute 'agee' of users; they are age"),
+        (Query(attributes={"agee": 1}), "no attribute 'agee' of users; they are country, age"),
         (Query(attributes={"age": "old"}), "none of its values is a number"),
+        (Query(attributes={"country": ["DE", "FR"]}), r"attributes\.country is a list"),
+        (Query(attributes={"land": ["DE"]}), r"attributes\.country is a list"),
+        (Query(attributes={"country": []}), r"attributes\.country is a list"),
+        (Query(attributes={"country": [None]}), r"attributes\.country is a list"),
+        (Query(attributes={"age": [3]}), r"attributes\.age is a list and \[users\] declares it as one value"),
     ],
 )
 def test_a_query_that_cannot_be_read(query: Query, message: str) -> None:
-    of = settings(users={"source": "users.csv", "numeric": {"age": {}}})
+    country = {"kind": "single", "column": "land"}
+    of = settings(users={"source": "users.csv", "numeric": {"age": {}}, "categorical": {"country": country}})
     with pytest.raises(InputError, match=message):
         check(of, query)
 

@@ -109,6 +109,9 @@ def test_some_users_alone(shop: tuple[Settings, TableVersions, str]) -> None:
     for name, users in (("some.txt", {"one", "u07"}), ("some.parquet", {"odd", "u01"})):
         report, table = made(shop, users=name)
         assert set(table["user_id"]) == users and (report.users, report.log_users) == (2, 45)
+    report, table = made(shop, users="some.txt", unknown_user="nobody")
+    assert set(table["user_id"]) == {"one", "u07", "nobody"} and (report.users, report.log_users) == (3, 45)
+    assert len(table.filter(pl.col("user_id") == "nobody")) == K
     with pytest.raises(InputError, match="has 2 ids and none is a user of the log"):
         made(shop, users="none.csv")
     with pytest.raises(InputError, match="there is no such file"):
