@@ -190,7 +190,7 @@ def cpu(process: psutil.Process) -> float:
 
 
 def load(port: int, file: Path, connections: int, requests: int) -> dict[str, Any]:
-    """What the clients saw."""
+    """Figures of the clients."""
     job = {"port": port, "path": "/recommend", "file": str(file), "connections": connections, "requests": requests}
     script = Path(__file__).with_name("serving_load.py")
     done = subprocess.run([sys.executable, str(script), json.dumps(job)], capture_output=True, text=True, check=True)

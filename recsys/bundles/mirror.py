@@ -61,7 +61,7 @@ def warehouse_of(path: str | Path) -> str:
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether a bundle is there; from a store it is downloaded.
+    """Return whether a bundle is there; from a store it is downloaded.
 
     Raises
     ------

@@ -107,7 +107,7 @@ class Block:
 
     @property
     def leaves_seen_out(self) -> bool:
-        """Whether nothing that was seen is proposed."""
+        """Return whether nothing that was seen is proposed."""
         return self.exclude_seen and self.hiding is None
 
     @property

@@ -1,4 +1,4 @@
-"""How far the sources of a table have been read: watermarks by source, kept in the table's commits.
+"""Watermarks: the newest value that was read of each source, kept in the table's commits.
 
 A value is written with the rows that it tells of, so that a reading that fails does not move it. It holds for one
 source, query, column and choice of rows; where one of them changes, all is read again.

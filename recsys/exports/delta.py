@@ -146,7 +146,7 @@ class DeltaSink(Sink):
         return count
 
     def _landed(self, version: int, told: dict[str, Any]) -> bool:
-        """Whether a commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+        """Return whether a commit is there, though a store that is asked again says that somebody was faster."""
         with contextlib.suppress(DeltaError, OSError):
             return told_by(DeltaTable(self.shape.path, version=version).history(1)[0]) == told
         return False

@@ -36,7 +36,7 @@ _YEARS: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Database:
-    """Where rows come from: the section of the settings, and an address that may name secrets or hold them."""
+    """Source of rows: the section of the settings, and an address that may name secrets or hold them."""
 
     key: str
     address: str = field(repr=False)

@@ -108,7 +108,7 @@ class Driver(ABC):
 
 
 def is_plain(dtype: pa.DataType) -> bool:
-    """Whether Parquet and the readers of this package take a type as it is."""
+    """Return whether Parquet and the readers of this package take a type as it is."""
     if isinstance(dtype, pa.BaseExtensionType) or pa.types.is_interval(dtype):
         return False
     return all(is_plain(dtype.field(place).type) for place in range(dtype.num_fields))

@@ -280,7 +280,7 @@ def _hidden(path: Path) -> bool:
 
 
 def is_glob(path: str) -> bool:
-    """Whether a path is a pattern of files."""
+    """Return whether a path is a pattern of files."""
     return any(character in path for character in "*?[")
 
 

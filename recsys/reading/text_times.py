@@ -55,5 +55,5 @@ def shapes(values: pl.Series) -> pl.Series:
 
 
 def _is_strict(fraction: str, zone: str) -> bool:
-    """Whether "Z" or a comma, which come behind a point or before a sign, would mix up fractions of other lengths."""
+    """Return whether "Z" or a comma, behind a point or before a sign, would mix up fractions of other lengths."""
     return fraction.startswith(",") or zone[:1].isalpha()

@@ -79,7 +79,7 @@ class Products:
 
     @property
     def is_fp32(self) -> bool:
-        """Whether no vector was rounded."""
+        """Return whether no vector was rounded."""
         return self.rows.dtype == torch.float32
 
     def candidates(

@@ -84,7 +84,7 @@ class Rules:
 
     @cached_property
     def by_user(self) -> bool:
-        """Whether any rule does more than leave items out for everybody."""
+        """Return whether any rule does more than leave items out for everybody."""
         return any(not isinstance(rule, Eligible) for rule in self.rules)
 
     @cached_property
@@ -108,7 +108,7 @@ class Rules:
         return next(iter(self._of(Spread)), None)
 
     def reach(self, k: int) -> int:
-        """How many candidates a list of k is made of."""
+        """Number of candidates that a list of k is made of."""
         return k if self._spread is None else max(k, self._spread.pool)
 
     def joined(self, allowed: np.ndarray | None) -> np.ndarray | None:

@@ -40,7 +40,7 @@ NO_TEXTS: Callable[[], np.ndarray | None] = lambda: None  # noqa: E731
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shop:
-    """What rules are made of: the catalogue and the moment.
+    """Material of rules: the catalogue and the moment.
 
     Attributes
     ----------

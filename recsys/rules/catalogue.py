@@ -1,4 +1,4 @@
-"""What rules read of a catalogue: conditions that items meet, values that they have, moments, and lists of ids.
+"""Reads a catalogue for rules: conditions that items meet, values that they have, moments, and lists of ids.
 
 Shapes: V items (arrays by code have V + 1 rows, row 0 is no item), R rows, g values of an item.
 """

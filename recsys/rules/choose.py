@@ -48,7 +48,7 @@ class Pinned:
         return cls(codes=nothing.astype(np.int32), places=nothing, shown=np.zeros((users, 0), dtype=bool), names=())
 
     def select(self, part: slice) -> Pinned:
-        """Of some of the users."""
+        """The same of some of the users."""
         return replace(self, shown=self.shown[part])
 
 
@@ -153,14 +153,14 @@ def _first(usable: np.ndarray, free: np.ndarray, k: int) -> np.ndarray:
 
 
 class _Counts:
-    """How often each value is in each user's list, for every cap."""
+    """Counts of each value in each user's list, for every cap."""
 
     def __init__(self, caps: Sequence[Cap], users: int) -> None:
         self.caps = caps
         self.counts = [np.zeros((users, cap.count + 1), dtype=np.int32) for cap in caps]
 
     def full(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Whether a value of an item has its number in the list, bool of the shape of `codes`."""
+        """Return whether a value of an item has its number in the list, bool of the shape of `codes`."""
         full = np.zeros(codes.shape, dtype=bool)
         for cap, counts in zip(self.caps, self.counts, strict=True):
             for values in cap.values.T:

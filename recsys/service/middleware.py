@@ -123,7 +123,7 @@ def _endpoint(path: str) -> str:
 
 
 def _given(scope: Scope) -> list[Any]:
-    """What a request holds: the parts of its path and of its query, and its body."""
+    """Contents of a request: the parts of its path and of its query, and its body."""
     query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
     try:
         body = orjson.loads(scope.get(_BODY, b"null"))

@@ -34,7 +34,7 @@ SECONDS_TO_END: Final = 30  # for requests that are under way when the service i
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
-    """How the service runs; it is handed to every process.
+    """Options of the service, handed to every process.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from recsys.settings.database import Queried
 
 
 class IdListSettings(Queried):
-    """Where a list of ids is, and which column has them."""
+    """Place of a list of ids, and the column that has them."""
 
     source: str  # a file under data_root, a URL or a database
     format: Literal["txt", "csv", "parquet", "sqlite", "duckdb"] | None = None  # None: by the file's ending; else txt

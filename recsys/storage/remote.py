@@ -49,7 +49,7 @@ _KIND: Final = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))? durin
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names a store rather than a local file."""
+    """Return whether a path names a store rather than a local file."""
     return "://" in path
 
 
@@ -92,12 +92,12 @@ def check_encrypted(endpoint: str, environment: Mapping[str, str] = os.environ) 
 
 
 def allows_http(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether connections without encryption are meant."""
+    """Return whether connections without encryption are meant."""
     return environment.get("AWS_ALLOW_HTTP", "").lower() in _TRUE
 
 
 def said(error: BaseException) -> str:
-    """What a store's error says, in one line, without colours, requests and secrets."""
+    """Words of a store's error, in one line, without colours, requests and secrets."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("↳")
     text = ": ".join(" ".join(line.split()) for line in lines)
     code = re.search(r"<Code>([^<]*)</Code>", text)
@@ -114,7 +114,7 @@ def said(error: BaseException) -> str:
 
 
 def advice(error: BaseException) -> str | None:
-    """What to do about a store's error that a second attempt would meet again; None: it may pass."""
+    """Advice on a store's error that a second attempt would meet again; None: it may pass."""
     text = str(error)
     return next((act for pattern, act in _LASTING if pattern.search(text)), None)
 

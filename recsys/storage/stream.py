@@ -266,7 +266,7 @@ def _newest(path: str) -> DeltaTable | None:
 
 
 def _landed(staged: Staged) -> bool:
-    """Whether the commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+    """Return whether the commit is there, though a store that is asked again says that somebody was faster."""
     with contextlib.suppress(DeltaError, OSError):
         opened = DeltaTable(staged.path, version=0 if staged.expected is None else staged.expected + 1)
         return _holds(opened, staged)

@@ -329,7 +329,7 @@ def _write(
 
 
 def _landed(path: str, version: int, token: str) -> bool:
-    """Whether a commit is there: a store whose answer is lost is asked again, and says that somebody was faster."""
+    """Return whether a commit is there, though a store that is asked again says that somebody was faster."""
     with contextlib.suppress(DeltaError, OSError):
         return bool(DeltaTable(path, version=version).history(1)[0].get(_TOKEN) == token)
     return False

@@ -109,7 +109,7 @@ def some_to_serve(
 
 
 def _popular(settings: Settings, versions: TableVersions, served: BundleRecommender) -> Popular:
-    """What sells now: the bundle's own counts; those of the whole log where they need segments or it has none."""
+    """Counts of what sells now: the bundle's own; those of the whole log where they need segments or it has none."""
     segment, known = settings.retrieve.segment, served.fallback
     if segment is None and known is not None:
         return known.popular

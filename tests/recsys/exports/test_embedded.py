@@ -96,7 +96,7 @@ def test_readers_see_whole_tables(kind: str, tmp_path: Path, monkeypatch: pytest
 
 
 def rows(kind: str, path: Path) -> list[Any]:
-    """How often each item is in the copy."""
+    """Counts of each item in the copy."""
     if kind == "files":
         return list(pl.read_parquet(path / "*.parquet")["item_id"].value_counts().rows())
     return query(kind, path, "select item_id, count(*) from candidates group by item_id")

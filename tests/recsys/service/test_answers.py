@@ -1,4 +1,4 @@
-"""What each endpoint answers, on six items whose order is known by hand."""
+"""Answers of each endpoint, on six items whose order is known by hand."""
 
 from __future__ import annotations
 

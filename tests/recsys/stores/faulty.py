@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         connection.close()
 
     def fault(self) -> str:
-        """How this request fails; empty: it does not."""
+        """Failure of this request; empty: none."""
         if not order["times"] or not re.search(order["what"], f"{self.command} {self.path}"):
             return ""
         order["after"] -= 1
