@@ -6,14 +6,13 @@ target, called "export"; a table below it is one more, called by its name.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 
+from recsys.settings.by_kind import validated
 from recsys.settings.export_kinds import KINDS, ExportSettings, FileExportSettings
 from recsys.settings.section import Section
 
@@ -25,16 +24,7 @@ UNNAMED: Final = "export"  # name of the target that `[export]` itself describes
 def _of_its_kind(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    kind = given.get("kind", "files")
-    if not isinstance(kind, str) or kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.0)[0]
-        problem = PydanticCustomError(
-            "export_kind",
-            "There is no such export target; did you mean {near}? There are {known}",
-            {"near": repr(near), "known": ", ".join(sorted(KINDS))},
-        )
-        raise ValidationError.from_exception_data("export", [InitErrorDetails(type=problem, loc=("kind",), input=kind)])
-    return KINDS[kind].model_validate(given)
+    return validated(given, given.get("kind", "files"), KINDS, "export", "export target")
 
 
 _Target = Annotated[SerializeAsAny[ExportSettings], BeforeValidator(_of_its_kind)]

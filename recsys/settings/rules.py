@@ -6,13 +6,13 @@ which an item must meet; for one of several conditions write a rule each.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
+from recsys.settings.by_kind import validated
 from recsys.settings.conditions import Condition
 from recsys.settings.id_list import IdListSettings
 from recsys.settings.section import Section, Share
@@ -170,16 +170,7 @@ def _of_its_kind(given: Any) -> Any:
     if "kind" not in given:
         absent = InitErrorDetails(type="missing", loc=("kind",), input=given)
         raise ValidationError.from_exception_data("rules", [absent])
-    kind = given["kind"]
-    if not isinstance(kind, str) or kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, n=1, cutoff=0.0)[0]
-        problem = PydanticCustomError(
-            "rule_kind",
-            "There is no such kind of rule; did you mean {near}? There are {known}",
-            {"near": repr(near), "known": ", ".join(sorted(KINDS))},
-        )
-        raise ValidationError.from_exception_data("rules", [InitErrorDetails(type=problem, loc=("kind",), input=kind)])
-    return KINDS[kind].model_validate(given)
+    return validated(given, given["kind"], KINDS, "rules", "kind of rule")
 
 
 _Rule = Annotated[SerializeAsAny[RuleSettings], BeforeValidator(_of_its_kind)]
