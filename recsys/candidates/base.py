@@ -243,13 +243,13 @@ def best_keys(block: Block, scores: np.ndarray, n: int) -> np.ndarray:
     best, codes = (part.numpy() for part in torch.from_numpy(masked).topk(min(n + 1, width), dim=1))
     if width > n:
         for row in np.flatnonzero((best[:, n - 1] == best[:, n]) & (best[:, n] > 0)):
-            codes[row, :n] = best_first(masked[row], np.flatnonzero(masked[row] >= best[row, n]))[:n]
+            codes[row, :n] = _in_order(masked[row], np.flatnonzero(masked[row] >= best[row, n]))[:n]
         best, codes = best[:, :n], codes[:, :n]
     rows, place = np.nonzero(best > 0)
     return np.sort(rows * width + codes[rows, place])
 
 
-def best_first(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _in_order(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Ascending codes in the order of scores [V + 1], the largest first; of equal scores the lowest code is first."""
     return codes[np.argsort(-scores[codes], kind="stable")]
 

@@ -83,7 +83,7 @@ def _largest(values: np.ndarray, n: int) -> np.ndarray:
     return place[:n]
 
 
-def products(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def pair_products(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """float32 [P] products of row `rows[p]` of queries [b, D] and row `codes[p]` of vectors [V + 1, D]."""
     found = np.empty(len(rows), dtype=np.float32)
     step = max(1, PRODUCTS_AT_ONCE // queries.shape[1])

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recsys.candidates import tables
 from recsys.candidates.base import Block, Feature, Source, TrainingData
-from recsys.candidates.scores import Scores, products
+from recsys.candidates.scores import Scores, pair_products
 from recsys.columns import PADDING, SENTENCE
 from recsys.data.recency import DECAY, LAST
 from recsys.features.whitening import Whitening
@@ -67,7 +67,7 @@ class Text(Source):
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
         words = shared_words(Scores(_newest(block) @ self.words), self.words, rows, codes)
-        return {"text": products(self._queries(block), self.vectors, rows, codes), "words": words}
+        return {"text": pair_products(self._queries(block), self.vectors, rows, codes), "words": words}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from recsys.candidates.base import Block, Feature, Source, TrainingData
-from recsys.candidates.scores import products
+from recsys.candidates.scores import pair_products
 from recsys.columns import PADDING
 from recsys.retrieval.top_k import top_k
 
@@ -69,5 +69,5 @@ def _scores(block: Block, best: np.ndarray, rows: np.ndarray, codes: np.ndarray)
     """
     lowest = np.where(np.isfinite(best), best, np.inf).min(axis=1, initial=np.inf)
     lowest = np.where(np.isfinite(lowest), lowest, 0.0)
-    found = products(block.queries, block.index.vectors, rows, codes)
+    found = pair_products(block.queries, block.index.vectors, rows, codes)
     return np.where(block.index.exact_search.holds[codes], found, lowest[rows])

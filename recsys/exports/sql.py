@@ -10,7 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import polars as pl
@@ -147,16 +147,7 @@ class SqlSink(Sink):
             database.rename(self.staging, self.shape.table)
         if not keep:
             self.clean()
-        return ExportReport(
-            path=self.place,
-            rows=count,
-            format=self.kind,
-            layout=self.shape.layout,
-            columns=rows.empty.columns,
-            version=candidates.version,
-            seconds=time.perf_counter() - began,
-            kind=self.kind,
-        )
+        return self._report(rows, count, candidates, began)
 
     def update(self, candidates: CandidateTable, users: pl.Series, since: CandidateTable) -> ExportReport:
         began = time.perf_counter()
@@ -173,6 +164,10 @@ class SqlSink(Sink):
                     count = database.replace(self.shape.table, columns[USER_ID], users, rows, copy)
         if count is None:
             return self.write(candidates)
+        return replace(self._report(rows, count, candidates, began), updated=len(users))
+
+    def _report(self, rows: Rows, count: int, candidates: CandidateTable, began: float) -> ExportReport:
+        """Report what was written since `began`, by `time.perf_counter`."""
         return ExportReport(
             path=self.place,
             rows=count,
@@ -182,7 +177,6 @@ class SqlSink(Sink):
             version=candidates.version,
             seconds=time.perf_counter() - began,
             kind=self.kind,
-            updated=len(users),
         )
 
     def rollback(self) -> RollbackReport:

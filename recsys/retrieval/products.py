@@ -159,7 +159,7 @@ def _maxima(scores: torch.Tensor, deep: int) -> torch.Tensor:
     """[b, M / deep] the largest of each `deep` scores of [b, M], if it is above 0; else any of them.
 
     As integers, numbers above 0 have their order and are above all others, and torch finds the largest of integers of
-    16 bits seven times as fast as that of bf16.
+    16 bits faster than that of bf16.
     """
     groups = scores.unflatten(1, (-1, deep))
     if scores.dtype == torch.bfloat16:
