@@ -38,6 +38,7 @@ from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
 from recsys.pipelines.report import night_record, report_task
 from recsys.pipelines.represent import represent_task
+from recsys.pipelines.retention import keep_less
 from recsys.pipelines.retrieve import retrieve_task
 from recsys.pipelines.steps import (
     RECORD,
@@ -205,6 +206,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
             summary["report"] = made["path"]
         runs.save(folder, state.ended("finished"))
         tracking.end_run(store, parent)
+        summary["retention"] = keep_less(settings, store)
         store.ask()
         summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     except BaseException as error:

@@ -114,7 +114,7 @@ def step_key(settings: Settings, step: str) -> str:
 
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
-    tree = settings.model_dump(mode="json", exclude={"report", *_UNREAD.get(step, ())})
+    tree = settings.model_dump(mode="json", exclude={"report", "retention", *_UNREAD.get(step, ())})
     if step == "evaluate":  # the one step that works for the page
         tree["report"] = settings.report.described
     if step in ("train", "refit", "retrieve"):  # validation and the blend ask as evaluation does

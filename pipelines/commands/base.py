@@ -28,6 +28,7 @@ app = typer.Typer(
 STEPS: Final = "Steps of a run, one at a time"
 DECIDE: Final = "Compare and decide"
 ANSWERS: Final = "Answers from a bundle alone"
+UPKEEP: Final = "Look after it"
 HELPERS: Final = "Data and tools"
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="The configuration, a TOML file.")]

@@ -114,6 +114,26 @@ def adopt(parent: Path, path: Path) -> Path:
     return target
 
 
+def remove(path: Path) -> None:
+    """Delete a bundle, in its store too, the manifest first: half a removal is no bundle.
+
+    Raises
+    ------
+    RecsysError
+        The store does not answer; the next call goes on.
+    """
+    origin = _origin(path.parent)
+    if origin is not None:
+        from recsys.storage import objects
+
+        with _store(origin) as store:
+            for name in (f"{path.name}/{MANIFEST}", *objects.sizes(store, f"{path.name}/")):
+                objects.delete(store, name)
+    if path.is_dir():
+        with folder_aside(path.parent, path.name) as aside:  # which goes at the end of the block
+            path.rename(aside / path.name)
+
+
 def labels(parent: Path) -> list[str]:
     """Names of the bundles in a folder or its store, ascending."""
     origin = _origin(parent)

@@ -35,6 +35,7 @@ from recsys.settings.items import ItemSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
+from recsys.settings.retention import RetentionSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.rules import RuleSettings, RulesSettings
 from recsys.settings.section import Dropout, Section, Share
@@ -80,6 +81,7 @@ __all__ = [
     "RecformerSettings",
     "RedisExportSettings",
     "ReportSettings",
+    "RetentionSettings",
     "RetrieveSettings",
     "RuleSettings",
     "RulesSettings",

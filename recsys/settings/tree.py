@@ -18,6 +18,7 @@ from recsys.settings.items import ItemSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
+from recsys.settings.retention import RetentionSettings
 from recsys.settings.retrieve import RetrieveSettings
 from recsys.settings.rules import RulesSettings
 from recsys.settings.section import Section
@@ -65,6 +66,7 @@ class Settings(RunSettings):
     export: Export = FileExportSettings()
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
     report: ReportSettings = ReportSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:

@@ -110,3 +110,9 @@ def download(store: Any, name: str, path: Path) -> None:
     with path.open("wb") as file:
         for block in obstore.get(store, name).stream(min_chunk_size=_LARGE):
             file.write(block)
+
+
+def delete(store: Any, name: str) -> None:
+    """Delete an object, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        obstore.delete(store, name)

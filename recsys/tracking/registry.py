@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys.storage.shared import share_files
 from recsys.tracking import log as tracking
 from recsys.tracking import operations as tracking_operations  # first: they switch MLflow's telemetry off
 
@@ -113,6 +114,7 @@ def log_model(
             _save(path, bundle, example, Model(run_id=run_id, model_uuid=model_id, model_id=model_id))
             with _patient():
                 client.log_model_artifacts(model_id, str(path))
+        share_files(str(logged.artifact_location), Path(bundle))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     if values:

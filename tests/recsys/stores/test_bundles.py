@@ -178,3 +178,15 @@ def test_without_the_library_nothing_begins(prefix: str, monkeypatch: pytest.Mon
     needs = r'needs the package obstore; run `pip install "recsys\[s3\]"`'
     with pytest.raises(InputError, match=needs), runs.locked(prefix):
         raise AssertionError
+
+
+def test_a_removed_bundle_is_gone_in_the_store_and_in_the_mirror(
+    prefix: str, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write_bundle(prefix, **parts())
+    assert mirror.labels(written.parent) == [written.name]
+    mirror.remove(written)
+    mirror.remove(written)
+    assert not written.exists() and names(object_store, prefix) == set()
+    moved(monkeypatch, tmp_path / "other")
+    assert mirror.labels(mirror.bundles_folder(prefix)) == []

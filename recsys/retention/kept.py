@@ -1,0 +1,146 @@
+"""What stays: nights that are new, what is served, what a rollback serves, and whatever these need.
+
+Only the small files beside the tables are looked at here, so that the rules can be read, and tested, by themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from recsys import runs
+from recsys.bundles.manifest import read_manifest
+from recsys.bundles.mirror import bundles_folder, read_pointer
+from recsys.errors import RecsysError
+from recsys.releases.choice import way
+from recsys.releases.record import FOLDER, Release, path_of
+from recsys.runs import RunState
+from recsys.settings import RetentionSettings, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What stays of a configuration.
+
+    Attributes
+    ----------
+    since
+        Whatever is younger stays.
+    runs
+        MLflow runs of nights.
+    states
+        Keys of the nights' records.
+    bundles
+        Labels, the names of the bundles' folders.
+    versions
+        Versions of candidate tables, by the table's name.
+    """
+
+    since: datetime
+    runs: frozenset[str]
+    states: frozenset[str]
+    bundles: frozenset[str]
+    versions: dict[str, tuple[int, ...]]
+
+
+def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunState], now: datetime) -> Kept:
+    """Decide what stays.
+
+    Parameters
+    ----------
+    listed
+        Releases, oldest first.
+    states
+        Records of all nights in the warehouse, newest first.
+    now
+        The present moment, with a zone.
+    """
+    rules, since = settings.retention, now - timedelta(days=settings.retention.days)
+    releases = releases_kept(listed, rules, now)
+    own = [state for state in states if (name_of(state) or settings.name) == settings.name]
+    nights = [state for place, state in enumerate(own) if place < rules.nights or _moment(state.started) >= since]
+    served = {release.run for release in releases}
+    nights += [state for state in own if state.run_id in served and state not in nights]
+    others = [state for state in states if state not in own]
+    bundles = {Path(path).name for release in releases for path in (release.bundle, release.measured)}
+    bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
+    bundles |= set(_named_elsewhere(settings))
+    return Kept(
+        since=since,
+        runs=frozenset(served | {state.run_id for state in (*nights, *others)}),
+        states=frozenset(state.key for state in (*nights, *others)),
+        bundles=frozenset(bundles | {made_of for label in bundles for made_of in _made_of(settings, label)}),
+        versions={
+            table: tuple(sorted(one.version for one in releases if one.table_name == table))
+            for table in {one.table_name for one in releases}
+        },
+    )
+
+
+def releases_kept(listed: Sequence[Release], rules: RetentionSettings, now: datetime) -> tuple[Release, ...]:
+    """The releases that can come back: the newest, the young, what is served, and what a rollback would serve."""
+    since, back = now - timedelta(days=rules.days), {one.served for one in way(listed)[-2:]}
+    first = len(listed) - rules.nights
+    return tuple(
+        one
+        for place, one in enumerate(listed)
+        if place >= first or _moment(one.at) >= since or one.served in back or one is listed[-1]
+    )
+
+
+def name_of(state: RunState) -> str | None:
+    """The configuration's name of a night, as its bundle tells; None: it has made none."""
+    return next((Path(path).name.rpartition("-")[0] for path in _bundles_of(state)), None)
+
+
+def is_own(settings: Settings, label: str) -> bool:
+    """Return whether a bundle of this label is the configuration's, and not that of another name in the warehouse."""
+    return label.rpartition("-")[0] == settings.name
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _bundles_of(state: RunState) -> Iterator[str]:
+    for name in ("train", "refit"):
+        bundle = state.steps.get(name, {}).get("report", {}).get("bundle")
+        if isinstance(bundle, str):
+            yield bundle
+
+
+def _named_elsewhere(settings: Settings) -> Iterator[str]:
+    """Labels of bundles that something besides this configuration's nights names."""
+    pointer = read_pointer(bundles_folder(settings.warehouse), settings.name)
+    if pointer is not None:
+        yield Path(str(_json(pointer).get("path", ""))).name
+    if settings.train.warm_start not in (None, "previous"):
+        yield Path(str(settings.train.warm_start)).name
+    own = path_of(settings)
+    for path in sorted((runs.state_folder(settings.warehouse) / FOLDER).glob("*.json")):
+        if path != own:  # another configuration may serve a bundle of this name
+            for entry in _json(path.read_bytes()).get("releases", ()):
+                yield from (Path(str(entry.get(key, ""))).name for key in ("bundle", "measured"))
+
+
+def _made_of(settings: Settings, label: str) -> Iterator[str]:
+    """Label of the bundle that a refitted one was made of; its figures are that one's."""
+    try:
+        refit = read_manifest(bundles_folder(settings.warehouse) / label)["lineage"].get("refit") or {}
+    except (RecsysError, KeyError):
+        return
+    if refit.get("measured"):
+        yield str(refit["measured"])
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

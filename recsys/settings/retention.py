@@ -1,0 +1,18 @@
+"""[retention]: how long what a night leaves behind is kept."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from recsys.settings.section import Section
+
+
+class RetentionSettings(Section):
+    """How long what a night leaves behind is kept: rows, bundles, pages, records, and its files in MLflow.
+
+    A night that is neither among the newest nor young enough goes. What is served and what a rollback would serve stay.
+    """
+
+    enabled: bool = True  # at the end of each night; False: only `recsys gc` removes anything
+    nights: int = Field(default=30, ge=1)  # newest ones that stay, whatever their age
+    days: float = Field(default=30, ge=0)  # (days) a younger one stays, too, however many there are

@@ -1,0 +1,89 @@
+"""Files of old runs in MLflow. Their parameters, metrics and tags stay, so that a year can still be compared."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from recsys.tracking.operations import CHAMPION_ALIAS, NAME_TAG, PARENT_TAG, versions_of
+from recsys.tracking.store import unavailable  # first: it switches MLflow's telemetry off
+
+from mlflow.exceptions import MlflowException  # isort: skip
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # isort: skip
+
+if TYPE_CHECKING:
+    from recsys.tracking.store import Store
+
+REMOVED_TAG: Final = "recsys.files_removed"  # of a run: when its files went
+_PAGE: Final = 1000
+
+
+def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -> Iterator[tuple[str, int]]:
+    """Yield a configuration's runs that began before a moment and still have files, with their bytes (0: unknown).
+
+    Parameters
+    ----------
+    keep
+        Nights that stay, with the runs that are nested in them.
+
+    A store that does not answer has none.
+    """
+    query = f"tags.`{NAME_TAG}` = '{name}' and attributes.start_time < {int(before.timestamp() * 1000)}"
+    token = None
+    try:
+        while True:
+            found = store.client.search_runs([store.experiment_id], query, max_results=_PAGE, page_token=token)
+            for run in found:
+                parent = run.data.tags.get(PARENT_TAG)
+                if REMOVED_TAG in run.data.tags or run.info.run_id in keep or parent in keep:
+                    continue
+                if run.info.status != "RUNNING" and not _serves(store, run.info.run_id):
+                    yield str(run.info.run_id), sum(map(_size, _places(store, run)))
+            token = found.token
+            if not token:
+                return
+    except MlflowException as error:
+        if not unavailable(error):
+            raise
+
+
+def remove_files(store: Store, run_id: str) -> None:
+    """Delete a run's artifacts, the models that it has logged, and their versions in the registry."""
+    client = store.client
+    try:
+        run = client.get_run(run_id)
+        for one in versions_of(store, run_id):
+            client.delete_model_version(one.name, one.version)
+        for place in _places(store, run):
+            # without files there is nothing to delete
+            with contextlib.suppress(FileNotFoundError, NotImplementedError):
+                get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts()
+        client.set_tag(run_id, REMOVED_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
+    except MlflowException as error:
+        if not unavailable(error):
+            raise
+
+
+def _serves(store: Store, run_id: str) -> bool:
+    """Return whether a version of the run is the champion in the registry."""
+    return any(CHAMPION_ALIAS in one.aliases for one in versions_of(store, run_id))
+
+
+def _places(store: Store, run: Any) -> list[str]:
+    """Where the run's files lie, and those of the models that it has logged."""
+    models = run.outputs.model_outputs if run.outputs else []
+    located = [store.client.get_logged_model(output.model_id).artifact_location for output in models]
+    return [str(run.info.artifact_uri), *map(str, located)]
+
+
+def _size(place: str) -> int:
+    """Bytes of a folder of this machine that nothing else shares; 0 for a place elsewhere."""
+    parts = urlsplit(place)
+    if parts.scheme not in ("", "file"):
+        return 0
+    files = [file.stat() for file in Path(unquote(parts.path)).rglob("*") if file.is_file()]
+    return sum(file.st_size for file in files if file.st_nlink == 1)

@@ -1,0 +1,107 @@
+"""Nights that clean up behind themselves: what goes, what stays, and that what stays comes back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+import tomlkit
+
+from recsys import runs
+from recsys.bundles import mirror
+from recsys.bundles.mirror import bundles_folder
+from recsys.bundles.store import latest_bundle
+from recsys.pipelines import cli, nightly
+from recsys.pipelines.promote import rollback
+from recsys.releases.choice import lack
+from recsys.releases.record import releases
+from recsys.report.files import pages
+from recsys.settings import Settings
+from recsys.settings.read import load_settings
+from recsys.storage.warehouse import scan
+from recsys.tracking import log as tracking
+from recsys.tracking.retention import REMOVED_TAG
+from tests.recsys.gate import shop
+
+pytestmark = pytest.mark.integration
+NIGHTS = 3
+
+
+def write_config(folder: Path) -> Settings:
+    tree = shop.tree(folder)
+    tree["gate"] = {"enabled": False}
+    tree["tracking"] = {"uri": f"sqlite:///{folder}/mlflow.db"}
+    tree["retention"] = {"nights": 2, "days": 0}
+    path = folder / "recsys.toml"
+    path.write_text(tomlkit.dumps(tree))
+    return load_settings(path)
+
+
+@pytest.fixture(scope="module")
+def shop_of_nights(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A shop after three nights, two of which are kept."""
+    folder = tmp_path_factory.mktemp("nights")
+    settings = write_config(folder)
+    for number in range(NIGHTS):
+        shop.write_log(folder, shop.EVENTS - NIGHTS + 1 + number)
+        nightly.night(settings)
+    return settings
+
+
+def test_two_nights_stay_with_all_that_they_need(shop_of_nights: Settings) -> None:
+    settings = shop_of_nights
+    listed = releases(settings)
+    assert len(listed) == NIGHTS  # the list says what was served, also where it cannot come back
+    assert [lack(settings, one) is None for one in listed] == [False, True, True]
+    stay = {Path(path).name for one in listed[-2:] for path in (one.bundle, one.measured)}
+    assert set(mirror.labels(bundles_folder(settings.warehouse))) == stay
+    assert latest_bundle(settings.warehouse, settings.name).name == Path(listed[-1].bundle).name
+    assert {state.run_id for state in runs.states(runs.state_folder(settings.warehouse))} == {
+        one.run for one in listed[-2:]
+    }
+    assert len(pages(Path(settings.warehouse) / "reports" / settings.name)) == 2
+    assert len(list((Path(settings.warehouse) / "evaluations").glob("*.parquet"))) == 2
+    assert len(list((Path(settings.warehouse) / "candidates").glob("*.parquet"))) == 2
+
+
+def test_old_runs_lose_their_files_and_keep_their_figures(shop_of_nights: Settings) -> None:
+    store = tracking.open_store(shop_of_nights)
+    for place, one in enumerate(releases(shop_of_nights)):
+        run, old = store.client.get_run(one.run), place < NIGHTS - 2
+        assert run.data.metrics["test/ndcg_at_10"] >= 0
+        assert (REMOVED_TAG in run.data.tags) is old
+        assert bool(store.client.list_artifacts(one.run)) is not old
+        versions = store.client.search_model_versions(f"run_id = '{one.run}'")
+        assert bool(versions) is not old
+
+
+def test_a_bundle_is_on_disk_once(shop_of_nights: Settings) -> None:
+    bundle = latest_bundle(shop_of_nights.warehouse, shop_of_nights.name)
+    copies = [path for path in Path(shop_of_nights.warehouse).parent.rglob("weights.safetensors")]
+    same = [path for path in copies if path.stat().st_ino == (bundle / "weights.safetensors").stat().st_ino]
+    assert len(same) == 2  # under its own name, and MLflow's
+    assert os.stat(same[0]).st_nlink == 2
+
+
+def test_the_night_before_comes_back_and_stays(shop_of_nights: Settings) -> None:
+    settings = shop_of_nights
+    before, last = releases(settings)[-2:]
+    rollback(settings, "to see it come back")
+    rows = scan(settings.warehouse, "candidates").select("run").unique().collect()
+    assert rows["run"].to_list() == [before.run]
+    config = str(Path(settings.warehouse).parent / "recsys.toml")
+    assert cli.execute(["gc", config, "--dry-run", "--json"]) == 0
+    assert cli.execute(["gc", config]) == 0
+    assert cli.execute(["gc", config]) == 0
+    assert lack(settings, releases(settings)[-1]) is None
+    assert scan(settings.warehouse, "candidates").select(pl.len()).collect().item() > 0
+    rollback(settings, "and forth", to=last.run)
+
+
+def test_status_tells_of_the_nights(shop_of_nights: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(shop_of_nights.warehouse).parent / "recsys.toml")
+    assert cli.execute(["status", config]) == 0
+    shown = capsys.readouterr().out
+    assert "published" in shown and "bundles" in shown

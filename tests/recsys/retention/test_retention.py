@@ -1,0 +1,88 @@
+"""The rules of what stays, on lists made by hand; files that are shared; many small files made few."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from recsys.releases.record import Release
+from recsys.retention import tables
+from recsys.retention.kept import releases_kept
+from recsys.retention.removal import carry_out
+from recsys.settings import RetentionSettings
+from recsys.settings.read import parse_settings
+from recsys.storage.shared import share_files
+from recsys.storage.warehouse import SCHEMAS, append, commit_metadata, scan
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+
+
+def release(run: str, days: float, version: int, by: str = "night") -> Release:
+    at = (NOW - timedelta(days=days)).isoformat(timespec="seconds")
+    return Release(run=run, at=at, table="w/candidates", version=version, bundle="b", measured="b", metrics={}, by=by)
+
+
+NIGHTS = [release("a", 40, 0), release("b", 20, 1), release("c", 3, 2), release("d", 2, 3), release("e", 1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("nights", "days", "stay"),
+    [(1, 0, "de"), (3, 0, "cde"), (1, 2.5, "de"), (1, 30, "bcde"), (9, 0, "abcde"), (1, 400, "abcde")],
+)
+def test_the_newest_the_young_and_the_way_back_stay(nights: int, days: float, stay: str) -> None:
+    kept = releases_kept(NIGHTS, RetentionSettings(nights=nights, days=days), NOW)
+    assert "".join(one.run for one in kept) == stay
+
+
+def test_after_a_rollback_the_release_before_it_stays() -> None:
+    listed = [*NIGHTS, release("d", 0.5, 5, by="rollback")]  # the next rollback goes to c
+    kept = releases_kept(listed, RetentionSettings(nights=1, days=0), NOW)
+    assert [(one.run, one.version) for one in kept] == [("c", 2), ("d", 5)]
+
+
+def test_nothing_is_kept_of_nothing() -> None:
+    assert releases_kept([], RetentionSettings(), NOW) == ()
+
+
+def test_equal_files_become_one(tmp_path: Path) -> None:
+    bundle, copy = tmp_path / "bundle", tmp_path / "models" / "m" / "bundle"
+    bundle.mkdir()
+    copy.mkdir(parents=True)
+    for name, original, other in (("same", b"1" * 9, b"1" * 9), ("changed", b"1" * 9, b"2" * 9), ("own", b"1", b"")):
+        (bundle / name).write_bytes(original)
+        (copy / name).write_bytes(other)
+    assert share_files(f"file://{tmp_path}/models", bundle) == 9
+    assert (copy / "same").stat().st_ino == (bundle / "same").stat().st_ino
+    assert (copy / "changed").read_bytes() == b"2" * 9 and (copy / "own").read_bytes() == b""
+    assert share_files(f"file://{tmp_path}/models", bundle) == 0
+    assert share_files("mlflow-artifacts:/1/models", bundle) == 0
+
+
+def test_many_small_files_become_few_and_no_row_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MANY", 5)
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    rows = pl.DataFrame(
+        {
+            "encoder": ["e"] * 6,
+            "content_hash": [f"{n}" for n in range(6)],
+            "vector": [[float(n)] for n in range(6)],
+        },
+        schema=SCHEMAS["item_vectors"],
+    )
+    for number in range(6):
+        append(tmp_path, "item_vectors", rows[number], expected=number - 1 if number else None, metadata={"n": number})
+    before = scan(tmp_path, "item_vectors").sort("content_hash").collect()
+    report = carry_out(tables.small_files(settings), "", dry_run=True)
+    assert report.removed == {"small files": 1}
+    assert len(DeltaTable(tmp_path / "item_vectors").file_uris()) == 6
+    carry_out(tables.small_files(settings), "", dry_run=False)
+    assert len(DeltaTable(tmp_path / "item_vectors").file_uris()) == 1
+    assert commit_metadata(tmp_path, "item_vectors") == {"n": 5}  # what the last reading said is still said
+    assert scan(tmp_path, "item_vectors").sort("content_hash").collect().equals(before)
+    assert not list(tables.small_files(settings))
+    assert replace(report, dry_run=False).total == 0
