@@ -26,9 +26,8 @@ def bundles(settings: Settings, kept: Kept) -> Iterator[Removal]:
     for label in mirror.labels(parent):
         path = parent / label
         if is_own(settings, label) and label not in kept.bundles and _made_before(path, kept.since):
-            yield Removal(
-                kind="bundle", what=address(path), size=size_of(path), act=lambda path=path: mirror.remove(path)
-            )
+            act = partial(mirror.remove, path)
+            yield Removal(kind="bundle", what=address(path), size=size_of(path), act=act)
 
 
 def values_per_user(settings: Settings, kept: Kept) -> Iterator[Removal]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import polars as pl
@@ -79,10 +78,10 @@ def test_old_runs_lose_their_files_and_keep_their_figures(shop_of_nights: Settin
 
 def test_a_bundle_is_on_disk_once(shop_of_nights: Settings) -> None:
     bundle = latest_bundle(shop_of_nights.warehouse, shop_of_nights.name)
-    copies = [path for path in Path(shop_of_nights.warehouse).parent.rglob("weights.safetensors")]
+    copies = list(Path(shop_of_nights.warehouse).parent.rglob("weights.safetensors"))
     same = [path for path in copies if path.stat().st_ino == (bundle / "weights.safetensors").stat().st_ino]
     assert len(same) == 2  # under its own name, and MLflow's
-    assert os.stat(same[0]).st_nlink == 2
+    assert same[0].stat().st_nlink == 2
 
 
 def test_the_night_before_comes_back_and_stays(shop_of_nights: Settings) -> None:
