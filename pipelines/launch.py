@@ -29,12 +29,14 @@ def run_night(
     settings: Settings, config: str, overrides: Sequence[str], display: Watch, *, prefect: bool = True
 ) -> dict[str, Any]:
     """The night with Prefect, or without; returns the run's summary."""
-    from recsys.pipelines.nightly import night, nightly
+    from recsys.pipelines.nightly import night
 
     def bare() -> dict[str, Any]:
         return night(settings)
 
     def flow() -> dict[str, Any]:
+        from recsys.pipelines.flows import nightly
+
         with unmasked.of(overrides) as shown:
             # a flow that ends in a state of its own answers with the state's data
             return cast(dict[str, Any], nightly(config, shown))
@@ -47,16 +49,16 @@ def run_step(
     step: str, settings: RunSettings, config: str, overrides: Sequence[str], display: Watch, **options: Any
 ) -> dict[str, Any]:
     """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
-    module = importlib.import_module(f"recsys.pipelines.{step}")
-    alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
 
     def as_flow() -> dict[str, Any]:
+        flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
         with unmasked.of(overrides) as shown:
             report: dict[str, Any] = flow(config, shown, **options)
             return report
 
     def bare() -> dict[str, Any]:
         with display.step(step):
+            alone = getattr(importlib.import_module(f"recsys.pipelines.{step}"), f"{step}_alone")
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
