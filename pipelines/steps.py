@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
@@ -25,6 +26,7 @@ from recsys.tracking import log as tracking
 if TYPE_CHECKING:
     from prefect import Task
 
+_COLLECT: Final = (700, 10, 10)  # objects, and generations, between two searches for cycles: Python's own
 # A second attempt can find these gone; a missing file or a closed door is still missing or closed.
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
@@ -157,6 +159,8 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)
         token = _STORE.set(store)
+        gc.freeze()  # what was imported stays, and is not looked through again
+        gc.set_threshold(*_COLLECT)
         try:
             yield store
         except BaseException:

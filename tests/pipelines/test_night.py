@@ -671,7 +671,7 @@ def test_reading_is_tried_again_and_only_then(harness: None) -> None:
             raise ConnectionResetError("reset") if kind == "network" else InputError("bad rows.")
         return {"kind": kind}
 
-    task = steps.io_task(reading).with_options(retry_delay_seconds=0, retry_jitter_factor=0)
+    task = steps.io_task(reading).task.with_options(retry_delay_seconds=0, retry_jitter_factor=0)
 
     @flow(name="reading")
     def read(kind: str) -> dict[str, Any]:
