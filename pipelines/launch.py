@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from recsys.errors import RecsysError
-from recsys.pipelines import unmasked
+from recsys.pipelines import prefect_api, unmasked
 from recsys.pipelines.steps import as_function
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.processes import registered
@@ -48,7 +47,7 @@ def run_night(
 def run_step(
     step: str, settings: RunSettings, config: str, overrides: Sequence[str], display: Watch, **options: Any
 ) -> dict[str, Any]:
-    """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
+    """One step alone; with Prefect only where a server is named, for starting one takes 10 s."""
 
     def as_flow() -> dict[str, Any]:
         flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
@@ -63,7 +62,7 @@ def run_step(
             return report
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):
-        return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
+        return _launch(as_flow, bare, display, prefect_api.named())
 
 
 @contextlib.contextmanager
