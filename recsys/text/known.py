@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 _FOLDER: Final = "encoders"  # beside the run states
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "sentence-transformers", "numpy")
-_KNOBS: Final = ("ONEDNN_", "DNNL_", "ATEN_", "MKLDNN_", "CUDA_VISIBLE_DEVICES")  # variables that change products
+# variables that decide which products a processor is asked for; others of oneDNN's are set by importing torch here
+_KNOBS: Final = (
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY",
+    "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,7 @@ def _processor() -> list[Any]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-        knobs = sorted((name, value) for name, value in os.environ.items() if name.startswith(_KNOBS))
+        knobs = [os.environ.get(name) for name in _KNOBS]
         devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
         return [platform.machine(), flags, knobs, devices]
     return [platform.machine(), platform.processor(), platform.node()]

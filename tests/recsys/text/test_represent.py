@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +25,7 @@ from recsys.features.text import SAMENESS, Encoded, Encoder, encode
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions, append, latest_version, overwrite, scan
+from recsys.text.known import _place
 from recsys.text.preview import preview
 from recsys.text.represent import RepresentReport, represent, text_vectors
 
@@ -235,6 +239,24 @@ def test_an_encoder_that_did_not_change_is_not_loaded_again(
     patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     with pytest.raises(AssertionError, match="was loaded"):
         represent(settings, versions)
+
+
+def test_it_is_remembered_across_processes_and_without_torch(tmp_path: Path, tiny: str) -> None:
+    code = f"""
+import sys
+from recsys.settings.read import parse_settings
+from recsys.text.known import _place
+settings = parse_settings({settings_for(tmp_path, tiny).model_dump(mode="json", exclude_unset=True)!r})
+before = _place(settings)
+assert "torch" not in sys.modules
+import recsys.features.text  # which sets variables of oneDNN
+assert _place(settings) == before
+print(before)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert Path(said.stdout.strip()) == _place(settings_for(tmp_path, tiny))
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"id": 3, "model": "m", "dimensions": 2, "precision": "fp32"}'])
