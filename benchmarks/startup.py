@@ -55,6 +55,7 @@ import gc
 gc.set_threshold(*cli._COLLECT)  # as `cli.main`
 code = cli.execute(arguments)
 there = [name for name in {LIBRARIES!r} if name in sys.modules]
+gc.freeze()  # as `cli.main`
 open(out, "w").write(json.dumps({{"code": code, "work": inside[0], "imported": there}}))
 """
 
