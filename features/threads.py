@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -30,6 +28,8 @@ def side_by_side(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator
     Meant for work without gradients, which has to say so itself: `torch.no_grad` holds for one thread. The first error
     ends it and is raised.
     """
+    import torch  # here: who only counts processors does without it
+
     threads = torch.get_num_threads()
     if threads == 1:
         yield from map(work, jobs)

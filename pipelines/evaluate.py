@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import flow
 
 from recsys.bundles.mirror import address
 from recsys.bundles.store import measured_bundle
@@ -18,12 +17,10 @@ from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
 from recsys.evaluation.prices import prices
-from recsys.pipelines import unmasked
 from recsys.pipelines.prices import price_metrics, price_table
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     chosen_bundle,
     compute_task,
     newest_versions,
@@ -32,7 +29,6 @@ from recsys.pipelines.steps import (
 from recsys.pipelines.watch import watch
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
 
@@ -147,9 +143,3 @@ evaluate_task = compute_task(evaluate)
 def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Evaluate a bundle, by default the newest, on the newest tables."""
     return run(evaluate_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
-
-
-@flow(name="evaluate", flow_run_name="evaluate-{config}", description=__doc__)
-def evaluate_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
-    """`evaluate_alone` for a configuration file, recorded by Prefect."""
-    return evaluate_alone(load_settings(config, unmasked.real(overrides)), as_task, bundle)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from prefect import flow
-
 from recsys.exports import several
 from recsys.exports.base import Candidates
-from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     io_task,
     is_transient,
     newest_candidates,
@@ -23,7 +19,6 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.tracking import log as tracking
 
 
@@ -84,11 +79,3 @@ def export_alone(
         return run(rollback_task, settings, target)
     several.check(settings)
     return run(export_task, settings, newest_candidates(settings))
-
-
-@flow(name="export", flow_run_name="export-{config}", description=__doc__)
-def export_flow(
-    config: str, overrides: list[str] | None = None, rollback: bool = False, target: str | None = None
-) -> dict[str, Any]:
-    """`export_alone` for a configuration file, recorded by Prefect."""
-    return export_alone(load_settings(config, unmasked.real(overrides)), as_task, rollback, target)

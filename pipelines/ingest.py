@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from prefect import flow
-
 from recsys import runs
 from recsys.data import ingest as data
-from recsys.pipelines import unmasked
 from recsys.pipelines.console import rejected_lines
-from recsys.pipelines.steps import Run, as_function, as_task, io_task, numbers, plain, table_versions, tracked
+from recsys.pipelines.steps import Run, as_function, io_task, numbers, plain, table_versions, tracked
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.tracking import log as tracking
 
 COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
@@ -64,9 +60,3 @@ def ingest_alone(settings: Settings, run: Run = as_function, rebuild: bool = Fal
     """Read the sources of a configuration into its warehouse; `rebuild` replaces what its tables hold."""
     with runs.locked(settings.warehouse):
         return run(ingest_task, settings, rebuild)
-
-
-@flow(name="ingest", flow_run_name="ingest-{config}", description=__doc__)
-def ingest_flow(config: str, overrides: list[str] | None = None, rebuild: bool = False) -> dict[str, Any]:
-    """`ingest_alone` for a configuration file, recorded by Prefect."""
-    return ingest_alone(load_settings(config, unmasked.real(overrides)), as_task, rebuild)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from recsys.errors import RecsysError
-from recsys.pipelines import unmasked
+from recsys.pipelines import prefect_api, unmasked
 from recsys.pipelines.steps import as_function
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.processes import registered
@@ -29,12 +28,14 @@ def run_night(
     settings: Settings, config: str, overrides: Sequence[str], display: Watch, *, prefect: bool = True
 ) -> dict[str, Any]:
     """The night with Prefect, or without; returns the run's summary."""
-    from recsys.pipelines.nightly import night, nightly
+    from recsys.pipelines.nightly import night
 
     def bare() -> dict[str, Any]:
         return night(settings)
 
     def flow() -> dict[str, Any]:
+        from recsys.pipelines.flows import nightly
+
         with unmasked.of(overrides) as shown:
             # a flow that ends in a state of its own answers with the state's data
             return cast(dict[str, Any], nightly(config, shown))
@@ -46,22 +47,22 @@ def run_night(
 def run_step(
     step: str, settings: RunSettings, config: str, overrides: Sequence[str], display: Watch, **options: Any
 ) -> dict[str, Any]:
-    """One step alone; with Prefect only where a server is configured, for starting one takes 10 s."""
-    module = importlib.import_module(f"recsys.pipelines.{step}")
-    alone, flow = getattr(module, f"{step}_alone"), getattr(module, f"{step}_flow")
+    """One step alone; with Prefect only where a server is named, for starting one takes 10 s."""
 
     def as_flow() -> dict[str, Any]:
+        flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
         with unmasked.of(overrides) as shown:
             report: dict[str, Any] = flow(config, shown, **options)
             return report
 
     def bare() -> dict[str, Any]:
         with display.step(step):
+            alone = getattr(importlib.import_module(f"recsys.pipelines.{step}"), f"{step}_alone")
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
     with registered(settings.warehouse), naming_damage(settings.warehouse):
-        return _launch(as_flow, bare, display, bool(os.environ.get("PREFECT_API_URL")))
+        return _launch(as_flow, bare, display, prefect_api.named())
 
 
 @contextlib.contextmanager

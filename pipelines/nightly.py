@@ -17,17 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-from prefect.artifacts import create_markdown_artifact
-from prefect.states import Completed, State
-
 from recsys import runs
 from recsys.bundles.mirror import address
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.memory import check_night
-from recsys.pipelines import unmasked
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import check_targets, export_task
@@ -45,7 +40,6 @@ from recsys.pipelines.steps import (
     Run,
     Step,
     as_function,
-    as_task,
     candidates_of,
     plain,
     table_versions,
@@ -58,7 +52,6 @@ from recsys.releases.telling import tell
 from recsys.serving.recommender import open_bundle
 from recsys.serving.shop import check_rules
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
 from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
@@ -291,25 +284,6 @@ def _candidates(reports: dict[str, Any]) -> dict[str, Any]:
     return {name: own.get(name, built.get(name)) for name in _OF_CANDIDATES}
 
 
-@flow(name="nightly", flow_run_name="night-{config}", description=__doc__)
-def nightly(config: str, overrides: list[str] | None = None) -> State[dict[str, Any]]:
-    """One night for one configuration, recorded by Prefect; the state's message is the verdict.
-
-    The parameters are stored by Prefect: keep passwords out of `overrides`, in the environment of the worker.
-    """
-    display = watch()
-    display.entered = True
-    display.summary = summary = night(load_settings(config, unmasked.real(overrides)), as_task)
-    create_markdown_artifact(
-        markdown=summary_markdown(summary),
-        key=artifact_key(summary["name"]),
-        description=f"The night of {summary['name']}. {summary['verdict']['sentence']}",
-    )
-    verdict = summary["verdict"]
-    name = "Completed" if verdict["passed"] else "KeptBack"
-    return Completed(name=name, message=verdict["sentence"], data=summary)
-
-
 def artifact_key(name: str) -> str:
     """The key of a configuration's nights in Prefect: lower case and dashes.
 
@@ -355,3 +329,12 @@ def summary_markdown(summary: dict[str, Any]) -> str:
 def number(value: Any) -> str:
     """A metric with four decimals; a dash where there is none."""
     return f"{value:.4f}" if isinstance(value, (int, float)) else "–"
+
+
+def __getattr__(name: str) -> Any:
+    """The flow `nightly`, as deployments name it: Prefect is imported where somebody asks for it."""
+    if name == "nightly":
+        from recsys.pipelines.flows import nightly
+
+        return nightly
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

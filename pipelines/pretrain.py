@@ -11,15 +11,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from prefect import flow
-
 from recsys import runs
 from recsys.data.ingest import ingest
 from recsys.errors import InputError
-from recsys.pipelines import unmasked
-from recsys.pipelines.steps import Run, as_function, as_task, compute_task, plain, step_run, tracked
+from recsys.pipelines.steps import Run, as_function, compute_task, plain, step_run, tracked
 from recsys.pipelines.watch import watch
-from recsys.settings.pretrain import PretrainSettings, load_pretrain_settings
+from recsys.settings.pretrain import PretrainSettings
 from recsys.storage.warehouse import TableVersions, current_versions
 from recsys.text.represent import represent
 from recsys.tracking import log as tracking
@@ -82,12 +79,6 @@ def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[s
                 return run(pretrain_task, settings, _versions(settings))
         everybody()
         return run(pretrain_task, settings, _versions(settings))
-
-
-@flow(name="pretrain", flow_run_name="pretrain-{config}", description=__doc__)
-def pretrain_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """`pretrain_alone` for a configuration file, recorded by Prefect."""
-    return pretrain_alone(load_pretrain_settings(config, unmasked.real(overrides)), as_task)
 
 
 def rank() -> int:

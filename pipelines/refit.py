@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
 from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.night.refit import refit as again
-from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     chosen_bundle,
     compute_task,
     newest_versions,
@@ -22,7 +18,6 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
 
@@ -56,9 +51,3 @@ def refit_alone(settings: Settings, run: Run = as_function, bundle: str | None =
         report = run(refit_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
         publish_bundle(settings.warehouse, report["bundle"])
         return report
-
-
-@flow(name="refit", flow_run_name="refit-{config}", description=__doc__)
-def refit_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
-    """`refit_alone` for a configuration file, recorded by Prefect."""
-    return refit_alone(load_settings(config, unmasked.real(overrides)), as_task, bundle)

@@ -12,19 +12,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-from prefect import flow
 
 from recsys import runs
 from recsys.bundles.bundle import read_bundle
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
-from recsys.pipelines import unmasked
 from recsys.pipelines.ingest import read_task
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     compute_task,
     io_task,
     numbers,
@@ -36,7 +33,6 @@ from recsys.pipelines.watch import watch
 from recsys.releases.record import Release, bundle_folder, champion, releases
 from recsys.releases.switch import settle
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.once import keeping
 from recsys.storage.warehouse import TableVersions, table_path
 from recsys.table import refresh as table
@@ -201,9 +197,3 @@ def sentence(report: dict[str, Any]) -> str:
         who = f"all {report['users']:,} users"
     new = f" ({report['new_users']:,} new)" if report["new_users"] else ""
     return ", ".join([f"{who}{new}", f"{report['rows']:,} rows rewritten", *told, seconds])
-
-
-@flow(name="refresh", flow_run_name="refresh-{config}", description=__doc__)
-def refresh_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """`refresh_alone` for a configuration file, recorded by Prefect."""
-    return refresh_alone(load_settings(config, unmasked.real(overrides)), as_task)

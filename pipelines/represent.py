@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import flow
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from recsys import runs
-from recsys.pipelines import unmasked
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     compute_task,
     newest_versions,
     numbers,
@@ -24,7 +21,6 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text import represent as text
 from recsys.text.preview import preview
@@ -50,12 +46,6 @@ def represent_alone(settings: Settings, run: Run = as_function) -> dict[str, Any
     """Encode the sentences of the newest tables."""
     with runs.locked(settings.warehouse):
         return run(represent_task, settings, newest_versions(settings))
-
-
-@flow(name="represent", flow_run_name="represent-{config}", description=__doc__)
-def represent_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """`represent_alone` for a configuration file, recorded by Prefect."""
-    return represent_alone(load_settings(config, unmasked.real(overrides)), as_task)
 
 
 def represent_preview(settings: Settings, shown: int) -> dict[str, Any]:

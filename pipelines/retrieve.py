@@ -5,14 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow
-
 from recsys import runs
-from recsys.pipelines import unmasked
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     chosen_bundle,
     compute_task,
     newest_versions,
@@ -22,7 +18,6 @@ from recsys.pipelines.steps import (
 from recsys.pipelines.watch import watch
 from recsys.releases.switch import described, serve, settle
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.table import build as retrieval
 from recsys.tracking import log as tracking
@@ -82,9 +77,3 @@ def retrieve_alone(settings: Settings, run: Run = as_function, bundle: str | Non
     """Make the candidate table with a bundle, by default the newest, from the newest tables."""
     with runs.locked(settings.warehouse):
         return run(retrieve_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))
-
-
-@flow(name="retrieve", flow_run_name="retrieve-{config}", description=__doc__)
-def retrieve_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
-    """`retrieve_alone` for a configuration file, recorded by Prefect."""
-    return retrieve_alone(load_settings(config, unmasked.real(overrides)), as_task, bundle)

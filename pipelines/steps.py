@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ParamSpec
-
-from prefect import Task
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
@@ -25,8 +23,10 @@ from recsys.storage.warehouse import TableVersions, commit_metadata, current_ver
 from recsys.table.naming import candidates_table
 from recsys.tracking import log as tracking
 
-P = ParamSpec("P")
+if TYPE_CHECKING:
+    from prefect import Task
 
+_COLLECT: Final = (700, 10, 10)  # objects, and generations, between two searches for cycles: Python's own
 # A second attempt can find these gone; a missing file or a closed door is still missing or closed.
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
@@ -45,39 +45,60 @@ def retry_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, BaseException) and is_transient(error)
 
 
-def compute_task(function: Callable[P, dict[str, Any]]) -> Task[P, dict[str, Any]]:
-    """A step that computes: done once, because a second attempt would fail the same way an hour later.
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of a run: a plain function, and a task where Prefect records it.
 
-    Prefect keeps no results: reports hold paths and numbers, and what a step reads is in the tables.
+    Attributes
+    ----------
+    fn
+        The function.
+    retries
+        How often Prefect tries it again when storage or network fail.
     """
-    name = function.__name__
-    return Task(function, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+
+    fn: Callable[..., dict[str, Any]]
+    retries: int = 0
+
+    @cached_property
+    def task(self) -> Task[..., dict[str, Any]]:
+        """The step as Prefect's task, under the function's name.
+
+        Prefect keeps no results: reports hold paths and numbers, and what a step reads is in the tables.
+        """
+        from prefect import Task  # over a second of CPU, which a run that Prefect does not record is spared
+        from prefect.cache_policies import NO_CACHE
+        from prefect.tasks import exponential_backoff
+
+        name = self.fn.__name__
+        again: dict[str, Any] = {}
+        if self.retries:
+            again = {
+                "retries": self.retries,
+                "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+                "retry_jitter_factor": 0.5,
+                "retry_condition_fn": retry_transient,
+            }
+        return Task(self.fn, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, **again)
 
 
-def io_task(function: Callable[P, dict[str, Any]]) -> Task[P, dict[str, Any]]:
+def compute_task(function: Callable[..., dict[str, Any]]) -> Step:
+    """A step that computes: done once, because a second attempt would fail the same way an hour later."""
+    return Step(function)
+
+
+def io_task(function: Callable[..., dict[str, Any]]) -> Step:
     """A step that reads or writes outside the warehouse: tried four times when storage or network fail."""
-    name = function.__name__
-    return Task(
-        function,
-        name=name,
-        task_run_name=name,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=3,
-        retry_delay_seconds=exponential_backoff(backoff_factor=2),
-        retry_jitter_factor=0.5,
-        retry_condition_fn=retry_transient,
-    )
+    return Step(function, retries=3)
 
 
-Step = Task[..., dict[str, Any]]
 Run = Callable[..., dict[str, Any]]  # calls a step with its arguments
 
 
 def as_task(step: Step, *arguments: Any) -> dict[str, Any]:
     """A step as a Prefect task: its state, its time and its retries are in Prefect."""
     watch().entered = True
-    return step(*arguments)
+    return step.task(*arguments)
 
 
 def as_function(step: Step, *arguments: Any) -> dict[str, Any]:
@@ -138,6 +159,8 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)
         token = _STORE.set(store)
+        gc.freeze()  # what was imported stays, and is not looked through again
+        gc.set_threshold(*_COLLECT)
         try:
             yield store
         except BaseException:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
 from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.models.registry import estimator_for
 from recsys.night.fit import fit
-from recsys.pipelines import unmasked
 from recsys.pipelines.console import started_from, untrained
 from recsys.pipelines.steps import (
     Run,
     as_function,
-    as_task,
     compute_task,
     newest_versions,
     numbers,
@@ -23,7 +19,6 @@ from recsys.pipelines.steps import (
 )
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.tracking import log as tracking
 from recsys.training.validation import PRIMARY
@@ -90,9 +85,3 @@ def train_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         report = run(train_task, settings, newest_versions(settings))
         publish_bundle(settings.warehouse, report["bundle"])
         return report
-
-
-@flow(name="train", flow_run_name="train-{config}", description=__doc__)
-def train_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """`train_alone` for a configuration file, recorded by Prefect."""
-    return train_alone(load_settings(config, unmasked.real(overrides)), as_task)

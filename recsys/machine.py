@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-
 GIB: Final = 2**30
 
 
 def free_memory() -> int | None:
     """Bytes that a training can still take: of the accelerator if there is one, else as `free_on_processor`."""
+    import torch  # here: steps that neither train nor encode do without it
+
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_on_processor()
 
 

@@ -46,7 +46,12 @@ ChosenBundle = Annotated[
     typer.Option("--bundle", metavar="FOLDER", help="A bundle's folder; the newest one otherwise."),
 ]
 WithPrefect = Annotated[
-    bool, typer.Option("--prefect/--no-prefect", help="Let Prefect record the run; its start takes 10 s.")
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect",
+        help="Let Prefect record the run: by default where PREFECT_API_URL or a profile names its server; "
+        "--prefect otherwise starts a temporary one, which takes 10 s.",
+    ),
 ]
 TopK = Annotated[int, typer.Option("-k", "--top", min=1, help="How many items.")]
 

@@ -25,8 +25,8 @@ def releases(
 
     Example: [bold]recsys releases recsys.toml[/]
     """
-    from recsys.pipelines.promote import releases as listed
-    from recsys.pipelines.promote import show_releases
+    from recsys.pipelines.releases import releases as listed
+    from recsys.pipelines.releases import show_releases
     from recsys.settings.read import load_settings
 
     report = listed(load_settings(config, overrides or ()))

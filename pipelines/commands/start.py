@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from recsys.pipelines import prefect_api
 from recsys.pipelines.commands.base import (
     AsJson,
     Config,
@@ -58,7 +59,7 @@ def run(
     ctx: typer.Context,
     config: Config,
     overrides: Overrides = None,
-    prefect: WithPrefect = True,
+    prefect: WithPrefect = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -82,7 +83,7 @@ def demo(
     ctx: typer.Context,
     folder: Annotated[str, typer.Option("--folder", help="Where the demo's files go.")] = "demo",
     overrides: Overrides = None,
-    prefect: WithPrefect = True,
+    prefect: WithPrefect = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -107,12 +108,16 @@ def demo(
     _end(summary)
 
 
-def _night(settings: Settings, config: str, overrides: list[str], prefect: bool) -> dict[str, Any]:
+def _night(settings: Settings, config: str, overrides: list[str], asked: bool | None) -> dict[str, Any]:
     show = Show()
+    prefect = prefect_api.named() if asked is None else asked
     show.say("Starting ..." if prefect else "Starting without Prefect ...")
     from recsys.pipelines.launch import run_night
 
-    return run_night(settings, config, overrides, show, prefect=prefect)
+    summary = run_night(settings, config, overrides, show, prefect=prefect)
+    if asked is None and not prefect:
+        show.say(prefect_api.HINT)
+    return summary
 
 
 def _end(summary: dict[str, Any]) -> None:

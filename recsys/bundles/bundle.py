@@ -29,12 +29,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import safetensors.numpy
-import torch
 from safetensors import SafetensorError, safe_open
 
 from recsys.bundles.manifest import (
@@ -61,6 +60,9 @@ from recsys.retrieval.index import METRIC, ItemIndex, read_index
 from recsys.settings import Settings
 from recsys.settings.model import as_trained
 from recsys.settings.read import parse_settings
+
+if TYPE_CHECKING:
+    import torch  # seconds, which who reads no weights is spared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,12 +155,12 @@ class Bundle:
         return read_index(path, self.vectors, self.allowed)
 
 
-class StoredTensors(Mapping[str, torch.Tensor]):
+class StoredTensors(Mapping[str, "torch.Tensor"]):
     """The tensors of a safetensors file, each loaded when it is asked for: an answer needs few of them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             self._names = tuple(file.keys())
 
     def __getitem__(self, name: str) -> torch.Tensor:

@@ -12,16 +12,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import polars as pl
-import safetensors.numpy
-import safetensors.torch
-import torch
 
 from recsys.bundles import mirror
-from recsys.bundles.bundle import check_shapes, read_bundle
 from recsys.bundles.manifest import (
     CATALOGUE,
     CONFIG,
@@ -39,12 +35,15 @@ from recsys.bundles.manifest import (
     read_manifest,
 )
 from recsys.bundles.mirror import BUNDLES, address, bundles_folder
-from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
-from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
 from recsys.storage.files import folder_aside, move_into_place, write_json, writing
+
+if TYPE_CHECKING:
+    import torch
+
+    from recsys.data.vocabulary import Vocabulary
 
 __all__ = ["BUNDLES", "REFIT", "find_bundle", "latest_bundle", "measured_bundle", "publish_bundle", "write_bundle"]
 
@@ -110,6 +109,14 @@ def write_bundle(
     RecsysError
         Vectors that are not finite, no item that may be recommended, or a disk or store that takes no bundle.
     """
+    # here, with torch and FAISS behind them: most who look for a bundle write none
+    import safetensors.numpy
+    import safetensors.torch
+    import torch
+
+    from recsys.bundles.bundle import check_shapes
+    from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
+
     check_shapes(vocabulary, catalogue, vectors, allowed)
     parent = bundles_folder(root)
     with writing(f"A bundle in {parent}"), folder_aside(parent, settings.name) as aside:
@@ -272,6 +279,8 @@ def measured_bundle(path: str | Path) -> Path:
 
 def _move_into_place(aside: Path, target: Path) -> Path:
     """Rename; a sound folder of the same content stays, a damaged one is replaced."""
+    from recsys.bundles.bundle import read_bundle
+
     if target.exists():
         try:
             read_bundle(target)

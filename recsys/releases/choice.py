@@ -24,7 +24,7 @@ from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.intact import is_kept
 from recsys.storage.warehouse import scan, table_path
-from recsys.table.build import BuiltCandidates
+from recsys.table.built import BuiltCandidates
 from recsys.table.naming import NAME
 
 SHOWN: Final = 12  # digits of a run id in a sentence

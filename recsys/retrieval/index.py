@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
 
 from recsys.errors import InputError, RecsysError
 from recsys.features.threads import processors
-from recsys.retrieval.exact import ExactSearch
 from recsys.storage.files import file_aside
+
+if TYPE_CHECKING:
+    from recsys.retrieval.exact import ExactSearch
 
 FACTORY: Final = "IDMap2,Flat"
 METRIC: Final = "inner_product"
@@ -54,6 +56,8 @@ class ItemIndex:
     @cached_property
     def exact_search(self) -> ExactSearch:
         """The same items, for a comparison with every one of them."""
+        from recsys.retrieval.exact import ExactSearch  # torch, which who only opens an index is spared
+
         return ExactSearch(self.vectors, self.codes)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,54 +29,10 @@ from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import scan_delta
 from recsys.storage.warehouse import TableVersions, scan
+from recsys.table.built import BuiltCandidates, CandidatesReport, Counted
 from recsys.table.everyone import whom_to_serve
 from recsys.table.naming import LOG, NAME, candidates_table
 from recsys.table.rows import UserRows, rows_for
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counted:
-    """Counts of a retrieval."""
-
-    run: str  # that its rows name
-    rows: int
-    users: int  # who were to be served, also those without a candidate
-    k: int
-    short_lists: int  # users with fewer than k candidates
-    empty_lists: int  # users with none; they have no row
-    without_signal: int  # users whose query vector is zero: the model's items come in the order of their codes
-    unknown_events: int  # of the histories: items that the bundle does not know
-    unlisted: int  # items of the bundle that the newest catalogue does not list; they are not recommended
-    bundle: str
-    index: str
-    seconds: float
-    by_fallback: int = 0  # users whose list is by text or by popularity, as the model knows nothing of them
-    filled_lists: int = 0  # users whose list the fallback makes full
-    log_users: int = 0  # of the log, whether they are served or not
-    rules: list[str] = field(default_factory=list)  # that made the lists, by name
-    rules_digest: str | None = None  # of their settings, and of the items that they allow
-    denied: int = 0  # items that rules recommend to nobody
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltCandidates(_Counted):
-    """Candidates that are written and not published; JSON-friendly."""
-
-    staged: stream.Staged
-
-    @classmethod
-    def of(cls, report: Mapping[str, Any]) -> BuiltCandidates:
-        """Return what a JSON-friendly report tells; other entries of it are left out."""
-        known = {of.name: report[of.name] for of in fields(cls) if of.name in report}
-        return cls(**{**known, "staged": stream.Staged(**report["staged"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class CandidatesReport(_Counted):
-    """Report of a published candidate table; JSON-friendly."""
-
-    path: str  # of the Delta table
-    version: int
 
 
 def retrieve(
@@ -196,7 +152,7 @@ def publish(settings: Settings, built: BuiltCandidates, metadata: Mapping[str, A
         check_not_empty(settings, built)
         said = {**built.staged.metadata, **(metadata or {})}
         version = stream.publish(replace(built.staged, metadata=said))
-    counted = {of.name: getattr(built, of.name) for of in fields(_Counted)}
+    counted = {of.name: getattr(built, of.name) for of in fields(Counted)}
     return CandidatesReport(path=built.staged.path, version=version, **counted)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -10,10 +10,13 @@ import polars as pl
 from recsys.columns import ITEM_ID
 from recsys.errors import InputError
 from recsys.features.sentences import Attribute, cleaned, joined, shortened
-from recsys.features.text import Encoder, token_count
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
-from recsys.text.represent import load, text_columns
+from recsys.text.known import load
+from recsys.text.represent import text_columns
+
+if TYPE_CHECKING:
+    from recsys.features.text import Encoder
 
 
 def preview(settings: Settings, versions: TableVersions, shown: int) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def preview(settings: Settings, versions: TableVersions, shown: int) -> dict[str
 
 
 def _item(encoder: Encoder, frame: pl.DataFrame, texts: list[Attribute], row: int) -> dict[str, Any]:
+    from recsys.features.text import token_count  # torch and more, which a step that shows nothing is spared
+
     room = encoder.max_tokens - token_count(encoder, encoder.prompt, special=True)[0]
     tokens = encoder.max_tokens - room
     attributes = []

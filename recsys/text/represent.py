@@ -7,21 +7,28 @@ its vector, also under another item's id, and another checkpoint never sees it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from recsys.columns import CONTENT_HASH, ENCODER, ITEM_VECTORS, ITEMS, SENTENCE, VECTOR
-from recsys.errors import InputError
-from recsys.features.model_source import EncoderError
+from recsys.errors import InputError, RecsysError
 from recsys.features.sentences import cleaned, joined, shortened
-from recsys.features.text import Encoder, encode, load_encoder
 from recsys.settings import Settings
-from recsys.storage.once import once
+from recsys.storage.once import let_go
+from recsys.storage.remote import is_url
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
+from recsys.text.known import KnownEncoder, known, load, remember
 
+if TYPE_CHECKING:
+    from recsys.features.text import Encoded, Encoder
+
+_NUMBER = 4.1  # bytes of a stored number of a vector: floats hardly compress, and their hashes take some, too
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
 ROWS = 262_144  # of the catalogue in memory at once
 
@@ -74,8 +81,10 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
         return RepresentReport(encoder=None)
     attributes = settings.items.text
     catalogue = text_columns(settings, versions)
-    encoder: Encoder | None = None
+    encoder: KnownEncoder | None = None
+    loaded = cache(lambda: load(settings))
     version = latest_version(settings.warehouse, ITEM_VECTORS)
+    rows_of_all = int(catalogue.select(pl.len()).collect().item())
     counts = dict.fromkeys(("items", "encoded", "reused", "truncated", "shortened", "empty"), 0)
     silent = set(attributes)
     for frame in catalogue.collect_batches(chunk_size=ROWS, maintain_order=True):
@@ -88,16 +97,23 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
         wanted = _hashed(every)
         if wanted.is_empty():
             continue
-        encoder = encoder or load(settings)
-        known(settings, encoder)
-        held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
-        missing = wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
+        encoder = encoder or known(settings, loaded)
+        missing = _missing(settings, encoder, wanted, version)
+        if len(missing) and loaded().id != encoder.id:  # what was remembered of it is wrong
+            let_go("text encoder")
+            encoder = remember(settings, loaded())
+            missing = _missing(settings, encoder, wanted, version)
         counts["reused"] += len(wanted) - len(missing)
+        if len(missing):
+            expected = len(missing)
+            if not counts["reused"] + counts["encoded"]:  # an encoder's first vectors: the rest lacks them, too
+                expected = len(missing) * rows_of_all // counts["items"]
+            _need_room(settings, encoder, expected)
         before, total = counts["encoded"], counts["encoded"] + len(missing)
         for start in range(0, len(missing), CHUNK):
             part = missing.slice(start, CHUNK)
             result = encode(
-                encoder,
+                loaded(),
                 part[SENTENCE].to_list(),
                 batch_size=settings.text.batch_size,
                 progress=_shifted(progress, before + start, total),
@@ -170,53 +186,45 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
     return table[rows.to_numpy()]
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownEncoder:
-    """Names and width of a text encoder, without its weights; see `recsys.features.text.Encoder`."""
-
-    id: str
-    model: str
-    dimensions: int
-    precision: str
-
-
-def known(settings: Settings, encoder: Encoder | None = None) -> KnownEncoder:
-    """Return what is known of the configured encoder; it is loaded for that once in a night, and not kept.
-
-    Parameters
-    ----------
-    encoder
-        The encoder itself, where it is loaded anyway.
-    """
-
-    def read() -> KnownEncoder:
-        loaded = encoder or load(settings)
-        return KnownEncoder(id=loaded.id, model=loaded.model, dimensions=loaded.dimensions, precision=loaded.precision)
-
-    return once("text encoder", settings.text.model_dump_json(), read)
-
-
-def load(settings: Settings) -> Encoder:
-    """The configured text encoder.
-
-    Raises
-    ------
-    InputError
-        It cannot be loaded.
-    """
-    text = settings.text
-    try:
-        return load_encoder(text.model, max_tokens=text.max_tokens, prompt=text.prompt, truncate=text.truncate)
-    except EncoderError as error:
-        raise InputError(str(error)) from error
-
-
 def _hashed(sentences: pl.Series) -> pl.DataFrame:
     """Distinct sentences that say something, in order of first appearance, with the sha256 of each."""
     distinct = sentences.drop_nulls().unique(maintain_order=True)
     distinct = distinct.filter(distinct != "")
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in distinct]
     return pl.DataFrame({SENTENCE: distinct, CONTENT_HASH: pl.Series(hashes, dtype=pl.String)})
+
+
+def encode(encoder: Encoder, sentences: Sequence[str], **options: Any) -> Encoded:
+    """As `recsys.features.text.encode`."""
+    from recsys.features import text  # torch and more, which who encodes nothing is spared
+
+    return text.encode(encoder, sentences, **options)
+
+
+def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
+    """The disk takes so many more vectors; found before hours of encoding.
+
+    Raises
+    ------
+    RecsysError
+        It does not.
+    """
+    if is_url(settings.warehouse):
+        return
+    needed = int(vectors * encoder.dimensions * _NUMBER)
+    free = shutil.disk_usage(settings.warehouse).free
+    if needed > free:
+        raise RecsysError(
+            f"{vectors:,} text vectors of {encoder.dimensions} numbers take {needed / 1e6:,.0f} MB, and the disk of "
+            f"the warehouse {settings.warehouse} has {free / 1e6:,.0f} MB free; free some space, or set text.truncate "
+            "to fewer dimensions."
+        )
+
+
+def _missing(settings: Settings, encoder: KnownEncoder, wanted: pl.DataFrame, version: int | None) -> pl.DataFrame:
+    """Of the wanted sentences those that the table does not hold for this encoder."""
+    held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
+    return wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
 
 
 def _held(root: str, encoder: str, wanted: pl.DataFrame, version: int | None, *columns: str) -> pl.DataFrame:

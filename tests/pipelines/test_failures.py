@@ -197,7 +197,7 @@ def test_a_polite_end_closes_every_run(shop: Path, step: str) -> None:
 @pytest.mark.parametrize("moment", ["Starting ...", "represent ..."])
 def test_a_polite_end_ends_prefects_server_too(shop: Path, moment: str) -> None:
     night = subprocess.Popen(
-        [*RUN, "run", "recsys.toml"],
+        [*RUN, "run", "recsys.toml", "--prefect"],
         cwd=shop,
         env=environment(PREFECT_HOME=str(shop / "prefect")),
         stderr=subprocess.PIPE,

