@@ -22,7 +22,7 @@ import numpy as np
 from recsys.candidates.co_occurrence import TOGETHER, user_cosines
 from recsys.candidates.linear import PENALTY
 from recsys.candidates.regressions import autoencoder
-from recsys.candidates.tables import KEPT, largest
+from recsys.candidates.tables import KEPT
 from recsys.candidates.transitions import transitions
 from recsys.columns import PADDING
 from recsys.data.recency import WHOLE, mean_weights, recency_weights
@@ -73,7 +73,7 @@ def baseline_scorers(
         if vectors is not None:
             found["text+transitions"] = counting.score_text_and_transitions(weights, table, vectors)
     if "item-neighbours" in names:
-        together = largest(user_cosines(train.items, train.offsets, size), KEPT)
+        together = user_cosines(train.items, train.offsets, size, kept=KEPT)
         every = mean_weights(histories.items, histories.offsets, size, last=TOGETHER, decay=1.0)
         found["item-neighbours"] = counting.score_transitions(every, together)
     if "ease" in names:
