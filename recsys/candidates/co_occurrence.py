@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from recsys.candidates import pairs, tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
+from recsys.candidates.base import Block, Feature, LogSizes, Reach, Source, TrainingData
 from recsys.candidates.scores import Scores
 
 TOGETHER: Final = 50  # newest events of a history that belong together
@@ -30,18 +30,23 @@ class CoOccurrence(Source):
     ----------
     table
         [V + 1, V + 1] cosine of two items' sets of users.
+    counted
+        Share of the pairs of events that were counted; a bundle does not hold it.
     """
 
     name: ClassVar[str] = "together"
     FEATURES: ClassVar[tuple[Feature, ...]] = (Feature(name="together", rooted=True),)
 
     table: sparse.csr_array
+    counted: float = 1.0
 
     @classmethod
     def fit(cls, data: TrainingData) -> Self:
         """Count the training histories."""
         items, offsets = data.histories.items, data.histories.offsets
-        return cls(table=user_cosines(items, offsets, data.size, kept=tables.KEPT))
+        lengths = np.diff(offsets)
+        counted = pairs.share_counted(lengths, TOGETHER, pairs.affordable_length(lengths, TOGETHER))
+        return cls(table=user_cosines(items, offsets, data.size, kept=tables.KEPT), counted=counted)
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n with the largest mean cosine."""
@@ -50,6 +55,11 @@ class CoOccurrence(Source):
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
         return {"together": self._cosines(block).at(rows, codes)}
+
+    def reach(self) -> Reach:
+        """See `Source`."""
+        speaks, proposed = tables.reach(self.table)
+        return Reach(speaks=speaks, proposed=proposed, counted=self.counted)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""

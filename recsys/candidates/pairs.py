@@ -44,6 +44,20 @@ def affordable_length(lengths: np.ndarray, longest: int, cost: Callable[[np.ndar
     return least
 
 
+def share_counted(lengths: np.ndarray, longest: int, length: int) -> float:
+    """Share of the pairs of events that remain where histories of `longest` newest events are cut to `length`."""
+    return _share(squares(np.minimum(lengths, length)), squares(np.minimum(lengths, longest)))
+
+
+def share_drawn(costs: np.ndarray) -> float:
+    """Share of the pairs of events that `affordable` leaves."""
+    return _share(costs[affordable(costs)], costs)
+
+
+def _share(counted: np.ndarray, every: np.ndarray) -> float:
+    return float(counted.sum() / every.sum()) if every.sum() else 1.0
+
+
 def newest(items: np.ndarray, offsets: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
     """Flat histories of their `last` newest events: items, and int64 offsets."""
     lengths = np.diff(offsets)

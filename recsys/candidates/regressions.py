@@ -120,6 +120,19 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     return _by_code(weights, chosen, size, kept)
 
 
+def at_nearest(items: np.ndarray, size: int) -> bool:
+    """Return whether so many items occur that each is told from its nearest alone."""
+    return bool(np.count_nonzero(popularity(items, size)) > MOST)
+
+
+def share_counted(items: np.ndarray, offsets: np.ndarray, size: int) -> float:
+    """Share of the pairs of events that `autoencoder` counts."""
+    lengths = np.minimum(np.diff(offsets), WHOLE)
+    if at_nearest(items, size):
+        return pairs.share_counted(lengths, WHOLE, nearest.within_length(lengths))
+    return pairs.share_drawn(pairs.squares(lengths))
+
+
 def bytes_at_most(size: int, items: int) -> int:
     """Memory that either regression takes at its peak, of V items and so many that occur: two tables, and sums."""
     taking_part = min(MOST, size, items)

@@ -73,6 +73,11 @@ def from_tensors(name: str, tensors: Mapping[str, np.ndarray]) -> sparse.csr_arr
     return sparse.csr_array((values, columns, rows), shape=(len(rows) - 1, int(width[0])))
 
 
+def reach(table: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """bool [V + 1] twice: items that say something of others, and items that others say something of."""
+    return np.diff(table.indptr) > 0, np.bincount(table.indices, minlength=table.shape[1]) > 0
+
+
 def entries_at_most(lengths: np.ndarray, touched: int, together: int) -> int:
     """Entries of a table of the pairs of events among the `together` newest of histories of these lengths."""
     return min(int((np.minimum(lengths, together) ** 2).sum()), touched**2)
