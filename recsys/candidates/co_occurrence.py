@@ -17,7 +17,6 @@ from recsys.candidates.base import Block, Feature, LogSizes, Reach, Source, Trai
 from recsys.candidates.scores import Scores
 
 TOGETHER: Final = 50  # newest events of a history that belong together
-OF_PAIR: Final = 40  # bytes of two events of a history: what counting them together and sorting takes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,9 +71,10 @@ class CoOccurrence(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """A table, and all pairs while they are counted."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, TOGETHER)
-        return tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), OF_PAIR * entries
+        """A table, and its parts and the histories while they are counted."""
+        lengths = np.minimum(sizes.lengths, pairs.affordable_length(sizes.lengths, TOGETHER))
+        entries = tables.entries_at_most(int(pairs.squares(lengths).sum()), sizes.touched, tables.KEPT)
+        return tables.OF_ENTRY * entries, tables.OF_PART * entries + pairs.counting_bytes(lengths)
 
     def _cosines(self, block: Block) -> Scores:
         every = block.weights(last=TOGETHER, decay=1.0, mean=True)

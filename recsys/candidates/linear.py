@@ -12,14 +12,13 @@ from typing import ClassVar, Final, Self
 import numpy as np
 from scipy import sparse
 
-from recsys.candidates import tables
+from recsys.candidates import regressions, tables
 from recsys.candidates.base import Block, Feature, LogSizes, Reach, Source, TrainingData
 from recsys.candidates.regressions import (
     FADING,
     PAST,
     at_nearest,
     autoencoder,
-    bytes_at_most,
     share_counted,
     successors,
 )
@@ -33,7 +32,6 @@ NEXT_PENALTY: Final = 30.0
 # of the same on the nearest items of a large catalogue, whose items are seldom seen; chosen on two shops' validation
 NEAREST_PENALTY: Final = 3.0
 NEAREST_NEXT_PENALTY: Final = 200.0
-PAIRED: Final = 50  # newest events whose pairs bound a table's size, as those of co_occurrence.py
 NEW: Final = ("new",)  # the regressions say 0 of every new item: the product would move all new items together
 
 
@@ -97,10 +95,8 @@ class Linear(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """Two tables, and the matrices of one regression at a time."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
-        kept = 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched)
-        return kept, bytes_at_most(sizes.items, sizes.touched)
+        """Two tables, and what one regression at a time takes."""
+        return regressions.bytes_at_most(sizes.lengths, min(sizes.items, sizes.touched))
 
     def _within(self, block: Block) -> Scores:
         whole = block.weights(last=WHOLE, decay=1.0)

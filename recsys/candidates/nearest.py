@@ -26,6 +26,9 @@ FADING: Final = 0.95  # weight of an event of the past against the next newer on
 NEAREST: Final = 50  # items that an item is told from
 MET: Final = 100  # items of which it is known how often they meet an item; of the others it is taken that they never do
 LOOKED_UP: Final = 4_000_000  # numbers of small matrices that are made together
+OF_MEETING: Final = 90  # bytes of a pair of events in a block of rows of `successors`
+OF_MET: Final = 24  # bytes of an entry of the matrix while it is made symmetric
+OF_LOOKED_UP: Final = 40  # bytes of a number of the small matrices
 STEADIER: Final = 4.0  # times the penalty, where what is not known makes a matrix indefinite
 
 
@@ -37,8 +40,10 @@ def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: f
     users[0] = 0
     ridge = penalty * float(users.sum(dtype=np.float64)) / max(1, int(np.count_nonzero(users)))
     met = tables.affordable(np.minimum(together.costs, size), MET)
-    blocks = [tables.largest(block, met, by=_gain(block, users + ridge)) for _, block in together.blocks()]
-    gram = tables.stacked(blocks, size)
+    gram = tables.stacked(
+        [tables.largest(block, met, by=_gain(block, users + ridge)) for _, block in together.blocks()], size
+    )
+    del had, together
     near = tables.affordable(np.diff(gram.indptr), NEAREST)
     wanted = tables.largest(gram, near, by=_gain(gram, users + ridge))
     return _solved(gram, wanted, users, ridge, kept)
@@ -56,7 +61,9 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     for gram, before in _meetings(items, offsets, size, costs):
         grams.append(tables.largest(gram, met, by=_gain(gram, squared + penalty)))
         befores.append(tables.largest(before, near, by=_gain(before, squared + penalty)))
-    return _solved(tables.stacked(grams, size), tables.stacked(befores, size), squared, penalty, kept)
+    gram, before = tables.stacked(grams, size), tables.stacked(befores, size)
+    del grams, befores
+    return _solved(gram, before, squared, penalty, kept)
 
 
 def within_length(lengths: np.ndarray) -> int:
@@ -67,6 +74,16 @@ def within_length(lengths: np.ndarray) -> int:
 def after_length(lengths: np.ndarray) -> int:
     """Newest events of a history that `successors` counts."""
     return pairs.affordable_length(lengths, WHOLE, lambda cut: cut * _neighbours(cut))
+
+
+def bytes_at_most(lengths: np.ndarray, items: int) -> tuple[int, int]:
+    """See `regressions.bytes_at_most`."""
+    within, after = (np.minimum(lengths, length(lengths)) for length in (within_length, after_length))
+    meeting = int((after * _neighbours(after)).sum())
+    met, near = (tables.entries_at_most(meeting, items, kept) for kept in (MET, NEAREST))
+    counting = max(pairs.counting_bytes(within), OF_MEETING * min(meeting, pairs.OF_ROWS))
+    solving = OF_MET * met + tables.OF_PART * near + OF_LOOKED_UP * min(NEAREST**2 * items, LOOKED_UP)
+    return 2 * tables.OF_ENTRY * near, max(counting + tables.OF_PART * (met + near), solving)
 
 
 def _neighbours(lengths: np.ndarray) -> np.ndarray:

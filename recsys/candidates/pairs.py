@@ -15,6 +15,8 @@ PAIRS: Final = 2_000_000_000  # of events that one source sums
 AT_ONCE: Final = 20_000_000  # of them together, so that memory stays small
 OF_ROWS: Final = 4_000_000  # of them in a block of rows, whose entries are looked through several times
 SEED: Final = 0
+OF_EVENT: Final = 20  # bytes of an event of `Together`: in the histories as sets, and in the same by item
+OF_COUNTED: Final = 40  # bytes of a pair of events in a block of rows
 
 
 def squares(lengths: np.ndarray) -> np.ndarray:
@@ -117,3 +119,9 @@ class Together:
             block.eliminate_zeros()
             block.sort_indices()
             yield codes, block
+
+
+def counting_bytes(lengths: np.ndarray) -> int:
+    """Memory that `Together` takes of histories of these lengths, beside the table that is made of it."""
+    events, every = int(lengths.sum()), int(squares(lengths).sum())
+    return OF_EVENT * events + OF_COUNTED * min(every, OF_ROWS)

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 from scipy import sparse
 
-from recsys.candidates import nearest, pairs
+from recsys.candidates import nearest, pairs, tables
 from recsys.candidates.nearest import FADING, PAST
 from recsys.candidates.popularity import popularity
 from recsys.data.recency import WHOLE, recency_weights
@@ -133,10 +133,19 @@ def share_counted(items: np.ndarray, offsets: np.ndarray, size: int) -> float:
     return pairs.share_drawn(pairs.squares(lengths))
 
 
-def bytes_at_most(size: int, items: int) -> int:
-    """Memory that either regression takes at its peak, of V items and so many that occur: two tables, and sums."""
-    taking_part = min(MOST, size, items)
-    return 2 * 8 * taking_part**2 + 12 * min(pairs.AT_ONCE, taking_part**2)
+def bytes_at_most(lengths: np.ndarray, items: int) -> tuple[int, int]:
+    """Memory that both tables keep, and that either regression takes at its peak beside them.
+
+    Parameters
+    ----------
+    lengths, items
+        Events of each history, and how many items occur.
+    """
+    if items > MOST:
+        return nearest.bytes_at_most(lengths, items)
+    paired = int(pairs.squares(np.minimum(lengths, PAST)).sum())
+    kept = 2 * tables.OF_ENTRY * tables.entries_at_most(paired, items, tables.KEPT)
+    return kept, 2 * 8 * items**2 + 12 * min(pairs.AT_ONCE, items**2)
 
 
 def _taking_part(items: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,6 @@ from recsys.data.recency import DECAY, LAST
 
 REACH: Final = 4  # a pair counts when its events lie at most this many steps apart
 SMOOTHING: Final = 2.0  # followers that nobody saw, added to every row: two sightings are no certainty
-PAIRED: Final = 50  # newest events whose pairs bound a table's size, as those of co_occurrence.py
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,9 +76,11 @@ class Transitions(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """Two tables."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
-        return 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), 0
+        """Two tables, and the parts of one while it is counted."""
+        events = int(sizes.lengths.sum())
+        entries = [tables.entries_at_most(reach * events, sizes.touched, tables.KEPT) for reach in (REACH, 1)]
+        counting = pairs.OF_COUNTED * min(REACH * events, pairs.OF_ROWS)
+        return tables.OF_ENTRY * sum(entries), tables.OF_PART * entries[0] + counting
 
     def _followed(self, block: Block) -> Scores:
         newest = block.weights(last=LAST, decay=DECAY, mean=True)
