@@ -48,9 +48,7 @@ def test_tables_of_any_blocks_hold_the_largest_entries_of_the_whole(
     items, offsets = histories.items, histories.offsets
     followed = transitions(items, offsets, 9, smoothing=2.0).toarray()
     with patch.object(pairs, "OF_ROWS", at_once):
-        np.testing.assert_array_equal(
-            user_cosines(items, offsets, 9, kept=kept).toarray(), cut(cosines(lists, 9), kept)
-        )
+        together = user_cosines(items, offsets, 9, kept=kept).toarray()
         found = transitions(items, offsets, 9, smoothing=2.0, kept=kept).toarray()
     np.testing.assert_array_equal(together, cut(cosines(lists, 9), kept))
     np.testing.assert_array_equal(found, cut(followed, kept))
