@@ -73,8 +73,9 @@ class CoOccurrence(Source):
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
         """A table, and its parts and the histories while they are counted."""
         lengths = np.minimum(sizes.lengths, pairs.affordable_length(sizes.lengths, TOGETHER))
-        entries = tables.entries_at_most(int(pairs.squares(lengths).sum()), sizes.touched, tables.KEPT)
-        return tables.OF_ENTRY * entries, tables.OF_PART * entries + pairs.counting_bytes(lengths)
+        every = int(tables.DISTINCT * pairs.squares(lengths).sum())
+        lying = tables.OF_STORED * tables.entries_expected(every, sizes.touched, tables.KEPT)
+        return lying, lying + pairs.counting_bytes(lengths)
 
     def _cosines(self, block: Block) -> Scores:
         every = block.weights(last=TOGETHER, decay=1.0, mean=True)

@@ -26,8 +26,8 @@ FADING: Final = 0.95  # weight of an event of the past against the next newer on
 NEAREST: Final = 50  # items that an item is told from
 MET: Final = 100  # items of which it is known how often they meet an item; of the others it is taken that they never do
 LOOKED_UP: Final = 4_000_000  # numbers of small matrices that are made together
-OF_MEETING: Final = 90  # bytes of a pair of events in a block of rows of `successors`
-OF_MET: Final = 24  # bytes of an entry of the matrix while it is made symmetric
+OF_MEETING: Final = 120  # bytes of a pair of events in a block of rows of `successors`
+OF_MET: Final = 40  # bytes of an entry of the matrix while it is made symmetric
 OF_LOOKED_UP: Final = 40  # bytes of a number of the small matrices
 STEADIER: Final = 4.0  # times the penalty, where what is not known makes a matrix indefinite
 
@@ -80,10 +80,10 @@ def bytes_at_most(lengths: np.ndarray, items: int) -> tuple[int, int]:
     """See `regressions.bytes_at_most`."""
     within, after = (np.minimum(lengths, length(lengths)) for length in (within_length, after_length))
     meeting = int((after * _neighbours(after)).sum())
-    met, near = (tables.entries_at_most(meeting, items, kept) for kept in (MET, NEAREST))
+    met, near = (tables.entries_expected(int(tables.DISTINCT * meeting), items, kept) for kept in (MET, NEAREST))
     counting = max(pairs.counting_bytes(within), OF_MEETING * min(meeting, pairs.OF_ROWS))
-    solving = OF_MET * met + tables.OF_PART * near + OF_LOOKED_UP * min(NEAREST**2 * items, LOOKED_UP)
-    return 2 * tables.OF_ENTRY * near, max(counting + tables.OF_PART * (met + near), solving)
+    solving = OF_MET * met + tables.OF_STORED * near + OF_LOOKED_UP * min(NEAREST**2 * items, LOOKED_UP) // 2
+    return 2 * tables.OF_STORED * near, max(counting + tables.OF_STORED * (met + near), solving)
 
 
 def _neighbours(lengths: np.ndarray) -> np.ndarray:

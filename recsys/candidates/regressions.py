@@ -144,7 +144,7 @@ def bytes_at_most(lengths: np.ndarray, items: int) -> tuple[int, int]:
     if items > MOST:
         return nearest.bytes_at_most(lengths, items)
     paired = int(pairs.squares(np.minimum(lengths, PAST)).sum())
-    kept = 2 * tables.OF_ENTRY * tables.entries_at_most(paired, items, tables.KEPT)
+    kept = 2 * tables.OF_STORED * tables.entries_expected(paired, items, tables.KEPT)
     return kept, 2 * 8 * items**2 + 12 * min(pairs.AT_ONCE, items**2)
 
 

@@ -15,7 +15,8 @@ KEPT: Final = 500  # entries of a row of a table that are kept, those furthest f
 ENTRIES: Final = 50_000_000  # of a table, .4 GB; beyond, rows are cut to fewer
 OF_ENTRY: Final = 12  # bytes of an entry: its value and its column, and what copying takes
 
-OF_PART: Final = 8  # bytes of an entry of the blocks of rows that become a table
+OF_STORED: Final = 8  # bytes of an entry that lies: its value and its column
+DISTINCT: Final = 1 / 3  # of the pairs of events of whole histories, the entries of rows that are cut; measured
 
 
 def largest(table: sparse.csr_array, kept: int, by: np.ndarray | None = None) -> sparse.csr_array:
@@ -80,6 +81,6 @@ def reach(table: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
     return np.diff(table.indptr) > 0, np.bincount(table.indices, minlength=table.shape[1]) > 0
 
 
-def entries_at_most(pairs: int, touched: int, kept: int) -> int:
-    """Entries of a table of so many pairs of events, of which each of `touched` rows keeps so many."""
+def entries_expected(pairs: int, touched: int, kept: int) -> int:
+    """Entries of a table of so many pairs of items, of which each of `touched` rows keeps so many."""
     return min(pairs, touched**2, kept * touched, ENTRIES)

@@ -22,6 +22,7 @@ from recsys.candidates.scores import Scores
 from recsys.data.recency import DECAY, LAST
 
 REACH: Final = 4  # a pair counts when its events lie at most this many steps apart
+DISTINCT: Final = 2 / 3  # of the pairs of events that are counted, the entries of the tables; measured
 SMOOTHING: Final = 2.0  # followers that nobody saw, added to every row: two sightings are no certainty
 
 
@@ -77,10 +78,12 @@ class Transitions(Source):
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
         """Two tables, and the parts of one while it is counted."""
-        events = int(sizes.lengths.sum())
-        entries = [tables.entries_at_most(reach * events, sizes.touched, tables.KEPT) for reach in (REACH, 1)]
-        counting = pairs.OF_COUNTED * min(REACH * events, pairs.OF_ROWS)
-        return tables.OF_ENTRY * sum(entries), tables.OF_PART * entries[0] + counting
+        counted = [int(np.maximum(sizes.lengths - distance, 0).sum()) for distance in range(1, REACH + 1)]
+        followed, after = (
+            tables.OF_STORED * tables.entries_expected(int(DISTINCT * every), sizes.touched, tables.KEPT)
+            for every in (sum(counted), counted[0])
+        )
+        return followed + after, followed + pairs.OF_COUNTED * min(sum(counted), pairs.OF_ROWS)
 
     def _followed(self, block: Block) -> Scores:
         newest = block.weights(last=LAST, decay=DECAY, mean=True)

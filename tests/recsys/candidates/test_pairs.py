@@ -7,7 +7,7 @@ from unittest.mock import patch
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from scipy import sparse
 
 from recsys.candidates import pairs, tables
@@ -41,6 +41,7 @@ def cut(table: np.ndarray, kept: int) -> np.ndarray:
 
 
 @given(LISTS, st.integers(1, 9), st.integers(1, 30))
+@settings(max_examples=40, deadline=None)
 def test_tables_of_any_blocks_hold_the_largest_entries_of_the_whole(
     lists: list[list[int]], kept: int, at_once: int
 ) -> None:
