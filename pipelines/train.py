@@ -75,6 +75,9 @@ def _log_blend(store: tracking.Store, run_id: str, blend: dict[str, Any]) -> Non
         columns: dict[str, list[Any]] = {"source": list(reached)}
         columns |= {name: [one.get(name) for one in reached.values()] for name in names}
         tracking.log_table(store, run_id, "blend_validation.json", columns)
+    reach = blend.get("reach") or {}
+    shares = {f"reach/{source}_{of}": share for source, one in reach.items() for of, share in one.items()}
+    tracking.log_metrics(store, run_id, shares)
     if blend["weights"]:
         tracking.log_table(store, run_id, "blend_weights.json", blend["weights"])
 

@@ -170,6 +170,23 @@ class LogSizes:
     touched: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """What of a log a source speaks of.
+
+    Attributes
+    ----------
+    speaks, proposed
+        bool [V + 1]: items of a history that say something of others, and items that can be proposed.
+    counted
+        Share of the log's pairs of events that its budget of pairs allowed.
+    """
+
+    speaks: np.ndarray
+    proposed: np.ndarray
+    counted: float = 1.0
+
+
 class Source(ABC):
     """A candidate source, fitted once and never changed.
 
@@ -214,6 +231,10 @@ class Source(ABC):
     def context(self, block: Block) -> dict[str, np.ndarray]:
         """Values [b] of each of `CONTEXT`, by name: what is known of a user, whatever the candidate."""
         return {}
+
+    def reach(self) -> Reach | None:
+        """Return what of the log it speaks of; None where nothing bounds that."""
+        return None
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """Return the arrays for a safetensors file, by name; names are unique among all sources."""

@@ -12,13 +12,11 @@ from typing import ClassVar, Final, Self
 import numpy as np
 from scipy import sparse
 
-from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
+from recsys.candidates import pairs, tables
+from recsys.candidates.base import Block, Feature, LogSizes, Reach, Source, TrainingData
 from recsys.candidates.scores import Scores
-from recsys.data.recency import recency_weights
 
 TOGETHER: Final = 50  # newest events of a history that belong together
-OF_PAIR: Final = 40  # bytes of two events of a history: what counting them together and sorting takes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,18 +29,23 @@ class CoOccurrence(Source):
     ----------
     table
         [V + 1, V + 1] cosine of two items' sets of users.
+    counted
+        Share of the pairs of events that were counted; a bundle does not hold it.
     """
 
     name: ClassVar[str] = "together"
     FEATURES: ClassVar[tuple[Feature, ...]] = (Feature(name="together", rooted=True),)
 
     table: sparse.csr_array
+    counted: float = 1.0
 
     @classmethod
     def fit(cls, data: TrainingData) -> Self:
         """Count the training histories."""
-        table = user_cosines(data.histories.items, data.histories.offsets, data.size)
-        return cls(table=tables.largest(table, tables.KEPT))
+        items, offsets = data.histories.items, data.histories.offsets
+        lengths = np.diff(offsets)
+        counted = pairs.share_counted(lengths, TOGETHER, pairs.affordable_length(lengths, TOGETHER))
+        return cls(table=user_cosines(items, offsets, data.size, kept=tables.KEPT), counted=counted)
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n with the largest mean cosine."""
@@ -51,6 +54,11 @@ class CoOccurrence(Source):
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
         return {"together": self._cosines(block).at(rows, codes)}
+
+    def reach(self) -> Reach:
+        """See `Source`."""
+        speaks, proposed = tables.reach(self.table)
+        return Reach(speaks=speaks, proposed=proposed, counted=self.counted)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -63,27 +71,36 @@ class CoOccurrence(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """A table, and all pairs while they are counted."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, TOGETHER)
-        return tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), OF_PAIR * entries
+        """A table, and its parts and the histories while they are counted."""
+        lengths = np.minimum(sizes.lengths, pairs.affordable_length(sizes.lengths, TOGETHER))
+        every = int(tables.DISTINCT * pairs.squares(lengths).sum())
+        lying = tables.OF_STORED * tables.entries_expected(every, sizes.touched, tables.KEPT)
+        return lying, lying + pairs.counting_bytes(lengths)
 
     def _cosines(self, block: Block) -> Scores:
         every = block.weights(last=TOGETHER, decay=1.0, mean=True)
         return block.once(self.name, lambda: Scores(every @ self.table))
 
 
-def user_cosines(items: np.ndarray, offsets: np.ndarray, size: int, *, last: int = TOGETHER) -> sparse.csr_array:
+def user_cosines(
+    items: np.ndarray, offsets: np.ndarray, size: int, *, last: int = TOGETHER, kept: int | None = None
+) -> sparse.csr_array:
     """Cosine of the sets of users of two items, float32 [V + 1, V + 1], 0 on the diagonal.
 
-    Of every history only the `last` newest events count: one history of thousands would pair them all.
+    Of every history only the `last` newest events count: one history of thousands would pair them all. Fewer count
+    where all users together have more pairs than `pairs.PAIRS`.
+
+    Parameters
+    ----------
+    kept
+        Entries of a row that are kept, the largest, or fewer (`tables.affordable`); None: all.
     """
-    had = recency_weights(items, offsets, size, last=last, decay=1.0)
-    had.eliminate_zeros()  # unknown items
-    had.data[:] = 1.0
-    both = sparse.csr_array(had.T @ had)
-    users = np.maximum(both.diagonal(), 1.0)
-    both.setdiag(0.0)
-    both.eliminate_zeros()
-    rows = np.repeat(np.arange(size + 1), np.diff(both.indptr))
-    both.data /= np.sqrt(users[rows] * users[both.indices])
-    return both
+    last = pairs.affordable_length(np.diff(offsets), last)
+    together = pairs.Together(pairs.sets(*pairs.newest(items, offsets, last), size))
+    users = np.maximum(together.users, 1.0)
+    most = size + 1 if kept is None else tables.affordable(np.minimum(together.costs, size), kept)
+    blocks = []
+    for codes, block in together.blocks():
+        block.data /= np.sqrt(np.repeat(users[codes], np.diff(block.indptr)) * users[block.indices])
+        blocks.append(tables.largest(block, most))
+    return tables.stacked(blocks, size)

@@ -12,9 +12,16 @@ from typing import ClassVar, Final, Self
 import numpy as np
 from scipy import sparse
 
-from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
-from recsys.candidates.regressions import FADING, PAST, autoencoder, bytes_at_most, successors
+from recsys.candidates import regressions, tables
+from recsys.candidates.base import Block, Feature, LogSizes, Reach, Source, TrainingData
+from recsys.candidates.regressions import (
+    FADING,
+    PAST,
+    at_nearest,
+    autoencoder,
+    share_counted,
+    successors,
+)
 from recsys.candidates.scores import Scores
 from recsys.data.recency import WHOLE
 
@@ -22,7 +29,9 @@ from recsys.data.recency import WHOLE
 # little
 PENALTY: Final = 1.0
 NEXT_PENALTY: Final = 30.0
-PAIRED: Final = 50  # newest events whose pairs bound a table's size, as those of co_occurrence.py
+# of the same on the nearest items of a large catalogue, whose items are seldom seen; chosen on two shops' validation
+NEAREST_PENALTY: Final = 3.0
+NEAREST_NEXT_PENALTY: Final = 200.0
 NEW: Final = ("new",)  # the regressions say 0 of every new item: the product would move all new items together
 
 
@@ -37,6 +46,8 @@ class Linear(Source):
     ----------
     within, after
         [V + 1, V + 1] weights of `autoencoder` and of `successors`.
+    counted
+        Share of the pairs of events that `autoencoder` counted; a bundle does not hold it.
     """
 
     name: ClassVar[str] = "linear"
@@ -47,14 +58,16 @@ class Linear(Source):
 
     within: sparse.csr_array
     after: sparse.csr_array
+    counted: float = 1.0
 
     @classmethod
     def fit(cls, data: TrainingData) -> Self:
         """Solve both regressions on the training histories."""
         items, offsets = data.histories.items, data.histories.offsets
         return cls(
-            within=autoencoder(items, offsets, data.size, penalty=PENALTY, kept=tables.KEPT),
-            after=successors(items, offsets, data.size, penalty=NEXT_PENALTY, kept=tables.KEPT),
+            within=fit_within(items, offsets, data.size),
+            after=fit_after(items, offsets, data.size),
+            counted=share_counted(items, offsets, data.size),
         )
 
     def propose(self, block: Block, n: int) -> np.ndarray:
@@ -65,6 +78,11 @@ class Linear(Source):
         """See the class."""
         after = Scores(block.weights(last=PAST, decay=FADING) @ self.after)
         return {"linear": self._within(block).at(rows, codes), "linear_next": after.at(rows, codes)}
+
+    def reach(self) -> Reach:
+        """See `Source`; of the regression that proposes."""
+        speaks, proposed = tables.reach(self.within)
+        return Reach(speaks=speaks, proposed=proposed, counted=self.counted)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """See `Source`."""
@@ -77,11 +95,21 @@ class Linear(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """Two tables, and the matrices of one regression at a time."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
-        kept = 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched)
-        return kept, bytes_at_most(sizes.items, sizes.touched)
+        """Two tables, and what one regression at a time takes."""
+        return regressions.bytes_at_most(sizes.lengths, min(sizes.items, sizes.touched))
 
     def _within(self, block: Block) -> Scores:
         whole = block.weights(last=WHOLE, decay=1.0)
         return block.once(self.name, lambda: Scores(whole @ self.within))
+
+
+def fit_within(items: np.ndarray, offsets: np.ndarray, size: int) -> sparse.csr_array:
+    """Weights of `autoencoder` as the source has them."""
+    penalty = NEAREST_PENALTY if at_nearest(items, size) else PENALTY
+    return autoencoder(items, offsets, size, penalty=penalty, kept=tables.KEPT)
+
+
+def fit_after(items: np.ndarray, offsets: np.ndarray, size: int) -> sparse.csr_array:
+    """Weights of `successors` as the source has them."""
+    penalty = NEAREST_NEXT_PENALTY if at_nearest(items, size) else NEXT_PENALTY
+    return successors(items, offsets, size, penalty=penalty, kept=tables.KEPT)

@@ -9,8 +9,8 @@ weights have full rank, which no product of vectors of a few dozen dimensions ha
   Session-based Recommendation", WWW 2021, arXiv 2103.16104, the transition model; here every event is asked, after the
   events before it.
 
-The catalogue's most frequent items take part, and as many histories as a few billion sums allow: time and memory are
-bounded for any log.
+With up to `MOST` items, the closed form over all of them; beyond, over the nearest items of each (nearest.py). As many
+histories take part as a few billion sums allow: time and memory are bounded for any log.
 
 Shapes: V items (tables by code have V + 1 rows, row 0 is no item), U users, N events, M items that take part.
 """
@@ -23,17 +23,14 @@ import numpy as np
 import scipy.linalg
 from scipy import sparse
 
+from recsys.candidates import nearest, pairs, tables
+from recsys.candidates.nearest import FADING, PAST
 from recsys.candidates.popularity import popularity
 from recsys.data.recency import WHOLE, recency_weights
 
-# items that take part: two tables of M x M in float64, .6 GB, while weights are made (`bytes_at_most`)
+# items that are weighed all at once: two tables of M x M in float64, .6 GB, while weights are made (`bytes_at_most`)
 MOST: Final = 6_000
-PAST: Final = 50  # newest events that `successors` asks
-FADING: Final = 0.95  # weight of an event of the past against the next newer one
-PAIRS: Final = 2_000_000_000  # of events that are summed
-AT_ONCE: Final = 20_000_000  # of them together, so that memory stays small
 ROWS: Final = 500  # of a table that are looked through together
-SEED: Final = 0
 
 
 def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: float, kept: int) -> sparse.csr_array:
@@ -51,11 +48,13 @@ def autoencoder(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: f
         Weights of a row that are kept, those that are furthest from 0.
     """
     chosen, place = _taking_part(items, size)
+    if len(chosen) > MOST:
+        return nearest.autoencoder(items, offsets, size, penalty=penalty, kept=kept)
     lengths = np.minimum(np.diff(offsets), WHOLE).astype(np.int64)
-    users = _affordable(lengths**2)
+    users = pairs.affordable(lengths**2)
     gram = np.zeros((len(chosen), len(chosen)))
-    for part in _parts(lengths[users] ** 2):
-        own, starts = _histories(items, offsets, users[part])
+    for part in pairs.parts(lengths[users] ** 2):
+        own, starts = pairs.of_users(items, offsets, users[part])
         had = recency_weights(place[own], starts, len(chosen), last=WHOLE, decay=1.0)
         had.eliminate_zeros()
         had.data[:] = 1.0
@@ -81,17 +80,19 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     Parameters as `autoencoder`, but for `penalty`: sightings, added to the diagonal.
     """
     chosen, place = _taking_part(items, size)
+    if len(chosen) > MOST:
+        return nearest.successors(items, offsets, size, penalty=penalty, kept=kept)
     costs = np.diff(offsets).astype(np.int64) * PAST
-    users = _affordable(costs)
+    users = pairs.affordable(costs)
     count, square = len(chosen), FADING**2
     # flat [M, M] with a place behind for what does not take part; of the regression's matrix one triangle
-    alone, pairs, follow = np.zeros(count + 1), np.zeros(count**2 + 1), np.zeros(count**2 + 1)
+    alone, meeting, follow = np.zeros(count + 1), np.zeros(count**2 + 1), np.zeros(count**2 + 1)
 
     def keys(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return np.where((rows > 0) & (columns > 0), (rows - 1) * count + columns - 1, count**2)
 
-    for part in _parts(costs[users]):
-        own, starts = _histories(items, offsets, users[part])
+    for part in pairs.parts(costs[users]):
+        own, starts = pairs.of_users(items, offsets, users[part])
         codes, here = place[own], np.arange(len(own))
         end = np.repeat(starts[1:], np.diff(starts))  # of each event's history
         for distance in range(PAST + 1):
@@ -106,9 +107,9 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
                 np.add.at(alone, codes[earlier], shared)
                 continue
             one, other = codes[earlier], codes[later]
-            np.add.at(pairs, keys(np.minimum(one, other), np.maximum(one, other)), shared)
+            np.add.at(meeting, keys(np.minimum(one, other), np.maximum(one, other)), shared)
             np.add.at(follow, keys(other, one), FADING ** (distance - 1))  # transposed, as LAPACK reads columns
-    gram, wanted = pairs[:-1].reshape(count, count), follow[:-1].reshape(count, count)
+    gram, wanted = meeting[:-1].reshape(count, count), follow[:-1].reshape(count, count)
     if not count:
         return _by_code(wanted, chosen, size, kept)
     diagonal = np.diag_indices_from(gram)
@@ -119,41 +120,40 @@ def successors(items: np.ndarray, offsets: np.ndarray, size: int, *, penalty: fl
     return _by_code(weights, chosen, size, kept)
 
 
-def bytes_at_most(size: int, items: int) -> int:
-    """Memory that either regression takes at its peak, of V items and so many that occur: two tables, and sums."""
-    taking_part = min(MOST, size, items)
-    return 2 * 8 * taking_part**2 + 12 * min(AT_ONCE, taking_part**2)
+def at_nearest(items: np.ndarray, size: int) -> bool:
+    """Return whether so many items occur that each is told from its nearest alone."""
+    return bool(np.count_nonzero(popularity(items, size)) > MOST)
+
+
+def share_counted(items: np.ndarray, offsets: np.ndarray, size: int) -> float:
+    """Share of the pairs of events that `autoencoder` counts."""
+    lengths = np.minimum(np.diff(offsets), WHOLE)
+    if at_nearest(items, size):
+        return pairs.share_counted(lengths, WHOLE, nearest.within_length(lengths))
+    return pairs.share_drawn(pairs.squares(lengths))
+
+
+def bytes_at_most(lengths: np.ndarray, items: int) -> tuple[int, int]:
+    """Memory that both tables keep, and that either regression takes at its peak beside them.
+
+    Parameters
+    ----------
+    lengths, items
+        Events of each history, and how many items occur.
+    """
+    if items > MOST:
+        return nearest.bytes_at_most(lengths, items)
+    paired = int(pairs.squares(np.minimum(lengths, PAST)).sum())
+    kept = 2 * tables.OF_STORED * tables.entries_expected(paired, items, tables.KEPT)
+    return kept, 2 * 8 * items**2 + 12 * min(pairs.AT_ONCE, items**2)
 
 
 def _taking_part(items: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of the most frequent items, ascending, int64 [M], and int64 [V + 1]: the place of each from 1, else 0."""
-    counts = popularity(items, size)
-    best = np.argsort(-counts, kind="stable")[:MOST]
-    chosen = np.sort(best[counts[best] > 0])
+    """Codes of the items that occur, ascending, int64 [M], and int64 [V + 1]: the place of each from 1, else 0."""
+    chosen = np.flatnonzero(popularity(items, size) > 0)
     place = np.zeros(size + 1, dtype=np.int64)
     place[chosen] = np.arange(1, len(chosen) + 1)
     return chosen, place
-
-
-def _affordable(costs: np.ndarray) -> np.ndarray:
-    """Users, ascending, int64: all of them, or as many, drawn at random, as cost no more than `PAIRS` together."""
-    if costs.sum() <= PAIRS:
-        return np.arange(len(costs))
-    drawn = np.random.default_rng(SEED).permutation(len(costs))
-    return np.sort(drawn[np.cumsum(costs[drawn]) <= PAIRS])
-
-
-def _parts(costs: np.ndarray) -> list[np.ndarray]:
-    """Places 0 to U - 1 in parts of about `AT_ONCE` of cost."""
-    parts = np.cumsum(costs) // AT_ONCE
-    return np.split(np.arange(len(costs)), np.flatnonzero(np.diff(parts)) + 1) if len(costs) else []
-
-
-def _histories(items: np.ndarray, offsets: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat histories of some users: items, and int64 offsets."""
-    lengths = np.diff(offsets)[users]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return items[np.arange(starts[-1]) + np.repeat(offsets[:-1][users] - starts[:-1], lengths)], starts
 
 
 def _by_code(weights: np.ndarray, chosen: np.ndarray, size: int, kept: int) -> sparse.csr_array:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, Self
 
 import numpy as np
 from scipy import sparse
 
-from recsys.candidates import tables
+from recsys.candidates import pairs, tables
 from recsys.candidates.base import Block, Feature, LogSizes, Source, TrainingData
 from recsys.candidates.scores import Scores
 from recsys.data.recency import DECAY, LAST
 
 REACH: Final = 4  # a pair counts when its events lie at most this many steps apart
+DISTINCT: Final = 2 / 3  # of the pairs of events that are counted, the entries of the tables; measured
 SMOOTHING: Final = 2.0  # followers that nobody saw, added to every row: two sightings are no certainty
-PAIRED: Final = 50  # newest events whose pairs bound a table's size, as those of co_occurrence.py
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +54,8 @@ class Transitions(Source):
     def fit(cls, data: TrainingData) -> Self:
         """Count the training histories."""
         items, offsets = data.histories.items, data.histories.offsets
-        followed = transitions(items, offsets, data.size, smoothing=SMOOTHING)
-        after = transitions(items, offsets, data.size, reach=1, smoothing=SMOOTHING)
-        return cls(followed=tables.largest(followed, tables.KEPT), next=tables.largest(after, tables.KEPT))
+        counted = partial(transitions, items, offsets, data.size, smoothing=SMOOTHING, kept=tables.KEPT)
+        return cls(followed=counted(), next=counted(reach=1))
 
     def propose(self, block: Block, n: int) -> np.ndarray:
         """Keys of the n that followed most."""
@@ -77,9 +77,13 @@ class Transitions(Source):
 
     @classmethod
     def memory(cls, sizes: LogSizes) -> tuple[int, int]:
-        """Two tables."""
-        entries = tables.entries_at_most(sizes.lengths, sizes.touched, PAIRED)
-        return 2 * tables.OF_ENTRY * min(entries, tables.KEPT * sizes.touched), 0
+        """Two tables, and the parts of one while it is counted."""
+        counted = [int(np.maximum(sizes.lengths - distance, 0).sum()) for distance in range(1, REACH + 1)]
+        followed, after = (
+            tables.OF_STORED * tables.entries_expected(int(DISTINCT * every), sizes.touched, tables.KEPT)
+            for every in (sum(counted), counted[0])
+        )
+        return followed + after, followed + pairs.OF_COUNTED * min(sum(counted), pairs.OF_ROWS)
 
     def _followed(self, block: Block) -> Scores:
         newest = block.weights(last=LAST, decay=DECAY, mean=True)
@@ -87,7 +91,13 @@ class Transitions(Source):
 
 
 def transitions(
-    items: np.ndarray, offsets: np.ndarray, size: int, *, reach: int = REACH, smoothing: float = 0.0
+    items: np.ndarray,
+    offsets: np.ndarray,
+    size: int,
+    *,
+    reach: int = REACH,
+    smoothing: float = 0.0,
+    kept: int | None = None,
 ) -> sparse.csr_array:
     """Row-normalised counts of what followed each item: float32 [V + 1, V + 1].
 
@@ -100,14 +110,25 @@ def transitions(
         Flat histories: int32 [N] codes, oldest first inside a user, 0 unknown; int64 [U + 1].
     size
         V.
+    kept
+        Entries of a row that are kept, the largest, or fewer (`tables.affordable`); None: all.
     """
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))  # [N]
-    table = sparse.csr_array((size + 1, size + 1), dtype=np.float64)
-    for distance in range(1, reach + 1):
-        before, after = items[:-distance], items[distance:]
-        pairs = (owner[:-distance] == owner[distance:]) & (before > 0) & (after > 0)
-        counted = np.full(int(pairs.sum()), 1.0 / distance)
-        table = table + sparse.coo_array((counted, (before[pairs], after[pairs])), shape=table.shape).tocsr()
-    totals = np.asarray(table.sum(axis=1)).ravel()  # [V + 1]
-    table.data /= np.repeat(totals + smoothing, np.diff(table.indptr))  # an empty row stores nothing: no division by 0
-    return table.astype(np.float32)
+    costs = np.bincount(items, minlength=size + 1) * reach
+    costs[0] = 0
+    most = size + 1 if kept is None else tables.affordable(np.minimum(costs, size), kept)
+    blocks = []
+    for codes in pairs.parts(costs, pairs.OF_ROWS):
+        before = np.flatnonzero((items >= max(1, codes[0])) & (items <= codes[-1]))
+        last = offsets[np.searchsorted(offsets, before, side="right")] - 1  # event of the same history
+        block = sparse.csr_array((len(codes), size + 1), dtype=np.float64)
+        for distance in range(1, reach + 1):
+            inside = before[before + distance <= last]
+            after = items[inside + distance]
+            rows, columns = items[inside][after > 0] - codes[0], after[after > 0]
+            counted = np.full(len(rows), 1.0 / distance)
+            block = block + sparse.coo_array((counted, (rows, columns)), shape=block.shape).tocsr()
+            last, before = last[before + distance <= last], inside
+        totals = np.asarray(block.sum(axis=1)).ravel()  # [n]
+        block.data /= np.repeat(totals + smoothing, np.diff(block.indptr))  # an empty row stores nothing: not by 0
+        blocks.append(tables.largest(block.astype(np.float32), most))
+    return tables.stacked(blocks, size)

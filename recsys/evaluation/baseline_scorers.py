@@ -4,7 +4,8 @@
 - "recent-popularity": the same of the newest days alone (recent_popularity.py).
 - "transitions": what followed the newest items of a history.
 - "item-neighbours": cosine of two items' sets of users, summed over the newest items of a history (item-item kNN).
-- "ease": the closed-form linear autoencoder (arXiv 1905.03375), the 500 largest weights of an item.
+- "ease": the closed-form linear autoencoder (arXiv 1905.03375), the 500 largest weights of an item; beyond 6,000 items
+  each is told from its nearest alone.
 - "text": cosine of text vectors with the mean of the newest items of a history.
 - "text+transitions": both in one sum.
 
@@ -20,9 +21,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from recsys.candidates.co_occurrence import TOGETHER, user_cosines
-from recsys.candidates.linear import PENALTY
-from recsys.candidates.regressions import autoencoder
-from recsys.candidates.tables import KEPT, largest
+from recsys.candidates.linear import fit_within
+from recsys.candidates.tables import KEPT
 from recsys.candidates.transitions import transitions
 from recsys.columns import PADDING
 from recsys.data.recency import WHOLE, mean_weights, recency_weights
@@ -73,11 +73,11 @@ def baseline_scorers(
         if vectors is not None:
             found["text+transitions"] = counting.score_text_and_transitions(weights, table, vectors)
     if "item-neighbours" in names:
-        together = largest(user_cosines(train.items, train.offsets, size), KEPT)
+        together = user_cosines(train.items, train.offsets, size, kept=KEPT)
         every = mean_weights(histories.items, histories.offsets, size, last=TOGETHER, decay=1.0)
         found["item-neighbours"] = counting.score_transitions(every, together)
     if "ease" in names:
-        linear = autoencoder(train.items, train.offsets, size, penalty=PENALTY, kept=KEPT)
+        linear = fit_within(train.items, train.offsets, size)
         whole = recency_weights(histories.items, histories.offsets, size, last=WHOLE, decay=1.0)
         found["ease"] = counting.score_transitions(whole, linear)
     everything = np.arange(size + 1) != PADDING

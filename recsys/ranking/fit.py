@@ -7,6 +7,7 @@ so the figures compare with those of models that have not trained on it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ FITTED: Final = 5_000  # of those whose item was proposed, how many the weights 
 OTHERS: Final = 60  # candidates that stand for all candidates of a user in the fit
 FEWEST: Final = 30  # users a fit needs
 PRIMARY: Final = metric_name("ndcg", 10, "val")
+NOTABLE: Final = 0.02  # share of the training events that a source knows nothing of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,10 @@ class BlendReport:
         Columns of what the ranker tells of itself; see `Ranker.table`.
     seconds
         It took.
+    reach
+        Of each source that a bound may keep from items: shares of the training events whose items say something to it
+        ("events"), of the items asked that it can propose ("targets"), and of the pairs of events that it counted
+        ("pairs").
     counted, weighed
         The histories that the sources were fitted on, and the questions that the ranker was fitted on.
     """
@@ -69,6 +75,7 @@ class BlendReport:
     validation: dict[str, dict[str, float]] | None = None
     weights: dict[str, list[Any]] | None = None
     seconds: float = 0.0
+    reach: dict[str, dict[str, float]] | None = None
     counted: Consumed | None = None
     weighed: Consumed | None = None
 
@@ -135,22 +142,51 @@ def fit_blend(
     validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items()}
     if alone is not None:
         validation["model"] = alone
+    reach = reached(sources, dataset.split.train.items, held_out.targets) if settings.blend.counts else {}
     model, blend = validation["model"][PRIMARY], validation["blend"][PRIMARY]
     used = blend > model or settings.blend.kind == "always"
     whole = fitted.fit(_choices(measured, found, settings.seed), measured.columns)
     report = BlendReport(
         used=used,
-        reason=f"On validation the blend reaches NDCG@10 {blend:.4f} and the model alone {model:.4f}.{lacking}",
+        reason=f"On validation the blend reaches NDCG@10 {blend:.4f} and the model alone {model:.4f}.{lacking}"
+        + "".join(bounded(reach)),
         users=len(held_out),
         proposed=len(found) / len(held_out),
         validation=validation,
         weights=whole.table(),
         seconds=time.perf_counter() - began,
+        reach=reach,
         counted=counted,
         weighed=measured.asked,
     )
     blended = Blended(sources=sources, ranker=whole, candidates=settings.blend.candidates)
     return (blended if used else None), report
+
+
+def reached(sources: tuple[Source, ...], items: np.ndarray, targets: np.ndarray) -> dict[str, dict[str, float]]:
+    """`BlendReport.reach` of training events and of asked items, both as codes; events of unknown items apart."""
+    items, found = items[items > 0], {}
+    for source in sources:
+        reach = source.reach()
+        if reach is not None and len(items) and len(targets):
+            found[source.name] = {
+                "events": float(reach.speaks[items].mean()),
+                "targets": float(reach.proposed[targets].mean()),
+                "pairs": reach.counted,
+            }
+    return found
+
+
+def bounded(reach: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Yield a sentence for each source that leaves out much: `NOTABLE` of the events, or any pair of them."""
+    for name, shares in reach.items():
+        if shares["events"] < 1 - NOTABLE:
+            yield (
+                f" The source {name!r} knows the items of {shares['events']:.1%} of the training events, and "
+                f"{shares['targets']:.1%} of the items asked."
+            )
+        if shares["pairs"] < 1:
+            yield f" The source {name!r} counted {shares['pairs']:.1%} of the pairs of events."
 
 
 def training_sources(settings: Settings, dataset: Dataset) -> tuple[tuple[Source, ...], Consumed, str]:

@@ -32,7 +32,7 @@ def data(night: Night) -> dict[str, Any] | None:
             for check in map(mapping, rows(mapping(night.verdict).get("checks")))
             if "drift" in str(check.get("name")) and known(check.get("value"))
         ],
-        "facts": _facts(trained, mapping(report.get("protocol")), report),
+        "facts": _facts(trained, mapping(report.get("protocol")), report) + _reach(night.step("train")),
         "look_ups": [
             {"name": name, "count": count(value)}
             for name, value in mapping(report.get("unseen_look_ups")).items()
@@ -121,3 +121,16 @@ def _facts(trained: Mapping[str, Any], protocol: Mapping[str, Any], report: Mapp
         ("caveat", str(protocol.get("caveat") or DASH)),
     ]
     return [(name, value) for name, value in facts if value != DASH]
+
+
+def _reach(trained: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what of the log each counting source of the blend knows; older records do not tell."""
+    reach = mapping(mapping(trained.get("blend")).get("reach"))
+    return [
+        (
+            f"known to the source {source}",
+            f"the items of {percent(shares.get('events'))} of the training events and {percent(shares.get('targets'))} "
+            f"of the items asked; {percent(shares.get('pairs'))} of the pairs of events",
+        )
+        for source, shares in ((source, mapping(of)) for source, of in reach.items())
+    ]

@@ -23,7 +23,7 @@ class EvaluateSettings(Section):
     # test questions that are ranked, drawn once by the seed; None: all, or as many as 10^10 scores of questions and
     # items allow (a million items: 10,000)
     users: int | None = Field(default=None, ge=1)
-    # what the model is compared with; "ease" inverts a matrix of up to 6,000 items
+    # what the model is compared with; "ease" inverts a matrix of up to 6,000 items, or small ones of nearest items
     baselines: tuple[Baseline, ...] = ("popularity", "recent-popularity", "transitions", "text+transitions")
 
     @model_validator(mode="before")

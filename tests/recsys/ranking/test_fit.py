@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.candidates import pairs
 from recsys.candidates.co_occurrence import CoOccurrence
 from recsys.candidates.popularity import Popularity
 from recsys.candidates.text import Text
@@ -25,7 +26,7 @@ from recsys.ranking import fit as module
 from recsys.ranking import registry
 from recsys.ranking.base import Choices, Columns, Ranker
 from recsys.ranking.blend import Blended, blend_scores
-from recsys.ranking.fit import columns_of, fit_blend, training_sources
+from recsys.ranking.fit import BlendReport, columns_of, fit_blend, training_sources
 from recsys.ranking.loglinear import LogLinear
 from recsys.retrieval.index import build_index
 from recsys.settings import EvaluateSettings, Settings
@@ -316,6 +317,30 @@ class ByTheModel(Ranker):
         cls, tensors: Mapping[str, np.ndarray], features: Sequence[str], context: Sequence[str]
     ) -> ByTheModel:
         return cls(features, context)
+
+
+def test_a_source_that_leaves_items_out_says_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by hand: with a budget of few pairs, the report tells what no history of the counted events holds."""
+    data = dataset(walks())
+    everyone = blend_of(data)
+    assert everyone.reach is not None and set(everyone.reach) == {"together", "linear"}
+    assert everyone.reach["together"] == {"events": 1.0, "targets": 1.0, "pairs": 1.0}
+    assert everyone.reason.endswith(".") and "knows the items" not in everyone.reason
+
+    train, lengths = data.split.train, np.minimum(data.split.train.lengths, 50)
+    monkeypatch.setattr(pairs, "PAIRS", int((np.minimum(lengths, 2) ** 2).sum()))
+    cut = blend_of(data)
+    assert cut.reach is not None
+    assert cut.reach["together"]["pairs"] == (np.minimum(lengths, 2) ** 2).sum() / (lengths**2).sum() < 1
+    counted = np.unique([code for user in range(len(train)) for code in train.history(user)[-2:]])
+    assert cut.reach["together"]["events"] == np.isin(train.items, counted).mean()
+    assert f"The source 'together' counted {cut.reach['together']['pairs']:.1%} of the pairs of events." in cut.reason
+
+
+def blend_of(data: Any) -> BlendReport:
+    report = fit_blend(settings(), data, noise, VECTORS, ALLOWED)[1]
+    assert report is not None
+    return report
 
 
 def test_another_ranker_is_one_class_and_one_registration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,13 @@ def test_a_night_without_training_has_a_page() -> None:
     assert "Training" not in [text for _, text in Outline(page(night)).headings]
 
 
+def test_it_says_what_of_the_log_the_sources_know() -> None:
+    night = whole_night()
+    night["steps"]["train"]["report"]["blend"] = {"reach": {"linear": {"events": 0.827, "targets": 0.726, "pairs": 1}}}
+    said = "the items of 83% of the training events and 73% of the items asked; 100% of the pairs of events"
+    assert f"known to the source linear {said}" in " ".join(Outline(page(night)).shown().split())
+
+
 def test_figures_that_are_no_numbers_are_dashes() -> None:
     shown = Outline(page(with_nan(whole_night()))).shown()
     assert "nan" not in shown.lower().replace("finance", "")
