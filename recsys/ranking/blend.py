@@ -17,6 +17,7 @@ from recsys.candidates.stage import Proposals, blocks, propose, source_names
 from recsys.candidates.vector import Vector
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
+from recsys.loops.choice import loops
 from recsys.ranking.base import Ranker
 from recsys.ranking.registry import DEFAULT, RANKERS
 from recsys.retrieval.index import ItemIndex
@@ -155,10 +156,7 @@ def best_items(
     for part, block in blocks(items, queries, histories, **options):
         found = blended.propose(block, max(k if propose is None else propose, blended.candidates))
         values = blended.ranker.scores(found.features, found.context)
-        order = np.lexsort((found.codes, -values, found.rows))
-        counts = np.bincount(found.rows, minlength=len(block))
-        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        order, place = order[place < k], place[place < k]
+        order, place = loops(len(block)).first(found.rows, found.codes, values, len(block), k)
         at = (part.start + found.rows[order], place)
         codes[at], scores[at], by[at] = found.codes[order], values[order], found.by[order]
     return codes, scores, by
