@@ -5,7 +5,7 @@ Shapes: U users, b users of a block, V items (arrays by code have V + 1 rows), D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -19,6 +19,7 @@ from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.loops.choice import loops
 from recsys.ranking.base import Ranker
+from recsys.ranking.pairs import PairScores, ScoredPairs
 from recsys.ranking.registry import DEFAULT, RANKERS
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import Shelf
@@ -175,18 +176,20 @@ def blend_scores(
     *,
     n: int,
     exclude_seen: bool = True,
-) -> Callable[[int, int], np.ndarray]:
-    """(start, stop) -> scores float32 [stop - start, V + 1]; minus infinity for what no source proposed."""
+) -> PairScores:
+    """Score what the sources propose, `n` items each; nothing else is ranked."""
 
-    def score(start: int, stop: int) -> np.ndarray:
-        part = histories.select(np.arange(start, stop))
-        block = Block(index=items, queries=queries[start:stop], histories=part, exclude_seen=exclude_seen)
-        found = blended.propose(block, n)
-        scores = np.full((stop - start, len(items.vectors)), -np.inf, dtype=np.float32)
-        scores[found.rows, found.codes] = blended.ranker.scores(found.features, found.context)
-        return scores
+    def score(start: int, stop: int) -> ScoredPairs:
+        rows, codes, scores = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        asked = histories.select(np.arange(start, stop))
+        for part, block in blocks(items, queries[start:stop], asked, exclude_seen=exclude_seen):
+            found = blended.propose(block, n)
+            rows.append(found.rows + part.start)
+            codes.append(found.codes)
+            scores.append(blended.ranker.scores(found.features, found.context))
+        return ScoredPairs(rows=np.concatenate(rows), codes=np.concatenate(codes), scores=np.concatenate(scores))
 
-    return score
+    return PairScores(score)
 
 
 def _read(name: str, tensors: Mapping[str, np.ndarray]) -> Source:
