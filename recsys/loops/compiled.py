@@ -97,6 +97,14 @@ def dots(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.n
     return found
 
 
+def exact_dots(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """See `plain.exact_dots`."""
+    found = np.empty(len(rows), dtype=np.float32)
+    own = np.require(queries, np.float32, "C"), np.require(vectors, np.float32, "C")
+    _exact_dots(*own, np.require(rows, np.int64), np.require(codes, np.int64), found)
+    return found
+
+
 def first(rows: np.ndarray, codes: np.ndarray, values: np.ndarray, users: int, k: int) -> tuple[np.ndarray, ...]:
     """See `plain.first`."""
     bounds = np.searchsorted(rows, np.arange(users + 1))
@@ -312,19 +320,37 @@ def _dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
     whole = width - width % LANES
     lanes = np.empty(LANES, dtype=np.float32)
     for pair in range(len(rows)):
-        query, vector = queries[rows[pair]], vectors[codes[pair]]
-        lanes[:] = 0
+        row, code = rows[pair], codes[pair]
+        for lane in range(LANES):
+            lanes[lane] = 0
         for start in range(0, whole, LANES):
             for lane in range(LANES):
-                lanes[lane] += query[start + lane] * vector[start + lane]
+                lanes[lane] += queries[row, start + lane] * vectors[code, start + lane]
         for lane in range(width - whole):
-            lanes[lane] += query[whole + lane] * vector[whole + lane]
+            lanes[lane] += queries[row, whole + lane] * vectors[code, whole + lane]
         left = LANES // 2
         while left > 0:
             for lane in range(left):
                 lanes[lane] += lanes[lane + left]
             left //= 2
         found[pair] = lanes[0]
+
+
+@_compiled(void(_F42, _F42, _I8, _I8, float32[::1]))
+def _exact_dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
+    width = queries.shape[1]
+    products = np.zeros(max(width, 1))
+    for pair in range(len(rows)):
+        row, code = rows[pair], codes[pair]
+        for place in range(width):
+            products[place] = np.float64(queries[row, place]) * np.float64(vectors[code, place])
+        left = width
+        while left > 1:
+            half = (left + 1) // 2
+            for place in range(left - half):
+                products[place] += products[half + place]
+            left = half
+        found[pair] = products[0]
 
 
 @_compiled(void(_I8, _I8, _F4, int64, int64[::1], int64[::1]))

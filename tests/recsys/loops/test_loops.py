@@ -65,6 +65,9 @@ def test_compiled_products_of_pairs_are_those_of_numpy_whatever_the_other_pairs(
     np.testing.assert_array_equal(found, plain.dots(queries, vectors, rows, codes))
     np.testing.assert_array_equal(found[P // 2 :], compiled.dots(queries, vectors, rows[P // 2 :], codes[P // 2 :]))
     np.testing.assert_allclose(found, (queries @ vectors.T)[rows, codes], rtol=1e-4, atol=1e-4)
+    exact = compiled.exact_dots(queries, vectors, rows, codes)
+    np.testing.assert_array_equal(exact, plain.exact_dots(queries, vectors, rows, codes))
+    np.testing.assert_allclose(exact, (queries.astype(float) @ vectors.T)[rows, codes], rtol=1e-6, atol=1e-6)
 
 
 @settings(deadline=None)
