@@ -14,7 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.base import Block, Feature, Source, TrainingData, keys_of
 from recsys.candidates.scores import Scores, pair_products
 from recsys.columns import PADDING, SENTENCE
 from recsys.data.recency import DECAY, LAST
@@ -61,8 +61,7 @@ class Text(Source):
         """Keys of the n most similar by text vectors."""
         queries = self._queries(block)
         found, scores = self._search(block).best(queries, self._hidden(block), n)
-        row, place = np.nonzero((found != PADDING) & (scores > 0))
-        return np.sort(row * block.stride + found[row, place].astype(np.int64))
+        return keys_of(np.where(scores > 0, found, PADDING), block.stride)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
