@@ -1,7 +1,8 @@
 """The inner loops of the blend, compiled: the functions of `plain.py`, with the same results to the last bit.
 
-They add in the same order as `plain.py` does, and never fuse a product with a sum. To import this module takes the time
-of numba's import, and once on a machine the time to compile; see `choice.py`.
+They add in the same order as `plain.py` does, and never fuse a product with a sum. Hot loops count without a sign:
+numba asks of each signed place whether it counts from the end, and that takes as long as the sum. To import this module
+takes as long as numba's import, and once on a machine the time to compile; see `choice.py`.
 
 Shapes: b users of a block, V items (tables by code have V + 1 columns), P pairs of user and item, F features, C context
 values.
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numba import boolean, float32, float64, int32, int64, njit, types, void
+from numba import boolean, float32, float64, int32, int64, njit, types, uint64, void
 from scipy import sparse
 
 from recsys.loops.plain import LANES, Product
@@ -164,23 +165,24 @@ def _sizes(bounds, rows, table_bounds, sizes):  # type: ignore[no-untyped-def]
 def _multiply(  # type: ignore[no-untyped-def]
     bounds, rows, weights, table_bounds, columns, values, sums, touched, out_bounds, out_columns, out_values
 ):
-    stored = 0
+    stored = uint64(0)
     out_bounds[0] = 0
     for user in range(len(bounds) - 1):
-        count = 0
+        count = uint64(0)
         for place in range(bounds[user], bounds[user + 1]):
             weight, row = weights[place], rows[place]
-            for entry in range(table_bounds[row], table_bounds[row + 1]):
-                column = columns[entry]
+            for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
+                column = uint64(columns[entry])
                 before = sums[column]
                 touched[count] = column  # no branch: whether it was touched before nobody can predict
-                count += before == 0  # again where a sum came back to 0; the second one then finds 0 below
+                count += uint64(before == 0)  # again where a sum came back to 0; the second one then finds 0 below
                 sums[column] = before + weight * values[entry]
         for place in range(count):
-            column = touched[place]
+            column = uint64(touched[place])
+            value = sums[column]
             out_columns[stored] = column
-            out_values[stored] = sums[column]
-            stored += sums[column] != 0
+            out_values[stored] = value
+            stored += uint64(value != 0)
             sums[column] = 0
         out_bounds[user + 1] = stored
 
@@ -227,7 +229,7 @@ def _largest(bounds, columns, data, width, hidden, starts, allowed, n, keys):  #
         return stored
     for user in range(len(bounds) - 1):
         size, floor = 0, np.float32(0)
-        for entry in range(bounds[user], bounds[user + 1]):
+        for entry in range(uint64(bounds[user]), uint64(bounds[user + 1])):
             value = data[entry]
             if value < floor or value <= 0:
                 continue
@@ -265,12 +267,12 @@ def _at(bounds, columns, data, pairs, codes, sums, found):  # type: ignore[no-un
     for user in range(len(bounds) - 1):
         if pairs[user] == pairs[user + 1]:
             continue
-        for entry in range(bounds[user], bounds[user + 1]):
-            sums[columns[entry]] = data[entry]
-        for pair in range(pairs[user], pairs[user + 1]):
-            found[pair] = sums[codes[pair]]
-        for entry in range(bounds[user], bounds[user + 1]):
-            sums[columns[entry]] = 0
+        for entry in range(uint64(bounds[user]), uint64(bounds[user + 1])):
+            sums[uint64(columns[entry])] = data[entry]
+        for pair in range(uint64(pairs[user]), uint64(pairs[user + 1])):
+            found[pair] = sums[uint64(codes[pair])]
+        for entry in range(uint64(bounds[user]), uint64(bounds[user + 1])):
+            sums[uint64(columns[entry])] = 0
 
 
 @_compiled(*(void(_I8, _I8, _F4, *ints, _F4, _I8, _I8, float32[::1], float32[::1]) for ints in _TABLES))
@@ -282,14 +284,14 @@ def _product_at(  # type: ignore[no-untyped-def]
             continue
         for place in range(bounds[user], bounds[user + 1]):
             weight, row = weights[place], rows[place]
-            for entry in range(table_bounds[row], table_bounds[row + 1]):
-                sums[columns[entry]] += weight * values[entry]
-        for pair in range(pairs[user], pairs[user + 1]):
-            found[pair] = sums[codes[pair]]
+            for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
+                sums[uint64(columns[entry])] += weight * values[entry]
+        for pair in range(uint64(pairs[user]), uint64(pairs[user + 1])):
+            found[pair] = sums[uint64(codes[pair])]
         for place in range(bounds[user], bounds[user + 1]):
             row = rows[place]
-            for entry in range(table_bounds[row], table_bounds[row + 1]):
-                sums[columns[entry]] = 0
+            for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
+                sums[uint64(columns[entry])] = 0
 
 
 @_compiled(*(void(_I8, _I8, _F4, *ints, _F4, _I8, _I8, float32[::1], float32[::1]) for ints in _TABLES))
@@ -301,30 +303,29 @@ def _shared(  # type: ignore[no-untyped-def]
             continue
         for place in range(bounds[user], bounds[user + 1]):
             weight, row = weights[place], rows[place]
-            for entry in range(table_bounds[row], table_bounds[row + 1]):
-                sums[columns[entry]] += weight * values[entry]
+            for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
+                sums[uint64(columns[entry])] += weight * values[entry]
         for pair in range(pairs[user], pairs[user + 1]):
             total = 0.0
-            for entry in range(table_bounds[codes[pair]], table_bounds[codes[pair] + 1]):
-                total += np.float64(sums[columns[entry]] * values[entry])
+            for entry in range(uint64(table_bounds[codes[pair]]), uint64(table_bounds[codes[pair] + 1])):
+                total += np.float64(sums[uint64(columns[entry])] * values[entry])
             found[pair] = total
         for place in range(bounds[user], bounds[user + 1]):
             row = rows[place]
-            for entry in range(table_bounds[row], table_bounds[row + 1]):
-                sums[columns[entry]] = 0
+            for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
+                sums[uint64(columns[entry])] = 0
 
 
 @_compiled(void(_F42, _F42, _I8, _I8, float32[::1]))
 def _dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
-    width = queries.shape[1]
-    whole = width - width % LANES
+    width, sixteen = uint64(queries.shape[1]), uint64(LANES)
+    whole = width - width % sixteen
     lanes = np.empty(LANES, dtype=np.float32)
     for pair in range(len(rows)):
-        row, code = rows[pair], codes[pair]
-        for lane in range(LANES):
-            lanes[lane] = 0
-        for start in range(0, whole, LANES):
-            for lane in range(LANES):
+        row, code = uint64(rows[pair]), uint64(codes[pair])
+        lanes[:] = 0
+        for start in range(uint64(0), whole, sixteen):
+            for lane in range(sixteen):
                 lanes[lane] += queries[row, start + lane] * vectors[code, start + lane]
         for lane in range(width - whole):
             lanes[lane] += queries[row, whole + lane] * vectors[code, whole + lane]
@@ -338,15 +339,15 @@ def _dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
 
 @_compiled(void(_F42, _F42, _I8, _I8, float32[::1]))
 def _exact_dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
-    width = queries.shape[1]
-    products = np.zeros(max(width, 1))
+    width, one, two = uint64(queries.shape[1]), uint64(1), uint64(2)
+    products = np.zeros(queries.shape[1] + 1)
     for pair in range(len(rows)):
-        row, code = rows[pair], codes[pair]
+        row, code = uint64(rows[pair]), uint64(codes[pair])
         for place in range(width):
             products[place] = np.float64(queries[row, place]) * np.float64(vectors[code, place])
         left = width
-        while left > 1:
-            half = (left + 1) // 2
+        while left > one:
+            half = (left + one) // two
             for place in range(left - half):
                 products[place] += products[half + place]
             left = half
