@@ -270,6 +270,12 @@ def best_keys(block: Block, scores: np.ndarray, n: int) -> np.ndarray:
     return np.sort(rows * width + codes[rows, place])
 
 
+def keys_of(codes: np.ndarray, stride: int) -> np.ndarray:
+    """Ascending int64 keys of the codes of each row [b, n], each once; code 0 is no item."""
+    row, place = np.nonzero(ordered := np.sort(codes, axis=1))
+    return row * stride + ordered[row, place].astype(np.int64)
+
+
 def _in_order(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Ascending codes in the order of scores [V + 1], the largest first; of equal scores the lowest code is first."""
     return codes[np.argsort(-scores[codes], kind="stable")]

@@ -79,7 +79,7 @@ class CoOccurrence(Source):
 
     def _cosines(self, block: Block) -> Scores:
         every = block.weights(last=TOGETHER, decay=1.0, mean=True)
-        return block.once(self.name, lambda: Scores(every @ self.table))
+        return block.once(self.name, lambda: Scores(every, self.table))
 
 
 def user_cosines(

@@ -76,7 +76,7 @@ class Linear(Source):
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        after = Scores(block.weights(last=PAST, decay=FADING) @ self.after)
+        after = Scores(block.weights(last=PAST, decay=FADING), self.after)
         return {"linear": self._within(block).at(rows, codes), "linear_next": after.at(rows, codes)}
 
     def reach(self) -> Reach:
@@ -100,7 +100,7 @@ class Linear(Source):
 
     def _within(self, block: Block) -> Scores:
         whole = block.weights(last=WHOLE, decay=1.0)
-        return block.once(self.name, lambda: Scores(whole @ self.within))
+        return block.once(self.name, lambda: Scores(whole, self.within))
 
 
 def fit_within(items: np.ndarray, offsets: np.ndarray, size: int) -> sparse.csr_array:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Source, TrainingData, among, distinct
+from recsys.candidates.base import Block, Source, TrainingData, among
 from recsys.candidates.registry import SOURCES
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
@@ -28,6 +28,7 @@ from recsys.retrieval.shelf import Shelf
 
 USERS: Final = 256  # of a block, at most
 SCORED: Final = 6  # scores of a block's users that are alive at once
+SOURCE_BITS: Final = 6  # 64 sources fit into the bits of `Proposals.by`
 EVENTS: Final = 10_000  # of their histories together, so that memory does not grow with them
 
 
@@ -83,11 +84,9 @@ def propose(
     """
     stride = block.stride
     proposed = [_checked(source, _told(source, "propose", lambda s: s.propose(block, n)), block) for source in sources]
-    keys = distinct(np.concatenate(proposed))
-    by = np.zeros(len(keys), dtype=np.uint64)
-    for place, own in enumerate(proposed):
-        by[np.searchsorted(keys, own)] |= np.uint64(1 << place)
-    rows, codes = keys // stride, keys % stride
+    keys, by = _union(proposed)
+    rows = keys // stride
+    codes = keys - rows * stride
     return Proposals(
         rows=rows,
         codes=codes,
@@ -146,6 +145,17 @@ def source_names(by: np.ndarray, names: Sequence[str]) -> np.ndarray:
     values, place = np.unique(by, return_inverse=True)
     called = ["+".join(name for bit, name in enumerate(names) if int(value) >> bit & 1) for value in values]
     return np.array(called, dtype=str)[place].reshape(by.shape)
+
+
+def _union(proposed: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending distinct keys of all sources, and uint64 bits of the sources that proposed each."""
+    places = np.repeat(np.arange(len(proposed), dtype=np.int64), [len(own) for own in proposed])
+    both = np.sort((np.concatenate(proposed) << SOURCE_BITS) | places)  # one sort: by key, then by source
+    keys = both >> SOURCE_BITS
+    new = np.flatnonzero(np.diff(keys, prepend=-1))
+    bits = np.uint64(1) << (both & ((1 << SOURCE_BITS) - 1)).astype(np.uint64)
+    by = np.bitwise_or.reduceat(bits, new) if len(new) else bits
+    return keys[new], by
 
 
 def _told(source: type[Source] | Source, act: str, do: Callable[[Any], Any]) -> Any:

@@ -14,7 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.base import Block, Feature, Source, TrainingData, keys_of
 from recsys.candidates.scores import Scores, pair_products
 from recsys.columns import PADDING, SENTENCE
 from recsys.data.recency import DECAY, LAST
@@ -61,12 +61,11 @@ class Text(Source):
         """Keys of the n most similar by text vectors."""
         queries = self._queries(block)
         found, scores = self._search(block).best(queries, self._hidden(block), n)
-        row, place = np.nonzero((found != PADDING) & (scores > 0))
-        return np.sort(row * block.stride + found[row, place].astype(np.int64))
+        return keys_of(np.where(scores > 0, found, PADDING), block.stride)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        words = shared_words(Scores(_newest(block) @ self.words), self.words, rows, codes)
+        words = Scores(_newest(block), self.words).shared(rows, codes)
         return {"text": pair_products(self._queries(block), self.vectors, rows, codes), "words": words}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
@@ -116,14 +115,6 @@ def whitened_text(settings: Settings, sentences: pl.Series) -> np.ndarray | None
     vectors = np.zeros((len(sentences) + 1, whitening.dimensions), dtype=np.float32)
     vectors[1:][has_text] = whitening.project(raw) / np.sqrt(whitening.dimensions)
     return vectors
-
-
-def shared_words(asked: Scores, words: sparse.csr_array, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """float32 [P]: the product of row `rows[p]` of `asked`, users' words, and row `codes[p]` of `words` [V + 1, W]."""
-    theirs = words[codes]  # [P, W]
-    owner = np.repeat(np.arange(len(rows)), np.diff(theirs.indptr))
-    shared = asked.at(rows[owner], theirs.indices) * theirs.data
-    return np.bincount(owner, weights=shared, minlength=len(rows)).astype(np.float32)
 
 
 def _newest(block: Block) -> sparse.csr_array:

@@ -63,7 +63,7 @@ class Transitions(Source):
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""
-        after = Scores(block.weights(last=1, decay=1.0, mean=True) @ self.next)
+        after = Scores(block.weights(last=1, decay=1.0, mean=True), self.next)
         return {"followed": self._followed(block).at(rows, codes), "next": after.at(rows, codes)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ class Transitions(Source):
 
     def _followed(self, block: Block) -> Scores:
         newest = block.weights(last=LAST, decay=DECAY, mean=True)
-        return block.once(self.name, lambda: Scores(newest @ self.followed))
+        return block.once(self.name, lambda: Scores(newest, self.followed))
 
 
 def transitions(

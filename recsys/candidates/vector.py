@@ -9,9 +9,8 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 
-from recsys.candidates.base import Block, Feature, Source, TrainingData
+from recsys.candidates.base import Block, Feature, Source, TrainingData, keys_of
 from recsys.candidates.scores import pair_products
-from recsys.columns import PADDING
 from recsys.retrieval.top_k import top_k
 
 REFERENCE: Final = 10  # of the model's best unseen items, to which its scores are compared; the least `n` there is
@@ -39,8 +38,7 @@ class Vector(Source):
             k = min(n, len(index.codes))
             histories, excluded = block.hides
             found, _ = top_k(index, block.queries, histories, k=k, exclude_seen=excluded)
-        place = np.nonzero(found != PADDING)
-        return np.sort(place[0] * block.stride + found[place])
+        return keys_of(found, block.stride)
 
     def features(self, block: Block, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """See the class."""

@@ -20,12 +20,15 @@ import torch
 from recsys.columns import PADDING
 from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
+from recsys.loops.choice import loops
+from recsys.ranking.pairs import USERS, PairScores, ScoredPairs
 
 MISS: Final = np.iinfo(np.int32).max  # rank of a target that cannot be ranked, beyond every cut-off
 BLOCK_FLOATS: Final = 4_000_000  # scores of one block; larger blocks leave the cache and are slower
 
-ScoreBlock = Callable[[int, int], np.ndarray]
-"""(start, stop) -> scores float32 [stop - start, V + 1] of those users; the array becomes the caller's."""
+ScoreBlock = Callable[[int, int], np.ndarray | ScoredPairs]
+"""(start, stop) -> scores float32 [stop - start, V + 1] of those users, or of the pairs alone that are ranked; the
+array becomes the caller's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -81,7 +84,7 @@ def rank_targets(
     Parameters
     ----------
     score_block
-        Scores of a block of users of `held_out`, float32 [b, V + 1].
+        Scores of a block of users of `held_out`, float32 [b, V + 1], or of the pairs that are ranked.
     held_out
         Histories and their next items.
     allowed
@@ -107,10 +110,22 @@ def rank_targets(
     top = np.zeros((users if lists is None else 0, top_k), dtype=np.int32)
     forbidden = np.flatnonzero(~allowed | (np.arange(width) == PADDING))
     seen_targets = 0
-    block = max(1, BLOCK_FLOATS // width)
+    block = USERS if isinstance(score_block, PairScores) else max(1, BLOCK_FLOATS // width)
     for start in range(0, users, block):
         stop = min(start + block, users)
-        scores = np.require(score_block(start, stop), np.float32, ["C", "W"])  # [b, V + 1]
+        given = score_block(start, stop)
+        if isinstance(given, ScoredPairs):
+            best_first, placed, seen = _ranked_pairs(given, held_out, start, stop, allowed, exclude_seen, top_k)
+            ranks[start:stop], best[start:stop], worst[start:stop] = placed
+            seen_targets += seen
+            if lists is None:
+                top[start:stop] = best_first
+            else:
+                lists(best_first)
+            if progress:
+                progress(stop - start)
+            continue
+        scores = np.require(given, np.float32, ["C", "W"])  # [b, V + 1]
         if scores.shape != (stop - start, width):
             raise ValueError(f"score_block gave {scores.shape} for users {start} to {stop} and {width} codes")
         scores[:, forbidden] = -np.inf
@@ -133,6 +148,47 @@ def rank_targets(
         if progress:
             progress(stop - start)
     return Ranking(ranks=ranks, best=best, worst=worst, top=top, seen_targets=seen_targets)
+
+
+def _ranked_pairs(
+    given: ScoredPairs, held_out: HeldOut, start: int, stop: int, allowed: np.ndarray, exclude_seen: bool, top_k: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], int]:
+    """Lists int32 [b, k], (rank, best, worst) int64 [b] of the targets, and how many targets were seen.
+
+    The same as of a dense row that is minus infinity where no pair is.
+    """
+    if np.isnan(given.scores).any():
+        raise RecsysError(f"The model scores are not numbers for users {start} to {stop}; did the training diverge?")
+    users, width = stop - start, len(allowed)
+    targets, seen_targets = held_out.targets[start:stop].astype(np.int64), 0
+    rows, codes, scores = given.rows, given.codes, given.scores
+    kept = allowed[codes] & (codes != PADDING) & (scores > -np.inf)
+    if exclude_seen:
+        seen_rows, seen = _seen(held_out, start, stop)
+        kept &= ~np.isin(rows * width + codes, seen_rows * width + seen)
+        seen_targets = len(np.unique(seen_rows[(seen == targets[seen_rows]) & (seen != PADDING)]))
+    rows, codes, scores = rows[kept], codes[kept], scores[kept]
+    top = np.full((users, top_k), PADDING, dtype=np.int32)
+    order, place = loops(users).first(rows, codes, scores, users, top_k)
+    top[rows[order], place] = codes[order]
+
+    other_rows, others = held_out.rest(start, stop)
+    kept = ~np.isin(rows * width + codes, other_rows * width + others)
+    rows, codes, scores = rows[kept], codes[kept], scores[kept]
+    own = np.full(users, np.inf, dtype=np.float32)
+    mine = codes == targets[rows]
+    own[rows[mine]] = scores[mine]
+    ranked = np.zeros(users, dtype=bool)
+    ranked[rows[mine]] = True
+    equal = scores == own[rows]
+    best = 1 + np.bincount(rows[scores > own[rows]], minlength=users)
+    worst = best + np.bincount(rows[equal & ~mine], minlength=users)
+    rank = best + np.bincount(rows[equal & (codes < targets[rows])], minlength=users)
+    return (
+        top,
+        (np.where(ranked, rank, MISS), np.where(ranked, best, MISS), np.where(ranked, worst, MISS)),
+        seen_targets,
+    )
 
 
 def top_codes(scores: np.ndarray, k: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Shapes: U users, b users of a block, V items (arrays by code have V + 1 rows), D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -17,7 +17,9 @@ from recsys.candidates.stage import Proposals, blocks, propose, source_names
 from recsys.candidates.vector import Vector
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
+from recsys.loops.choice import loops
 from recsys.ranking.base import Ranker
+from recsys.ranking.pairs import PairScores, ScoredPairs
 from recsys.ranking.registry import DEFAULT, RANKERS
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import Shelf
@@ -155,10 +157,7 @@ def best_items(
     for part, block in blocks(items, queries, histories, **options):
         found = blended.propose(block, max(k if propose is None else propose, blended.candidates))
         values = blended.ranker.scores(found.features, found.context)
-        order = np.lexsort((found.codes, -values, found.rows))
-        counts = np.bincount(found.rows, minlength=len(block))
-        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        order, place = order[place < k], place[place < k]
+        order, place = loops(len(block)).first(found.rows, found.codes, values, len(block), k)
         at = (part.start + found.rows[order], place)
         codes[at], scores[at], by[at] = found.codes[order], values[order], found.by[order]
     return codes, scores, by
@@ -177,18 +176,20 @@ def blend_scores(
     *,
     n: int,
     exclude_seen: bool = True,
-) -> Callable[[int, int], np.ndarray]:
-    """(start, stop) -> scores float32 [stop - start, V + 1]; minus infinity for what no source proposed."""
+) -> PairScores:
+    """Score what the sources propose, `n` items each; nothing else is ranked."""
 
-    def score(start: int, stop: int) -> np.ndarray:
-        part = histories.select(np.arange(start, stop))
-        block = Block(index=items, queries=queries[start:stop], histories=part, exclude_seen=exclude_seen)
-        found = blended.propose(block, n)
-        scores = np.full((stop - start, len(items.vectors)), -np.inf, dtype=np.float32)
-        scores[found.rows, found.codes] = blended.ranker.scores(found.features, found.context)
-        return scores
+    def score(start: int, stop: int) -> ScoredPairs:
+        rows, codes, scores = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        asked = histories.select(np.arange(start, stop))
+        for part, block in blocks(items, queries[start:stop], asked, exclude_seen=exclude_seen):
+            found = blended.propose(block, n)
+            rows.append(found.rows + part.start)
+            codes.append(found.codes)
+            scores.append(blended.ranker.scores(found.features, found.context))
+        return ScoredPairs(rows=np.concatenate(rows), codes=np.concatenate(codes), scores=np.concatenate(scores))
 
-    return score
+    return PairScores(score)
 
 
 def _read(name: str, tensors: Mapping[str, np.ndarray]) -> Source:

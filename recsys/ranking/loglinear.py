@@ -21,13 +21,14 @@ from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 
+from recsys.loops.choice import loops
 from recsys.ranking.base import Choices, Columns, Ranker
 
 PENALTY: Final = 30.0  # half of this times the squared weights is added to the loss; a tenth or ten times is the same
 LIMIT: Final = 6.0  # standard deviations at which a feature is cut: products of outliers would decide everything
 STEPS: Final = 50  # of Newton's method; it takes about six
 ENOUGH: Final = 1e-7  # gain in loss, in nats a user, below which it ends
-AT_ONCE: Final = 100_000  # pairs that are scored at once; more leave the cache
+MANY: Final = 500  # candidates of a user, about
 _TINY: Final = 1e-6  # a standard deviation that is none
 
 
@@ -92,13 +93,12 @@ class LogLinear(Ranker):
 
     def scores(self, features: np.ndarray, context: np.ndarray) -> np.ndarray:
         """Scores float32 [P] of pairs with `features` [P, F] and `context` [P, C]; comparable for one user only."""
-        scores = np.empty(len(features), dtype=np.float32)
-        for start in range(0, len(features), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            z, c = self._standardised(features[part], context[part])
-            slope = z @ self.pairs + c @ self.given + self.alone
-            scores[part] = np.einsum("pf,pf->p", slope, z)
-        return scores
+        with np.errstate(divide="ignore"):
+            standard = self.mean, 1.0 / self.scale, LIMIT
+        found: np.ndarray = loops(len(features) // MANY).quadratic(
+            features, context, standard, (self.alone, self.pairs, self.given)
+        )
+        return found
 
     def table(self) -> dict[str, list[Any]]:
         """The weights as columns: `feature`, `alone`, and its product with each feature and context value."""

@@ -19,12 +19,12 @@ import torch
 
 from recsys.columns import PADDING
 from recsys.features.precision import native_bf16
+from recsys.loops.choice import loops
 from recsys.retrieval.products import Products
 
 FEW: Final = 16  # queries and
 SMALL: Final = 65_536  # items up to which float32 takes less time: to prepare a product in bf16 costs more
 LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
-PRODUCTS_AT_ONCE: Final = 65_536  # float64 products of `exact_scores`, which stay in the cache
 
 
 class ExactSearch:
@@ -90,10 +90,8 @@ class ExactSearch:
                 continue
             rows, found = pairs[0] + start, self.codes[pairs[1]]
             values = exact_scores(queries, self.vectors, rows, found)
-            order = np.lexsort((-values, rows))  # stable, so that of equal scores the lower code comes first
-            place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-            kept = place < k
-            at, order = (rows[kept], place[kept]), order[kept]
+            order, place = loops(len(queries)).first(rows - start, found, values, part.stop - start, k)
+            at = rows[order], place
             codes[at], scores[at] = found[order], values[order]
             start = part.stop
         for row in np.flatnonzero(~queries.any(axis=1)):  # every score is 0: the lowest codes
@@ -109,20 +107,8 @@ def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, cod
     Products of float32 are exact in float64. They are added in halves, element by element, an order that
     depends on D alone: not on the other pairs, not on the processor. The sum is rounded once.
     """
-    width = queries.shape[1]
-    step = max(1, PRODUCTS_AT_ONCE // width)
-    scores = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        products = queries[rows[part]].astype(np.float64)  # [p, D]
-        products *= vectors[codes[part]]
-        left = width
-        while left > 1:
-            half = (left + 1) // 2
-            products[:, : left - half] += products[:, half:left]
-            left = half
-        scores[part] = products[:, 0]
-    return scores
+    found: np.ndarray = loops(len(queries)).exact_dots(queries, vectors, rows, codes)
+    return found
 
 
 def best_first(codes: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

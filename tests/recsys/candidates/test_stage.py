@@ -25,6 +25,7 @@ from recsys.candidates.transitions import Transitions
 from recsys.data.recency import recency_weights
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.loops import compiled, plain
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.shelf import shelf_of
 from tests.recsys.candidates import ring
@@ -335,16 +336,16 @@ def test_sparse_scores_are_those_of_a_dense_array(
     dense = np.clip(dense, -different, different)  # the fewer values there are, the more items are equal
     dense[rng.random(dense.shape) < rng.choice([0.2, 0.7])] = 0
     dense[:, 0] = 0
-    table = sparse.csr_array(dense)
-    with mock.patch("recsys.candidates.scores.DENSE", 0):
-        scores = Scores(table)
-        expected = []
-        for row in range(U):
-            usable = np.flatnonzero((dense[row] > 0) & allowed)
-            usable = usable[~among(row * (V + 1) + usable, block.hidden)]
-            best = sorted(usable, key=lambda code: (-dense[row, code], code))[:n]
-            expected += sorted(row * (V + 1) + code for code in best)
+    expected = []
+    for row in range(U):
+        usable = np.flatnonzero((dense[row] > 0) & allowed)
+        usable = usable[~among(row * (V + 1) + usable, block.hidden)]
+        best = sorted(usable, key=lambda code: (-dense[row, code], code))[:n]
+        expected += sorted(row * (V + 1) + code for code in best)
+    rows = np.sort(rng.integers(0, U, 50))
+    codes = rng.integers(0, V + 1, 50)
+    for module in (plain, compiled):
+        with mock.patch("recsys.candidates.scores.loops", lambda users, module=module: module):
+            scores = Scores(sparse.csr_array(dense))
         assert scores.best(block, n).tolist() == expected == best_keys(block, dense, n).tolist()
-        rows = np.sort(rng.integers(0, U, 50))
-        codes = rng.integers(0, V + 1, 50)
         np.testing.assert_array_equal(scores.at(rows, codes), dense[rows, codes])

@@ -7,19 +7,19 @@ from scipy import sparse
 
 from recsys.candidates import text as module
 from recsys.candidates.scores import Scores
-from recsys.candidates.text import Text, shared_words, whitened_text
+from recsys.candidates.text import Text, whitened_text
 from recsys.settings.read import parse_settings
 from tests.recsys.ranking.blends import sequences, training
 
 
 def test_shared_words_are_products_of_rows() -> None:
     rng = np.random.default_rng(0)
-    asked = rng.random((5, 7)).astype(np.float32)
+    weights = rng.random((5, 9)).astype(np.float32)
     words = rng.random((9, 7)) * (rng.random((9, 7)) < 0.4)
     words[3] = 0  # says nothing
     rows, codes = np.sort(rng.integers(0, 5, 40)), np.append(rng.integers(0, 9, 39), 3)
-    found = shared_words(Scores(sparse.csr_array(asked)), sparse.csr_array(words.astype(np.float32)), rows, codes)
-    np.testing.assert_allclose(found, (asked @ words.T)[rows, codes], rtol=1e-5, atol=1e-6)
+    found = Scores(sparse.csr_array(weights), sparse.csr_array(words.astype(np.float32))).shared(rows, codes)
+    np.testing.assert_allclose(found, (weights @ words @ words.T)[rows, codes], rtol=1e-5, atol=1e-6)
     assert found[-1] == 0
 
 

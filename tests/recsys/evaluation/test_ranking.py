@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -13,6 +14,7 @@ from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
 from recsys.evaluation import ranking
 from recsys.evaluation.ranking import MISS, Ranking, rank_targets, top_codes
+from recsys.ranking.pairs import PairScores, ScoredPairs
 
 
 def held_out(histories: list[list[int]], targets: list[int]) -> HeldOut:
@@ -168,3 +170,45 @@ def test_ties_share_the_middle_of_their_places_and_a_miss_stays_one() -> None:
     ranks, best, worst = np.array([1, 2, MISS]), np.array([1, 2, MISS]), np.array([1, 5, MISS])
     ranking = Ranking(ranks=ranks, best=best, worst=worst, top=np.zeros((3, 1)), seen_targets=0)
     assert ranking.middle.tolist() == [1.0, 3.5, MISS]
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 9), st.integers(1, 3), st.booleans())
+@settings(deadline=None)
+def test_pairs_rank_as_dense_rows_do(
+    seed: int, exclude_seen: bool, top_k: int, users_a_block: int, lists: bool
+) -> None:
+    """What is not among the pairs is at minus infinity: ties, baskets, banned and seen items as in a dense row."""
+    rng = np.random.default_rng(seed)
+    users, width = int(rng.integers(1, 8)), 12
+    scores = rng.integers(0, 4, (users, width)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.4] = -np.inf
+    histories = [rng.integers(0, width, rng.integers(0, 4)).tolist() for _ in range(users)]
+    asked = held_out(histories, rng.integers(0, width, users).tolist())
+    others = held_out([rng.integers(0, width, rng.integers(0, 3)).tolist() for _ in range(users)], [0] * users)
+    asked = replace(asked, others=others.histories)
+    allowed = (rng.random(width) < 0.9) & (np.arange(width) > 0)
+
+    def pairs(start: int, stop: int) -> ScoredPairs:
+        rows, codes = np.nonzero(scores[start:stop] > -np.inf)
+        return ScoredPairs(rows=rows, codes=codes, scores=scores[start:stop][rows, codes])
+
+    taken: dict[str, list[np.ndarray]] = {"dense": [], "pairs": []}
+    found = {}
+    with (
+        mock.patch.object(ranking, "BLOCK_FLOATS", users_a_block * width),
+        mock.patch.object(ranking, "USERS", users_a_block),
+    ):
+        for name, block in (("dense", lambda a, b: scores[a:b].copy()), ("pairs", PairScores(pairs))):
+            to = taken[name].append if lists else None
+            found[name] = rank_targets(block, asked, allowed, exclude_seen=exclude_seen, top_k=top_k, lists=to)
+    for name in ("ranks", "best", "worst", "top", "seen_targets"):
+        np.testing.assert_array_equal(getattr(found["pairs"], name), getattr(found["dense"], name), err_msg=name)
+    for mine, theirs in zip(taken["pairs"], taken["dense"], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_pairs_that_are_no_numbers_are_refused() -> None:
+    one = np.zeros(1, dtype=np.int64)
+    bad = ScoredPairs(rows=one, codes=one + 1, scores=np.array([np.nan], dtype=np.float32))
+    with pytest.raises(RecsysError, match="not numbers for users 0 to 1"):
+        rank_targets(PairScores(lambda *_: bad), held_out([[]], [1]), np.arange(3) > 0)

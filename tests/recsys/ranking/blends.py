@@ -14,6 +14,7 @@ from recsys.data.sequences import Sequences
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import columns_of
 from recsys.ranking.loglinear import LogLinear
+from recsys.ranking.pairs import ScoredPairs
 
 
 def sequences(lists: list[list[int]]) -> Sequences:
@@ -23,6 +24,13 @@ def sequences(lists: list[list[int]]) -> Sequences:
         items=np.array([item for items in lists for item in items], dtype=np.int32),
         offsets=np.cumsum([0, *map(len, lists)]).astype(np.int64),
     )
+
+
+def dense_rows(pairs: ScoredPairs, users: int, width: int) -> np.ndarray:
+    """Scores float32 [U, V + 1]; minus infinity where no pair is."""
+    found = np.full((users, width), -np.inf, dtype=np.float32)
+    found[pairs.rows, pairs.codes] = pairs.scores
+    return found
 
 
 def training(histories: Sequences, size: int, text: np.ndarray | None = None, sentences: Any = None) -> TrainingData:

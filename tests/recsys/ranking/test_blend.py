@@ -19,7 +19,7 @@ from recsys.retrieval.shelf import Shelf, shelf_of
 from recsys.retrieval.top_k import top_k
 from tests.recsys.candidates import ring
 from tests.recsys.candidates.ring import U, V
-from tests.recsys.ranking.blends import blend_of, random_weights, sequences
+from tests.recsys.ranking.blends import blend_of, dense_rows, random_weights, sequences
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_is_measured_is_what_is_served(
     items: ItemIndex, queries: np.ndarray, blended: Blended, histories: Sequences
 ) -> None:
     codes, scores, by = best_items(items, queries, blended, histories, k=9)
-    dense = blend_scores(items, queries, blended, histories, n=10)(0, U)
+    dense = dense_rows(blend_scores(items, queries, blended, histories, n=10)(0, U), U, V + 1)
     for user in range(U):
         order = sorted(np.flatnonzero(np.isfinite(dense[user])), key=lambda code: (-dense[user, code], code))[:9]
         assert codes[user].tolist() == order + [0] * (9 - len(order))

@@ -31,6 +31,7 @@ from recsys.ranking.loglinear import LogLinear
 from recsys.retrieval.index import build_index
 from recsys.settings import EvaluateSettings, Settings
 from recsys.settings.read import parse_settings
+from tests.recsys.ranking.blends import dense_rows
 
 V, D, USERS = 60, 8, 400
 
@@ -254,7 +255,8 @@ def test_it_learns_to_trust_text_where_there_are_no_counts(monkeypatch: pytest.M
     test = data.split.test
     histories = test.histories
     queries = noise(histories)
-    scores = blend_scores(build_index(VECTORS, ALLOWED), queries, blended, histories, n=20)(0, len(test))
+    pairs = blend_scores(build_index(VECTORS, ALLOWED), queries, blended, histories, n=20)(0, len(test))
+    scores = dense_rows(pairs, len(test), V + 1)
     own = scores[np.arange(len(test)), test.targets][:, None]
     ranks = 1 + (scores > own).sum(axis=1)
     unseen = np.isfinite(own[:, 0])  # a detour can come back to the history
@@ -273,7 +275,7 @@ def test_without_counts_it_weighs_texts_and_what_the_history_holds() -> None:
     told = dict(zip(report.weights["feature"], report.weights["alone"], strict=True))
     assert {name for name, weight in told.items() if weight} <= {"model", "seen"}
     found = blend_scores(build_index(VECTORS, ALLOWED), noise(walks())[:1], blended, walks(), n=20)(0, 1)
-    assert np.isfinite(found).sum() == 20  # the model proposes alone
+    assert len(found.scores) == 20  # the model proposes alone
 
 
 def test_text_that_was_never_encoded_is_said_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""Who runs the inner loops of the blend: compiled code for many users, numpy for a few.
+
+Both give the same results to the last bit, so nobody's list depends on who shares the block. To load the compiled code
+takes longer than numpy takes for one user; who answers many single users, as the service does, loads it at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Final
+
+from recsys.loops import plain
+
+MANY: Final = 32  # users of a block from which on the compiled code is loaded
+_COMPILED: Final = "recsys.loops.compiled"
+
+
+def loops(users: int) -> ModuleType:
+    """The module with the inner loops for a block of so many users."""
+    return load() if users >= MANY or _COMPILED in sys.modules else plain
+
+
+def load() -> ModuleType:
+    """Load the compiled code; all that follows takes it."""
+    from recsys.loops import compiled  # its import takes a while
+
+    return compiled
