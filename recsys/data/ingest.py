@@ -21,7 +21,6 @@ from recsys.columns import (
     INTERACTIONS,
     ITEM_ID,
     ITEMS,
-    TIMESTAMP,
     USER_ID,
     WITHDRAWAL,
 )
@@ -70,7 +69,6 @@ class IngestReport:
     listed: int | None  # items of this reading of the catalogue; None: there is no catalogue
     delisted: int  # items of the reading of the catalogue before that this one lacks
     unmapped: int  # items and users whose id is not in the id_map; they are left out
-    tied_share: float | None  # of the log's events: share whose user and time another one has too
     begins: dict[str, dict[str, str]]  # by table and source that was not read whole: watermark = where it began
     digests: dict[str, str]  # by file: sha256 (hex)
     skipped: list[str]  # files without rows
@@ -210,7 +208,6 @@ def ingest(
         listed=catalogue.listed if catalogue else None,
         delisted=catalogue.delisted if catalogue else 0,
         unmapped=sum(c.unmapped for c in checked),
-        tied_share=_tied_share(root, versions.interactions),
         begins=begins,
         digests=digests,
         skipped=[*skipped, *(name for c in checked for name in c.skipped)],
@@ -257,14 +254,3 @@ def _need_known_items(root: str | None, log: pl.DataFrame, items: pl.DataFrame, 
         f"catalogue's like {items[ITEM_ID].min()!r}; check items.columns.item_id, name a file of the two ids in "
         "items.id_map, or leave the catalogue out with --set items=none."
     )
-
-
-def _tied_share(root: str, version: int) -> float | None:
-    """Share of the events with a time that have user and time in common with another event."""
-    tied = pl.col("len").filter(pl.col("len") > 1).sum() / pl.col("len").sum()
-    moments = warehouse.scan(root, INTERACTIONS, version).filter(
-        pl.col(TIMESTAMP).is_not_null() & (pl.col(EVENT) != WITHDRAWAL)
-    )
-    counts = moments.group_by(USER_ID, TIMESTAMP).len()
-    share = counts.select(tied, pl.len().alias("moments")).collect(engine="streaming")
-    return share.item(0, 0) if share.item(0, "moments") else None
