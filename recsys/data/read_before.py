@@ -2,8 +2,9 @@
 
 Each commit of the log says which files its reading was of: size, times and digest of each, what came of its rows, and
 by which rules they were read. A file that is as it was, by size and times or else by its digest, would add nothing, so
-its counts are taken from there. All is read where that is not certain: other rules, other users who are to stay out, a table that somebody else has
-written or brought back, a log without times of which any file changed, weights that another order of files may correct.
+its counts are taken from there. All is read where that is not certain: other rules, other users who are to stay out, a
+table that somebody else has written or brought back, a log without times of which any file changed, weights that
+another order of files may correct.
 """
 
 from __future__ import annotations
