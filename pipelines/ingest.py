@@ -27,6 +27,9 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     for sources in report["begins"].values():
         for name, begins in sources.items():
             display.say(f"{name}: read from {begins} on.")
+    for table, held in report["already"].items():
+        rows = f"{held['files']:,} files of {table} ({held['rows']:,} rows)"
+        display.say(f"{rows} are already in the log and were not read again.")
     if report["skipped"]:
         display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
     for warning in report["warnings"]:

@@ -5,9 +5,11 @@ Nothing here is written; `recsys.data.ingest` does that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import polars as pl
@@ -18,25 +20,32 @@ from recsys.columns import (
     ITEM_ID,
     ITEMS,
     LINE,
+    RAW,
+    REASON,
     SOURCE,
     TIMESTAMP,
     USER_ID,
     USERS,
     WEIGHT,
 )
+from recsys.data.attribute_merge import concat_alike
 from recsys.data.attributes import need_attributes, nested_names
 from recsys.data.conditions import any_met, columns_of, counted, left_out, need_columns
 from recsys.data.contracts import (
+    accepted,
     all_integers,
-    check_attributes,
-    check_interactions,
+    broken,
     columns_said,
     integer_ids,
+    judge_attributes,
+    judge_interactions,
 )
 from recsys.data.doubtful_times import time_warnings
 from recsys.data.id_map import gives_integers, translate
-from recsys.data.merge import OPEN_END, concat_alike, summed
-from recsys.data.quarantine import Checked
+from recsys.data.quarantine import KEPT, Checked, by_reason, most_first
+from recsys.data.read_before import KnownFile, total
+from recsys.data.staged import StagedFile, StagedLog, stage_rows
+from recsys.data.sums import with_sums
 from recsys.data.watermarks import need_times
 from recsys.errors import InputError
 from recsys.reading.literals import with_lists
@@ -57,6 +66,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     USERS: (USER_ID,),
 }
 _OPTIONAL: Final = (TIMESTAMP, EVENT, WEIGHT)
+_REJECTED: Final = {LINE: pl.Int64, REASON: pl.String, RAW: pl.String, USER_ID: pl.String, SOURCE: pl.String}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -157,9 +167,9 @@ def _are_integers(table: str, section: SourceSettings, file: OpenedFile, column:
         if all_integers(file.rows.frame, file.columns[column]):
             return True
         as_text = dict.fromkeys((USER_ID, ITEM_ID), pl.String())
-        accepted, _ = _judge(table, section, file, as_text, now)
+        good = accepted(_judge(table, section, file, as_text, now))
         whole = integer_ids(pl.col(column)).is_not_null().all()
-        rows, integers = accepted.select(pl.len(), whole.alias("whole")).collect(engine="streaming").row(0)
+        rows, integers = good.select(pl.len(), whole.alias("whole")).collect(engine="streaming").row(0)
         return bool(integers) if rows else None
 
 
@@ -168,11 +178,11 @@ def _are_integers(table: str, section: SourceSettings, file: OpenedFile, column:
 
 def _judge(
     table: str, section: SourceSettings, file: OpenedFile, types: Mapping[str, Any], now: datetime
-) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Accepted and rejected rows of one file."""
+) -> pl.LazyFrame:
+    """The rows of one file, each with what is wrong with it."""
     if isinstance(section, InteractionSettings):
         schema, decimal = file.rows.frame.collect_schema(), _decimal(section, file.rows)
-        return check_interactions(
+        return judge_interactions(
             file.rows.frame,
             file.columns,
             id_types=types,
@@ -184,7 +194,7 @@ def _judge(
             withdrawn=any_met(section.withdraw, schema, decimal) if section.withdraw else None,
         )
     (key,) = KEYS[table]
-    return check_attributes(
+    return judge_attributes(
         file.rows.frame,
         key,
         file.columns[key],
@@ -204,70 +214,127 @@ def _refuse_times(section: InteractionSettings, file: OpenedFile) -> None:
         refuse_coarse(frame, column, name, "s" if section.time_formats else section.time_unit)
 
 
-def check(
+def check_log(
+    section: InteractionSettings,
+    files: Sequence[OpenedFile],
+    types: Mapping[str, Any],
+    now: datetime,
+    scratch: Path,
+    known: Collection[KnownFile] = (),
+) -> Checked:
+    """Judge the rows of the log's files, in the order of the files; the accepted ones lie in `scratch`.
+
+    Parameters
+    ----------
+    known
+        Files of the log that are in the table whole; they are counted and no more.
+    """
+    timed = all(TIMESTAMP in file.columns for file in files)
+    if not timed and any(TIMESTAMP in file.columns for file in files):
+        without = next(file.rows.file.name for file in files if TIMESTAMP not in file.columns)
+        raise InputError(
+            f"{without} has no timestamps and other files of the log have; a log has them all or not at all."
+        )
+    staged = []
+    for index, file in enumerate(files):
+        _refuse_times(section, file)
+        judged = _judge(INTERACTIONS, section, file, types, now)
+        path = scratch / f"log-{index:05}.parquet"
+        with reading(file.rows.file):
+            one, counts = stage_rows(file.rows, judged, path, timed=timed, counts=file.dropped)
+        one = replace(one, dropped=counted(section.drop, [] if counts is None else [counts]))
+        if section.withdraw and {TIMESTAMP, WEIGHT} <= file.columns.keys():
+            one = with_sums(one)
+        staged.append(one)
+    log = StagedLog(files=tuple(staged), timed=timed, id_types={name: types[name] for name in KEYS[INTERACTIONS]})
+    checked = Checked(
+        table=INTERACTIONS,
+        settings=section,
+        good=log,
+        rejected=pl.DataFrame(schema=_REJECTED),
+        reasons=most_first(total([*(one.reasons for one in known), *(one.reasons for one in staged)])),
+        skipped=tuple(one.rows.file.name for one in staged if not one.judged and not one.rows.partial),
+        dropped=total([counted(section.drop, []), *(one.dropped for one in known), *(one.dropped for one in staged)]),
+        earlier=sum(one.accepted for one in known),
+        partial=any(file.rows.partial for file in files),
+    )
+    rejected = []
+    wanted = KEPT if checked.too_many else checked.refused
+    for file, one in sorted(zip(files, staged, strict=True), key=lambda pair: pair[0].rows.file.name):
+        if one.reasons and wanted > 0:
+            rejected.append(_rejected(section, file, one, types, now, wanted))
+            wanted -= len(rejected[-1])
+    warnings: tuple[str, ...] = ()
+    if files:
+        column = files[0].columns.get(TIMESTAMP)
+        warnings = time_warnings(section, files[0].rows, column, log, now, files[0].columns.values())
+    return replace(checked, rejected=pl.concat([checked.rejected, *rejected]), warnings=warnings)
+
+
+def _rejected(
+    section: InteractionSettings, file: OpenedFile, one: StagedFile, types: Mapping[str, Any], now: datetime, most: int
+) -> pl.DataFrame:
+    """The first rejected rows of a file, by line."""
+    lines = one.broken_lines(most)
+    near = pl.col(FILE_LINE).is_in(lines.implode())
+    with reading(file.rows.file):
+        part = replace(file, rows=replace(file.rows, frame=file.rows.frame.filter(near)))
+        rows = broken(_judge(INTERACTIONS, section, part, types, now)).collect(engine="streaming")
+    return _of(file, rows).sort(LINE, maintain_order=True).head(most)
+
+
+def _of(file: OpenedFile, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rejected rows with their source; those of a database may be at another place the next time."""
+    if file.rows.file.database is not None:
+        rows = rows.with_columns(pl.lit(None, dtype=pl.Int64).alias(LINE))
+    return rows.with_columns(pl.lit(file.rows.file.name).alias(SOURCE))
+
+
+def check_attributes(
     table: str,
-    section: SourceSettings,
+    section: AttributedSettings,
     files: Sequence[OpenedFile],
     types: Mapping[str, Any],
     now: datetime,
     id_map: pl.DataFrame | None,
 ) -> Checked:
-    """Judge the rows of a table's files, in the order of the files."""
-    if table == INTERACTIONS and len({TIMESTAMP in file.columns for file in files}) > 1:
-        without = next(file.rows.file.name for file in files if TIMESTAMP not in file.columns)
-        raise InputError(
-            f"{without} has no timestamps and other files of the log have; a log has them all or not at all."
-        )
+    """Judge the rows of items or users, in the order of the files."""
     good, rejected, skipped, dropped = [], [], [], []
-    for index, file in enumerate(files):
+    for file in files:
         as_given = types if id_map is None else dict.fromkeys(KEYS[table], pl.String())
-        if isinstance(section, InteractionSettings):
-            _refuse_times(section, file)
-        lazy = _judge(table, section, file, as_given, now)
+        judged = _judge(table, section, file, as_given, now)
+        lazy = [accepted(judged), broken(judged), *([] if file.dropped is None else [file.dropped])]
         with reading(file.rows.file):
-            ours, broken, *counts = pl.collect_all(
-                [*lazy, *([] if file.dropped is None else [file.dropped])], engine="streaming"
-            )
+            ours, theirs, *counts = pl.collect_all(lazy, engine="streaming")
         dropped += counts
         if not ours[FILE_LINE].is_sorted():  # records of several lines come last
             ours = ours.sort(FILE_LINE, maintain_order=True)
-        if table == INTERACTIONS:
-            ours = _mark_open_end(ours, broken, index, file.rows.open_end)
-            if _withdraw_of(section) and {TIMESTAMP, WEIGHT} <= file.columns.keys():
-                ours = summed(ours)
-        elif file.rows.file.format == "csv" or file.rows.file.database is not None:
+        if file.rows.file.format == "csv" or file.rows.file.database is not None:
             ours = with_lists(ours, KEYS[table][0])
-        if ours.is_empty() and broken.is_empty() and not file.rows.partial:
+        if ours.is_empty() and theirs.is_empty() and not file.rows.partial:
             skipped.append(file.rows.file.name)
         good.append(ours.drop(FILE_LINE))
-        if file.rows.file.database is not None:  # the same row may be at another place the next time
-            broken = broken.with_columns(pl.lit(None, dtype=pl.Int64).alias(LINE))
-        rejected.append(broken.with_columns(pl.lit(file.rows.file.name).alias(SOURCE)))
-    rows = pl.concat(good) if table == INTERACTIONS else concat_alike(good)
-    unmapped = 0
+        rejected.append(_of(file, theirs))
+    rows, unmapped = concat_alike(good), 0
     if id_map is not None:
         (key,) = KEYS[table]
         rows, unmapped = translate(rows, key, id_map, types[key])
-    warnings: tuple[str, ...] = ()
-    if isinstance(section, InteractionSettings) and files:
-        column = files[0].columns.get(TIMESTAMP)
-        read = files[0].columns.values()
-        warnings = time_warnings(section, files[0].rows, column, rows[TIMESTAMP], now, read)
+    refused = pl.concat(rejected).sort(SOURCE, LINE)
     return Checked(
         table=table,
         settings=section,
         good=rows,
-        rejected=pl.concat(rejected).sort(SOURCE, LINE),
+        rejected=refused,
+        reasons=by_reason(refused),
         unmapped=unmapped,
         skipped=tuple(skipped),
         dropped=counted(section.drop, dropped),
-        warnings=warnings,
         partial=any(file.rows.partial for file in files),
     )
 
 
 def try_rows(table: str, section: SourceSettings, rows: Rows, now: datetime) -> Checked:
-    """Judge the rows of one file of a table as `ingest` does, with no warehouse.
+    """Judge the rows of one file of a table as `ingest` does, with no warehouse; the good rows of a log are gone after.
 
     Raises
     ------
@@ -278,15 +345,11 @@ def try_rows(table: str, section: SourceSettings, rows: Rows, now: datetime) -> 
     types = {
         name: pl.Int64() if _are_integers(table, section, file, name, now) else pl.String() for name in KEYS[table]
     }
-    checked = check(table, section, [file], types, now, None)
-    if isinstance(section, AttributedSettings):
-        need_attributes(table, section, checked.good.columns)
+    if isinstance(section, InteractionSettings):
+        with TemporaryDirectory(prefix="recsys-") as scratch:
+            return check_log(section, [file], types, now, Path(scratch))
+    assert isinstance(section, AttributedSettings)
+    checked = check_attributes(table, section, [file], types, now, None)
+    assert isinstance(checked.good, pl.DataFrame)
+    need_attributes(table, section, checked.good.columns)
     return checked
-
-
-def _mark_open_end(ours: pl.DataFrame, broken: pl.DataFrame, index: int, open_end: bool) -> pl.DataFrame:
-    """OPEN_END: the file's index in the rows of its last line when that line has no end, else null."""
-    if not open_end:
-        return ours.with_columns(pl.lit(None, dtype=pl.Int32).alias(OPEN_END))
-    last = max(lines.max() or 0 for lines in (ours[FILE_LINE], broken[LINE]))
-    return ours.with_columns(pl.when(pl.col(FILE_LINE) == last).then(pl.lit(index, dtype=pl.Int32)).alias(OPEN_END))

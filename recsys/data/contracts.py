@@ -44,6 +44,7 @@ from recsys.reading.reasons import (
 )
 from recsys.reading.times import FIRST, NAIVE, SKIPPED, TIME, TimeUnit, with_time
 
+_REJECTED: Final = "rejected_user"
 _COLUMNS_SHOWN: Final = 20  # of a file, in a message
 # the first integer of which a float type does not hold the next one
 _WHOLE: Final[dict[Any, int]] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
@@ -119,15 +120,30 @@ def integer_ids(text: pl.Expr) -> pl.Expr:
 def all_integers(frame: pl.LazyFrame, column: str) -> bool:
     """Whether every id that is there, in a row that the reader found sound, is written as an integer."""
     dtype = frame.collect_schema()[column]
-    if dtype.is_integer() and dtype != pl.UInt64:
+    if _fits(dtype):
         return True
     text = id_text(column, dtype)
     whole = integer_ids(text).is_not_null() | text.is_null() | pl.col(DEFECT).is_not_null()
     return bool(frame.select(whole.all()).collect(engine="streaming").item())
 
 
+def _id_value(column: str, given: pl.DataType, dtype: Any) -> pl.Expr:
+    """The ids of a column of type `given` as `dtype`, null where one is none."""
+    if dtype == pl.Int64 and _fits(given):
+        return pl.col(column).cast(pl.Int64)
+    text = id_text(column, given)
+    return text if dtype == pl.String else integer_ids(text)
+
+
+def _fits(dtype: pl.DataType) -> bool:
+    """Whether 64 bits with a sign hold every value of a type of integers."""
+    return dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128)
+
+
 def _id_rules(name: str, column: str, given: pl.DataType, dtype: Any) -> list[tuple[pl.Expr, str]]:
     """Return the rules that an id of ours (`name`) may break in a column of type `given`; ours are `dtype`."""
+    if dtype == pl.Int64 and _fits(given):
+        return [(pl.col(column).is_null(), MISSING[name])]
     rules = [(_inexact(column, given).fill_null(False), INEXACT_ID)] if given.is_float() else []
     rules.append((id_text(column, given).is_null(), MISSING[name]))
     return rules if dtype == pl.String else [*rules, (pl.col(_ours(name)).is_null(), NOT_INTEGER[name])]
@@ -136,7 +152,7 @@ def _id_rules(name: str, column: str, given: pl.DataType, dtype: Any) -> list[tu
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def check_interactions(
+def judge_interactions(
     frame: pl.LazyFrame,
     columns: Mapping[str, str],
     *,
@@ -147,8 +163,8 @@ def check_interactions(
     time_formats: Collection[str] = (),
     decimal: str = ".",
     withdrawn: pl.Expr | None = None,
-) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Interactions in their table's types, and the rows that break the contract.
+) -> pl.LazyFrame:
+    """Interactions in their table's types, each with what it breaks of the contract.
 
     Parameters
     ----------
@@ -169,13 +185,13 @@ def check_interactions(
 
     Returns
     -------
-    tuple
-        (user_id, item_id, timestamp, event, weight, FILE_LINE), (line, reason, raw, user_id)
+    LazyFrame
+        user_id, item_id, timestamp, event, weight, and what `accepted` and `broken` divide it by.
     """
     schema = frame.collect_schema()
-    texts = {name: id_text(columns[name], schema[columns[name]]) for name in (USER_ID, ITEM_ID)}
-    values = {name: text if id_types[name] == pl.String else integer_ids(text) for name, text in texts.items()}
-    rules = [rule for name in texts for rule in _id_rules(name, columns[name], schema[columns[name]], id_types[name])]
+    ids = {name: (columns[name], schema[columns[name]], id_types[name]) for name in (USER_ID, ITEM_ID)}
+    values = {name: _id_value(*of) for name, of in ids.items()}
+    rules = [rule for name, of in ids.items() for rule in _id_rules(name, *of)]
     values[EVENT] = pl.col(columns[EVENT]).cast(pl.String).fill_null("") if EVENT in columns else pl.lit("")
     if withdrawn is not None:
         values[EVENT] = pl.when(withdrawn).then(pl.lit(WITHDRAWAL)).otherwise(values[EVENT])
@@ -203,12 +219,13 @@ def check_interactions(
     else:
         values[TIMESTAMP] = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     names = (USER_ID, ITEM_ID, TIMESTAMP, EVENT, WEIGHT)
-    return _divide(frame, {name: values[name] for name in names}, rules, _readable(texts[USER_ID], id_types[USER_ID]))
+    user = _readable(id_text(*ids[USER_ID][:2]), id_types[USER_ID])
+    return _judged(frame, {name: values[name] for name in names}, rules, user)
 
 
-def check_attributes(
+def judge_attributes(
     frame: pl.LazyFrame, key: str, column: str, *, id_type: Any, columns: Collection[str], nested: Collection[str] = ()
-) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+) -> pl.LazyFrame:
     """Items or users: the id (`key`, in the file `column`) in its table's type, the other `columns` as given.
 
     Strings, lists of strings, numbers and truth values stay; an empty string is null; dates become ISO
@@ -217,8 +234,8 @@ def check_attributes(
 
     Returns
     -------
-    tuple
-        (key, attributes ..., FILE_LINE), (line, reason, raw, user_id); items have no user_id
+    LazyFrame
+        key, attributes ..., and what `accepted` and `broken` divide it by; broken items have no user_id.
     """
     inside = leaves(frame.collect_schema())
     frame = frame.with_columns(inside[name].alias(name) for name in nested if name in inside)
@@ -228,9 +245,9 @@ def check_attributes(
     # a column of the file that has our name but is not the id keeps a name of its own
     names = {name: f"{name}_given" if name == key else name for name in columns if name != column}
     others = {given: _attribute(name, schema[name]) for name, given in names.items()}
-    values = {key: text if id_type == pl.String else integer_ids(text), **others}
+    values = {key: _id_value(column, schema[column], id_type), **others}
     user = _readable(text, id_type) if key == USER_ID else pl.lit(None, dtype=pl.String)
-    return _divide(frame, values, _id_rules(key, column, schema[column], id_type), user)
+    return _judged(frame, values, _id_rules(key, column, schema[column], id_type), user)
 
 
 def _attribute(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -291,19 +308,27 @@ def _readable(text: pl.Expr, dtype: Any) -> pl.Expr:
     return pl.when(pl.col(DEFECT).is_null() | (pl.col(DEFECT) == NESTED)).then(plain)
 
 
-def _divide(
+def _judged(
     frame: pl.LazyFrame, values: Mapping[str, pl.Expr], rules: list[tuple[pl.Expr, str]], user: pl.Expr
-) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+) -> pl.LazyFrame:
     reason = pl.coalesce(pl.col(DEFECT), first_reason(*rules)).alias(DEFECT)
     judged = frame.with_columns(
-        *(value.alias(_ours(name)) for name, value in values.items()), user.alias(_ours("rejected_user"))
+        *(value.alias(_ours(name)) for name, value in values.items()), user.alias(_ours(_REJECTED))
     )
     ours = [pl.col(_ours(name)).alias(name) for name in values]
-    good = judged.select(*ours, FILE_LINE, reason).filter(pl.col(DEFECT).is_null()).drop(DEFECT)
-    bad = judged.select(FILE_LINE, reason, FILE_RAW, _ours("rejected_user")).filter(pl.col(DEFECT).is_not_null())
-    return good, bad.select(
+    return judged.select(*ours, FILE_LINE, reason, FILE_RAW, _ours(_REJECTED))
+
+
+def accepted(judged: pl.LazyFrame) -> pl.LazyFrame:
+    """The good rows among judged ones: our columns and FILE_LINE."""
+    return judged.filter(pl.col(DEFECT).is_null()).drop(DEFECT, FILE_RAW, _ours(_REJECTED))
+
+
+def broken(judged: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows among judged ones that break the contract: line, reason, raw, user_id."""
+    return judged.filter(pl.col(DEFECT).is_not_null()).select(
         pl.col(FILE_LINE).alias(LINE),
         pl.col(DEFECT).cast(pl.String).alias(REASON),
         pl.col(FILE_RAW).alias(RAW),
-        pl.col(_ours("rejected_user")).alias(USER_ID),
+        pl.col(_ours(_REJECTED)).alias(USER_ID),
     )

@@ -12,45 +12,55 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID
+from recsys.data.overlap import in_same_period
+from recsys.data.staged import LOG_KEY, StagedLog
 from recsys.errors import InputError
 
 _NEAR: Final = timedelta(hours=26)  # the farthest that two time zones are apart
 _MOST: Final = 0.9  # share of the pairs of user and item that may be in the table at nearly the same time
+_LOOKED_AT: Final = 2_000_000  # rows at most
 _FEWEST: Final = 20  # rows; fewer prove nothing
 
 
-def check_doubles(held: pl.LazyFrame, rows: pl.DataFrame) -> list[str]:
-    """Warnings about rows of a log with time, none of which is in the table.
+def check_doubles(held: pl.LazyFrame, log: StagedLog) -> list[str]:
+    """Warnings about a log with time, none of whose rows is in the table; of a long one some users are looked at.
 
     Raises
     ------
     InputError
         The table holds the same rows without an event (view, buy, ...), or with one where these have none.
     """
-    if rows.is_empty():
+    if not len(log):
         return []
-    first, last = rows[TIMESTAMP].min(), rows[TIMESTAMP].max()
-    near = held.filter(pl.col(TIMESTAMP).is_between(pl.lit(first) - _NEAR, pl.lit(last) + _NEAR))
+    near, new = in_same_period(held, log, _NEAR), log.frame()
+    parts = -(-len(log) // _LOOKED_AT)
+    if parts > 1:
+        chosen = pl.col(USER_ID).hash(1) % parts == 0
+        near, new = near.filter(chosen), new.filter(chosen)
+    rows = new.select(*LOG_KEY).unique().collect(engine="streaming")
+    said = " that were looked at" if parts > 1 else ""
     keys = [USER_ID, ITEM_ID, TIMESTAMP]
     blank = pl.col(EVENT) == ""
-    for ours, theirs, said in ((~blank, blank, "without an event"), (blank, ~blank, "with an event")):
-        same = rows.lazy().filter(ours).join(near.filter(theirs).select(keys), on=keys, how="semi")
-        count = same.select(pl.len()).collect(engine="streaming").item()
+    for ours, theirs, how in ((~blank, blank, "without an event"), (blank, ~blank, "with an event")):
+        count = _found(rows.lazy().filter(ours), near.filter(theirs), keys)
         if count > _MOST * len(rows):
             raise InputError(
-                f"{count} of {len(rows)} rows of the log are in the table at the same moment, but {said} there: "
+                f"{count} of {len(rows)} rows of the log{said} are in the table at the same moment, but {how} there: "
                 "reading them would double the log; give the log's event column as before, or read the log anew with "
                 "`recsys ingest CONFIG --rebuild`."
             )
     if len(rows) < _FEWEST:
         return []
-    pairs = [USER_ID, ITEM_ID]
-    known = rows.lazy().join(near.select(pairs), on=pairs, how="semi")
-    count = known.select(pl.len()).collect(engine="streaming").item()
+    count = _found(rows.lazy(), near, [USER_ID, ITEM_ID])
     if count <= _MOST * len(rows):
         return []
     return [
-        f"{count} of {len(rows)} new events are of a user and an item that the table holds within 26 hours of them, "
-        "and none is in the table at its own time. If the source now writes its times in another zone or precision, "
-        "the log is in twice: read it anew with `recsys ingest CONFIG --rebuild`."
+        f"{count} of {len(rows)} new events{said} are of a user and an item that the table holds within 26 hours of "
+        "them, and none is in the table at its own time. If the source now writes its times in another zone or "
+        "precision, the log is in twice: read it anew with `recsys ingest CONFIG --rebuild`."
     ]
+
+
+def _found(rows: pl.LazyFrame, held: pl.LazyFrame, keys: list[str]) -> int:
+    same = rows.join(held.select(keys), on=keys, how="semi")
+    return int(same.select(pl.len()).collect(engine="streaming").item())

@@ -9,8 +9,9 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import TIMESTAMP
+from recsys.data.staged import StagedLog
 from recsys.reading.column_names import means
-from recsys.reading.plausible import doubt
+from recsys.reading.plausible import EARLIEST, doubt
 from recsys.reading.readers import Rows, reading
 from recsys.reading.sniff import looks_numeric
 from recsys.settings import InteractionSettings
@@ -22,7 +23,7 @@ def time_warnings(
     settings: InteractionSettings,
     rows: Rows,
     column: str | None,
-    moments: pl.Series,
+    log: StagedLog,
     now: datetime,
     read: Collection[str] = (),
 ) -> tuple[str, ...]:
@@ -32,8 +33,8 @@ def time_warnings(
     ----------
     rows, column
         The first file, and its column of times; None: the log has none.
-    moments
-        Times of all accepted rows.
+    log
+        The accepted rows of all files.
     read
         The file's columns that hold something else of ours.
     """
@@ -47,8 +48,20 @@ def time_warnings(
         )
         return (sentence,)
     counts = not settings.time_formats and _holds_numbers(rows, column)
-    told = doubt(moments, now, counts=counts, unit=settings.time_unit)
+    told = doubt(_telling(log), now, counts=counts, unit=settings.time_unit, times=len(log))
     return () if told is None else (f"The log's times look wrong: {told}.",)
+
+
+def _telling(log: StagedLog) -> pl.Series:
+    """The times that speak against the others: the early ones, or, where there are none, the first and the last."""
+    moment = pl.Datetime("us", "UTC")
+    if log.first is None or log.last is None:
+        return pl.Series([], dtype=moment)
+    ends = pl.Series([log.first, log.last], dtype=pl.Int64).cast(moment)
+    if not (ends < EARLIEST).any():
+        return ends
+    times = (file.frame().select(TIMESTAMP).filter(pl.col(TIMESTAMP) < EARLIEST) for file in log.files)
+    return pl.concat([part.collect(engine="streaming")[TIMESTAMP] for part in times])
 
 
 def _holds_numbers(rows: Rows, column: str) -> bool:

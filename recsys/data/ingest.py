@@ -8,49 +8,37 @@ nothing; what makes a row the same row is told in `recsys.data.merge`, whose tab
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
-from recsys.columns import (
-    EVENT,
-    INTERACTIONS,
-    ITEM_ID,
-    ITEMS,
-    TIMESTAMP,
-    USER_ID,
-    WITHDRAWAL,
-)
+from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS
+from recsys.data.attribute_merge import merge_attributes
 from recsys.data.attributes import need_attributes
-from recsys.data.checking import KEYS, OpenedFile, check, id_columns, id_types, open_file, wanted
-from recsys.data.contracts import (
-    check_timezone,
-)
+from recsys.data.change import commit
+from recsys.data.checking import KEYS
+from recsys.data.contracts import check_timezone
 from recsys.data.forgotten import read_forgotten
-from recsys.data.id_map import read_id_map
-from recsys.data.merge import commit, merge_attributes, merge_interactions, open_ends
-from recsys.data.provenance import FILLED, check_filled, check_rules, declared, next_record
-from recsys.data.quarantine import by_reason, quarantine, refuse
-from recsys.data.watermarks import WATERMARKS, begin_at, reached
+from recsys.data.merge import merge_interactions
+from recsys.data.opening import Opened, Progress, Reading, known_now, read_sources
+from recsys.data.provenance import FILLED, check_filled, declared, next_record
+from recsys.data.quarantine import attributes, quarantine, refuse, staged, without_forgotten
+from recsys.data.read_before import FILES, known_files, record_of, unchanged
+from recsys.data.staged import StagedLog
+from recsys.data.watermarks import WATERMARKS, reached
 from recsys.datasets.advice import how_to_get
 from recsys.errors import InputError
-from recsys.reading.readers import read_rows
 from recsys.reading.sources import MissingSource, SourceFile, find_files
 from recsys.reading.times import check_formats
-from recsys.settings import (
-    AttributedSettings,
-    Settings,
-    SourceSettings,
-)
+from recsys.settings import AttributedSettings, Settings, SourceSettings
 from recsys.storage import warehouse
-from recsys.storage.files import writing
 from recsys.storage.warehouse import TableVersions
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+__all__ = ["IngestReport", "Progress", "ingest"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +58,8 @@ class IngestReport:
     listed: int | None  # items of this reading of the catalogue; None: there is no catalogue
     delisted: int  # items of the reading of the catalogue before that this one lacks
     unmapped: int  # items and users whose id is not in the id_map; they are left out
-    tied_share: float | None  # of the log's events: share whose user and time another one has too
+    # by table: files that an earlier reading put into the table whole and that were not read again, and their rows
+    already: dict[str, dict[str, int]]
     begins: dict[str, dict[str, str]]  # by table and source that was not read whole: watermark = where it began
     digests: dict[str, str]  # by file: sha256 (hex)
     skipped: list[str]  # files without rows
@@ -101,88 +90,69 @@ def ingest(
     RecsysError
         Another process has written a table at the same time.
     """
-    started = time.monotonic()
     now = (now or datetime.now(UTC)).astimezone(UTC)
-    root = settings.warehouse
     check_timezone(settings.interactions.timezone)
     check_formats(settings.interactions.time_formats)
     check_filled(settings, rules=False)
     sources = declared(settings)
     found = {table: _find_files(table, section, settings.data_root) for table, section in sources.items()}
-    total, done = sum(map(len, found.values())) + 2 * len(found), 0
+    with TemporaryDirectory(prefix="recsys-") as scratch:
+        reading = Reading(
+            settings=settings,
+            found=found,
+            forgotten=read_forgotten(settings.warehouse),
+            scratch=Path(scratch),
+            now=now,
+            rebuild=rebuild,
+            progress=progress,
+        )
+        before = {} if rebuild else known_files(settings.warehouse, settings.interactions, reading.forgotten)
+        known = unchanged(found[INTERACTIONS], before)
+        opened = read_sources(reading, known)
+        if known and opened.checked[INTERACTIONS].too_many:  # all of the rejected rows are to be shown
+            opened = read_sources(reading, {})
+        return _written(reading, opened)
 
-    def step(what: str) -> None:
-        nonlocal done
-        if progress is not None:
-            progress(what, done, total)
-        done += 1
 
-    ends = [] if rebuild else open_ends(root)
-    begins: dict[str, dict[str, str]] = {}
-    with writing(f"A copy of the sources in {gettempdir()}", "set TMPDIR to a larger place"), TemporaryDirectory(
-        prefix="recsys-"
-    ) as scratch:  # fmt: skip
-        files: dict[str, list[OpenedFile]] = {}
-        skipped: list[str] = []
-        for table, section in sources.items():
-            marks = [end["size"] for end in ends] if table == INTERACTIONS else []
-            files[table] = []
-            for file in found[table]:
-                step(f"reading {file.name}")
-                ids = id_columns(table, section)
-                since = None if rebuild else begin_at(root, table, section, file)
-                rows = read_rows(file, section, Path(scratch), wanted(table, section), marks, ids, since)
-                if since is not None:
-                    begins.setdefault(table, {})[file.name] = f"{section.watermark} = {since}"
-                if rows.empty:
-                    skipped.append(file.name)
-                else:
-                    files[table].append(open_file(table, section, rows))
-            _need_rows(table, found[table], bool(files[table]))
-        if not rebuild:  # after the columns: one that is misspelt is the better word for a rule that changed
-            check_rules(settings)
-        digests = {file.rows.file.name: file.rows.digest for opened in files.values() for file in opened}
-        id_maps: dict[str, pl.DataFrame] = {}
-        for table, section in sources.items():
-            if isinstance(section, AttributedSettings) and section.id_map is not None:
-                read = read_id_map(table, section.id_map, settings.data_root, Path(scratch))
-                id_maps[table], digests[read.name] = read.ids, read.digest
-        types = id_types(None if rebuild else root, sources, files, id_maps, now)
-        checked = []
-        for table, section in sources.items():
-            step(f"checking {table}")
-            checked.append(check(table, section, files[table], types, now, id_maps.get(table)))
-            _need_rows(table, found[table], checked[-1].read > 0 or checked[-1].partial)
-    for rows_now in checked:
-        if isinstance(rows_now.settings, AttributedSettings):
-            need_attributes(rows_now.table, rows_now.settings, rows_now.good.columns)
-    forgotten = read_forgotten(root)
+def _written(reading: Reading, opened: Opened) -> IngestReport:
+    """Compare what was read with the tables, write what is new, and tell of it."""
+    settings, rebuild, root, now = reading.settings, reading.rebuild, reading.settings.warehouse, reading.now
+    checked = list(opened.checked.values())
+    for rows in checked:
+        if isinstance(rows.settings, AttributedSettings):
+            need_attributes(rows.table, rows.settings, attributes(rows).columns)
+    forgotten = reading.forgotten
     quarantine(root, checked, now, forgotten)
-    for rows_now in checked:
-        refuse(root, rows_now)
-    left_out = 0
+    for rows in checked:
+        refuse(root, rows)
+    known = opened.known
+    left_out = sum(file.forgotten for file in known.values())
     if forgotten is not None:
-        known = [replace(c, good=forgotten.without(c.good)) if USER_ID in KEYS[c.table] else c for c in checked]
-        left_out = sum(c.read for c in checked) - sum(c.read for c in known)
-        checked = known
-    if ITEMS in sources:
-        _need_known_items(None if rebuild else root, checked[0].good, checked[1].good, found[ITEMS][0].name)
-    opened = {table: [file.rows for file in files[table]] for table in sources}
-    records = {
-        table: {
-            FILLED: next_record(settings, table),
-            WATERMARKS: reached(root, table, section, opened[table], now, rebuild=rebuild),
+        before = checked
+        with reading.copying():
+            checked = [without_forgotten(rows, forgotten) for rows in checked]
+        left_out += sum(c.read for c in before) - sum(c.read for c in checked)
+    log = staged(checked[0])
+    if ITEMS in opened.checked:
+        _need_known_items(
+            None if rebuild else root, log, attributes(checked[1]), reading.found[ITEMS][0].name, bool(known)
+        )
+    records: dict[str, dict[str, Any]] = {
+        c.table: {
+            FILLED: next_record(settings, c.table),
+            WATERMARKS: reached(root, c.table, c.settings, opened.rows[c.table], now, rebuild=rebuild),
         }
-        for table, section in sources.items()
+        for c in checked
     }
-    logs = opened[INTERACTIONS]
-    changes = [merge_interactions(root, checked[0].good, logs, ends, records[INTERACTIONS], rebuild=rebuild)]
+    files = known_now(reading, opened, staged(opened.checked[INTERACTIONS]), log)
+    records[INTERACTIONS][FILES] = record_of(settings.interactions, forgotten, files)
+    changes = [merge_interactions(root, log, opened.ends, records[INTERACTIONS], rebuild=rebuild)]
     changes += [
         merge_attributes(
             root,
             c.table,
             KEYS[c.table][0],
-            c.good,
+            attributes(c),
             records[c.table],
             c.settings.several,
             rebuild=rebuild,
@@ -192,29 +162,29 @@ def ingest(
         if isinstance(c.settings, AttributedSettings)
     ]
     for change in reversed(changes):  # the log last: a new event's item is in the catalogue before it
-        step(f"writing {change.table}")
+        reading.step(f"writing {change.table}")
         commit(root, change)
-    versions = warehouse.current_versions(root)
     catalogue = next((change for change in changes if change.table == ITEMS), None)
+    already = {"files": len(known), "rows": sum(file.read for file in known.values())}
     return IngestReport(
-        versions=versions,
+        versions=warehouse.current_versions(root),
         rows_read={c.table: c.read for c in checked},
         rows_added={change.table: change.added for change in changes},
-        rows_rejected={c.table: len(c.rejected) for c in checked},
-        reasons={c.table: by_reason(c.rejected) for c in checked},
+        rows_rejected={c.table: c.refused for c in checked},
+        reasons={c.table: dict(c.reasons) for c in checked},
         rows_dropped={c.table: dict(c.dropped) for c in checked if c.dropped},
-        withdrawals=int((checked[0].good[EVENT] == WITHDRAWAL).sum()),
+        withdrawals=log.withdrawals + sum(file.withdrawals for file in known.values()),
         duplicates={change.table: change.duplicates for change in changes},
         corrected={INTERACTIONS: changes[0].corrected},
         forgotten=left_out,
         listed=catalogue.listed if catalogue else None,
         delisted=catalogue.delisted if catalogue else 0,
         unmapped=sum(c.unmapped for c in checked),
-        tied_share=_tied_share(root, versions.interactions),
-        begins=begins,
-        digests=digests,
-        skipped=[*skipped, *(name for c in checked for name in c.skipped)],
-        seconds=time.monotonic() - started,
+        begins=opened.begins,
+        digests=opened.digests,
+        skipped=opened.skipped,
+        already={INTERACTIONS: already} if known else {},
+        seconds=time.monotonic() - reading.started,
         warnings=[*(w for c in checked for w in c.warnings), *(w for change in changes for w in change.warnings)],
     )
 
@@ -230,41 +200,23 @@ def _find_files(table: str, section: SourceSettings, data_root: str) -> list[Sou
         raise InputError(f"{error} {advice}") from None
 
 
-def _need_rows(table: str, found: Sequence[SourceFile], there: bool) -> None:
-    if not there:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        database = found[0].database is not None
-        place, what = (found[0].name, "table or query") if database else (found[0].path, "file")
-        raise InputError(f"{table}.source has no rows: {place}{more} is empty; check the {what}.")
-
-
-def _need_known_items(root: str | None, log: pl.DataFrame, items: pl.DataFrame, name: str) -> None:
+def _need_known_items(root: str | None, log: StagedLog, items: pl.DataFrame, name: str, more: bool) -> None:
     """A first catalogue without one item of the log is another one, or names its items in another way.
 
-    `root` None: what the warehouse holds does not count.
+    `root` None: what the warehouse holds does not count. `more`: it holds events of files that were not read again.
     """
     if root is not None and warehouse.latest_version(root, ITEMS) is not None:
         return  # what is read now may be new items alone
-    logs = [log.lazy()]
+    logs = [log.frame()]
     if root is not None and warehouse.latest_version(root, INTERACTIONS) is not None:
         logs.append(warehouse.scan(root, INTERACTIONS))
     for seen in logs:
         ids = seen.select(ITEM_ID).unique().collect(engine="streaming")[ITEM_ID]
         if items[ITEM_ID].is_in(ids.implode()).any():
             return
+    example = logs[-1 if more else 0].select(pl.col(ITEM_ID).min()).collect(engine="streaming").item()
     raise InputError(
-        f"None of the {len(items)} items of {name} is in the log, whose ids look like {log[ITEM_ID].min()!r} and the "
+        f"None of the {len(items)} items of {name} is in the log, whose ids look like {example!r} and the "
         f"catalogue's like {items[ITEM_ID].min()!r}; check items.columns.item_id, name a file of the two ids in "
         "items.id_map, or leave the catalogue out with --set items=none."
     )
-
-
-def _tied_share(root: str, version: int) -> float | None:
-    """Share of the events with a time that have user and time in common with another event."""
-    tied = pl.col("len").filter(pl.col("len") > 1).sum() / pl.col("len").sum()
-    moments = warehouse.scan(root, INTERACTIONS, version).filter(
-        pl.col(TIMESTAMP).is_not_null() & (pl.col(EVENT) != WITHDRAWAL)
-    )
-    counts = moments.group_by(USER_ID, TIMESTAMP).len()
-    share = counts.select(tied, pl.len().alias("moments")).collect(engine="streaming")
-    return share.item(0, 0) if share.item(0, "moments") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
 from recsys.data.forgotten import Forgotten
+from recsys.data.staged import StagedLog
 from recsys.errors import InputError
 from recsys.reading.reasons import (
     BAD_BYTES,
@@ -27,7 +28,7 @@ from recsys.settings import SourceSettings
 from recsys.storage import warehouse
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
-_KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number
+KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number
 _HINTS: Final = {
     BAD_BYTES: "set the encoding",
     WRONG_FIELDS: "check the separator and the fields",
@@ -47,13 +48,15 @@ class Checked:
 
     table: str
     settings: SourceSettings
-    good: pl.DataFrame
-    rejected: pl.DataFrame  # source, line, reason, raw, user_id (null where it cannot be read)
+    good: pl.DataFrame | StagedLog
+    rejected: pl.DataFrame  # source, line, reason, raw, user_id (null where it cannot be read); of too many the first
+    reasons: Mapping[str, int]  # all rejected rows, the most frequent reason first
     unmapped: int = 0  # rows that the id map left out
     skipped: tuple[str, ...] = ()  # files without rows
     dropped: Mapping[str, int] = field(default_factory=dict)  # rows that the settings leave out, by condition
     warnings: tuple[str, ...] = ()  # sentences that must be seen
     partial: bool = False  # rows of a database from a watermark on alone
+    earlier: int = 0  # rows of files of the log that are in it whole, and are not among `good`
 
     @property
     def read(self) -> int:
@@ -61,7 +64,17 @@ class Checked:
 
     @property
     def judged(self) -> int:
-        return len(self.good) + len(self.rejected) + self.unmapped
+        return len(self.good) + self.refused + self.unmapped + self.earlier
+
+    @property
+    def refused(self) -> int:
+        """Rejected rows."""
+        return sum(self.reasons.values())
+
+    @property
+    def too_many(self) -> bool:
+        """Whether more rows are rejected than the settings allow."""
+        return self.refused > self.settings.max_rejected_share * self.judged
 
 
 def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:
@@ -71,7 +84,7 @@ def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: 
     """
     frames = []
     for rows in checked:
-        kept = rows.rejected.head(_KEPT) if _too_many(rows) else rows.rejected
+        kept = rows.rejected.head(KEPT) if rows.too_many else rows.rejected
         kept = kept if forgotten is None else forgotten.without_lines(kept)
         frames.append(
             kept.with_columns(
@@ -83,10 +96,6 @@ def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: 
         warehouse.append_new(root, QUARANTINE, frame, _KEY)
 
 
-def _too_many(rows: Checked) -> bool:
-    return len(rows.rejected) > rows.settings.max_rejected_share * rows.judged
-
-
 def refuse(root: str, rows: Checked) -> None:
     """Stop when more rows than allowed are rejected, or none is left.
 
@@ -95,34 +104,58 @@ def refuse(root: str, rows: Checked) -> None:
     InputError
         The counts by reason, one example, where the rows are, and what to try.
     """
-    if not _too_many(rows) and (len(rows.good) or rows.partial):
+    if not rows.too_many and (len(rows.good) or rows.partial or rows.earlier):
         return
     if not rows.judged:
         met = ", ".join(f"{condition} ({count})" for condition, count in rows.dropped.items())
         raise InputError(
             f"All {rows.read} rows of {rows.table} meet a condition of {rows.table}.drop: {met}; change it."
         )
-    if not len(rows.rejected):
+    if not rows.refused:
         raise InputError(
             f"None of the {rows.judged} {rows.table} has an id that {rows.table}.id_map knows; check the map's columns."
         )
-    reasons = by_reason(rows.rejected)
-    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-    worst = next(iter(reasons))
+    counts = ", ".join(f"{reason} ({count})" for reason, count in rows.reasons.items())
+    kept = set(rows.rejected[REASON])
+    worst = next(reason for reason in rows.reasons if reason in kept)
     source, line, raw = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW).row(0)
     shown = raw if len(raw) <= 120 else raw[:119] + "…"
     place = source if line is None else f"{source} line {line}"
     hint = _HINTS.get(worst, "correct the file")
     limit = f", more than {rows.table}.max_rejected_share = {rows.settings.max_rejected_share:g} allows"
     raise InputError(
-        f"{len(rows.rejected)} of {rows.judged} rows of {rows.table} are rejected"
-        f"{limit if _too_many(rows) else ''}: {counts}; "
+        f"{rows.refused} of {rows.judged} rows of {rows.table} are rejected"
+        f"{limit if rows.too_many else ''}: {counts}; "
         f"for example {place}: {shown!r} ({worst}). Nothing was published; the rows are in "
         f"{warehouse.table_path(root, QUARANTINE)}: {hint}."
     )
 
 
+def staged(rows: Checked) -> StagedLog:
+    """The good rows of the log."""
+    assert isinstance(rows.good, StagedLog)
+    return rows.good
+
+
+def attributes(rows: Checked) -> pl.DataFrame:
+    """The good rows of items or users."""
+    assert isinstance(rows.good, pl.DataFrame)
+    return rows.good
+
+
+def without_forgotten(rows: Checked, forgotten: Forgotten) -> Checked:
+    """A table's rows without those of users who are to stay out."""
+    if isinstance(rows.good, StagedLog):
+        users = rows.good.frame().select(pl.col(USER_ID).unique()).collect(engine="streaming")[USER_ID]
+        return replace(rows, good=rows.good.without(forgotten.among(users)))
+    return replace(rows, good=forgotten.without(rows.good)) if USER_ID in rows.good.columns else rows
+
+
 def by_reason(rejected: pl.DataFrame) -> dict[str, int]:
     """Rejected rows by reason, the most frequent first."""
-    counts = rejected.group_by(REASON).len().sort(["len", REASON], descending=[True, False])
-    return dict(counts.iter_rows())
+    return most_first(dict(rejected.group_by(REASON).len().iter_rows()))
+
+
+def most_first(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts, the highest first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))

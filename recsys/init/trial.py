@@ -13,7 +13,6 @@ import polars as pl
 
 from recsys.columns import LINE, RAW, REASON
 from recsys.data.checking import id_columns, try_rows, wanted
-from recsys.data.quarantine import by_reason
 from recsys.errors import InputError
 from recsys.reading.readers import Rows, read_rows
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW, MISSING, no_reason
@@ -43,11 +42,11 @@ def try_table(table: str, section: SourceSettings, sample: Sample) -> Trial:
     with TemporaryDirectory(prefix="recsys-") as scratch:
         plain = section.model_copy(update={"encoding": "utf-8"})
         checked = try_rows(table, plain, _rows(table, plain, sample, Path(scratch)), datetime.now(UTC))
-    if not len(checked.rejected):
+    if not checked.refused:
         return Trial()
-    reasons = by_reason(checked.rejected)
+    reasons = checked.reasons
     told = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
-    share = len(checked.rejected) / checked.judged
+    share = checked.refused / checked.judged
     begin = f"{share:.1%} of the rows of {sample.path} that were looked at would be quarantined"
     if share <= section.max_rejected_share:
         return Trial(unsure=(f"{begin}: {told}.",))

@@ -19,7 +19,9 @@ _DAY: Final = 86_400
 _MOST: Final = 0.9  # share of the times that a reading must make plausible
 
 
-def doubt(moments: pl.Series, now: datetime, *, counts: bool, unit: TimeUnit = "auto") -> str | None:
+def doubt(
+    moments: pl.Series, now: datetime, *, counts: bool, unit: TimeUnit = "auto", times: int | None = None
+) -> str | None:
     """A sentence on times that are hardly the log's own: how many, and which reading makes them plausible.
 
     Parameters
@@ -30,6 +32,8 @@ def doubt(moments: pl.Series, now: datetime, *, counts: bool, unit: TimeUnit = "
         No log is more than a day ahead of it.
     counts
         Whether they were numbers, which count from 1970 in `unit`.
+    times
+        How many there are, where `moments` are the early ones alone, or the first and the last.
 
     Returns
     -------
@@ -37,16 +41,17 @@ def doubt(moments: pl.Series, now: datetime, *, counts: bool, unit: TimeUnit = "
         Without a subject: "12 of 80 times are before 1990 ..."; None where nothing speaks against the times.
     """
     moments = moments.drop_nulls()
+    times = len(moments) if times is None else times
     tomorrow = (now + timedelta(days=1)).timestamp()
     early = moments.filter(moments < EARLIEST)
     if early.is_empty():
         seconds = _seconds(moments)
         if counts and len(seconds) and float(seconds.max()) + _2001 <= tomorrow:  # type: ignore[arg-type]
-            told = f"all {len(moments):,} times are of {_span(seconds)}, years of which hardly a log is left"
+            told = f"all {times:,} times are of {_span(seconds)}, years of which hardly a log is left"
             return f"{told}: {_since_2001(seconds)}"
         return None
     seconds = _seconds(early)
-    told = f"{len(early):,} of {len(moments):,} times are before 1990 ({_span(seconds)})"
+    told = f"{len(early):,} of {times:,} times are before 1990 ({_span(seconds)})"
     if bool((seconds == 0).all()):
         return f"{told}, which is what programs write where there is no time: leave those empty"
     advice = next(_readings(seconds, unit, tomorrow), None) if counts else None

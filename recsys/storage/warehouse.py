@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import polars as pl
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -64,6 +65,8 @@ from recsys.storage.remote import fail, is_url
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
 _METADATA: Final = "recsys"  # our key in a commit's metadata
+_TIDYINGS: Final = frozenset({"VACUUM START", "VACUUM END", "OPTIMIZE"})  # commits that change no row
+_TIDYINGS_SEEN: Final = 20  # commits looked back
 _TOKEN: Final = "recsys.token"  # another: of this commit alone
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -187,12 +190,17 @@ def id_type(root: str | Path, table: str, column: str) -> Any | None:
 def append(
     root: str | Path,
     table: str,
-    frame: pl.DataFrame,
+    rows: pl.DataFrame | Iterator[pl.DataFrame],
     *,
     expected: int | None,
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
     """Add rows in one commit on top of version `expected` (None: the table does not exist yet).
+
+    Parameters
+    ----------
+    rows
+        All of them, or parts of them, at least one, in which case memory does not grow with the rows.
 
     Returns
     -------
@@ -204,19 +212,19 @@ def append(
     RecsysError
         Somebody else has committed since `expected`, or the rows do not have the table's schema.
     """
-    return _write(root, table, frame, mode="append", expected=expected, metadata=metadata)
+    return _write(root, table, rows, mode="append", expected=expected, metadata=metadata)
 
 
 def overwrite(
     root: str | Path,
     table: str,
-    frame: pl.DataFrame,
+    rows: pl.DataFrame | Iterator[pl.DataFrame],
     *,
     expected: int | None,
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
     """Replace the table's rows and attribute columns in one commit; see `append`. Older versions stay."""
-    return _write(root, table, frame, mode="overwrite", expected=expected, metadata=metadata)
+    return _write(root, table, rows, mode="overwrite", expected=expected, metadata=metadata)
 
 
 def restore(
@@ -285,6 +293,17 @@ def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
     return {}
 
 
+def said_last(root: str | Path, table: str) -> dict[str, Any]:
+    """What the table's newest commit says, where it is ours; nothing where another program has changed rows since."""
+    opened = _open(root, table)
+    for commit in [] if opened is None else opened.history(_TIDYINGS_SEEN):
+        if told := told_by(commit):
+            return told
+        if commit.get("operation") not in _TIDYINGS:
+            break
+    return {}
+
+
 def told_by(commit: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a commit of a table's history; nothing where it is not ours."""
     return dict(json.loads(commit[_METADATA])) if _METADATA in commit else {}
@@ -293,13 +312,13 @@ def told_by(commit: Mapping[str, Any]) -> dict[str, Any]:
 def _write(
     root: str | Path,
     table: str,
-    frame: pl.DataFrame,
+    rows: pl.DataFrame | Iterator[pl.DataFrame],
     *,
     mode: str,
     expected: int | None,
     metadata: Mapping[str, Any] | None,
 ) -> int:
-    frame = _conform(table, frame)
+    data = _conform(table, rows).to_arrow() if isinstance(rows, pl.DataFrame) else _read_on(table, rows)
     path = table_path(root, table)
     target: str | DeltaTable = path
     token, version = uuid.uuid4().hex, 0 if expected is None else expected + 1
@@ -310,7 +329,7 @@ def _write(
                 raise CommitFailedError
         write_deltalake(
             target,
-            frame.to_arrow(),
+            data,
             mode="error" if expected is None else mode,
             schema_mode=None if expected is None else "overwrite" if mode == "overwrite" else _APPENDED.get(table),
             writer_properties=WriterProperties(compression="ZSTD"),
@@ -326,6 +345,18 @@ def _write(
             raise RecsysError(f"The table {path} cannot be written: {refusal(error) or first_line(error)}.") from None
     note_write(path)
     return version
+
+
+def _read_on(table: str, frames: Iterator[pl.DataFrame]) -> pa.RecordBatchReader:
+    """Frames of equal columns as the writer takes them, one after another."""
+    first = _conform(table, next(frames)).to_arrow()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from first.to_batches()
+        for frame in frames:
+            yield from _conform(table, frame).to_arrow().cast(first.schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(first.schema, batches())
 
 
 def _landed(path: str, version: int, token: str) -> bool:

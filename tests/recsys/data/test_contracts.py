@@ -16,6 +16,20 @@ from recsys.reading import reasons
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+def divided(judged: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    return contracts.accepted(judged), contracts.broken(judged)
+
+
+def check_interactions(*given: Any, **named: Any) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    return divided(contracts.judge_interactions(*given, **named))
+
+
+def check_attributes(*given: Any, **named: Any) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    return divided(contracts.judge_attributes(*given, **named))
+
+
 INTEGERS = {USER_ID: pl.Int64, ITEM_ID: pl.Int64}
 
 
@@ -35,7 +49,7 @@ def test_every_rule_has_its_reason() -> None:
         e=["view", None, "", "", "", "", "", "", "", None, ""],
     )
     columns = {USER_ID: "u", ITEM_ID: "i", TIMESTAMP: "t", WEIGHT: "w", EVENT: "e"}
-    good, bad = contracts.check_interactions(frame, columns, id_types=INTEGERS, now=NOW)
+    good, bad = check_interactions(frame, columns, id_types=INTEGERS, now=NOW)
     first = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert good.collect().rows() == [(1, 2, first, "view", 1.5, 1), (1, 2, first, "", None, 10)]
     assert bad.select(LINE, REASON).collect().rows() == [
@@ -56,7 +70,7 @@ def test_now_itself_is_not_the_future() -> None:
     frame = rows(u=["a", "a"], i=["b", "b"], t=[NOW, NOW + timedelta(microseconds=1)])
     strings = {USER_ID: pl.String, ITEM_ID: pl.String}
     columns = {USER_ID: "u", ITEM_ID: "i", TIMESTAMP: "t"}
-    good, bad = contracts.check_interactions(frame, columns, id_types=strings, now=NOW)
+    good, bad = check_interactions(frame, columns, id_types=strings, now=NOW)
     assert good.collect()[FILE_LINE].to_list() == [1]
     assert bad.collect()[LINE].to_list() == [2]
 
@@ -80,7 +94,7 @@ def test_ids_are_kept_as_given(values: Any, whole: bool, kept: list[Any]) -> Non
     frame = rows(u=values, i=values)
     assert contracts.all_integers(frame, "u") is whole
     dtype = pl.Int64() if whole else pl.String()
-    good, bad = contracts.check_interactions(
+    good, bad = check_interactions(
         frame, {USER_ID: "u", ITEM_ID: "i"}, id_types={USER_ID: dtype, ITEM_ID: dtype}, now=NOW
     )
     assert good.collect()[USER_ID].to_list() == kept
@@ -115,7 +129,7 @@ def test_attributes_stay_as_given() -> None:
         empty=pl.Series([None, None, None], dtype=pl.Null),
     )
     columns = [name for name in frame.collect_schema() if not name.startswith("__")]
-    good, bad = contracts.check_attributes(frame, ITEM_ID, "id", id_type=pl.Int64, columns=columns)
+    good, bad = check_attributes(frame, ITEM_ID, "id", id_type=pl.Int64, columns=columns)
     assert good.drop(FILE_LINE).collect().to_dicts() == [
         {
             "item_id": 1,
@@ -159,7 +173,7 @@ def test_a_nested_id_and_an_unknown_zone_are_refused() -> None:
 def test_a_year_before_the_first_is_unparsable() -> None:
     frame = rows(user_id=[1, 2], item_id=[1, 2], timestamp=["0000-05-01T00:00:00Z", "0001-01-01T00:00:00Z"])
     columns = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
-    good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=INTEGERS, now=NOW))
+    good, bad = pl.collect_all(check_interactions(frame, columns, id_types=INTEGERS, now=NOW))
     assert good[USER_ID].to_list() == [2]
     assert bad[REASON].to_list() == [reasons.BAD_TIME]
 
@@ -168,7 +182,7 @@ def test_a_blank_id_is_missing_and_a_huge_one_is_text() -> None:
     strings = {USER_ID: pl.String, ITEM_ID: pl.String}
     frame = rows(user_id=["  ", " 7"], item_id=["a", "a"])
     good, bad = pl.collect_all(
-        contracts.check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=strings, now=NOW)
+        check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=strings, now=NOW)
     )
     assert good[USER_ID].to_list() == [" 7"]
     assert bad[REASON].to_list() == [reasons.MISSING[USER_ID]]
@@ -190,7 +204,7 @@ def test_lists_of_lists_become_one_list() -> None:
         reason=["x", "y", "z"],
     )
     columns = ["item_id", "category", "maker", "line", "reason"]
-    good, bad = pl.collect_all(contracts.check_attributes(frame, ITEM_ID, ITEM_ID, id_type=pl.String, columns=columns))
+    good, bad = pl.collect_all(check_attributes(frame, ITEM_ID, ITEM_ID, id_type=pl.String, columns=columns))
     assert bad.is_empty()
     assert good["category"].to_list() == [["Makeup", "Nails", "Gifts"], [], None]
     assert good["maker"].to_list() == ['{"name":"OPI"}', None, None]
@@ -204,9 +218,7 @@ def test_a_float_that_stands_for_several_integers_is_no_id(dtype: Any, first: fl
     frame = rows(user_id=["u"] * 8, item_id=ids)
     assert contracts.all_integers(frame, ITEM_ID)
     types = {USER_ID: pl.String, ITEM_ID: pl.Int64}
-    good, bad = pl.collect_all(
-        contracts.check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=types, now=NOW)
-    )
+    good, bad = pl.collect_all(check_interactions(frame, {USER_ID: USER_ID, ITEM_ID: ITEM_ID}, id_types=types, now=NOW))
     assert good[ITEM_ID].to_list() == [int(first) - 1, 7, 0]
     assert bad.select(LINE, REASON).rows() == [
         *((line, reasons.INEXACT_ID) for line in (2, 3, 4)),
@@ -235,7 +247,7 @@ def test_weights_have_the_declared_decimal_sign(decimal: str, kept: dict[str, fl
     frame = rows(user_id=["u"] * len(written), item_id=["i"] * len(written), weight=written)
     strings = {USER_ID: pl.String, ITEM_ID: pl.String}
     columns = {name: name for name in (USER_ID, ITEM_ID, WEIGHT)}
-    good, bad = pl.collect_all(contracts.check_interactions(frame, columns, id_types=strings, now=NOW, decimal=decimal))
+    good, bad = pl.collect_all(check_interactions(frame, columns, id_types=strings, now=NOW, decimal=decimal))
     assert good[WEIGHT].to_list() == list(kept.values())
     assert bad[REASON].to_list() == [reasons.WEIGHT_TYPE] * len(rejected)
 
@@ -244,5 +256,5 @@ def test_seconds_with_a_decimal_comma_are_times() -> None:
     frame = rows(user_id=["u"], item_id=["i"], timestamp=["1711852200,25"])
     strings = {USER_ID: pl.String, ITEM_ID: pl.String}
     columns = {name: name for name in (USER_ID, ITEM_ID, TIMESTAMP)}
-    good = contracts.check_interactions(frame, columns, id_types=strings, now=NOW, decimal=",")[0].collect()
+    good = check_interactions(frame, columns, id_types=strings, now=NOW, decimal=",")[0].collect()
     assert good[TIMESTAMP].to_list() == [datetime(2024, 3, 31, 2, 30, 0, 250_000, tzinfo=UTC)]

@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, LISTED, POSITION, TIMESTAMP, USER_ID, USERS, WEIGHT
 from recsys.data import merge
+from recsys.data.change import commit
 from recsys.data.ingest import IngestReport, ingest
+from recsys.data.staged import LOG_KEY, StagedLog, stage_rows
 from recsys.errors import InputError
+from recsys.reading.readers import Rows
+from recsys.reading.reasons import DEFECT, FILE_LINE, no_reason
+from recsys.reading.sources import SourceFile
 from recsys.settings import Settings
 from recsys.storage import warehouse
 
@@ -90,6 +95,15 @@ def test_corrections_and_a_line_that_goes_on_are_one_commit(tmp_path: Path) -> N
     assert table(tmp_path)[WEIGHT].to_list() == [4.0, 75.0]
 
 
+def staged(good: pl.DataFrame, folder: Path) -> StagedLog:
+    """Accepted rows of one file."""
+    file = SourceFile(name="log", path="", format="parquet", separator="")
+    judged = good.lazy().with_row_index(FILE_LINE, offset=1).with_columns(no_reason().alias(DEFECT))
+    rows = Rows(file=file, frame=judged, columns=(), digest="")
+    one, _ = stage_rows(rows, judged, folder / "log.parquet", timed=True)
+    return StagedLog(files=(one,), timed=True, id_types={USER_ID: pl.Int64, ITEM_ID: pl.Int64})
+
+
 FEW = st.integers(0, 2)
 EVENTS = st.lists(st.tuples(FEW, FEW, FEW, st.sampled_from(["a", "b"]), st.none() | FEW), max_size=8)
 
@@ -105,7 +119,7 @@ def test_readings_add_up_to_the_newest_weight_of_every_event(
     for number, reading in enumerate((first, second, second)):
         schema = {USER_ID: pl.Int64, ITEM_ID: pl.Int64, TIMESTAMP: pl.Int64, EVENT: pl.String, WEIGHT: pl.Float64}
         good = pl.DataFrame(reading, schema=schema, orient="row").with_columns(
-            pl.col(TIMESTAMP).cast(pl.Datetime("us", "UTC")), pl.lit(None, dtype=pl.Int32).alias(merge.OPEN_END)
+            pl.col(TIMESTAMP).cast(pl.Datetime("us", "UTC"))
         )
         if not reading:
             continue
@@ -113,14 +127,15 @@ def test_readings_add_up_to_the_newest_weight_of_every_event(
         for user, item, moment, event, weight in reading:
             key = (user, item, moment, event)
             expected[key] = expected.get(key) if weight is None else float(weight)
-        change = merge.merge_interactions(root, good, [], [], {"filled": {"name": "x", "sources": [], "rules": {}}})
-        merge.commit(root, change)
+        record = {"filled": {"name": "x", "sources": [], "rules": {}}}
+        change = merge.merge_interactions(root, staged(good, tmp_path_factory.mktemp("s")), [], record)
+        commit(root, change)
         assert change.added == len(expected) - len(before)
         assert change.corrected == sum(expected[key] != weight for key, weight in before.items())
         assert number < 2 or (change.added, change.corrected) == (0, 0)
     if expected:
         held = warehouse.scan(root, INTERACTIONS).collect().sort(POSITION)
-        rows = held.with_columns(pl.col(TIMESTAMP).dt.epoch("us")).select(*merge.LOG_KEY, WEIGHT).rows()
+        rows = held.with_columns(pl.col(TIMESTAMP).dt.epoch("us")).select(*LOG_KEY, WEIGHT).rows()
         assert rows == [(*key, weight) for key, weight in expected.items()]
         assert held[POSITION].to_list() == list(range(len(expected)))
 
