@@ -34,6 +34,12 @@ def native_bf16() -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def amx() -> bool:
+    """Whether this processor multiplies bf16 in matrix units (AMX), whose kernels take longest to make."""
+    asked = getattr(torch.cpu, "get_capabilities", None)
+    return native_bf16() and asked is not None and bool(asked().get("amx_bf16"))
+
+
 def activation_dtype(precision: str, device: torch.device | None = None) -> torch.dtype:
     """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto").
 

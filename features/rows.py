@@ -62,13 +62,16 @@ def sum_by_row(rows: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor
 
 
 class SparseRead(torch.autograd.Function):
-    """`read_rows` with a sparse gradient over the rows that were read; duplicates are not summed."""
+    """`read_rows` with a sparse gradient over the rows that were read; duplicates are not summed.
+
+    Of a vector [M] it reads numbers.
+    """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.shape = matrix.shape
-        return read_rows(matrix, rows)
+        return matrix.detach().index_select(0, rows) if matrix.ndim == 1 else read_rows(matrix, rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -199,12 +199,15 @@ class Fitted:
         What was copied from which bundle, JSON-friendly; None: nothing was.
     predicted_bytes
         Peak of memory that training was to take; 0 where nobody predicts it.
+    chosen
+        By name of the setting, what the configuration left to the program, such as the precision.
     """
 
     parts: Parts
     outcome: Outcome | None = None
     warm_start: dict[str, Any] | None = None
     predicted_bytes: int = 0
+    chosen: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -57,6 +57,12 @@ class Earlier:
         part = slice(int(first), int(last))
         return (self.questions[part] - start) * width + self.codes[part], self.back[part]
 
+    def among(self, codes: Tensor) -> Earlier:
+        """The events of items that are among `codes`, int64 [C] ascending, each by its place there."""
+        place = torch.searchsorted(codes, self.codes).clamp_(max=len(codes) - 1)
+        kept = codes[place] == self.codes
+        return Earlier(questions=self.questions[kept], codes=place[kept], back=self.back[kept])
+
 
 def earlier_events(tokens: Tensor, asked: Tensor) -> Earlier:
     """Of the questions at which `asked` [B, L] is true, row by row, all events of `tokens` int64 [B, L] up to each."""

@@ -48,6 +48,7 @@ class FitReport:
     resumed: dict[str, int] | None = None  # epoch and steps done in it where a killed training was taken up
     warm_start: dict[str, Any] | None = None  # what was copied from which bundle, or why nothing was
     blend: BlendReport | None = None  # of the model with the neighbour sources
+    chosen: dict[str, str] = field(default_factory=dict)  # what the configuration left to the program, by setting
 
 
 def fit(
@@ -129,6 +130,7 @@ def fit(
             "warm_start": None if origin.bundle is None else origin.bundle.id,
             "consumed": consumed,
             BEST_EPOCH: outcome.best_epoch if outcome else None,
+            "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,
         },
@@ -152,6 +154,7 @@ def fit(
         resumed=resumed,
         warm_start=fitted.warm_start if origin.reason is None else {"bundle": None, "reason": origin.reason},
         blend=blend,
+        chosen=fitted.chosen,
     )
 
 

@@ -252,6 +252,7 @@ def _retrained(
             "warm_start": None if start is None else start.id,
             "consumed": consumed,
             BEST_EPOCH: None if outcome is None else outcome.best_epoch,
+            "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, start),
             "known_before": lineage.get("known_before"),
             REFIT: {"kind": "all", "measured": bundle.label},

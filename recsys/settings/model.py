@@ -88,8 +88,8 @@ class ModelSettings(KindSettings):
     # next-item: a query begins as the mean of the history's items, a step back weighing .7, and the encoder learns
     # what to add; with a text adapter that begins as the identity, training starts from the text recommender
     recency_mean: bool = False
-    # next-item: a number, by the steps since, is added to the score of what was had; it is learned with the
-    # full loss, as the negatives of the others are never what was had
+    # next-item: a number, by the steps since, is added to the score of what was had; gBCE does not learn it, as its
+    # negatives are never what was had
     repeat_bias: bool = False
     item_bias: bool = True  # a learned number an item, added to its score; False where nothing may belong to one item
     id_lookups: int = Field(default=2, ge=1, le=8)  # rows of the multiplexed table that one id concatenates
@@ -104,7 +104,7 @@ class ModelSettings(KindSettings):
         train, unread = tree["train"], ["recformer"]
         if self.objective != "cloze":
             unread += _CLOZE
-        if train["loss"] == "full":
+        if train["loss"] == "full" or (train["loss"] == "auto" and train["negatives"] is None):
             unread.append("train.negatives")
         if train["loss"] != "gbce":
             unread.append("train.calibration")

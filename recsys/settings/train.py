@@ -31,8 +31,12 @@ class TrainSettings(Section):
     # items allow (a million items: 2,000)
     validation_users: int | None = Field(default=None, ge=1)
     patience: int = Field(default=6, ge=1)  # (validations) without a gain before training stops
-    loss: Literal["full", "sampled", "gbce"] = "full"  # softmax over the catalogue, or over negatives; binary over them
-    negatives: int = Field(default=256, ge=1)  # sampled, gbce: items drawn for each history
+    # softmax over the catalogue, or over a sample of it; binary over negatives; auto: full below 50,000 items, sampled
+    # from there on (a Recformer: full)
+    loss: Literal["auto", "full", "sampled", "gbce"] = "auto"
+    # gbce: items drawn for each history, None: 256; sampled: for the whole batch, beside the items that it asks for,
+    # None: 2,048
+    negatives: int | None = Field(default=None, ge=1)
     # items without training interactions compete, too, and so learn to rank low; False: content alone places them
     cold_negatives: bool = True
     calibration: Share = 0.75  # gbce: 0 is plain binary cross-entropy, 1 gives calibrated probabilities

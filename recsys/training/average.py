@@ -27,10 +27,14 @@ class Average:
         self.parameters, self.decay = parameters, decay
         self.shadow: list[Any] = [p.detach().clone() for p in parameters] if decay else []
 
+    def keep(self, step: int) -> float:
+        """Share of the average that stays when the weights after a step, counted from 1, are taken in."""
+        return min(self.decay, step / (step + 9))
+
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 1."""
         if self.shadow:
-            get_ema_multi_avg_fn(min(self.decay, step / (step + 9)))(self.shadow, list(self.parameters), step)
+            get_ema_multi_avg_fn(self.keep(step))(self.shadow, list(self.parameters), step)
 
     @torch.no_grad()
     def take(self) -> None:

@@ -1,9 +1,13 @@
-"""The learner changes a model's weights: AdamW, the schedule of its rate, clipping, the weights' moving average."""
+"""The learner changes a model's weights: AdamW, the schedule of its rate, clipping, the weights' moving average.
+
+Tables of which a step reads few rows learn by these rows alone (recsys/training/rows.py).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +17,7 @@ from recsys.settings import TrainSettings
 from recsys.settings.pretrain import PretrainTrainSettings
 from recsys.training.average import Average
 from recsys.training.distributed import average_gradients
+from recsys.training.rows import RowLearner
 
 Schedule = Callable[[int, float], Callable[[int], float]]  # of steps and the share that warms up: a factor by step
 
@@ -57,6 +62,10 @@ class Learner:
         Batches whose gradients are averaged for one step.
     average_decay
         Of the weights' moving average; 0: none.
+    by_row
+        Those of the model's weights whose gradients are sparse.
+    row_rate
+        Of the first step of their rows, in learning rates.
     """
 
     def __init__(
@@ -72,9 +81,17 @@ class Learner:
         betas: tuple[float, float] = (0.9, 0.999),
         accumulate: int = 1,
         average_decay: float = 0.0,
+        by_row: Sequence[nn.Parameter] = (),
+        row_rate: float = 1.0,
     ) -> None:
         self.model, self.clip_norm, self.accumulate = model, clip_norm, accumulate
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        apart = {id(p) for p in by_row}
+        self.parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
+        self.weight_decay = weight_decay
+        self.rows = [
+            RowLearner(p, rate=row_rate, decayed=p.ndim >= 2 and weight_decay > 0, averaged=average_decay > 0)
+            for p in by_row
+        ]
         decayed = [p for p in self.parameters if p.ndim >= 2]  # not biases, norms or vectors
         plain = [p for p in self.parameters if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -115,12 +132,48 @@ class Learner:
         if not self.pending:
             return
         average_gradients(self.parameters)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self._clip()
+        rate = self.learning_rate
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(self.schedule.last_epoch)
+        step = self.schedule.last_epoch
+        self.average.update(step)
+        for rows in self.rows:
+            rows.step(rate, self.weight_decay, self.average.keep(step))
         self.pending = 0
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model the averaged weights for the length of a `with` block."""
+        for rows in self.rows:
+            rows.settle()
+            rows.exchange()
+        try:
+            with self.average.applied():
+                yield
+        finally:
+            for rows in self.rows:
+                rows.exchange()
+
+    def take_average(self) -> None:
+        """Give the model the averaged weights for good."""
+        self.average.take()
+        for rows in self.rows:
+            rows.settle()
+            rows.exchange()
+
+    def _clip(self) -> None:
+        if not self.rows:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            return
+        of_rows = [gradient for rows in self.rows if (gradient := rows.gradient()) is not None]
+        whole = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([*whole, *of_rows])
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in of_rows:
+            gradient *= factor
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and all that the next step depends on, between two steps; the tensors are not copies."""
@@ -129,6 +182,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average.shadow,
+            "rows": [rows.state_dict() for rows in self.rows],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,3 +192,5 @@ class Learner:
         self.schedule.load_state_dict(state["schedule"])
         for mine, saved in zip(self.average.shadow, state["average"], strict=True):
             mine.copy_(saved)
+        for rows, known in zip(self.rows, state["rows"], strict=True):
+            rows.load_state_dict(known)

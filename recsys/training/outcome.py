@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.data.consumed import Consumed
@@ -21,8 +21,15 @@ class Training:
     history: list[dict[str, Any]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
     trained: Consumed  # the histories that it was given
     validated: Consumed | None = None  # the questions that decided which epoch is best; None: nobody said
+    chosen: Mapping[str, str] = field(default_factory=dict)  # by name, what the configuration left to the program
 
     @classmethod
-    def of(cls, done: Place, trained: Consumed) -> Training:
+    def of(cls, done: Place, trained: Consumed, chosen: Mapping[str, str] | None = None) -> Training:
         """State of a training at its end."""
-        return cls(best_epoch=done.best_epoch, epochs=done.epoch, history=done.history, trained=trained)
+        return cls(
+            best_epoch=done.best_epoch,
+            epochs=done.epoch,
+            history=done.history,
+            trained=trained,
+            chosen=chosen or {},
+        )

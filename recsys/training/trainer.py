@@ -122,7 +122,7 @@ class _Run(Generic[Batch]):
                 self.task.model.load_state_dict(self.best["model"])
                 self.task.restore(self.best["task"])
             else:  # nobody says which weights are best: the last ones, averaged as validation would have measured them
-                self.learner.average.take()
+                self.learner.take_average()
         if not self.best:  # nothing was measured
             self.at.best_epoch = self.at.epoch
 
@@ -172,7 +172,7 @@ class _Run(Generic[Batch]):
     def _validate(self, entry: dict[str, Any]) -> None:
         """Measure the averaged weights, for which a best so far is kept."""
         at, task = self.at, self.task
-        with self.learner.average.applied() if self.learner else nullcontext():
+        with self.learner.averaged() if self.learner else nullcontext():
             metrics = task.metrics(at)
             if metrics is None:
                 return

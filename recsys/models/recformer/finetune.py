@@ -42,6 +42,7 @@ from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
 from recsys.training.trainer import OnResume, Stage, run
 
+NEGATIVES = 256  # drawn for a batch where the configuration does not say how many
 Validate = Callable[[Recformer, np.ndarray], dict[str, float]]  # of a model and the item table it goes with
 
 
@@ -209,7 +210,9 @@ class FineTuning(Task[np.ndarray]):
         labels = torch.from_numpy(items[ends].astype(np.int64)).to(model.device)
         negatives = None
         if self.train.loss == "sampled":
-            negatives = torch.from_numpy(rng.integers(1, len(self.on_device), self.train.negatives)).to(model.device)
+            negatives = torch.from_numpy(rng.integers(1, len(self.on_device), self.train.negatives or NEGATIVES)).to(
+                model.device
+            )
         queries = encode(model, catalogue, items, starts, ends, dtype=self.dtype)
         had = None
         if model.repeats is not None and negatives is None:

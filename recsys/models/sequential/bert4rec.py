@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from recsys.columns import PADDING
 from recsys.features.device import is_accelerator
+from recsys.features.rows import SparseRead
 from recsys.features.tables import Table
 from recsys.features.threads import side_by_side
 from recsys.models.layers import LayerNorm, Linear
@@ -30,6 +31,7 @@ from recsys.settings import ModelSettings
 
 TABLE = "tower.table.weight"  # among a model's weights: the multiplexed table
 NO_SIDE = SideFeatures()
+ITEMS_AT_ONCE = 131_072  # whose vectors are computed together
 TOKENS_A_CHUNK = 8_192  # positions that a thread encodes at once in inference; half or twice as many are no faster
 
 
@@ -65,6 +67,13 @@ class Bert4Rec(nn.Module):
         """[V + 1], added to an item's score; minus infinity for padding."""
         return torch.cat([self.output_bias.new_full((1,), -torch.inf), self.output_bias[1:]])
 
+    def bias_of(self, codes: Tensor) -> Tensor:
+        """Output bias of int64 `codes`, [C]; 0 for padding."""
+        if self.tower.by_row and self.output_bias.requires_grad:
+            bias: Tensor = SparseRead.apply(self.output_bias, codes)
+            return bias
+        return self.output_bias[codes]
+
     def forward(self, tokens: Tensor, wanted: Tensor | None = None, side: SideBatch | None = None) -> Tensor:
         """Scores of every item at wanted positions, [B, Q, V + 1] float32; column 0, padding, is minus infinity.
 
@@ -87,13 +96,19 @@ class Bert4Rec(nn.Module):
     def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
         """(vectors float32 [V + 1, D + 1] with the bias as last dimension, allowed bool [V + 1])."""
         self.eval()
-        table = self.item_table().float()
-        vectors = torch.cat([table, self.output_bias.float()[:, None]], dim=1)
+        vectors = np.empty((len(self.output_bias), self.encoder.mask_vector.shape[0] + 1), dtype=np.float32)
+        if len(vectors) <= ITEMS_AT_ONCE:
+            vectors[:, :-1] = self.item_table().float().cpu().numpy()
+        else:
+            for start in range(0, len(vectors), ITEMS_AT_ONCE):
+                codes = torch.arange(start, min(start + ITEMS_AT_ONCE, len(vectors)), device=self.output_bias.device)
+                vectors[start : start + len(codes), :-1] = self.item_table(codes).float().cpu().numpy()
+        vectors[:, -1] = self.output_bias.float().cpu().numpy()
         vectors[0] = 0
         trained = self.tower.trained
         allowed = torch.ones_like(trained) if self.tower.has_content else trained.clone()
         allowed[0] = False
-        return vectors.cpu().numpy(), allowed.cpu().numpy()
+        return vectors, allowed.cpu().numpy()
 
 
 class SequenceEncoder(nn.Module):

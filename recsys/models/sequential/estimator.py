@@ -16,26 +16,28 @@ from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
-from recsys.features.device import best_device
+from recsys.features.device import best_device, is_accelerator
 from recsys.features.multiplexed import HASHING
 from recsys.features.precision import activation_dtype
 from recsys.features.whitening import Whitening
 from recsys.machine import GIB, free_memory
-from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts
+from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts, Say
 from recsys.models.demand import Demand, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
 from recsys.models.sequential.build import build_model, item_features, table_size
+from recsys.models.sequential.choice import choose_precision, decided, loss_reason
 from recsys.models.sequential.feature_encoders import Encoders, fit_encoders
 from recsys.models.sequential.feature_report import feature_report
 from recsys.models.sequential.item_tower import ItemFeatures
-from recsys.models.sequential.loop import Training, train
+from recsys.models.sequential.loop import Training, step_seconds, train, typical_length
 from recsys.models.sequential.memory import Memory, Sizes, advice, check_memory, predict
 from recsys.models.sequential.next_basket import NextBasket
 from recsys.models.sequential.recommender import SequenceRecommender
 from recsys.models.sequential.settings import sequence_settings
 from recsys.models.sequential.side import Side, SideFeatures
 from recsys.models.sequential.warm_start import after_warm_start, earlier_bundle, same_text, start_from
+from recsys.runs import state_folder
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.text.catalogue import TextItems, describe_text, raw_vectors, whitened
@@ -78,13 +80,22 @@ class SequenceEstimator(Estimator):
         outcome: Training | None = None
         if planned.train.epochs if job.epochs is None else job.epochs:
             outcome = train_model(
-                model, planned, dataset, encoders, job.on_epoch, job.checkpoints, job.on_resume, job.epochs
+                model,
+                _as_chosen(planned, job),
+                dataset,
+                encoders,
+                job.on_epoch,
+                job.checkpoints,
+                job.on_resume,
+                job.epochs,
+                job.say,
             )
         return Fitted(
             parts=parts_of(model, settings, encoders, text),
             outcome=outcome,
             warm_start=None if warm is None else warm.report(),
             predicted_bytes=memory.peak,
+            chosen={} if outcome is None else dict(outcome.chosen),
         )
 
     @property
@@ -164,6 +175,15 @@ def training_sizes(settings: Settings, sizes: NightSizes) -> Sizes:
     )
 
 
+def _as_chosen(settings: Settings, job: Job) -> Settings:
+    """The settings; where a measured model is trained again, with what was chosen for it."""
+    recorded = None if job.epochs is None or job.start is None else job.start.manifest["lineage"].get("chosen")
+    if not recorded:
+        return settings
+    kept = {name: recorded[name] for name in ("loss", "precision") if getattr(settings.train, name) == "auto"}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=kept)})
+
+
 def _check_memory(
     settings: Settings, features: ItemFeatures, rows: int, dataset: Dataset, side: SideFeatures
 ) -> Memory:
@@ -182,10 +202,11 @@ def train_model(
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
     epochs: int | None = None,
+    say: Say = lambda _: None,
 ) -> Training:
     """Training with validation on the held-out items, full ranking; on the accelerator if there is one.
 
-    `epochs` as of `Job`: so many, and no validation.
+    `epochs` as of `Job`: so many, and no validation. `say` tells what was chosen for the training.
     """
     held_out, asked = validation_questions(settings, dataset), sequence_settings(settings)
     baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
@@ -194,25 +215,74 @@ def train_model(
             'No user has two baskets to train on, which split.same_time = "basket" needs; give longer histories, or '
             'use same_time = "order".'
         )
+    train_part, model = dataset.split.train, model.to(best_device())
+    # a window of one more event asks as many next items as the encoder has positions
+    max_length = asked.max_length + (asked.objective == "next-item" and baskets is None)
+    side = encoders.side(train_part)
+    settings = _chosen(settings, model, train_part, max_length, side, baskets, say)
     training = train(
-        model.to(best_device()),
-        dataset.split.train.items,
-        dataset.split.train.offsets,
+        model,
+        train_part.items,
+        train_part.offsets,
         settings.train,
         seed=settings.seed,
-        # a window of one more event asks as many next items as the encoder has positions
-        max_length=asked.max_length + (asked.objective == "next-item" and baskets is None),
+        max_length=max_length,
         validate=None if epochs is not None else validation(settings, held_out, encoders.side(held_out.histories)),
         primary=PRIMARY,
         epochs=epochs,
         on_epoch=on_epoch,
         checkpoints=checkpoints,
         on_resume=on_resume,
-        side=encoders.side(dataset.split.train),
+        side=side,
         baskets=baskets,
     )
     model.cpu()  # whatever follows needs no accelerator
     return training if epochs is not None else replace(training, validated=Consumed.asked(held_out))
+
+
+def _chosen(
+    settings: Settings,
+    model: Bert4Rec,
+    histories: Sequences,
+    max_length: int,
+    side: Side | None,
+    baskets: NextBasket | None,
+    say: Say,
+) -> Settings:
+    """The settings with loss and precision chosen, and said why where it is not the configuration that chose."""
+    items, train_settings = len(model.output_bias) - 1, settings.train
+    reasons = [loss_reason(train_settings, items)]
+    if not is_accelerator(model.output_bias.device):
+        starts, _ = windows(histories.offsets, max_length)
+        batches = -(-len(starts) // train_settings.batch_size)
+        shape = {
+            "windows": min(train_settings.batch_size, len(starts)),
+            "length": typical_length(histories.offsets, max_length),
+            "items": items.bit_length(),  # of a catalogue that grows a little, a step takes the same
+        }
+        choice = choose_precision(
+            decided(train_settings, items),
+            sequence_settings(settings),
+            shape,
+            train_settings.epochs * batches,
+            state_folder(settings.warehouse),
+            lambda: step_seconds(
+                model,
+                histories.items,
+                histories.offsets,
+                train_settings,
+                seed=settings.seed,
+                max_length=max_length,
+                side=side,
+                baskets=baskets,
+            ),
+        )
+        train_settings = train_settings.model_copy(update={"precision": choice.precision})
+        reasons.append(choice.reason)
+    for reason in reasons:
+        if reason is not None:
+            say(reason)
+    return settings.model_copy(update={"train": decided(train_settings, items)})
 
 
 def validation(

@@ -125,6 +125,7 @@ class ItemTower(nn.Module):
             raise ValueError("the item tower needs at least one channel: ids, attributes or text")
         width = dimensions // id_lookups
         self.ids, self.id_dropout = ids, id_dropout
+        self._by_row = False
         self.attribute_names = tuple(features.attributes)
         self.table = MultiplexedTable(table_rows, width) if ids or features.attributes or shared else None
         if ids:
@@ -155,6 +156,17 @@ class ItemTower(nn.Module):
 
     def _buffer(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether gradients hold only the rows of the table, and the biases, that a step read."""
+        return self._by_row
+
+    def learn_by_row(self) -> None:
+        """Let gradients hold only what a step reads, for `recsys.training.rows`."""
+        self._by_row = True
+        if self.table is not None:
+            self.table.sparse = True
 
     @property
     def has_content(self) -> bool:

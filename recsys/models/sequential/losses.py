@@ -1,15 +1,17 @@
 """How far a model's scores are from the items that stood there.
 
-Full softmax cross-entropy over the catalogue, or its sampled kin over a few negatives of each history:
-"Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?" (RecSys 2023, arXiv 2309.07602) draws one set of
-negatives for each history and shares it among the history's positions; gBCE is from "gSASRec" (RecSys 2023, arXiv
-2308.07192). Scores of a whole batch against the whole catalogue are never held at once.
+Full softmax cross-entropy over the catalogue; softmax over a sample of it (recsys/models/sequential/candidates.py); or
+binary cross-entropy over a few negatives of each history, gBCE: "gSASRec" (RecSys 2023, arXiv 2308.07192). One set of
+negatives for each history, shared by its positions, is from "Turning Dross Into Gold Loss: is BERT4Rec really better
+than SASRec?" (RecSys 2023, arXiv 2309.07602). Scores of a whole batch against the whole catalogue are never held at
+once.
 
-Shapes: B histories, Q questions of each, P labels, V items, D width, N negatives of a history.
+Shapes: B histories, Q questions of each, P labels, V items, D width, N negatives of a history, C candidates.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,17 +24,25 @@ from recsys.features.device import is_accelerator, sent
 from recsys.features.precision import activation_dtype
 from recsys.models.repeats import Earlier, earlier_events
 from recsys.models.sequential.bert4rec import MASK, Bert4Rec
+from recsys.models.sequential.candidates import Candidates
 from recsys.models.sequential.objectives import Task
 from recsys.models.sequential.side import SideBatch
 from recsys.settings import TrainSettings
 
 SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
 ON_ACCELERATORS = 64_000_000  # the same there: fewer and larger products
+OWN_NEGATIVES = 256  # of each history, for binary cross-entropy
+SHARED_NEGATIVES = 2_048  # of a batch, for the sampled softmax
 ROWS_AT_LEAST = 64  # of one chunk, so that products stay products of matrices for a catalogue of millions
 
 
 def task_loss(
-    model: Bert4Rec, task: Task, settings: TrainSettings, rng: np.random.Generator, side: SideBatch | None = None
+    model: Bert4Rec,
+    task: Task,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    side: SideBatch | None = None,
+    shares: np.ndarray | None = None,
 ) -> Tensor:
     """Mean loss over the task's labels, a float32 scalar.
 
@@ -43,60 +53,151 @@ def task_loss(
     task
         What is asked, from `make_task`.
     settings
-        Loss, negatives and precision.
+        Loss, negatives and precision; "auto" is chosen by `recsys.models.sequential.choice`.
     rng
         Source of randomness, for losses that draw negatives.
     side
         What is known at the task's positions besides the items, for a model that reads it.
+    shares
+        float64 [V + 1], each item's share of the training events, for the sampled softmax; None: equal ones.
     """
     device = model.output_bias.device
-    dtype = activation_dtype(settings.precision, device)
-
-    def moved(array: np.ndarray) -> Tensor:
-        return sent(torch.from_numpy(array), device)
-
+    asked = _Asked.of(task, activation_dtype(settings.precision, device), device)
     side = None if side is None else side.to(device)
-    wanted = None if task.wanted is None else moved(task.wanted)
-    # counted here and not on the device, whose answer would have to be waited for
-    asked = np.flatnonzero(task.labels)
-    questions = moved(asked)  # [P], places in [B, Q] laid flat
-    weights = None if task.weights is None else moved(task.weights.ravel()[asked])  # [P]
-    if settings.loss == "full":
-        table = model.item_table().to(dtype)  # [V + 1, D]
-        tokens = moved(task.tokens)
-        states = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
-        queries = states.flatten(0, 1).index_select(0, questions)  # [P, D]
-        bias = model.item_bias()
-        if not settings.cold_negatives:
-            bias = bias.masked_fill(~model.tower.trained, -torch.inf)
-        repeats = model.encoder.repeats
-        had = None if repeats is None else (earlier_events(tokens, moved(task.labels > 0)), repeats())
-        return full_cross_entropy(queries, table, bias, moved(task.labels.ravel()[asked]), weights, had)
-    negatives = draw_negatives(task, settings.negatives, model.tower.firsts.cpu().numpy(), rng)  # [B, N]
+    if settings.loss in ("auto", "full"):
+        return _full(model, task, settings, asked, side)
+    if settings.loss == "sampled":
+        return _sampled(model, task, settings, asked, side, rng, shares)
+    return _binary(model, task, settings, asked, side, rng)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Questions of a task where the model is.
+
+    Attributes
+    ----------
+    dtype, device
+        Of activations.
+    wanted
+        As of the task.
+    labels
+        int64 [P], the items asked for.
+    questions
+        int64 [P], their places in [B, Q] laid flat; counted before they are sent, as an accelerator would have to be
+        waited for.
+    weights
+        float32 [P]; None: all alike.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    wanted: Tensor | None
+    labels: np.ndarray
+    questions: Tensor
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, task: Task, dtype: torch.dtype, device: torch.device) -> _Asked:
+        """Send what does not depend on the loss."""
+        asked = np.flatnonzero(task.labels)
+        return cls(
+            dtype,
+            device,
+            None if task.wanted is None else sent(torch.from_numpy(task.wanted), device),
+            task.labels.ravel()[asked],
+            sent(torch.from_numpy(asked), device),
+            None if task.weights is None else sent(torch.from_numpy(task.weights.ravel()[asked]), device),
+        )
+
+    def moved(self, array: np.ndarray) -> Tensor:
+        """The array where the model is."""
+        return sent(torch.from_numpy(array), self.device)
+
+    def earlier(self, model: Bert4Rec, task: Task) -> Earlier | None:
+        """The events before each question, for a model that counts repeats."""
+        if model.encoder.repeats is None:
+            return None
+        return earlier_events(self.moved(task.tokens), self.moved(task.labels > 0))
+
+
+def _full(model: Bert4Rec, task: Task, settings: TrainSettings, asked: _Asked, side: SideBatch | None) -> Tensor:
+    table = model.item_table().to(asked.dtype)  # [V + 1, D]
+    tokens = asked.moved(task.tokens)
+    states = model.encoder.queries(tokens, table, asked.wanted, causal=task.causal, side=side)  # [B, Q, D]
+    queries = states.flatten(0, 1).index_select(0, asked.questions)  # [P, D]
+    bias = model.item_bias()
+    if not settings.cold_negatives:
+        bias = bias.masked_fill(~model.tower.trained, -torch.inf)
+    repeats, earlier = model.encoder.repeats, asked.earlier(model, task)
+    had = None if repeats is None or earlier is None else (earlier, repeats())
+    return full_cross_entropy(queries, table, bias, asked.moved(asked.labels), asked.weights, had)
+
+
+def _sampled(
+    model: Bert4Rec,
+    task: Task,
+    settings: TrainSettings,
+    asked: _Asked,
+    side: SideBatch | None,
+    rng: np.random.Generator,
+    shares: np.ndarray | None,
+) -> Tensor:
+    firsts = model.tower.firsts.cpu().numpy()
+    trained = None if settings.cold_negatives else model.tower.trained.cpu().numpy()
+    candidates = Candidates.draw(task, settings.negatives or SHARED_NEGATIVES, firsts, rng, shares, trained)
     # only the vectors of items that occur: a step costs the same for any catalogue
+    codes = np.union1d(task.tokens.ravel(), np.concatenate([[MASK, PADDING], candidates.codes]))
+    known = asked.moved(codes[1:])  # without MASK; PADDING is at 0
+    table = model.item_table(known).to(asked.dtype)
+    tokens = asked.moved(np.searchsorted(codes, task.tokens) - 1)  # MASK is -1 again, and PADDING 0
+    places = asked.moved(np.searchsorted(codes, candidates.codes) - 1)
+    states = model.encoder.queries(tokens, table, asked.wanted, causal=task.causal, side=side)
+    queries = states.flatten(0, 1).index_select(0, asked.questions)  # [P, D]
+    bias = model.bias_of(asked.moved(candidates.codes))
+    repeats, earlier = model.encoder.repeats, asked.earlier(model, task)
+    had = None if repeats is None or earlier is None else (earlier.among(asked.moved(candidates.codes)), repeats())
+    return full_cross_entropy(
+        queries,
+        table.index_select(0, places),
+        bias,
+        asked.moved(np.searchsorted(candidates.codes, asked.labels)),
+        asked.weights,
+        had,
+        (asked.moved(candidates.correction), asked.questions // task.labels.shape[1]),
+    )
+
+
+def _binary(
+    model: Bert4Rec,
+    task: Task,
+    settings: TrainSettings,
+    asked: _Asked,
+    side: SideBatch | None,
+    rng: np.random.Generator,
+) -> Tensor:
+    firsts = model.tower.firsts.cpu().numpy()
+    negatives = draw_negatives(task, settings.negatives or OWN_NEGATIVES, firsts, rng)  # [B, N]
     parts = (task.tokens, task.labels, negatives)
     codes, place = np.unique(np.concatenate([[MASK, PADDING], *map(np.ravel, parts)]), return_inverse=True)
     place -= 1  # MASK is -1 again, and PADDING 0
     tokens, targets, sampled = (
-        moved(rows.reshape(part.shape))
+        asked.moved(rows.reshape(part.shape))
         for rows, part in zip(np.split(place[2:], np.cumsum([p.size for p in parts])[:-1]), parts, strict=True)
     )
-    known = moved(codes[1:])
-    table = model.item_table(known).to(dtype)
-    bias = model.output_bias[known].to(dtype)
-    queries = model.encoder.queries(tokens, table, wanted, causal=task.causal, side=side)  # [B, Q, D]
+    known = asked.moved(codes[1:])
+    table = model.item_table(known).to(asked.dtype)
+    bias = model.bias_of(known).to(asked.dtype)
+    queries = model.encoder.queries(tokens, table, asked.wanted, causal=task.causal, side=side)  # [B, Q, D]
     positive = (queries * table[targets]).sum(-1) + bias[targets]  # [B, Q]
     scores = queries @ table[sampled].transpose(1, 2) + bias[sampled][:, None]  # [B, Q, N]
     scores = scores.masked_fill(sampled[:, None] == targets[..., None], -torch.inf)
     if not settings.cold_negatives:
         cold = ~model.tower.trained[known][sampled]  # [B, N]; all of a history's may be, so not minus infinity
         scores = scores.masked_fill(cold[:, None], torch.finfo(scores.dtype).min)
-    positive, scores = positive.flatten()[questions], scores.flatten(0, 1)[questions]  # [P], [P, N]
-    if settings.loss == "sampled":
-        losses = sampled_cross_entropy(positive, scores)
-    else:
-        losses = gbce(positive, scores, len(model.output_bias) - 1, settings.calibration)
-    return losses.mean() if weights is None else losses @ weights / weights.sum()
+    positive, scores = positive.flatten()[asked.questions], scores.flatten(0, 1)[asked.questions]  # [P], [P, N]
+    losses = gbce(positive, scores, len(model.output_bias) - 1, settings.calibration)
+    return losses.mean() if asked.weights is None else losses @ asked.weights / asked.weights.sum()
 
 
 def scores_at_once(device: torch.device) -> int:
@@ -135,6 +236,7 @@ def full_cross_entropy(
     labels: Tensor,
     weights: Tensor | None = None,
     had: tuple[Earlier, Tensor] | None = None,
+    correction: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Weighted mean of -log softmax(queries @ table.T + bias)[label], a float32 scalar.
 
@@ -152,12 +254,15 @@ def full_cross_entropy(
         float32 [P]; None: all alike.
     had
         The events before each question, and float32 [L] that are added to their items' scores by steps back.
+    correction
+        float32 [B, V + 1] that are added to the scores of a history's questions, and int64 [P], whose history each is.
     """
     if weights is None:
         weights = torch.ones_like(labels, dtype=torch.float32)
     share = weights / weights.sum()
     earlier, repeats = (None, None) if had is None else had
-    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share, earlier, repeats)
+    added, owners = (None, None) if correction is None else correction
+    loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share, earlier, repeats, added, owners)
     return loss
 
 
@@ -174,9 +279,11 @@ class _FullCrossEntropy(torch.autograd.Function):
         share: Tensor,
         earlier: Earlier | None,
         repeats: Tensor | None,
+        correction: Tensor | None,
+        owners: Tensor | None,
     ) -> Tensor:
         rows = max(ROWS_AT_LEAST, scores_at_once(table.device) // len(table))
-        added = bias.to(queries.dtype)
+        added = (bias if correction is None else bias + correction).to(queries.dtype)
         by_query = torch.empty_like(queries)
         by_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)
         by_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
@@ -187,7 +294,7 @@ class _FullCrossEntropy(torch.autograd.Function):
             q, label = queries[chunk], labels[chunk]
             # shares are about 1 / P: scaled so that products do not lose small ones
             weight = (share[chunk, None] * len(queries)).to(q.dtype)
-            scores = torch.addmm(added, q, table.T)
+            scores = torch.addmm(added if owners is None else added[owners[chunk]], q, table.T)
             if earlier is not None and repeats is not None:
                 had, back = earlier.entries(start, start + len(q), scores.shape[1])
                 scores.view(-1).index_add_(0, had, repeats[back].to(scores.dtype))
@@ -210,12 +317,7 @@ class _FullCrossEntropy(torch.autograd.Function):
         scale = gradient / ctx.count
         of_repeats = None if by_repeats is None else by_repeats * scale
         of_table = (by_table * scale).to(by_query.dtype)
-        return by_query * scale.to(by_query.dtype), of_table, by_bias * scale, None, None, None, of_repeats
-
-
-def sampled_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
-    """-log softmax over one positive [P] and its negatives [P, N], float32 [P]."""
-    return torch.logaddexp(positive.float(), negative.float().logsumexp(-1)) - positive.float()
+        return by_query * scale.to(by_query.dtype), of_table, by_bias * scale, None, None, None, of_repeats, None, None
 
 
 def gbce(positive: Tensor, negative: Tensor, items: int, calibration: float) -> Tensor:

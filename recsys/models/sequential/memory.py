@@ -20,8 +20,9 @@ from recsys.features.device import best_device, is_accelerator
 from recsys.features.precision import activation_dtype
 from recsys.machine import GIB
 from recsys.models.sequential.bert4rec import SequenceEncoder
+from recsys.models.sequential.choice import decided
 from recsys.models.sequential.item_tower import ItemFeatures
-from recsys.models.sequential.losses import ROWS_AT_LEAST, scores_at_once
+from recsys.models.sequential.losses import OWN_NEGATIVES, ROWS_AT_LEAST, SHARED_NEGATIVES, scores_at_once
 from recsys.models.sequential.side import SideFeatures
 from recsys.settings import ModelSettings, TrainSettings
 
@@ -120,18 +121,22 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     channels = int(model.ids) + sizes.attributes + bool(sizes.text)
 
     copies = OF_WEIGHTS + bool(train.average_decay)
-    known = V if train.loss == "full" else min(V, B * (L + Q + train.negatives))
+    train = decided(train, V)
+    own, shared = train.negatives or OWN_NEGATIVES, train.negatives or SHARED_NEGATIVES
+    drawn = {"full": V, "sampled": shared, "gbce": B * own}[train.loss]
+    known = V if train.loss == "full" else min(V, B * (L + Q) + drawn)
     block = OF_BLOCK + OF_GATE * model.gated
     states = B * L * (OF_TOKEN + block * (blocks - 1)) + B * Q * (OF_QUESTION + OF_GATE * model.gated)
     square, wide = B * H * L * L, B * H * Q * L
     attention = square * (blocks - 1) + wide + OF_ATTENTION * (square if blocks > 1 else wide)
     if model.distance_bias:
         attention += square * blocks
-    if train.loss == "full":
-        scores = OF_SCORES * number * max(scores_at_once(best_device()), ROWS_AT_LEAST * V)
-        scores = min(scores, OF_SCORES * number * B * Q * V)
+    if train.loss == "gbce":
+        scores = B * Q * own * (2 * number + 6) + 2 * B * own * D * number
     else:
-        scores = B * Q * train.negatives * (2 * number + 6) + 2 * B * train.negatives * D * number
+        against = V if train.loss == "full" else min(V, B * Q + shared)
+        scores = OF_SCORES * number * max(scores_at_once(best_device()), ROWS_AT_LEAST * against)
+        scores = min(scores, OF_SCORES * number * B * Q * against)
     encoder = number * (D * states + attention)
     encoder += 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups)
     return Memory(

@@ -8,8 +8,9 @@ from torch.nn import functional
 from recsys.features.multiplexed import hash_values
 from recsys.models.sequential import losses
 from recsys.models.sequential.bert4rec import MASK, Bert4Rec
+from recsys.models.sequential.candidates import Candidates
 from recsys.models.sequential.item_tower import ItemFeatures
-from recsys.models.sequential.losses import draw_negatives, full_cross_entropy, gbce, sampled_cross_entropy, task_loss
+from recsys.models.sequential.losses import draw_negatives, full_cross_entropy, gbce, task_loss
 from recsys.models.sequential.objectives import Task, make_task
 from recsys.settings import ModelSettings, TrainSettings
 
@@ -105,24 +106,66 @@ def test_bf16_loss_and_gradient_are_near_those_of_fp32(temperature: float | None
     assert functional.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.995
 
 
-def test_sampled_softmax_over_all_other_items_is_the_full_softmax() -> None:
-    built = model()
-    task = Task(tokens=np.array([[3, 4, -1]]), wanted=np.array([[2]]), labels=np.array([[7]]))
-    full = task_loss(built, task, TrainSettings(precision="fp32"), np.random.default_rng(0))
-    everything = np.setdiff1d(np.arange(1, ITEMS + 1), [7])[None]
-    drawn = losses.draw_negatives
-    try:
-        losses.draw_negatives = lambda *_: everything  # type: ignore[assignment]
-        sampled = task_loss(built, task, TrainSettings(precision="fp32", loss="sampled"), np.random.default_rng(0))
-    finally:
-        losses.draw_negatives = drawn
-    assert torch.allclose(full, sampled, atol=1e-5)
+EVERY = 20_000  # drawn of thirty items: each of them is a candidate, and certainly so
 
 
-def test_a_negative_that_is_the_label_does_not_count() -> None:
-    positive, negative = torch.tensor([1.0]), torch.tensor([[0.5, -torch.inf]])
-    expected = functional.cross_entropy(torch.tensor([[1.0, 0.5]]), torch.tensor([0]))
-    assert torch.allclose(sampled_cross_entropy(positive, negative)[0], expected)
+@pytest.mark.parametrize("objective", ["cloze", "next-item"])
+def test_sampled_softmax_over_all_items_is_the_full_softmax_with_its_gradients(objective: str) -> None:
+    task, values, gradients = make_task(batch(), np.random.default_rng(0), TrainSettings(), objective), [], []
+    for settings in (TrainSettings(precision="fp32"), TrainSettings(precision="fp32", loss="sampled", negatives=EVERY)):
+        built = model(objective)
+        with torch.no_grad():
+            built.output_bias.copy_(torch.randn(ITEMS + 1, generator=torch.Generator().manual_seed(1)))
+        value = task_loss(built, task, settings, np.random.default_rng(0))
+        value.backward()
+        values.append(float(value.detach()))
+        gradients.append({name: p.grad for name, p in built.named_parameters() if p.grad is not None})
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+
+
+def test_repeats_are_learned_from_a_sample_as_from_the_catalogue() -> None:
+    torch.manual_seed(0)
+    settings = ModelSettings(dimensions=16, max_length=8, dropout=0, objective="next-item", repeat_bias=True)
+    features = ItemFeatures(
+        id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))), trained=torch.ones(ITEMS + 1, dtype=torch.bool)
+    )
+    built = Bert4Rec(features, settings, table_rows=128)
+    task = make_task(np.array([[3, 4, 3, 4, 5, 3]]), np.random.default_rng(0), TrainSettings(), "next-item")
+    found = []
+    for loss in (TrainSettings(precision="fp32"), TrainSettings(precision="fp32", loss="sampled", negatives=EVERY)):
+        built.zero_grad()
+        task_loss(built, task, loss, np.random.default_rng(0)).backward()
+        assert built.encoder.repeats is not None and built.encoder.repeats.weight.grad is not None
+        found.append(built.encoder.repeats.weight.grad.clone())
+    assert found[0].any() and torch.allclose(*found, atol=1e-6)
+
+
+def test_a_candidate_stands_for_as_many_items_as_are_left_out() -> None:
+    """The sum over candidates of what each stands for expects the number of items, popular or not."""
+    items, rng = 40, np.random.default_rng(0)
+    shares = np.concatenate([[0], np.arange(1, items + 1) ** -1.0])
+    shares /= shares.sum()
+    stood, draws = np.zeros(items + 1), 4000
+    for _ in range(draws):
+        asked = np.array([[1, 2, 0], *rng.choice(items + 1, (4, 3), p=shares)])
+        task = Task(tokens=np.zeros_like(asked), wanted=None, labels=asked)
+        found = Candidates.draw(task, 8, np.array([1, items + 1]), rng, shares)
+        assert np.isin(asked[asked > 0], found.codes).all()
+        stood[found.codes] += np.exp(found.correction[0])
+    assert stood[1:3].tolist() == [draws, draws]  # the history's own labels
+    assert np.allclose(stood[3:] / draws, 1, atol=0.12)
+
+
+def test_candidates_of_another_catalogue_do_not_compete() -> None:
+    labels = np.array([[1, 2, 3], [24, 30, 30]])  # catalogues of the codes 1 to 9, 10 to 20 and 21 to 30
+    task = Task(tokens=labels, wanted=None, labels=labels)
+    found = Candidates.draw(task, 400, np.array([1, 10, 21, 31]), np.random.default_rng(0))
+    assert found.codes.tolist() == list(range(1, 31))
+    assert np.isfinite(found.correction[0]).tolist() == [code < 10 for code in found.codes]
+    assert np.isfinite(found.correction[1]).tolist() == [code > 20 for code in found.codes]
 
 
 def test_gbce_without_calibration_is_binary_cross_entropy() -> None:
@@ -144,62 +187,52 @@ def test_gbce_raises_the_positive_to_the_power_of_the_paper(calibration: float, 
     torch.testing.assert_close(gbce(positive, negative, 101, calibration), expected)
 
 
-SAMPLED = pytest.mark.parametrize("loss", ["sampled", "gbce"])
-
-
-def drawn_loss(built: Bert4Rec, task: Task, negatives: list[int], loss: str, patch: pytest.MonkeyPatch) -> float:
-    """The loss of a task when these items were drawn for each history."""
+def drawn_loss(built: Bert4Rec, task: Task, negatives: list[int], patch: pytest.MonkeyPatch) -> float:
+    """gBCE of a task when these items were drawn for each history."""
     patch.setattr(losses, "draw_negatives", lambda *_: np.tile(negatives, (len(task.tokens), 1)))
-    settings = TrainSettings(precision="fp32", loss=loss)  # type: ignore[arg-type]
+    settings = TrainSettings(precision="fp32", loss="gbce")
     return float(task_loss(built, task, settings, np.random.default_rng(0)).detach())
 
 
-@SAMPLED
+@pytest.mark.parametrize("loss", ["sampled", "gbce"])
 def test_labels_of_sampled_losses_weigh_what_the_task_says(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built = model()
     tokens, wanted = np.array([[3, MASK, 4, MASK]]), np.array([[1, 3]])
-    alone = [
-        drawn_loss(built, Task(tokens=tokens, wanted=wanted, labels=np.array([labels])), [7, 8], loss, monkeypatch)
-        for labels in ((5, 0), (0, 6))
-    ]
-    weighed = Task(
-        tokens=tokens, wanted=wanted, labels=np.array([[5, 6]]), weights=np.array([[1.0, 3.0]], dtype=np.float32)
-    )
-    found = drawn_loss(built, weighed, [7, 8], loss, monkeypatch)
+
+    def of(labels: tuple[int, int], weights: list[float] | None = None) -> float:
+        weighed = None if weights is None else np.array([weights], dtype=np.float32)
+        task = Task(tokens=tokens, wanted=wanted, labels=np.array([labels]), weights=weighed)
+        if loss == "gbce":
+            return drawn_loss(built, task, [7, 8], monkeypatch)
+        settings = TrainSettings(precision="fp32", loss="sampled", negatives=EVERY)
+        return float(task_loss(built, task, settings, np.random.default_rng(0)).detach())
+
+    alone = [of((5, 0)), of((0, 6))]
+    found = of((5, 6), [1.0, 3.0])
     assert found == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-5)
     assert found != pytest.approx(np.mean(alone), rel=1e-3)
 
 
-@SAMPLED
-def test_a_label_that_was_drawn_does_not_compete_with_itself(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_that_was_drawn_does_not_compete_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power and the mean count draws; the label itself adds nothing."""
     built = model()
     task = Task(tokens=np.array([[3, 4, MASK]]), wanted=np.array([[2]]), labels=np.array([[5]]))
-    with_label = drawn_loss(built, task, [7, 5, 8], loss, monkeypatch)
-    without = drawn_loss(built, task, [7, 8], loss, monkeypatch)
-    if loss == "sampled":
-        assert with_label == pytest.approx(without, rel=1e-5)
-    else:  # the power and the mean count draws; the label itself adds nothing
-        scores = built(torch.tensor([[3, 4, MASK]]), torch.tensor([[2]]))[0, 0].detach()
-        expected = gbce(scores[[5]], torch.stack([scores[7], torch.tensor(-torch.inf), scores[8]])[None], ITEMS, 0.75)
-        assert with_label == pytest.approx(float(expected), rel=1e-4)
+    with_label = drawn_loss(built, task, [7, 5, 8], monkeypatch)
+    scores = built(torch.tensor([[3, 4, MASK]]), torch.tensor([[2]]))[0, 0].detach()
+    expected = gbce(scores[[5]], torch.stack([scores[7], torch.tensor(-torch.inf), scores[8]])[None], ITEMS, 0.75)
+    assert with_label == pytest.approx(float(expected), rel=1e-4)
 
 
-@SAMPLED
-def test_sampled_scores_are_those_that_serve_with_the_bias_of_each_item(
-    loss: str, monkeypatch: pytest.MonkeyPatch
+def test_scores_against_negatives_are_those_that_serve_with_the_bias_of_each_item(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built = model()
     with torch.no_grad():
         built.output_bias.copy_(torch.randn(ITEMS + 1))
     task = Task(tokens=np.array([[3, 4, MASK]]), wanted=np.array([[2]]), labels=np.array([[5]]))
     scores = built(torch.tensor([[3, 4, MASK]]), torch.tensor([[2]]))[0, 0].detach()
-    negatives = scores[[7, 8, 9]][None]
-    expected = (
-        sampled_cross_entropy(scores[[5]], negatives)
-        if loss == "sampled"
-        else gbce(scores[[5]], negatives, ITEMS, 0.75)
-    )
-    assert drawn_loss(built, task, [7, 8, 9], loss, monkeypatch) == pytest.approx(float(expected), rel=1e-4)
+    expected = gbce(scores[[5]], scores[[7, 8, 9]][None], ITEMS, 0.75)
+    assert drawn_loss(built, task, [7, 8, 9], monkeypatch) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_gbce_stays_finite_for_extreme_scores() -> None:
