@@ -131,7 +131,8 @@ def main() -> None:
     for name, line in found["lines"].items():
         print(f"| {name} | {line['rows']:,} | {line['cpu_seconds']:,.2f} | {line['peak_mib']:,} |")
     print(
-        f"\nThe whole costs {found['ratio_to_plain']} times the plain one, a further day {found['share_of_a_day']:.1%} of it."
+        f"\nThe whole costs {found['ratio_to_plain']} times the plain one, "
+        f"a further day {found['share_of_a_day']:.1%} of it."
     )
 
 
