@@ -29,6 +29,7 @@ from recsys.retrieval.shelf import Shelf
 USERS: Final = 256  # of a block, at most
 SCORED: Final = 6  # scores of a block's users that are alive at once
 SOURCE_BITS: Final = 6  # 64 sources fit into the bits of `Proposals.by`
+OF_SCORE: Final = 8  # bytes: a column and its value
 EVENTS: Final = 10_000  # of their histories together, so that memory does not grow with them
 
 
@@ -56,7 +57,7 @@ class Proposals:
 def block_bytes(items: int) -> int:
     """Memory that a block of users takes, of a catalogue of V items: scores, and a search among all items."""
     stored = EVENTS * tables.KEPT * tables.OF_ENTRY
-    return SCORED * min(stored, USERS * 4 * (items + 1)) + searched_bytes(items)
+    return SCORED * min(stored, USERS * OF_SCORE * (items + 1)) + searched_bytes(items)
 
 
 def fit_sources(data: TrainingData) -> tuple[Source, ...]:

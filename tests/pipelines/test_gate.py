@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,12 @@ def test_a_night_killed_between_verdict_and_publishing_goes_on(folder: Path, mon
 
     settings = load_settings(folder / "recsys.toml")
     with monkeypatch.context() as patch:
-        patch.setattr(nightly.publish_task, "fn", killed)
+        patch.setattr(nightly, "publish_task", replace(nightly.publish_task, fn=killed))
         with pytest.raises(Killed):
             nightly.night(settings)
     before = next(runs.states(runs.state_folder(settings.warehouse))).steps["judge"]["report"]
-    monkeypatch.setattr(nightly.judge_task, "fn", lambda *_: pytest.fail("judged again"))
+    again = replace(nightly.judge_task, fn=lambda *_: pytest.fail("judged again"))
+    monkeypatch.setattr(nightly, "judge_task", again)
     summary = nightly.night(settings)
     assert summary["resumed"] and summary["published"] and summary["verdict"] == before
     assert releases(settings)[-1].verdict == before["sentence"]

@@ -31,7 +31,7 @@ from recsys.settings import ModelSettings
 
 TABLE = "tower.table.weight"  # among a model's weights: the multiplexed table
 NO_SIDE = SideFeatures()
-ITEMS_AT_ONCE = 131_072  # whose vectors are computed together
+ITEMS_AT_ONCE = 65_536  # whose vectors are computed together
 TOKENS_A_CHUNK = 8_192  # positions that a thread encodes at once in inference; half or twice as many are no faster
 
 

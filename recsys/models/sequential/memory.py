@@ -19,17 +19,20 @@ from recsys.errors import InputError
 from recsys.features.device import best_device, is_accelerator
 from recsys.features.precision import activation_dtype
 from recsys.machine import GIB
-from recsys.models.sequential.bert4rec import SequenceEncoder
-from recsys.models.sequential.choice import decided
+from recsys.models.sequential.bert4rec import ITEMS_AT_ONCE, SequenceEncoder
+from recsys.models.sequential.choice import decided, learns_by_row
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.losses import OWN_NEGATIVES, ROWS_AT_LEAST, SHARED_NEGATIVES, scores_at_once
 from recsys.models.sequential.side import SideFeatures
 from recsys.settings import ModelSettings, TrainSettings
 
-PROGRAM: Final = 200 * 2**20  # bytes: code that the first step loads
+PROGRAM: Final = 110 * 2**20  # bytes: code that the first step loads
 
 # tensors alive at the worst moment
 OF_WEIGHTS: Final = 5  # themselves, gradients, two moments, the best so far
+OF_ROWS: Final = 2  # where rows learn alone: themselves and the best so far
+OF_ROW: Final = 2  # numbers a row: its running sum, and the step that it is as of
+OF_VECTORS: Final = 1.5  # [V, D] of a validation: the items' vectors, and again in bf16
 OF_ITEM_TABLE: Final = 2  # [V, D] for one channel of the item tower
 OF_CHANNEL: Final = 5  # [V, D] for each further channel
 OF_TOKEN: Final = 16  # [B, L, D]: embedding and the last block's keys and values
@@ -39,7 +42,7 @@ OF_GATE: Final = 6
 OF_SIDE: Final = 4  # [B, L, look-ups x width of the table]: rows, twice over, and their gradient
 OF_ATTENTION: Final = 2  # [B, H, L, L] besides the one that each block keeps
 OF_SCORES: Final = 3  # of a chunk of the full softmax
-OF_HOLES: Final = 2.0  # activations of batches of many lengths: a block rarely fits where another one was
+OF_HOLES: Final = 3.0  # activations of batches of many lengths: a block rarely fits where another one was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
     blocks = max(1, model.blocks)  # none is taken for one: too much rather than too little
     channels = int(model.ids) + sizes.attributes + bool(sizes.text)
 
-    copies = OF_WEIGHTS + bool(train.average_decay)
+    by_row = learns_by_row(train, V)
     train = decided(train, V)
     own, shared = train.negatives or OWN_NEGATIVES, train.negatives or SHARED_NEGATIVES
     drawn = {"full": V, "sampled": shared, "gbce": B * own}[train.loss]
@@ -139,30 +142,33 @@ def predict(model: ModelSettings, train: TrainSettings, sizes: Sizes) -> Memory:
         scores = min(scores, OF_SCORES * number * B * Q * against)
     encoder = number * (D * states + attention)
     encoder += 4 * OF_SIDE * B * L * sizes.side_lookups * (D // model.id_lookups)
+    of_item = OF_ITEM_TABLE + OF_CHANNEL * (channels - 1)
+    # of a validation, which makes a small catalogue's vectors in one piece
+    at_once = min(V, ITEMS_AT_ONCE) * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2 if by_row else of_item // 2)
+    validated = round(OF_VECTORS * V) + at_once if V > ITEMS_AT_ONCE else V * (OF_ITEM_TABLE + of_item) // 2
     return Memory(
-        weights=4 * copies * _weights(model, sizes),
-        catalogue=4
-        * D
-        * max(  # a step's, and a validation's
-            known * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1)),
-            V * (OF_ITEM_TABLE + OF_CHANNEL * (channels - 1) // 2),
-        )
-        + 8 * V * model.id_lookups * model.ids,
+        weights=_weights(model, train, sizes, by_row=by_row),
+        catalogue=4 * D * max(known * of_item, validated) + 8 * V * model.id_lookups * model.ids,
         encoder=encoder,
         holes=round(OF_HOLES * encoder) if sizes.mixed and not is_accelerator(best_device()) else 0,
         scores=scores,
     )
 
 
-def _weights(model: ModelSettings, sizes: Sizes) -> int:
-    """P, counted without making them."""
+def _weights(model: ModelSettings, train: TrainSettings, sizes: Sizes, *, by_row: bool) -> int:
+    """Bytes of weights and all that is kept of each, counted without making them."""
     with torch.device("meta"):
         encoder = sum(parameter.numel() for parameter in SequenceEncoder(model).parameters())
     width = model.dimensions // model.id_lookups
-    table = sizes.rows * width if model.ids or sizes.attributes or sizes.side_lookups else 0
+    rows = sizes.rows if model.ids or sizes.attributes or sizes.side_lookups else 0
     lookups = sizes.attributes * model.attribute_lookups if sizes.lookups is None else sizes.lookups
     maps = model.dimensions * ((lookups + sizes.side_lookups) * width + sizes.text)
-    return encoder + table + maps + sizes.items + 1
+    of_items = rows * width + sizes.items + 1
+    averaged = bool(train.average_decay)
+    if not by_row:
+        return 4 * (OF_WEIGHTS + averaged) * (encoder + maps + of_items)
+    kept = (OF_ROWS + averaged) * of_items + OF_ROW * (rows + sizes.items + 1)
+    return 4 * ((OF_WEIGHTS + averaged) * (encoder + maps) + kept)
 
 
 def check_memory(model: ModelSettings, train: TrainSettings, sizes: Sizes, free: int | None) -> Memory:

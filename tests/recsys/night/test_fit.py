@@ -130,10 +130,10 @@ def test_a_training_that_would_not_fit_says_so_before_it_begins(data: Path, monk
     versions = ingest(configured).versions
     said: list[str] = []
     fit(configured, versions, say=said.append)
-    assert said == ["Training takes about 0.2 GiB of memory."]
+    assert said[0] == "Training takes about 0.1 GiB of memory."
     monkeypatch.setattr(fitting, "free_memory", lambda: 2**20)
     monkeypatch.setattr(fitting, "build_model", lambda *_: pytest.fail("began"))
-    with pytest.raises(InputError, match=r"would take about 0\.2 GiB of memory at its peak, and 0\.0 GiB are free"):
+    with pytest.raises(InputError, match=r"would take about 0\.1 GiB of memory at its peak, and 0\.0 GiB are free"):
         fit(configured, versions)
 
 

@@ -23,13 +23,14 @@ from recsys.models.sequential.loop import train
 from recsys.models.sequential.memory import Sizes, check_memory, predict
 from recsys.settings import ModelSettings, TrainSettings
 
-WITHIN = 1.5  # factor between prediction and measurement, either way
+WITHIN = 1.5  # factor between prediction and measurement, either way; where it was calibrated it is 1.25
 SMALL = Sizes(items=3000, rows=6000, attributes=0, text=0, windows=10_000, length=200)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "wide batch": {"items": 3000, "batch": 256, "length": 200},
     "large catalogue": {"items": 300_000, "batch": 16, "length": 20},
-    "sampled": {"items": 300_000, "batch": 16, "length": 20, "train": {"loss": "sampled"}},
+    "large catalogue, full": {"items": 100_000, "batch": 16, "length": 20, "train": {"loss": "full"}},
+    "binary": {"items": 300_000, "batch": 16, "length": 20, "train": {"loss": "gbce"}},
     "attributes and text": {"items": 100_000, "batch": 16, "length": 20, "values": 1000, "text": 256},
     "float32": {"items": 3000, "batch": 128, "length": 200, "train": {"precision": "fp32"}},
     "deep": {"items": 3000, "batch": 128, "length": 200, "model": {"blocks": 4, "distance_bias": True}},
@@ -160,7 +161,7 @@ def test_what_does_not_fit_says_what_to_change() -> None:
     assert "lower train.batch_size = 4096" in told and "model.max_length = 200" in told
     assert "sampled" not in told and "\n" not in told
     million = Sizes(items=10**6, rows=2 * 10**6, attributes=3, text=256, windows=10**6, length=20)
-    told = refused(million, 2, {"dimensions": 64}, {"batch_size": 16})
+    told = refused(million, 2, {"dimensions": 64}, {"batch_size": 16, "loss": "full"})
     assert 'set train.loss = "sampled"' in told and "lower model.dimensions = 64" in told
     assert "batch_size" not in told
     told = refused(SMALL, 0.01, {"dimensions": 8, "max_length": 2, "heads": 1}, {"batch_size": 1})

@@ -227,9 +227,7 @@ def test_a_warm_night_begins_where_the_last_one_ended(yesterday: Bundle, tmp_pat
     assert cold.warm_start is None and warm.warm_start is not None
     assert warm.warm_start["bundle"] == yesterday.label
     assert warm.warm_start["items"] == {"copied": 30, "new": 2, "dropped": 0}
-    assert said[-1].startswith(
-        f"Training starts from {yesterday.label}: items 30 copied, 2 new, 0 dropped; table rows "
-    )
+    assert said[1].startswith(f"Training starts from {yesterday.label}: items 30 copied, 2 new, 0 dropped; table rows ")
     assert read_bundle(warm.bundle).manifest["lineage"]["warm_start"] == yesterday.id
 
 
