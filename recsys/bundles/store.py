@@ -41,7 +41,8 @@ from recsys.bundles.manifest import (
 from recsys.bundles.mirror import BUNDLES, address, bundles_folder
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError
-from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
+from recsys.retrieval.index import ItemIndex, build_index
+from recsys.retrieval.stored import described, write_index
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
 from recsys.storage.files import folder_aside, move_into_place, write_json, writing
@@ -75,6 +76,7 @@ def write_bundle(
     lineage: Mapping[str, Any],
     bias_dims: int = 0,
     more: Mapping[str, Part] | None = None,
+    index: ItemIndex | None = None,
 ) -> Path:
     """Write a bundle under a warehouse: aside, synchronised to disk, then renamed; for a URL then uploaded.
 
@@ -99,6 +101,8 @@ def write_bundle(
         How many of the last columns of `vectors` are output biases.
     more
         Further parts by name, such as "blend"; letters, digits and underscores.
+    index
+        How these vectors are searched; None: exactly.
 
     Returns
     -------
@@ -125,8 +129,10 @@ def write_bundle(
         safetensors.torch.save_file(tensors, aside / WEIGHTS)
         arrays = {"vectors": np.ascontiguousarray(vectors), "allowed": np.ascontiguousarray(allowed)}
         safetensors.numpy.save_file(arrays, aside / ITEM_ARRAYS)
-        items = build_index(vectors, allowed)
-        write_index(items, aside / INDEX_FILE)
+        exact = build_index(vectors, allowed)
+        items = exact if index is None else index
+        if not items.exact:
+            write_index(items, aside / INDEX_FILE)
         files = describe_files(aside)
         manifest = {
             "format": FORMAT,
@@ -138,13 +144,7 @@ def write_bundle(
             "items": vocabulary.size,
             "width": vectors.shape[1],
             "bias_dims": bias_dims,
-            "index": {
-                "factory": FACTORY,
-                "metric": METRIC,
-                "width": vectors.shape[1],
-                "ntotal": len(items.codes),
-                "vocabulary": vocabulary.digest,
-            },
+            "index": described(items) | {"vocabulary": vocabulary.digest},
             "files": files,
             "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
         }
