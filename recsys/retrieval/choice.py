@@ -11,7 +11,7 @@ Shapes: U users of the sample, V items (arrays by code have V + 1 rows), M that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ COARSE: Final = (
     "ITQ",
     "LSH",
 )  # codes of whose ranks the first k are no judge
+GAIN: Final = 0.005  # of recall, below which fetching still more finds nothing
+ENOUGH: Final = 0.995  # of recall, from which on a curve needs no further point
 SPREAD: Final = 0.05  # of the items' lengths, from which on a graph is made of lengthened vectors
 PROMISE: Final = 0.1  # of the items, which an index of `auto` hopes to compare: what it cannot save is not tried
 SHARE: Final = 0.1  # of the exact searches of a night, which building a candidate may take
@@ -100,15 +102,19 @@ class IndexReport:
     exact_work: float = 0.0
     exact_cpu: float = 0.0
     points: list[Point] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float = 0.0  # of CPU, that the choice took
+
+    @property
+    def is_said(self) -> bool:
+        """Whether people should hear of it: something was tried."""
+        return bool(self.points)
 
 
 def choose_index(
     settings: RetrieveSettings,
     vectors: np.ndarray,
     allowed: np.ndarray,
-    queries: np.ndarray,
-    histories: Sequences,
+    sample: Callable[[], tuple[np.ndarray, Sequences]],
     users: int,
 ) -> tuple[ItemIndex, IndexReport]:
     """Choose the search of a bundle as `retrieve.index` and `retrieve.recall` say.
@@ -117,8 +123,8 @@ def choose_index(
     ----------
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1].
-    queries, histories
-        float32 [U, D] and what these users have seen.
+    sample
+        Gives queries float32 [U, D] and what these users have seen; not called where nothing is to be measured.
     users
         Whom the night searches for; few do not pay for a long build.
 
@@ -132,9 +138,13 @@ def choose_index(
     items, width, wanted = len(exact.codes), vectors.shape[1], settings.recall
     about: dict[str, Any] = {"wanted": wanted, "k": settings.k, "users": users, "items": items, "width": width}
     about |= {"exact_work": exact_work(items, width)}
-    asked = np.flatnonzero(queries.any(axis=1))
     candidates = list(_candidates(settings.index, exact, users))
-    if reason := _needless(settings.index, exact, len(asked), candidates, users):
+    if reason := _needless(settings.index, exact, candidates, users):
+        return exact, IndexReport(factory=EXACT, reason=reason, **about)
+    queries, histories = sample()
+    asked = np.flatnonzero(queries.any(axis=1))
+    if not len(asked):
+        reason = "The search is exact: no user has a query vector by which an index could be measured."
         return exact, IndexReport(factory=EXACT, reason=reason, **about)
     sweep = _Sweep.of(exact, queries[asked], histories.select(asked), settings)
     about |= {"asked": len(asked), "exact_cpu": sweep.cpu}
@@ -184,7 +194,7 @@ def _candidates(wanted: str, exact: ItemIndex, users: int) -> Iterator[str]:
             yield factory
 
 
-def _needless(wanted: str, exact: ItemIndex, asked: int, candidates: list[str], users: int) -> str | None:
+def _needless(wanted: str, exact: ItemIndex, candidates: list[str], users: int) -> str | None:
     """Why nothing is tried; None: something is."""
     items = len(exact.codes)
     if wanted != AUTO and not candidates:
@@ -193,8 +203,6 @@ def _needless(wanted: str, exact: ItemIndex, asked: int, candidates: list[str], 
         return f"The search is exact: {items:,} items are compared faster than an index is searched."
     if wanted == AUTO and not candidates:
         return f"The search is exact: {users:,} users are compared with {items:,} items before an index would pay."
-    if not asked:
-        return "The search is exact: no user has a query vector by which an index could be measured."
     return None
 
 
@@ -221,18 +229,21 @@ class _Sweep:
 
     def points(self, built: Approximate) -> Iterator[Point]:
         """Ask an index with every parameter, until it finds all or costs more than an exact search."""
-        limit = exact_work(len(self.exact.codes), self.exact.vectors.shape[1])
+        most = exact_work(len(self.exact.codes), self.exact.vectors.shape[1])
+        most = most if self.settings.index == AUTO else np.inf
+        is_coarse = any(kind in built.factory for kind in COARSE)
         for parameters in _grid(built.index):
             set_parameters(built.index, parameters)
-            for fetch in FETCHES if any(kind in built.factory for kind in COARSE) else FETCHES[:1]:
+            before, first = 0.0, True
+            for fetch in FETCHES if is_coarse else FETCHES[:1]:
                 point = self.point(replace(built, fetch=fetch), parameters)
                 yield point
-                if point.recall - point.error >= self.settings.recall:
+                reached = point.recall - point.error
+                if (first and point.work > most) or reached >= max(self.settings.recall, ENOUGH):
+                    return
+                if reached >= self.settings.recall or point.work > most or point.recall - before < GAIN:
                     break
-            if (self.settings.index == AUTO and point.work > limit) or point.recall - point.error >= max(
-                self.settings.recall, 0.995
-            ):
-                return
+                before, first = point.recall, False
 
     def point(self, built: Approximate, parameters: dict[str, int]) -> Point:
         """Ask an index as it is."""
