@@ -28,7 +28,7 @@ from recsys.retrieval.work import build_work, cells_of, exact_work, search_work
 from recsys.settings import RetrieveSettings
 
 SAMPLE: Final = 512  # users whose queries are asked
-PROBES: Final = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # cells to look into, and
+PROBES: Final = (4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512)  # cells to look into, and
 WIDTHS: Final = (64, 128, 192, 256, 384, 512, 768)  # of a search through a graph
 FETCHES: Final = (1.0, 2.0, 4.0, 8.0)  # times as many as wanted, where codes are coarse
 COARSE: Final = (
@@ -41,7 +41,7 @@ COARSE: Final = (
     "ITQ",
     "LSH",
 )  # codes of whose ranks the first k are no judge
-GAIN: Final = 0.005  # of recall, below which fetching still more finds nothing
+GAIN: Final = 0.005  # of recall, below which it does not pay to fetch still more, or to look further
 ENOUGH: Final = 0.995  # of recall, from which on a curve needs no further point
 SPREAD: Final = 0.05  # of the items' lengths, from which on a graph is made of lengthened vectors
 PROMISE: Final = 0.1  # of the items, which an index of `auto` hopes to compare: what it cannot save is not tried
@@ -149,7 +149,7 @@ def choose_index(
     sweep = _Sweep.of(exact, queries[asked], histories.select(asked), settings)
     about |= {"asked": len(asked), "exact_cpu": sweep.cpu}
     points, kept, best, failed = [], exact, np.inf if settings.index != AUTO else about["exact_work"] * users, ""
-    chosen, like = None, None
+    chosen, like, least = None, None, np.inf
     for factory in candidates:
         building = _building(factory, items, width)
         lengthened = _is_graph(factory) and norms_spread(vectors, exact.codes) > SPREAD
@@ -159,12 +159,12 @@ def choose_index(
             failed = f" {error}"
             continue
         like = like or built
-        found = list(sweep.points(built))
+        found = list(sweep.points(built, np.inf if settings.index != AUTO else min(least, about["exact_work"])))
         points += found
         for point in found:
             total = point.work * users + building
             if point.recall - point.error >= wanted and total < best:
-                best, chosen = total, point
+                best, chosen, least = total, point, point.work
                 kept = replace(exact, approximate=replace(built, fetch=point.fetch))
     about |= {"points": points, "seconds": time.process_time() - began}
     if chosen is None:
@@ -227,23 +227,24 @@ class _Sweep:
         cpu = 1e6 * (time.process_time() - began) / len(queries)
         return cls(exact=exact, queries=queries, histories=histories, settings=settings, scores=scores, cpu=cpu)
 
-    def points(self, built: Approximate) -> Iterator[Point]:
-        """Ask an index with every parameter, until it finds all or costs more than an exact search."""
-        most = exact_work(len(self.exact.codes), self.exact.vectors.shape[1])
-        most = most if self.settings.index == AUTO else np.inf
+    def points(self, built: Approximate, most: float) -> Iterator[Point]:
+        """Ask an index with every parameter, until it finds nearly all, no more, or costs more than `most`."""
         is_coarse = any(kind in built.factory for kind in COARSE)
+        last = 0.0
         for parameters in _grid(built.index):
             set_parameters(built.index, parameters)
-            before, first = 0.0, True
+            best = 0.0
             for fetch in FETCHES if is_coarse else FETCHES[:1]:
                 point = self.point(replace(built, fetch=fetch), parameters)
                 yield point
-                reached = point.recall - point.error
-                if (first and point.work > most) or reached >= max(self.settings.recall, ENOUGH):
+                reached, gained, best = point.recall - point.error, point.recall - best, max(best, point.recall)
+                if (fetch == FETCHES[0] and point.work > most) or reached >= max(self.settings.recall, ENOUGH):
                     return
-                if reached >= self.settings.recall or point.work > most or point.recall - before < GAIN:
+                if reached >= self.settings.recall or point.work > most or gained < GAIN:
                     break
-                before, first = point.recall, False
+            if best - last < GAIN and best < self.settings.recall - GAIN:
+                return
+            last = best
 
     def point(self, built: Approximate, parameters: dict[str, int]) -> Point:
         """Ask an index as it is."""

@@ -112,12 +112,14 @@ def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, cod
     width = queries.shape[1]
     step = max(1, PRODUCTS_AT_ONCE // width)
     scores = np.empty(len(rows), dtype=np.float32)
-    given, items = (torch.from_numpy(np.ascontiguousarray(side, dtype=np.float32)) for side in (queries, vectors))
-    users, found = (torch.from_numpy(np.ascontiguousarray(side, dtype=np.int64)) for side in (rows, codes))
+
+    def doubled(side: np.ndarray, places: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(side.take(places, axis=0)).double()  # torch's casts are faster than numpy's
+
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        products = items.index_select(0, found[part]).double()  # [p, D]; torch's casts are faster than numpy's
-        products *= given.index_select(0, users[part]).double()
+        products = doubled(vectors, codes[part])  # [p, D]
+        products *= doubled(queries, rows[part])
         left = width
         while left > 1:
             half = (left + 1) // 2

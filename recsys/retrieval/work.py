@@ -15,9 +15,9 @@ from typing import Final
 
 WIDTH: Final = 128  # that the constants per item are of
 EXACT: Final = (120.0, 2.5e-5)  # microseconds a user, and for each item and column
-USER: Final = 60.0  # of a user's search by an index: masking, sorting
+USER: Final = 20.0  # of a user's search by an index: masking, sorting
 CELL: Final = 0.014  # of each cell: its score, and finding the nearest
-AGAIN: Final = 0.4  # of each item that is scored again by exact products
+AGAIN: Final = 0.27  # of each item that is scored again by exact products
 FETCHED: Final = 0.15  # of each item that is fetched
 COMPARED: Final = (("HNSW", 0.06), ("fs", 0.006), ("RaBitQ", 0.013), ("SQ", 0.018), ("PQ", 0.025), ("", 0.026))  # each
 FLOPS: Final = 60_000.0  # multiplications and additions of a large product in a microsecond
