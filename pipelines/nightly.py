@@ -22,6 +22,7 @@ from recsys.bundles.mirror import address
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
+from recsys.night.index import check_index
 from recsys.night.memory import check_night
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
@@ -74,6 +75,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
+    check_index(settings)
     if settings.export.wanted:
         check_targets(settings)
     # before any work: a wrong address must not cost a night

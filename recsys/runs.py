@@ -126,6 +126,8 @@ def step_key(settings: Settings, step: str) -> str:
     if step not in ("represent", "train", "refit") and settings.rules.by_name:
         tree["rule_lists"] = _lists_of_rules(settings)
         tree["retrieve"] = settings.retrieve.model_dump(mode="json")  # the price of a rule is of the lists
+    if step in ("train", "evaluate", "refit"):  # a bundle holds its index
+        tree["index"] = [settings.retrieve.index, settings.retrieve.recall]
     if step in ("train", "evaluate"):  # what is served is made of what was measured
         tree["train"].pop("refit")
     return hashlib.sha256(json.dumps([step, tree], sort_keys=True).encode()).hexdigest()[:32]

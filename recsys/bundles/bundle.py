@@ -9,7 +9,7 @@
     features.json         declaration of the features of items, users and events, bucket edges, the way of hashing
     weights.safetensors   the model
     items.safetensors     vectors float32 [V + 1, D], allowed bool [V + 1]
-    index.faiss           the allowed items under their codes
+    index.faiss           where the search is approximate, and in older bundles: the allowed items under their codes
     blend.safetensors     where validation was for it: the neighbour tables and the weights of the blend
     fallback.safetensors  what sells now, for histories of which the model says nothing
     ...                   other further parts, each a safetensors file and an entry of features.json
@@ -56,7 +56,9 @@ from recsys.bundles.mirror import address, is_there, local_path
 from recsys.columns import ITEM_ID, PADDING
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.retrieval.index import METRIC, ItemIndex, read_index
+from recsys.retrieval.factory import EXACT
+from recsys.retrieval.index import METRIC, ItemIndex, build_index
+from recsys.retrieval.stored import read_index
 from recsys.settings import Settings
 from recsys.settings.model import as_trained
 from recsys.settings.read import parse_settings
@@ -117,8 +119,9 @@ class Bundle:
 
     @property
     def index_id(self) -> str:
-        """First digits of the index file's sha256."""
-        return str(self.manifest["files"][INDEX_FILE]["sha256"])[:SHORT]
+        """First digits of the sha256 of what is searched: the index file's, or that of the vectors."""
+        files = self.manifest["files"]
+        return str(files[INDEX_FILE if INDEX_FILE in files else ITEM_ARRAYS]["sha256"])[:SHORT]
 
     @property
     def bias_dims(self) -> int:
@@ -146,13 +149,15 @@ class Bundle:
             return dict(safetensors.numpy.load_file(path))
 
     def index(self) -> ItemIndex:
-        """The FAISS index, opened at the first call, after its hash was compared with the manifest."""
+        """The search, opened at the first call; a file of FAISS after its hash was compared with the manifest."""
         return self._index
 
     @cached_property
     def _index(self) -> ItemIndex:
+        if INDEX_FILE not in self.manifest["files"]:
+            return build_index(self.vectors, self.allowed)
         path = checked(self.path, self.manifest, INDEX_FILE)
-        return read_index(path, self.vectors, self.allowed)
+        return read_index(path, self.vectors, self.allowed, self.manifest["index"])
 
 
 class StoredTensors(Mapping[str, "torch.Tensor"]):
@@ -222,6 +227,7 @@ def read_bundle(path: str | Path, verify: bool = True) -> Bundle:
         ("the metric of the index", described["metric"], METRIC),
         ("the width of the index", described["width"], vectors.shape[1]),
         ("the number of items of the index", described["ntotal"], int(allowed.sum())),
+        ("whether the search is exact", INDEX_FILE not in manifest["files"], described["factory"] == EXACT),
     ):
         if found != expected:
             raise InputError(

@@ -17,7 +17,7 @@ from recsys.storage.files import sha256
 
 # of the folder's layout: raised where an older program would read it wrongly. A program reads its own format and every
 # older one; what a format adds, a reader of an older bundle takes as not there.
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1: every bundle had an index file
 MANIFEST: Final = "manifest.json"
 CONFIG: Final = "config.json"
 VOCABULARY: Final = "vocabulary.parquet"
@@ -26,7 +26,7 @@ FEATURES: Final = "features.json"
 WEIGHTS: Final = "weights.safetensors"
 ITEM_ARRAYS: Final = "items.safetensors"
 INDEX_FILE: Final = "index.faiss"
-FILES: Final = (CONFIG, VOCABULARY, CATALOGUE, FEATURES, WEIGHTS, ITEM_ARRAYS, INDEX_FILE)
+FILES: Final = (CONFIG, VOCABULARY, CATALOGUE, FEATURES, WEIGHTS, ITEM_ARRAYS)  # that every bundle has
 BLEND: Final = "blend"  # the further part that holds the blend of all sources
 SHORT: Final = 12  # digits of a hash in names and tables
 
@@ -42,7 +42,7 @@ _KEYS: Final = {
     "files",
     "lineage",
 }
-_FURTHER: Final = re.compile(r"[a-z][a-z0-9_]*\.safetensors")  # names of files that only some bundles have
+_FURTHER: Final = re.compile(r"[a-z][a-z0-9_]*\.safetensors|index\.faiss")  # names of files that only some bundles have
 _INDEX_KEYS: Final = frozenset(("factory", "metric", "width", "ntotal", "vocabulary"))
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from recsys.data.vocabulary import Vocabulary
+    from recsys.retrieval.index import ItemIndex
 
 __all__ = ["BUNDLES", "REFIT", "find_bundle", "latest_bundle", "measured_bundle", "publish_bundle", "write_bundle"]
 
@@ -74,6 +75,7 @@ def write_bundle(
     lineage: Mapping[str, Any],
     bias_dims: int = 0,
     more: Mapping[str, Part] | None = None,
+    index: ItemIndex | None = None,
 ) -> Path:
     """Write a bundle under a warehouse: aside, synchronised to disk, then renamed; for a URL then uploaded.
 
@@ -98,6 +100,8 @@ def write_bundle(
         How many of the last columns of `vectors` are output biases.
     more
         Further parts by name, such as "blend"; letters, digits and underscores.
+    index
+        How these vectors are searched; None: exactly.
 
     Returns
     -------
@@ -115,7 +119,8 @@ def write_bundle(
     import torch
 
     from recsys.bundles.bundle import check_shapes
-    from recsys.retrieval.index import FACTORY, METRIC, build_index, write_index
+    from recsys.retrieval.index import build_index
+    from recsys.retrieval.stored import described, write_index
 
     check_shapes(vocabulary, catalogue, vectors, allowed)
     parent = bundles_folder(root)
@@ -132,8 +137,10 @@ def write_bundle(
         safetensors.torch.save_file(tensors, aside / WEIGHTS)
         arrays = {"vectors": np.ascontiguousarray(vectors), "allowed": np.ascontiguousarray(allowed)}
         safetensors.numpy.save_file(arrays, aside / ITEM_ARRAYS)
-        items = build_index(vectors, allowed)
-        write_index(items, aside / INDEX_FILE)
+        exact = build_index(vectors, allowed)
+        items = exact if index is None else index
+        if not items.exact:
+            write_index(items, aside / INDEX_FILE)
         files = describe_files(aside)
         manifest = {
             "format": FORMAT,
@@ -145,13 +152,7 @@ def write_bundle(
             "items": vocabulary.size,
             "width": vectors.shape[1],
             "bias_dims": bias_dims,
-            "index": {
-                "factory": FACTORY,
-                "metric": METRIC,
-                "width": vectors.shape[1],
-                "ntotal": len(items.codes),
-                "vocabulary": vocabulary.digest,
-            },
+            "index": described(items) | {"vocabulary": vocabulary.digest},
             "files": files,
             "lineage": {"seed": settings.seed, "libraries": _library_versions(), **lineage},
         }

@@ -10,12 +10,15 @@ from typing import Final
 
 import numpy as np
 
+from recsys.data.sequences import Sequences
 from recsys.gate.check import Check, at_least, at_most, skipped, unless_off
-from recsys.retrieval.index import ItemIndex, search
+from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.top_k import top_k
 
 FIRST: Final = 10  # places of a list that are compared with popularity and with other lists
 SMALL_SHELF: Final = 10 * FIRST  # items; of fewer, any two lists share many
 FEWEST_USERS: Final = 20
+USERS: Final = 32  # whose products with all items are made at once
 ROUNDING: Final = 1e-4  # of the largest score: items closer than this to the last one count as found
 
 
@@ -69,35 +72,61 @@ def check_unseen(shares: Mapping[str, float], limit: float | None) -> Check:
     return unless_off(name, limit, make)
 
 
-def index_recall(items: ItemIndex, queries: np.ndarray, k: int) -> float:
-    """Return the share of the k best items, by exact products, that the index finds.
+def index_recall(
+    items: ItemIndex, queries: np.ndarray, histories: Sequences, k: int, exclude_seen: bool = True
+) -> float:
+    """Return the share of the k best items, by products with all of them, that the lists as they are served hold.
+
+    The products are made apart from the search, so that an exact one is checked, too.
 
     Parameters
     ----------
-    queries
-        float32 [U, D].
+    items
+        What is searched: the shelf's items, where there is a shelf.
+    queries, histories
+        float32 [U, D] and what these users have seen.
     """
     k = min(k, len(items.codes))
-    scores = queries @ items.vectors[items.codes].T  # [U, ntotal]
-    last = np.partition(scores, -k, axis=1)[:, -k]
-    found = search(items, queries, k)[1]  # [U, k] codes
-    place = np.searchsorted(items.codes, found).clip(0, len(items.codes) - 1)
-    there = (found >= 0) & (items.codes[place] == found)
-    own = np.where(there, np.take_along_axis(scores, place, axis=1), -np.inf)
-    near = last - ROUNDING * np.abs(scores).max(axis=1)  # equal scores stand in any order
-    return float((own >= near[:, None]).mean())
+    lists, _ = top_k(items, queries, histories, k=k, exclude_seen=exclude_seen)
+    found = wanted = 0
+    for start in range(0, len(queries), USERS):
+        part = slice(start, start + USERS)
+        scores = queries[part] @ items.vectors.T  # [u, V + 1]
+        outside = np.ones(len(items.vectors), dtype=bool)
+        outside[items.codes] = False
+        scores[:, outside] = -np.inf
+        own = histories.select(np.arange(start, min(start + USERS, len(queries))))
+        if exclude_seen:
+            scores[np.repeat(np.arange(len(own)), own.lengths), own.items] = -np.inf
+        left = np.minimum(np.isfinite(scores).sum(axis=1), k)
+        last = -np.partition(-scores, k - 1, axis=1)[:, :k]  # in any order
+        last = np.where(np.isfinite(last), last, np.inf).min(axis=1)
+        near = last - ROUNDING * np.abs(np.where(np.isfinite(scores), scores, 0)).max(axis=1)
+        listed = np.take_along_axis(scores, lists[part].astype(np.int64), axis=1)  # row 0 is no item
+        found += int((listed >= near[:, None]).sum())
+        wanted += int(left.sum())
+    return found / max(wanted, 1)
 
 
-def check_index(items: ItemIndex, queries: np.ndarray, k: int, limit: float | None) -> Check:
-    """Compare the recall of the index, on a sample of users, with its limit."""
+def check_index(
+    items: ItemIndex,
+    queries: np.ndarray,
+    histories: Sequences,
+    k: int,
+    limit: float | None,
+    exclude_seen: bool = True,
+) -> Check:
+    """Compare the recall of what is served, on a sample of users, with its limit."""
     name = "recall of the index"
 
     def make(least: float) -> Check:
-        asked = queries[queries.any(axis=1)]
+        asked = np.flatnonzero(queries.any(axis=1))
         if not len(asked):
             return skipped(name, "No user has a query vector.", least)
-        recall = index_recall(items, asked, k)
-        sentence = f"The index finds {recall:.1%} of the {min(k, len(items.codes))} best items of {len(asked):,} users."
+        recall = index_recall(items, queries[asked], histories.select(asked), k, exclude_seen)
+        how = "exact" if items.approximate is None else items.approximate.factory
+        best = min(k, len(items.codes))
+        sentence = f"The search ({how}) finds {recall:.1%} of the {best} best items of {len(asked):,} users."
         return at_least(name, recall, least, sentence)
 
     return unless_off(name, limit, make)

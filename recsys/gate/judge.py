@@ -40,7 +40,8 @@ from recsys.settings import Settings
 from recsys.storage.stream import Staged, scan_staged
 from recsys.storage.warehouse import TableVersions
 
-SAMPLE: Final = 1_000  # users whose lists and queries are looked at
+SAMPLE: Final = 1_000  # users whose lists are looked at, and
+ASKED: Final = 256  # whose queries are compared with every item
 CHAMPION: Final = "champion"
 IMPERSONAL: Final = ("popularity", "recent-popularity")  # a sound model may well be many times as good
 
@@ -218,11 +219,12 @@ def _built_checks(
         "unseen values", gate.max_unseen, lambda most: built.check_unseen(_unseen(settings, dataset), most)
     )
     order = np.random.default_rng((settings.seed, 4)).permutation(len(histories))
+    asked = histories.select(order[:ASKED])
     yield unless_off(
         "recall of the index",
-        gate.min_index_recall,
+        settings.least_index_recall,
         lambda least: built.check_index(
-            served.bundle.index(), served.encode(histories.select(order[:SAMPLE])), settings.retrieve.k, least
+            served.bundle.index().only(shelf), served.encode(asked), asked, settings.retrieve.k, least, exclude_seen
         ),
     )
     staged = scan_staged(Staged(**retrieved["staged"]))

@@ -19,8 +19,10 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.withdrawals import Withdrawals
 from recsys.models.base import Job, OnEpoch, Outcome, Recommender
 from recsys.models.registry import estimator_for
+from recsys.night.index import check_index, chosen_index
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import BlendReport, fit_blend
+from recsys.retrieval.choice import IndexReport
 from recsys.runs import step_key
 from recsys.serving.fallback import PART as FALLBACK
 from recsys.serving.fallback import Popular
@@ -49,6 +51,7 @@ class FitReport:
     warm_start: dict[str, Any] | None = None  # what was copied from which bundle, or why nothing was
     blend: BlendReport | None = None  # of the model with the neighbour sources
     chosen: dict[str, str] = field(default_factory=dict)  # what the configuration left to the program, by setting
+    index: IndexReport | None = None  # how its vectors are searched
 
 
 def fit(
@@ -77,6 +80,7 @@ def fit(
         The data do not allow the training that the settings ask for.
     """
     began = time.perf_counter()
+    check_index(settings)
     dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
     withdrawals = Withdrawals(**dataset.report["withdrawals"])
     if withdrawals.rows:
@@ -112,6 +116,9 @@ def fit(
     if blend is not None:
         say(blend.reason)
     consumed = _consumed(outcome, blend)
+    index, searched = chosen_index(settings, dataset, model, parts.vectors, parts.allowed)
+    if searched.is_said:
+        say(searched.reason)
     bundle = write_bundle(
         settings.warehouse,
         settings=settings,
@@ -135,6 +142,7 @@ def fit(
             "known_before": known,
         },
         more=parts_beside(dataset, blended, learns=estimator.learns),
+        index=index,
     )
     if checkpoints is not None:
         checkpoints.remove()
@@ -155,6 +163,7 @@ def fit(
         warm_start=fitted.warm_start if origin.reason is None else {"bundle": None, "reason": origin.reason},
         blend=blend,
         chosen=fitted.chosen,
+        index=searched,
     )
 
 

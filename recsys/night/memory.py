@@ -24,6 +24,7 @@ from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.registry import estimator_for
+from recsys.night.index import check_index
 from recsys.retrieval.products import searched_bytes
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
@@ -134,9 +135,10 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
     Raises
     ------
     InputError
-        It is more than there is; says which settings to change.
+        It is more than there is; says which settings to change. Or `retrieve.index` does not fit these tables.
     """
     sizes, held, free = night_sizes(settings, versions), held_by_process(), free_on_processor()
+    check_index(settings, sizes)
     memory = predict_night(settings, sizes, held)
     step, peak = memory.peak
     if free is not None and peak - held > free:

@@ -22,7 +22,9 @@ from recsys.errors import InputError
 from recsys.models.base import Job, OnEpoch
 from recsys.models.registry import estimator_for
 from recsys.night.fit import parts_beside
+from recsys.night.index import chosen_index
 from recsys.ranking.recount import recounted
+from recsys.retrieval.choice import IndexReport
 from recsys.runs import step_key
 from recsys.serving.fallback import PART as FALLBACK
 from recsys.serving.recommender import BundleRecommender, open_bundle
@@ -61,6 +63,8 @@ class RefitReport:
         As the bundle's lineage has it: events of each consumer.
     resumed
         Epoch and steps done in it where a killed training was taken up.
+    index
+        How its vectors are searched; None: as the measured one's, which are the same.
     """
 
     bundle: str
@@ -75,6 +79,7 @@ class RefitReport:
     predicted_bytes: int = 0
     consumed: dict[str, Any] = field(default_factory=dict)
     resumed: dict[str, int] | None = None
+    index: IndexReport | None = None
 
 
 def refit(
@@ -180,6 +185,7 @@ def _recounted(
             REFIT: {"kind": "counts", "measured": bundle.label},
         },
         more=parts_beside(known, again, learns=True),
+        index=bundle.index(),
     )
     unknown = f", but for {left_out:,} of items that it does not know" if left_out else ""
     return RefitReport(
@@ -236,6 +242,9 @@ def _retrained(
         new_items = dataset.vocabulary.size > bundle.vocabulary.size
         again, counted = recounted(blended, _with_blend_of(settings, bundle), dataset, new_items=new_items)
         consumed["counted"] = counted.to_dict()
+    index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed)
+    if searched.is_said:
+        say(searched.reason)
     path = write_bundle(
         settings.warehouse,
         settings=settings,
@@ -258,6 +267,7 @@ def _retrained(
             REFIT: {"kind": "all", "measured": bundle.label},
         },
         more=parts_beside(dataset, again, learns=estimator.learns),
+        index=index,
     )
     if checkpoints is not None:
         checkpoints.remove()
@@ -281,6 +291,7 @@ def _retrained(
         predicted_bytes=fitted.predicted_bytes,
         consumed=consumed,
         resumed=resumed,
+        index=searched,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
-from recsys.retrieval.index import ItemIndex, build_index
+from recsys.retrieval.index import ItemIndex
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
 
@@ -53,7 +53,7 @@ def shelf_of(items: ItemIndex, allowed: np.ndarray | None) -> Shelf | None:
             f"None of the {len(items.codes)} items that the bundle can recommend is in the newest catalogue; train "
             'again, or set retrieve.items = "all".'
         )
-    return Shelf(allowed=allowed, index=build_index(items.vectors, placed & allowed))
+    return Shelf(allowed=allowed, index=items.only(allowed))
 
 
 def listed_items(settings: Settings, versions: TableVersions, vocabulary: Vocabulary) -> np.ndarray | None:

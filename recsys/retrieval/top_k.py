@@ -1,8 +1,8 @@
 """The k best unseen items of each user; ties: higher score first, then lower code.
 
 An exact index is searched by `exact.py`. An approximate FAISS index finds k, a margin, and as many as the user has
-seen; seen items are masked, and the rest is scored again by `exact_scores`. Where it finds too few, the user is
-compared with every item.
+seen, or several times as many where its codes are coarse; seen items are masked, and the rest is scored again by
+`exact_scores`. Where it finds too few, or the query is zero, the user is compared with every item.
 
 Shapes: b users, n fetched, m kept, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows).
 """
@@ -68,26 +68,35 @@ def top_k(
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     vectors, members, stride = items.vectors, items.codes, len(items.vectors)
     seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
-    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
     if items.exact:
         return items.exact_search.best(queries, seen, k)
+    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
     codes = np.full((len(queries), k), PADDING, dtype=np.int32)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
-    fetch = _round_up(k + MARGIN + seen_counts, len(members))
-    for n in np.unique(fetch):
-        group = np.flatnonzero(fetch == n)
+    wanted = wanted_of(items, k)
+    fetch = _round_up(wanted + seen_counts, len(members))
+    asked = queries.any(axis=1)
+    for n in np.unique(fetch[asked]):
+        group = np.flatnonzero(asked & (fetch == n))
         step = max(1, FETCHED_AT_ONCE // int(n))
         for start in range(0, len(group), step):
             rows = group[start : start + step]
-            kept = _unseen(items, queries, rows, seen, int(n), k + MARGIN)
+            kept = _unseen(items, queries, rows, seen, int(n), wanted)
             codes[rows], scores[rows] = _best(queries, vectors, rows, kept, k)
-    for row in np.flatnonzero(codes[:, -1] == PADDING):  # too few were found: compare this user with every item
-        own = seen[np.searchsorted(seen, row * stride) : np.searchsorted(seen, (row + 1) * stride)]
-        rest = np.setdiff1d(members, own % stride, assume_unique=True)
-        if len(rest):
-            codes[row], scores[row] = _best(queries, vectors, np.array([row]), rest[None, :], k)
+    short = np.flatnonzero(codes[:, -1] == PADDING)
+    if len(short):
+        place = np.minimum(np.searchsorted(short, seen // stride), len(short) - 1)
+        own = short[place] == seen // stride
+        codes[short], scores[short] = items.exact_search.best(
+            queries[short], place[own] * stride + seen[own] % stride, k
+        )
     return codes, scores
+
+
+def wanted_of(items: ItemIndex, k: int) -> int:
+    """How many unseen items an approximate index is to find for a list of k, to be scored again."""
+    assert items.approximate is not None
+    return int(np.ceil((k + MARGIN) * items.approximate.fetch))
 
 
 def top_k_with_repeats(

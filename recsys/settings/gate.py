@@ -48,7 +48,8 @@ class GateSettings(Section):
     min_full_lists: Share | None = 0.9  # rows of the table, of all that k and the shelf allow
     # of the values of an attribute: share that training has not seen; more means the column is written in another way
     max_unseen: Share | None = 0.5
-    min_index_recall: Share | None = 0.95  # of the index against an exact search; the built-in index is exact
+    # of the lists by vectors against products with all items; where retrieve.recall is lower, .01 less than that
+    min_index_recall: Share | None = 0.95
     # of the first 10 of a list: share that is also among the 10 most popular items; sound nights have less than half
     max_popularity: Share | None = 0.8
     max_same_lists: Share | None = 0.8  # of the first 10 of a list: share that another user's list has, too

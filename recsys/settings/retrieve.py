@@ -14,6 +14,12 @@ class RetrieveSettings(Section):
     """The candidate table."""
 
     k: int = Field(default=100, ge=1)  # candidates a user
+    # the search among the model's vectors: "exact" compares a user with every item; "auto" takes an approximate index
+    # where that saves time and `recall` is reached; or an index of FAISS by its factory string, such as "IVF1024,SQ8"
+    index: str = Field(default="auto", min_length=1)
+    # (above 0, to 1) of the k best items: the share that an approximate index must find for users of the night, or the
+    # search is exact
+    recall: float = Field(default=0.98, gt=0, le=1)
     # what may be recommended: what the newest reading of the catalogue lists, or all that the bundle knows; without a
     # catalogue all; a catalogue that brings new items alone needs "all"
     items: Literal["catalogue", "all"] = "catalogue"

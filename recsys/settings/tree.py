@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,8 @@ from recsys.settings.tracking import TrackingSettings
 from recsys.settings.train import TrainSettings
 from recsys.settings.tune import TuneSettings
 from recsys.settings.users import UserSettings
+
+RECALL_SLACK: Final = 0.01  # of a recall, which differs between samples of users and from day to day
 
 
 class RunSettings(Section):
@@ -67,6 +69,23 @@ class Settings(RunSettings):
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
     report: ReportSettings = ReportSettings()
     retention: RetentionSettings = RetentionSettings()
+
+    @property
+    def least_index_recall(self) -> float | None:
+        """What the gate asks of the search: `gate.min_index_recall`, and no more than what an index is chosen by."""
+        least = self.gate.min_index_recall
+        return None if least is None else min(least, round(self.retrieve.recall - RECALL_SLACK, 9))
+
+    @model_validator(mode="after")
+    def _gate_asks_what_is_served(self) -> Self:
+        least, wanted = self.gate.min_index_recall, self.retrieve.recall
+        said = "min_index_recall" in self.gate.model_fields_set and self.retrieve.index != "exact"
+        if said and least is not None and least > wanted:
+            raise ValueError(
+                f"gate.min_index_recall = {least:g} asks for more than retrieve.recall = {wanted:g}, by which an index "
+                "is chosen, so every night could be kept back; raise retrieve.recall, or lower the gate's limit"
+            )
+        return self
 
     @model_validator(mode="after")
     def _text_needs_text(self) -> Self:

@@ -38,6 +38,8 @@ from recsys.errors import InputError, RecsysError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import Blended
 from recsys.ranking.loglinear import LogLinear
+from recsys.retrieval.factory import build_approximate
+from recsys.retrieval.index import ItemIndex
 from recsys.serving.recommender import open_bundle, recommender_of
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -80,6 +82,50 @@ def parts(seed: int = 0, ids: tuple[Any, ...] = (30, 10, 20, 40)) -> dict[str, A
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     return write_bundle(tmp_path, **parts())
+
+
+def indexed(seed: int = 0, ids: tuple[Any, ...] = (30, 10, 20, 40)) -> dict[str, Any]:
+    """The same with an approximate index."""
+    given = parts(seed, ids)
+    codes = np.flatnonzero(given["allowed"])
+    built = build_approximate(given["vectors"], codes, "IVF2,SQ8", lengthened=False)
+    return {**given, "index": ItemIndex(vectors=given["vectors"], codes=codes, approximate=built)}
+
+
+@pytest.fixture
+def approximate(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path, **indexed())
+
+
+def test_an_approximate_index_travels_with_the_bundle(approximate: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(approximate)
+    assert bundle.id != read_bundle(write_bundle(tmp_path, **parts())).id  # another way to serve is another bundle
+    assert bundle.manifest["index"] == {
+        "factory": "IVF2,SQ8",
+        "metric": "inner_product",
+        "width": 9,
+        "ntotal": 4,
+        "parameters": {"nprobe": 1},
+        "fetch": 1.0,
+        "lengthened": False,
+        "vocabulary": bundle.vocabulary.digest,
+    }
+    assert not bundle.index().exact and bundle.index_id == bundle.manifest["files"][INDEX_FILE]["sha256"][:12]
+    assert write_bundle(tmp_path, **indexed()) == approximate  # the same bytes
+
+
+def test_an_exact_search_stores_no_vector_twice(written: Path) -> None:
+    bundle = read_bundle(written)
+    assert bundle.index().exact and not (written / INDEX_FILE).exists()
+    assert bundle.manifest["index"]["factory"] == "exact"
+    assert bundle.index_id == bundle.manifest["files"][ITEM_ARRAYS]["sha256"][:12]
+
+
+def test_an_index_file_that_the_manifest_leaves_out_is_missed(approximate: Path) -> None:
+    (approximate / INDEX_FILE).unlink()
+    forge(approximate)
+    with pytest.raises(InputError, match="whether the search is exact"):
+        read_bundle(approximate)
 
 
 def test_round_trip_without_interactions(written: Path, tmp_path: Path) -> None:
@@ -215,11 +261,12 @@ def test_a_bundle_of_a_program_with_fewer_settings_means_what_it_was_trained_wit
 
 def test_the_folder_holds_what_the_manifest_lists(written: Path) -> None:
     assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, MANIFEST])
-    assert {path.suffix for path in written.iterdir()} == {".json", ".parquet", ".safetensors", ".faiss"}
+    assert {path.suffix for path in written.iterdir()} == {".json", ".parquet", ".safetensors"}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_changed_file_is_refused(written: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*FILES, INDEX_FILE])
+def test_a_changed_file_is_refused(approximate: Path, name: str) -> None:
+    written = approximate
     content = bytearray((written / name).read_bytes())
     content[len(content) // 2] ^= 1
     (written / name).write_bytes(content)
@@ -227,15 +274,17 @@ def test_a_changed_file_is_refused(written: Path, name: str) -> None:
         read_bundle(written)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_refused(written: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*FILES, INDEX_FILE])
+def test_a_missing_file_is_refused(approximate: Path, name: str) -> None:
+    written = approximate
     (written / name).unlink()
     with pytest.raises(InputError, match=f"lacks its file {name}"):
         read_bundle(written)
 
 
-def test_large_files_are_compared_before_they_are_parsed(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_compared_before_they_are_parsed(approximate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nobody asked for verification at opening."""
+    written = approximate
     bundle = read_bundle(written, verify=False)
     for name in (INDEX_FILE, WEIGHTS):
         content = bytearray((written / name).read_bytes())
@@ -277,10 +326,10 @@ def forge(path: Path, change: Callable[[dict[str, Any]], None] = lambda manifest
     ],
 )
 def test_mixed_parts_are_refused_even_under_a_new_manifest(
-    written: Path, tmp_path: Path, name: str, message: str
+    approximate: Path, tmp_path: Path, name: str, message: str
 ) -> None:
-    other_ids = (30, 20, 10, 40) if name == VOCABULARY else (30, 10, 20, 40, 50)
-    other = write_bundle(tmp_path, **parts(seed=1, ids=other_ids))
+    written, other_ids = approximate, (30, 20, 10, 40) if name == VOCABULARY else (30, 10, 20, 40, 50)
+    other = write_bundle(tmp_path, **indexed(seed=1, ids=other_ids))
     shutil.copy(other / name, written / name)
     forge(written)
     with pytest.raises(InputError, match=message):

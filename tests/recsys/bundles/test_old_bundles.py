@@ -140,7 +140,7 @@ def test_one_without_the_newest_keys_means_what_it_was_trained_with(tmp_path: Pa
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (2, r"has format 2 and this program reads formats up to 1; use a newer version of the program, or train again"),
+        (3, r"has format 3 and this program reads formats up to 2; use a newer version of the program, or train again"),
         (0, r"has format 0 .*use a complete copy"),
         ("1", r"has format '1' "),
         (True, r"has format True "),

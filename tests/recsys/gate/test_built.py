@@ -8,39 +8,60 @@ import pytest
 
 from recsys.data.sequences import Sequences
 from recsys.gate import built, lists
+from recsys.retrieval.factory import build_approximate
 from recsys.retrieval.index import ItemIndex, build_index
+from recsys.retrieval.stored import set_parameters
 
 RNG = np.random.default_rng(0)
 
 
-def index_over(vectors: np.ndarray, inside: np.ndarray) -> ItemIndex:
-    """An index whose file holds `inside`, beside the vectors that it should hold."""
-    allowed = np.arange(len(vectors)) > 0
-    made = build_index(inside, allowed)
-    return ItemIndex(index=made.index, vectors=vectors, codes=made.codes, exact=made.exact)
+def histories_of(users: int, items: int, had: int = 3) -> Sequences:
+    return Sequences.nameless(
+        RNG.integers(1, items + 1, users * had).astype(np.int32), np.arange(0, users * had + 1, had)
+    )
 
 
-def test_a_sound_index_finds_everything_and_one_of_other_vectors_does_not() -> None:
-    vectors = RNG.standard_normal((301, 16)).astype(np.float32)
+def index_over(vectors: np.ndarray, inside: np.ndarray, probes: int = 8) -> ItemIndex:
+    """An index of 8 cells whose file holds `inside`, beside the vectors that it should hold."""
+    codes = np.arange(1, len(vectors))
+    built = build_approximate(inside, codes, "IVF8,SQ8", lengthened=False)
+    set_parameters(built.index, {"nprobe": probes})
+    return ItemIndex(vectors=vectors, codes=codes, approximate=built)
+
+
+def test_a_sound_search_finds_everything_and_one_of_other_vectors_does_not() -> None:
+    vectors = np.vstack([np.zeros((1, 16)), RNG.standard_normal((300, 16))]).astype(np.float32)
     queries = RNG.standard_normal((50, 16)).astype(np.float32)
-    sound = index_over(vectors, vectors)
-    assert built.check_index(sound, queries, 100, 0.95).value == 1.0
-    assert built.check_index(sound, queries, 500, 0.95).value == 1.0  # of lists longer than the catalogue
-    stale = index_over(vectors, vectors[np.concatenate([[0], 1 + RNG.permutation(300)])])
-    check = built.check_index(stale, queries, 10, 0.95)
-    assert check.failed and check.value is not None and check.value < 0.2
-    assert "of the 10 best items of 50 users" in check.sentence
+    had = histories_of(50, 300)
+    for exclude_seen in (True, False):
+        exact = built.check_index(build_index(vectors, np.arange(301) > 0), queries, had, 100, 0.95, exclude_seen)
+        assert exact.value == 1.0 and "(exact) finds 100.0% of the 100 best items of 50 users" in exact.sentence
+    assert built.check_index(index_over(vectors, vectors), queries, had, 10, 0.95).value == 1.0
+    assert built.check_index(index_over(vectors, vectors), queries, had, 500, 0.95).value == 1.0  # longer than all
+    stale = index_over(vectors, vectors[np.concatenate([[0], 1 + RNG.permutation(300)])], probes=1)
+    check = built.check_index(stale, queries, had, 10, 0.95)
+    assert check.failed and check.value is not None and check.value < 0.5
+    assert "The search (IVF8,SQ8) finds" in check.sentence
+
+
+def test_what_is_measured_is_the_shelf() -> None:
+    """The best items are no longer sold: lists of the others are whole."""
+    vectors = np.vstack([np.zeros((1, 16)), RNG.standard_normal((300, 16))]).astype(np.float32)
+    items = build_index(vectors, np.arange(301) > 0).only(np.arange(301) % 2 > 0)
+    assert built.index_recall(items, RNG.standard_normal((40, 16)).astype(np.float32), histories_of(40, 300), 10) == 1.0
 
 
 def test_equal_scores_may_come_in_any_order() -> None:
     vectors = np.repeat(RNG.standard_normal((4, 8)), 25, axis=0).astype(np.float32)
     items = index_over(np.vstack([np.zeros((1, 8), np.float32), vectors]), np.vstack([np.zeros((1, 8)), vectors]))
-    assert built.index_recall(items, RNG.standard_normal((20, 8)).astype(np.float32), 10) == 1.0
+    assert built.index_recall(items, RNG.standard_normal((20, 8)).astype(np.float32), histories_of(20, 100), 10) == 1.0
 
 
 def test_an_index_without_queries_is_not_checked() -> None:
     vectors = RNG.standard_normal((20, 4)).astype(np.float32)
-    check = built.check_index(index_over(vectors, vectors), np.zeros((5, 4), np.float32), 10, 0.95)
+    check = built.check_index(
+        build_index(vectors, np.arange(20) > 0), np.zeros((5, 4), np.float32), histories_of(5, 19), 10, 0.95
+    )
     assert (check.status, check.sentence) == ("skipped", "No user has a query vector.")
 
 

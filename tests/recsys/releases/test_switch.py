@@ -220,7 +220,7 @@ def test_a_forgetting_that_was_stopped_brings_nobody_back(shop: Shop, monkeypatc
 
 def test_a_bundle_that_is_gone_or_damaged_does_not_come_back(shop: Shop) -> None:
     folder = Path(releases(shop.settings)[1].bundle)
-    (folder / "index.faiss").write_bytes(b"x")
+    (folder / "items.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="its bundle cannot be served"):
         rolled(shop)
     shutil.rmtree(folder)

@@ -1,78 +1,70 @@
-"""The index holds the allowed items under their codes, survives a file, and refuses what is not its own."""
+"""The index holds the allowed items under their codes, and finds among some of them alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 
-from recsys.errors import InputError, RecsysError
-from recsys.retrieval.index import build_index, read_index, search, write_index
+from recsys.errors import RecsysError
+from recsys.retrieval.factory import build_approximate
+from recsys.retrieval.index import ItemIndex, build_index, search
 
 VECTORS = np.array([[0, 0], [1, 0], [0, 1], [3, 3], [2, 0]], dtype=np.float32)
 ALLOWED = np.array([False, True, True, False, True])
 
 
-def test_search_finds_codes_of_allowed_items_by_inner_product() -> None:
-    scores, codes = search(build_index(VECTORS, ALLOWED), np.array([[1, 0.5]], dtype=np.float32), 5)
+def approximate(
+    factory: str, vectors: np.ndarray = VECTORS, allowed: np.ndarray = ALLOWED, lengthened: bool = False
+) -> ItemIndex:
+    codes = np.flatnonzero(allowed)
+    built = build_approximate(vectors, codes, factory, lengthened=lengthened)
+    return ItemIndex(vectors=vectors, codes=codes, approximate=built)
+
+
+@pytest.mark.parametrize("lengthened", [False, True])
+def test_search_finds_codes_of_allowed_items_by_inner_product(lengthened: bool) -> None:
+    """Also by distances of vectors that one more column makes equally long."""
+    _, codes = search(approximate("HNSW4", lengthened=lengthened), np.array([[1, 0.5]], dtype=np.float32), 5)
     assert codes.tolist() == [[4, 1, 2, -1, -1]]
-    assert scores[0, :3].tolist() == [2.0, 1.0, 0.5]
 
 
-def test_round_trip_leaves_one_file(tmp_path: Path) -> None:
-    write_index(build_index(VECTORS, ALLOWED), tmp_path / "index.faiss")
-    assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
-    items = read_index(tmp_path / "index.faiss", VECTORS, ALLOWED)
-    assert items.exact and items.codes.tolist() == [1, 2, 4]
-    assert search(items, VECTORS[2:3], 1)[1].tolist() == [[2]]
+def test_an_exact_index_needs_no_copy_of_the_vectors() -> None:
+    items = build_index(VECTORS, ALLOWED)
+    assert items.exact and items.vectors is VECTORS and items.codes.tolist() == [1, 2, 4]
 
 
-def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_index(build_index(VECTORS, ALLOWED), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+@pytest.mark.parametrize("factory", ["IVF8,SQ8", "HNSW8", "IVF8,PQ4x4fs"])
+def test_among_some_items_no_other_is_found(factory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.retrieval.index.FEW", 1)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((501, 8)).astype(np.float32)
+    whole = approximate(factory, vectors, np.arange(501) > 0)
+    some = whole.only(rng.random(501) < 0.7)
+    assert not some.exact and 300 < len(some.codes) < 400
+    found = search(some, rng.standard_normal((30, 8)).astype(np.float32), 10)[1]
+    assert set(found[found >= 0].tolist()) <= set(some.codes.tolist()) and (found >= 0).mean() > 0.9
+    assert search(whole, vectors[1:2], 3)[1].shape == (1, 3)
 
 
-@pytest.mark.parametrize(
-    ("vectors", "allowed", "what"),
-    [
-        (VECTORS, np.array([False, True, True, True, True]), "number of items is 3"),
-        (VECTORS, np.array([False, True, True, True, False]), "other items"),
-        (np.zeros((5, 3), dtype=np.float32), ALLOWED, "width is 2"),
-    ],
-)
-def test_an_index_of_another_bundle_is_refused(
-    tmp_path: Path, vectors: np.ndarray, allowed: np.ndarray, what: str
-) -> None:
-    write_index(build_index(VECTORS, ALLOWED), tmp_path / "index.faiss")
-    with pytest.raises(InputError, match=what):
-        read_index(tmp_path / "index.faiss", vectors, allowed)
-
-
-def test_another_metric_is_refused(tmp_path: Path) -> None:
-    index = faiss.index_factory(2, "IDMap2,Flat", faiss.METRIC_L2)
-    index.add_with_ids(VECTORS[ALLOWED], np.flatnonzero(ALLOWED))
-    faiss.write_index(index, str(tmp_path / "index.faiss"))
-    with pytest.raises(InputError, match="metric"):
-        read_index(tmp_path / "index.faiss", VECTORS, ALLOWED)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an index at all", b"IxM2" + b"\xff" * 64])
-def test_a_broken_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "index.faiss").write_bytes(content)
-    before = faiss.get_deserialization_vector_byte_limit()
-    with pytest.raises(InputError, match="no index that FAISS"):
-        read_index(tmp_path / "index.faiss", VECTORS, ALLOWED)
-    assert faiss.get_deserialization_vector_byte_limit() == before
+def test_few_items_are_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((501, 8)).astype(np.float32)
+    whole = approximate("IVF8,SQ8", vectors, np.arange(501) > 0)
+    assert whole.only(np.ones(501, dtype=bool)).exact  # fewer than an index is worth
+    monkeypatch.setattr("recsys.retrieval.index.FEW", 1)
+    assert not whole.only(np.ones(501, dtype=bool)).exact
+    assert whole.only(np.arange(501) < 200).exact  # less than half of what its cells hold
+    flat = approximate("SQ8", vectors, np.arange(501) > 0)
+    assert flat.only(np.arange(501) < 400).exact  # one that cannot be limited to some
 
 
 def test_vectors_that_are_not_finite_are_refused() -> None:
-    vectors = VECTORS.copy()
-    vectors[4, 1] = np.nan
-    with pytest.raises(RecsysError, match="code 4"):
-        build_index(vectors, ALLOWED)
+    for bad in (np.nan, np.inf):
+        vectors = VECTORS.copy()
+        vectors[3:, 1] = bad
+        with pytest.raises(RecsysError, match=r"^1 item vectors hold.*code 4"):
+            build_index(vectors, ALLOWED)
 
 
 def test_no_item_allowed() -> None:
@@ -82,5 +74,5 @@ def test_no_item_allowed() -> None:
 
 def test_the_thread_count_of_others_stays() -> None:
     before = faiss.omp_get_max_threads()
-    search(build_index(VECTORS, ALLOWED), VECTORS, 2)
+    search(approximate("HNSW4"), VECTORS, 2)
     assert faiss.omp_get_max_threads() == before

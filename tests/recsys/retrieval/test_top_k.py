@@ -16,7 +16,7 @@ from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.features.precision import native_bf16
 from recsys.retrieval.exact import exact_scores
-from recsys.retrieval.index import ItemIndex, build_index, item_index
+from recsys.retrieval.index import Approximate, ItemIndex, build_index
 from recsys.retrieval.top_k import top_k
 
 
@@ -188,7 +188,8 @@ def approximate(vectors: np.ndarray, probes: int = 1) -> ItemIndex:
     index.nprobe = probes
     mapped = faiss.IndexIDMap2(index)
     mapped.add_with_ids(vectors[1:], np.arange(1, len(vectors)))
-    return item_index(mapped, vectors)
+    approximate = Approximate(index=mapped, factory="IVF16,Flat")
+    return ItemIndex(vectors=vectors, codes=np.arange(1, len(vectors)), approximate=approximate)
 
 
 def test_an_approximate_index_never_leaves_a_list_short() -> None:

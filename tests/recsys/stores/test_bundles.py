@@ -123,15 +123,19 @@ def test_a_damaged_object_is_named(
 ) -> None:
     written = write_bundle(prefix, **parts())
     url, there = f"{prefix}/bundles/{written.name}", objects(object_store, f"{prefix}/bundles/{written.name}")
-    content = bytes(obstore.get(there, "index.faiss").bytes())
+    content = bytes(obstore.get(there, "items.safetensors").bytes())
     moved(monkeypatch, tmp_path / "other")
-    obstore.put(there, "index.faiss", content[:-1] + b"?")
-    with pytest.raises(InputError, match=f"The file index.faiss of the bundle {url} is not the one that was written"):
+    obstore.put(there, "items.safetensors", content[:-1] + b"?")
+    with pytest.raises(
+        InputError, match=f"The file items.safetensors of the bundle {url} is not the one that was written"
+    ):
         read_bundle(url)
-    obstore.delete(there, "index.faiss")
-    with pytest.raises(InputError, match=f"The bundle {url} lacks its file index.faiss"):
+    obstore.delete(there, "items.safetensors")
+    with pytest.raises(InputError, match=f"The bundle {url} lacks its file items.safetensors"):
         read_bundle(url)
-    assert not list((tmp_path / "other").rglob("index.faiss")) and not list((tmp_path / "other").rglob(".*writing*"))
+    assert not list((tmp_path / "other").rglob("items.safetensors")) and not list(
+        (tmp_path / "other").rglob(".*writing*")
+    )
     obstore.put(there, "manifest.json", b'{"format": 99}')
     with pytest.raises(InputError, match="format 99"):
         read_bundle(url)
