@@ -7,6 +7,7 @@ from typing import Any
 from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.night.refit import refit as again
+from recsys.pipelines.search import log_index
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -39,6 +40,7 @@ def refit(settings: Settings, versions: TableVersions, bundle: str, parent: str 
         report = step.done(again(settings, versions, bundle, on_epoch, display.say))
         metrics = {f"refit/{name}": value for name, value in numbers(report, ("epochs", "seconds")).items()}
         tracking.log_metrics(step.store, step.run_id, metrics)
+        log_index(step.store, step.runs, report["index"])
     return report
 
 

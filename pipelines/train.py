@@ -9,6 +9,7 @@ from recsys.bundles.store import publish_bundle
 from recsys.models.registry import estimator_for
 from recsys.night.fit import fit
 from recsys.pipelines.console import started_from, untrained
+from recsys.pipelines.search import log_index
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -53,6 +54,7 @@ def train(
         tracking.log_metrics(step.store, step.run_id, {f"train/{name}": value for name, value in last.items()})
         if report["blend"]:
             _log_blend(step.store, step.run_id, report["blend"])
+        log_index(step.store, step.runs, report["index"])
     if said := untrained(settings, report):
         (display.say if started_from(settings, report) else display.warn)(said)
     return report

@@ -187,6 +187,22 @@ def plot_nights(
     return figure
 
 
+def plot_index(index: Mapping[str, Any]) -> Figure:
+    """Plot the recall of the indexes that were tried by users a CPU second, from `IndexReport`."""
+    figure, (axes,) = _figure(width=7.0, columns=1)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for point in index["points"]:
+        curves.setdefault(point["factory"], []).append((1e6 / point["cpu"], point["recall"]))
+    for name, colour in _colours(curves).items():
+        axes.plot(*zip(*sorted(curves[name]), strict=True), color=colour, marker="o", markersize=3, label=name)
+    axes.axhline(index["wanted"], color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlabel("users a CPU second")
+    axes.set_title(f"share of the {index['k']} best items found; dotted: what is asked for", loc="left", color=INK)
+    figure.legend(loc="outside upper center", ncols=max(1, min(4, len(curves))), frameon=False)
+    return figure
+
+
 def _figure(*, width: float, columns: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)

@@ -18,6 +18,7 @@ from recsys.report.charts import swatch
 from recsys.report.data import data
 from recsys.report.night import Night
 from recsys.report.rules import rules
+from recsys.report.search import search
 from recsys.report.training import training
 from recsys.report.verdict import verdict
 from recsys.report.wording import day
@@ -56,6 +57,7 @@ def page(night: Mapping[str, Any], called: Callable[[Any], str] | None = None) -
             rules=rules(read),
             spread=quality.spread(read),
             training=training(read),
+            search=search(read),
             data=data(read),
             steps=lineage.steps(read),
             people=people.people(read, name_of),
