@@ -21,7 +21,9 @@ from recsys.gate.lists import former_table
 from recsys.gate.verdict import Verdict
 from recsys.pipelines.steps import plain
 from recsys.releases.record import Release
-from recsys.retrieval.index import build_index, item_index
+from recsys.retrieval import index
+from recsys.retrieval.factory import build_approximate
+from recsys.retrieval.index import ItemIndex
 from recsys.settings import Settings
 from recsys.storage import stream, warehouse
 from recsys.storage.warehouse import SCHEMAS, TableVersions
@@ -147,12 +149,15 @@ def test_an_index_with_bad_recall(nights: Nights, monkeypatch: pytest.MonkeyPatc
         """An index over the vectors of other items."""
         vectors = bundle.vectors.copy()
         vectors[1:] = vectors[1:][np.random.default_rng(0).permutation(len(vectors) - 1)]
-        return item_index(build_index(vectors, bundle.allowed).index, bundle.vectors)
+        codes = np.flatnonzero(bundle.allowed)
+        other = build_approximate(vectors, codes, "HNSW8,Flat", lengthened=False)
+        return ItemIndex(vectors=bundle.vectors, codes=codes, approximate=other)
 
     monkeypatch.setattr(Bundle, "index", stale)
+    monkeypatch.setattr(index, "FEW", 1)  # so that the shop is not too small for an index
     verdict = judge(nights[0], nights[2], nights[3], None)
     assert failed(verdict) == {"recall of the index"}
-    assert verdict.sentence.startswith("Kept back: recall of the index: The index finds ")
+    assert verdict.sentence.startswith("Kept back: recall of the index: The search (HNSW8,Flat) finds ")
 
 
 def test_a_drifted_day(nights: Nights, tmp_path: Path) -> None:
