@@ -99,9 +99,9 @@ def search(items: int, users: int) -> dict[str, Any]:
     assert same > 0.999, f"the lists share {same:.4f}"  # the last bits of float32 may exchange two
     return {
         "items": items,
-        "ours": users / _cpu_seconds(ours),
-        "torch": users / _cpu_seconds(plain),
-        "faiss": few / _cpu_seconds(flat, times=1),
+        "ours": users / cpu_seconds(ours),
+        "torch": users / cpu_seconds(plain),
+        "faiss": few / cpu_seconds(flat, times=1),
     }
 
 
@@ -132,8 +132,8 @@ def blend(items: int, users: int, trained: int) -> dict[str, Any]:
     asked = _walks(rng, items, users)
     queries = rng.standard_normal((users, WIDTH // 2), dtype=np.float32)
     alone = asked.select(np.array([0]))
-    seconds = _cpu_seconds(lambda: best_items(index, queries, blended, asked, k=K), times=1)
-    one = _cpu_seconds(lambda: best_items(index, queries[:1], blended, alone, k=K))
+    seconds = cpu_seconds(lambda: best_items(index, queries, blended, asked, k=K), times=1)
+    one = cpu_seconds(lambda: best_items(index, queries[:1], blended, alone, k=K))
     return {"items": items, "users": users / seconds, "one": 1000 * one}
 
 
@@ -146,7 +146,7 @@ def _walks(rng: np.random.Generator, items: int, users: int) -> Sequences:
     return Sequences.nameless(np.clip(codes, 1, items).astype(np.int32), np.arange(users + 1) * SEEN)
 
 
-def _cpu_seconds(work: Callable[[], Any], times: int = TIMES) -> float:
+def cpu_seconds(work: Callable[[], Any], times: int = TIMES) -> float:
     """Least CPU seconds of a few calls, after one that warms up."""
     work()
     found = []

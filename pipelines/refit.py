@@ -40,7 +40,7 @@ def refit(settings: Settings, versions: TableVersions, bundle: str, parent: str 
         report = step.done(again(settings, versions, bundle, on_epoch, display.say))
         metrics = {f"refit/{name}": value for name, value in numbers(report, ("epochs", "seconds")).items()}
         tracking.log_metrics(step.store, step.run_id, metrics)
-        log_index(step.store, step.runs, report["index"])
+        log_index(step.store, step.runs, report.get("index"))
     return report
 
 

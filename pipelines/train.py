@@ -54,7 +54,7 @@ def train(
         tracking.log_metrics(step.store, step.run_id, {f"train/{name}": value for name, value in last.items()})
         if report["blend"]:
             _log_blend(step.store, step.run_id, report["blend"])
-        log_index(step.store, step.runs, report["index"])
+        log_index(step.store, step.runs, report.get("index"))
     if said := untrained(settings, report):
         (display.say if started_from(settings, report) else display.warn)(said)
     return report

@@ -26,6 +26,7 @@ from recsys.columns import (
     USERS,
 )
 from recsys.errors import InputError
+from recsys.loops import choice
 from recsys.retrieval.shelf import listed_items
 from recsys.service.log import LogHistories
 from recsys.service.models import RecommendRequest, events_of
@@ -232,6 +233,7 @@ def load(target: Target, before: Served | None = None) -> Served:
         policies=policies,
         table=table,
     )
-    if before is None:  # warm-up: index and blend are loaded by the first answer
+    if before is None:  # warm-up: index and blend are loaded by the first answer, compiled loops are not
+        choice.load()
         served.answer([RecommendRequest(history=[bundle.vocabulary.items[0]])])
     return served
