@@ -135,7 +135,7 @@ def test_an_untrained_model_is_said_to_be_one(
         store = run_id = None
 
         def __enter__(self) -> Any:
-            return SimpleNamespace(store=None, run_id=None, done=lambda found: found)
+            return SimpleNamespace(store=None, run_id=None, runs=(), done=lambda found: found)
 
         def __exit__(self, *_: object) -> None:
             return None
