@@ -35,7 +35,7 @@ def native_bf16() -> bool:
 
 
 def amx() -> bool:
-    """Whether this processor multiplies bf16 in matrix units (AMX), whose kernels take longest to make."""
+    """Return whether this processor multiplies bf16 in matrix units (AMX), whose kernels take longest to make."""
     asked = getattr(torch.cpu, "get_capabilities", None)
     return native_bf16() and asked is not None and bool(asked().get("amx_bf16"))
 

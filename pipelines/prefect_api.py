@@ -1,4 +1,4 @@
-"""Whether somebody has named a server of Prefect, asked without importing Prefect where nobody can have."""
+"""Find out whether somebody has named a server of Prefect, without importing Prefect where nobody can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a bundle's vectors are searched, in MLflow: recall, and the indexes that were tried as a table and a plot."""
+"""The search among a bundle's vectors, in MLflow: recall, and the indexes that were tried as a table and a plot."""
 
 from __future__ import annotations
 

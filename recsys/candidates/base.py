@@ -172,7 +172,7 @@ class LogSizes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reach:
-    """What of a log a source speaks of.
+    """The part of a log that a source speaks of.
 
     Attributes
     ----------

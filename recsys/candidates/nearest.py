@@ -163,7 +163,7 @@ def _meetings(
 
 
 def _gain(table: sparse.csr_array, diagonal: np.ndarray) -> np.ndarray:
-    """How much of a row each stored item of a column would explain alone, up to the row's own scale."""
+    """Return how much of a row each stored item of a column would explain alone, up to the row's own scale."""
     return table.data**2 / diagonal[table.indices]
 
 

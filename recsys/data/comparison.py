@@ -19,7 +19,7 @@ _HELD: Final = "_held"  # ends the names of the table's columns beside a reading
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Comparison:
-    """What a reading says that neither an earlier row of it nor the table says."""
+    """Return what a reading says that neither an earlier row of it nor the table says."""
 
     new: int  # rows
     duplicates: int = 0  # rows that say what an earlier one of the reading says
@@ -113,7 +113,7 @@ def _beside_ordered(held: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(log: StagedLog, held: pl.LazyFrame | None) -> dict[str, str]:
-    """What must be the same at the same place of a log without time: the item, and the event where any is named."""
+    """Return what must be equal at one place of a log without time: the item, and the event where any is named."""
     named = (pl.col(EVENT) != "").any()
     frames = [log.frame(), *([] if held is None else [held])]
     if any(frame.select(named).collect(engine="streaming").item() for frame in frames):
@@ -122,7 +122,7 @@ def _compared(log: StagedLog, held: pl.LazyFrame | None) -> dict[str, str]:
 
 
 def _differing(beside: pl.DataFrame, column: str, what: str) -> tuple[str, pl.DataFrame]:
-    """Where the table has another value at the same place."""
+    """Return where the table has another value at the same place."""
     held = pl.col(f"{column}{_HELD}")
     differs = beside.filter(held != pl.col(column))
     return what, differs.select(PLACE, USER_ID, _ORDINAL, pl.col(column).alias("now"), held.alias("earlier"))

@@ -136,7 +136,7 @@ def _id_value(column: str, given: pl.DataType, dtype: Any) -> pl.Expr:
 
 
 def _fits(dtype: pl.DataType) -> bool:
-    """Whether 64 bits with a sign hold every value of a type of integers."""
+    """Return whether 64 bits with a sign hold every value of a type of integers."""
     return dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128)
 
 

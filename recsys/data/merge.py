@@ -1,4 +1,4 @@
-"""What a reading adds to the log: compared with the newest version, decided before anything is written.
+"""The rows that a reading adds to the log: compared with the newest version, decided before anything is written.
 
 A log with time knows a row by user, item, time and event. A log without time knows it by its place, the n-th
 event of its user, so that a repeated event is a repeat and the same log, or a longer version of it, adds only

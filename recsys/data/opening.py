@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, steps done, st
 
 @dataclass(kw_only=True)
 class Reading:
-    """What one reading of the sources works on."""
+    """The material of one reading of the sources."""
 
     settings: Settings
     found: Mapping[str, Sequence[SourceFile]]

@@ -73,7 +73,7 @@ class Checked:
 
     @property
     def too_many(self) -> bool:
-        """Whether more rows are rejected than the settings allow."""
+        """Return whether more rows are rejected than the settings allow."""
         return self.refused > self.settings.max_rejected_share * self.judged
 
 

@@ -99,13 +99,13 @@ def known_files(root: str, section: SourceSettings, forgotten: Forgotten | None)
 
 
 def record_of(section: SourceSettings, forgotten: Forgotten | None, files: Mapping[str, KnownFile]) -> dict[str, Any]:
-    """What a commit of the log says of the files of its reading."""
+    """Return what a commit of the log says of the files of its reading."""
     newest = list(files.items())[-_MOST:]
     return {"key": _key(section, forgotten), "known": {name: file.to_json() for name, file in newest}}
 
 
 def unchanged(found: Sequence[SourceFile], known: Mapping[str, KnownFile]) -> dict[str, KnownFile]:
-    """Of the files of a reading those that need not be read, by name."""
+    """The files of a reading that need not be read, by name."""
     if not known:
         return {}
     same = {file.name: same for file in found if (same := _same(file, known.get(file.name))) is not None}

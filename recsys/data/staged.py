@@ -73,7 +73,7 @@ class StagedLog:
 
     @property
     def weighted(self) -> bool:
-        """Whether some row has a weight."""
+        """Return whether some row has a weight."""
         return any(file.weighted for file in self.files)
 
     @property

@@ -1,4 +1,4 @@
-"""Who runs the inner loops of the blend: compiled code for many users, numpy for a few.
+"""The inner loops of the blend: compiled code for many users, numpy for a few.
 
 Both give the same results to the last bit, so nobody's list depends on who shares the block. To load the compiled code
 takes longer than numpy takes for one user; who answers many single users, as the service does, loads it at once.

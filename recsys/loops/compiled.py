@@ -189,7 +189,7 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 @_compiled(boolean(float32, int32, float32, int32))
 def _before(value, code, other, another):  # type: ignore[no-untyped-def]
-    """Whether an item comes before another one."""
+    """Return whether an item comes before another one."""
     return value > other or (value == other and code < another)
 
 

@@ -1,4 +1,4 @@
-"""How a night's bundle is searched: chosen by queries of the night's own users."""
+"""The search of a night's bundle, chosen by queries of the night's own users."""
 
 from __future__ import annotations
 

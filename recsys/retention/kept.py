@@ -1,4 +1,4 @@
-"""What stays: nights that are new, what is served, what a rollback serves, and whatever these need.
+"""The rules of what stays: new nights, what is served, what a rollback serves, and whatever these need.
 
 Only the small files beside the tables are looked at here, so that the rules can be read, and tested, by themselves.
 """
@@ -24,7 +24,7 @@ from recsys.settings import RetentionSettings, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What stays of a configuration.
+    """The things of a configuration that stay.
 
     Attributes
     ----------

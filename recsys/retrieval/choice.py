@@ -1,4 +1,4 @@
-"""Which search serves a model's vectors: exact, or the cheapest approximate index that finds enough.
+"""The choice of the search that serves: exact, or the cheapest approximate index that finds enough.
 
 Candidates are built of the bundle's own vectors and asked real queries: a sample of the night's users, drawn by the
 seed, with what they have seen left out. Each is swept over its search parameter; recall is the share of the exact k
@@ -65,7 +65,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
-    """What was chosen and why; JSON-friendly.
+    """The choice and its reason; JSON-friendly.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class IndexReport:
 
     @property
     def is_said(self) -> bool:
-        """Whether people should hear of it: something was tried."""
+        """Return whether people should hear of it: something was tried."""
         return bool(self.points)
 
 
@@ -195,7 +195,7 @@ def _candidates(wanted: str, exact: ItemIndex, users: int) -> Iterator[str]:
 
 
 def _needless(wanted: str, exact: ItemIndex, candidates: list[str], users: int) -> str | None:
-    """Why nothing is tried; None: something is."""
+    """Return why nothing is tried; None: something is."""
     items = len(exact.codes)
     if wanted != AUTO and not candidates:
         return f'The search is exact, as retrieve.index = "{wanted}" says.'

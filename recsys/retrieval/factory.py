@@ -123,7 +123,7 @@ def norms_spread(vectors: np.ndarray, codes: np.ndarray) -> float:
 
 
 def reason_of(error: RuntimeError) -> str:
-    """What FAISS says in its first line, without its place in the source."""
+    """Return what FAISS says in its first line, without its place in the source."""
     return str(error).splitlines()[0].rpartition("Error: ")[2].rpartition(".cpp:")[2].lstrip("0123456789: ").rstrip(".")
 
 

@@ -74,7 +74,7 @@ class ItemIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether a search compares the query with every item."""
+        """Return whether a search compares the query with every item."""
         return self.approximate is None
 
     @cached_property
@@ -86,7 +86,7 @@ class ItemIndex:
 
     @cached_property
     def selector(self) -> Any:
-        """What tells FAISS the items that can be found; None: all that its index holds."""
+        """Return what tells FAISS the items that can be found; None: all that its index holds."""
         if self.approximate is None or len(self.codes) == self.approximate.index.ntotal:
             return None
         made: Any = faiss.IDSelectorBitmap

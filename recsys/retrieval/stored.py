@@ -26,7 +26,7 @@ MOST_FETCHED: Final = 64.0
 
 
 def described(items: ItemIndex) -> dict[str, Any]:
-    """What a manifest says of an index; JSON-friendly."""
+    """Return what a manifest says of an index; JSON-friendly."""
     about = {"factory": EXACT, "metric": METRIC, "width": items.vectors.shape[1], "ntotal": len(items.codes)}
     found = items.approximate
     if found is None:
@@ -40,7 +40,7 @@ def described(items: ItemIndex) -> dict[str, Any]:
 
 
 def parameters_of(index: Any) -> dict[str, int]:
-    """What a search of this index is told: cells to look into, or the width of a search through a graph."""
+    """Return what a search of this index is told: cells to look into, or the width of a search through a graph."""
     inner, ivf = inner_of(index), ivf_of(index)
     if ivf is not None:
         return {"nprobe": int(ivf.nprobe)}

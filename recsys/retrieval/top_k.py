@@ -94,7 +94,7 @@ def top_k(
 
 
 def wanted_of(items: ItemIndex, k: int) -> int:
-    """How many unseen items an approximate index is to find for a list of k, to be scored again."""
+    """Return how many unseen items an approximate index is to find for a list of k, to be scored again."""
     assert items.approximate is not None
     return int(np.ceil((k + MARGIN) * items.approximate.fetch))
 

@@ -1,4 +1,4 @@
-"""What a search costs, estimated from counted work: the same on every machine and in every run.
+"""Costs of a search, estimated from counted work: the same on every machine and in every run.
 
 A choice by a stopwatch is not repeatable. So indexes are compared by what a search does, which is a matter of the
 vectors alone: items compared, cells looked at, scores computed again. The constants turn counts into microseconds of
@@ -48,7 +48,7 @@ def search_work(factory: str, width: int, *, cells: int, compared: float, fetche
 
 
 def cells_of(factory: str) -> int:
-    """How many cells the items are divided among; 0: none.
+    """Return how many cells the items are divided among; 0: none.
 
     >>> cells_of("IVF1024,SQ8"), cells_of("HNSW32")
     (1024, 0)

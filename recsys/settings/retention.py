@@ -8,7 +8,7 @@ from recsys.settings.section import Section
 
 
 class RetentionSettings(Section):
-    """How long what a night leaves behind is kept: rows, bundles, pages, records, and its files in MLflow.
+    """Keeping of what nights leave behind: rows, bundles, pages, records, and their files in MLflow.
 
     A night that is neither among the newest nor young enough goes. What is served and what a rollback would serve stay.
     """

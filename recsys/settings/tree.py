@@ -72,7 +72,7 @@ class Settings(RunSettings):
 
     @property
     def least_index_recall(self) -> float | None:
-        """What the gate asks of the search: `gate.min_index_recall`, and no more than what an index is chosen by."""
+        """Return the recall that the gate asks for: `gate.min_index_recall`, and no more than an index is chosen by."""
         least = self.gate.min_index_recall
         return None if least is None else min(least, round(self.retrieve.recall - RECALL_SLACK, 9))
 

@@ -294,7 +294,7 @@ def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
 
 
 def said_last(root: str | Path, table: str) -> dict[str, Any]:
-    """What the table's newest commit says, where it is ours; nothing where another program has changed rows since."""
+    """Return what the newest commit says, where it is ours; nothing where another program has changed rows since."""
     opened = _open(root, table)
     for commit in [] if opened is None else opened.history(_TIDYINGS_SEEN):
         if told := told_by(commit):

@@ -1,4 +1,4 @@
-"""What is known of candidates that were built: counts, and where the rows lie."""
+"""Knowledge of candidates that were built: counts, and where the rows lie."""
 
 from __future__ import annotations
 

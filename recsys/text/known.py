@@ -1,4 +1,4 @@
-"""What is known of the configured text encoder: its identity and width, without its libraries where nothing changed.
+"""Identity and width of the configured text encoder, without its libraries where nothing changed.
 
 To import sentence-transformers and to hash a model's weights takes five CPU seconds, which every step that reads text
 vectors would pay to learn an id. A warehouse remembers the id under a fingerprint of all that it follows from: the
@@ -50,7 +50,7 @@ class KnownEncoder:
 
     @classmethod
     def of(cls, encoder: Encoder) -> KnownEncoder:
-        """Of one that is loaded."""
+        """The identity of an encoder that is loaded."""
         return cls(id=encoder.id, model=encoder.model, dimensions=encoder.dimensions, precision=str(encoder.precision))
 
 
@@ -116,7 +116,7 @@ def _remembered(path: Path) -> KnownEncoder | None:
 
 
 def _place(settings: Settings) -> Path | None:
-    """Where an encoder is remembered; None for one that has no fingerprint."""
+    """Return where an encoder is remembered; None for one that has no fingerprint."""
     try:
         folder = Path(find_model(settings.text.model))
     except EncoderError as error:
@@ -135,7 +135,7 @@ def _place(settings: Settings) -> Path | None:
 
 
 def _facts(path: Path, folder: Path) -> tuple[str, int, int, int]:
-    """What changes with a file's content."""
+    """Return what changes with a file's content."""
     found = path.stat()
     return path.relative_to(folder).as_posix(), found.st_size, found.st_mtime_ns, found.st_ino
 
@@ -148,7 +148,7 @@ def _installed(name: str) -> str:
 
 
 def _processor() -> list[Any]:
-    """What decides in which precision this machine computes."""
+    """Return what decides in which precision this machine computes."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -222,7 +222,7 @@ def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
 
 
 def _missing(settings: Settings, encoder: KnownEncoder, wanted: pl.DataFrame, version: int | None) -> pl.DataFrame:
-    """Of the wanted sentences those that the table does not hold for this encoder."""
+    """The wanted sentences that the table does not hold for this encoder."""
     held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
     return wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
 

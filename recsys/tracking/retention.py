@@ -74,7 +74,7 @@ def _serves(store: Store, run_id: str) -> bool:
 
 
 def _places(store: Store, run: Any) -> list[str]:
-    """Where the run's files lie, and those of the models that it has logged."""
+    """Return where the run's files lie, and those of the models that it has logged."""
     models = run.outputs.model_outputs if run.outputs else []
     located = [store.client.get_logged_model(output.model_id).artifact_location for output in models]
     return [str(run.info.artifact_uri), *map(str, located)]

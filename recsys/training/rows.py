@@ -40,7 +40,7 @@ class Factors:
         return torch.from_numpy(np.exp(self._sums[to] - sums).astype(np.float32))[:, None].to(after.device)
 
     def state(self) -> Tensor:
-        """What `restore` takes."""
+        """Return what `restore` takes."""
         return torch.from_numpy(self._sums[: self.steps + 1].copy())
 
     def restore(self, state: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Whether Prefect records a run by default: where somebody has named its server, and only there."""
+"""Prefect records a run by default where somebody has named its server, and only there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration leaves to the program: the loss, by the size of the catalogue, and the precision.
+"""Choices that a configuration leaves to the program: the loss, by the size of the catalogue, and the precision.
 
 bf16 halves what is moved and doubles the rate of products, but each product of a new shape first has its kernel made,
 and where a step is many small products that costs more than it saves. Which is faster is timed on the training's own
@@ -37,7 +37,7 @@ def chosen_loss(settings: TrainSettings, items: int) -> str:
 
 
 def learns_by_row(settings: TrainSettings, items: int) -> bool:
-    """Whether a step changes only what it reads of what belongs to items: of a large catalogue that is little."""
+    """Return whether a step changes what it reads of the items' parameters; of a large catalogue that is little."""
     return items >= LARGE and chosen_loss(settings, items) != "full"
 
 
@@ -114,7 +114,7 @@ def loss_reason(settings: TrainSettings, items: int) -> str | None:
 
 
 def _machine() -> tuple[Any, ...]:
-    """What the time of a step depends on besides the training."""
+    """Return what the time of a step depends on besides the training."""
     name = platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -159,7 +159,7 @@ class ItemTower(nn.Module):
 
     @property
     def by_row(self) -> bool:
-        """Whether gradients hold only the rows of the table, and the biases, that a step read."""
+        """Return whether gradients hold only the rows of the table, and the biases, that a step read."""
         return self._by_row
 
     def learn_by_row(self) -> None:

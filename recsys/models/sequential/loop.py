@@ -168,7 +168,7 @@ def _typical(task: _Windows) -> np.ndarray:
 
 
 def row_weights(model: Bert4Rec) -> list[nn.Parameter]:
-    """What belongs to items and values alone: the multiplexed table and the output biases."""
+    """The parameters of items and values alone: the multiplexed table and the output biases."""
     weights = [model.output_bias, *([] if model.tower.table is None else [model.tower.table.weight])]
     return [weight for weight in weights if weight.requires_grad]
 

@@ -75,7 +75,7 @@ def test_the_nearest_items_are_weighed_against_each_other(monkeypatch: pytest.Mo
 
 
 def test_a_matrix_that_is_indefinite_for_what_was_cut_is_made_steadier() -> None:
-    """Of three items that always come together, the product of two was cut."""
+    """The product of two of three items that always come together was cut."""
     products = np.array([[[1.0, 0.9, 0.0], [0.9, 1.0, 0.9], [0.0, 0.9, 1.0]]], dtype=np.float32)
     assert np.linalg.eigvalsh(products[0])[0] < 0
     found = nearest._positive(torch.from_numpy(products), torch.ones(1, 3), 0.01)

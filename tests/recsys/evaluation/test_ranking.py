@@ -177,7 +177,7 @@ def test_ties_share_the_middle_of_their_places_and_a_miss_stays_one() -> None:
 def test_pairs_rank_as_dense_rows_do(
     seed: int, exclude_seen: bool, top_k: int, users_a_block: int, lists: bool
 ) -> None:
-    """What is not among the pairs is at minus infinity: ties, baskets, banned and seen items as in a dense row."""
+    """Items outside the pairs are at minus infinity: ties, baskets, banned and seen items as in a dense row."""
     rng = np.random.default_rng(seed)
     users, width = int(rng.integers(1, 8)), 12
     scores = rng.integers(0, 4, (users, width)).astype(np.float32)
