@@ -37,7 +37,7 @@ def chosen_loss(settings: TrainSettings, items: int) -> str:
 
 
 def learns_by_row(settings: TrainSettings, items: int) -> bool:
-    """Return whether a step changes what it reads of the items' parameters; of a large catalogue that is little."""
+    """Return whether a step changes only those parameters of items that it reads: of a large catalogue, few."""
     return items >= LARGE and chosen_loss(settings, items) != "full"
 
 
