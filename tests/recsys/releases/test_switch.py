@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import HealthCheck, example, given, settings, strategies
 
 from recsys import runs
 from recsys.bundles.store import latest_bundle
@@ -390,6 +390,7 @@ ACTS = strategies.sampled_from(["night", "kept", "rollback", "to first", "promot
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=strategies.lists(ACTS, min_size=1, max_size=7))
+@example(acts=["night", "promote first", "night", "to first"])
 def test_after_any_sequence_all_name_the_run_that_is_expected(
     tmp_path_factory: pytest.TempPathFactory, acts: list[str]
 ) -> None:
@@ -413,7 +414,8 @@ def test_after_any_sequence_all_name_the_run_that_is_expected(
                 going_back.pop()
             elif act == "to first":
                 rollback(shop.settings, None, "x", to="n0")
-                del going_back[going_back.index("n0") + 1 :]
+                last_place = max(place for place, one in enumerate(going_back) if one == "n0")  # of several, the newest
+                del going_back[last_place + 1 :]
             else:
                 wanted = "n0" if act == "promote first" else kept
                 promote(shop.settings, None, wanted or "none", "x")
