@@ -236,7 +236,8 @@ def test_an_encoder_that_did_not_change_is_not_loaded_again(
     patch.setattr("recsys.features.text.load_encoder", never)
     with pytest.raises(AssertionError, match="was loaded"):
         represent(settings_for(tmp_path, tiny, max_tokens=8), versions)
-    patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    now = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX" if now == "AVX2" else "AVX2")
     with pytest.raises(AssertionError, match="was loaded"):
         represent(settings, versions)
 
