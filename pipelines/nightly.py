@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
 from recsys.releases.switch import settle
 from recsys.releases.telling import tell
+from recsys.running import switch
 from recsys.serving.recommender import open_bundle
 from recsys.serving.shop import check_rules
 from recsys.settings import Settings
@@ -83,13 +84,15 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         tracked(settings) as store,
         runs.locked(settings.warehouse) as folder,
         keeping(),
-        tracking.gathered(store, settings),
-        watched(store) as machine,
+        tracking.begun(store, settings) as begun,
+        watched(store, begun) as machine,
     ):
-        return _night(settings, run, store, folder, machine)
+        return _night(settings, run, store, folder, machine, begun)
 
 
-def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine) -> dict[str, Any]:
+def _night(
+    settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine, begun: str
+) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
@@ -99,9 +102,6 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     ingest_peak = peak.most
     ingest_seconds = time.perf_counter() - began
     versions = table_versions(ingested)
-
-    def new_run() -> str:
-        return tracking.start_night(store, settings, datetime.now(UTC))
 
     def still_there(earlier: runs.RunState) -> bool:
         bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
@@ -115,8 +115,10 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     before = runs.load(folder, key)
     if before is not None and before.status == "finished":  # its record is about to be replaced
         discard_kept_back([before], settings.name)
-    state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
+    state, resumed = runs.begin(folder, key, lambda: begun, still_there, settings=settings.digest(), usable=usable)
     parent = machine.run_id = state.run_id
+    switch(parent)
+    tracking.settled(store, parent)
     if not resumed and state.steps:
         display.say(
             f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
@@ -158,7 +160,6 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     digest = runs.digest_of(ingested["digests"])
     as_of = datetime.fromisoformat(state.started)
     try:
-        tracking.adopt(store, ingested["mlflow_run"], parent)
         if resumed and ingested["begins"] and "ingest" in state.steps:
             # what the stopped run read is not read again: its report says what is new in the tables
             ingested = {**state.steps["ingest"]["report"], "mlflow_run": ingested["mlflow_run"]}

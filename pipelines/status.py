@@ -20,6 +20,7 @@ from recsys.releases.record import champion
 from recsys.report.files import FOLDER as REPORTS
 from recsys.retention.folders import size_of
 from recsys.retention.kept import name_of
+from recsys.running import short
 from recsys.runs import RunState, local_folder
 from recsys.settings import Settings
 from recsys.storage.remote import is_url
@@ -113,7 +114,7 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
         peak = night["peak_bytes"]
         table.add_row(
             night["started"][:16].replace("T", " "),
-            escape(night["run"][:12]),
+            escape(short(night["run"])),
             night["state"],
             f"{night['seconds'] / 60:.1f}",
             "–" if peak is None else f"{peak / GIB:.1f}",
@@ -132,7 +133,7 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
         {
             "served": None
             if served is None
-            else f"{served['run'][:12]} since {served['at'][:16].replace('T', ' ')} UTC ({served['days']:.1f} days), "
+            else f"{short(served['run'])} since {served['at'][:16].replace('T', ' ')} UTC ({served['days']:.1f} days), "
             f"bundle {served['bundle']}",
             "disk, MiB": disk or None,
             "not sent to MLflow": f"{report['unsent']} files" if report["unsent"] else None,
