@@ -24,11 +24,13 @@ from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.index import check_index
 from recsys.night.memory import check_night
+from recsys.observe.lines import log
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
+from recsys.pipelines.measured import earlier, measured, tell_end, with_budget
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
@@ -81,6 +83,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         check_targets(settings)
     # before any work: a wrong address must not cost a night
     with (
+        measured(settings),
         tracked(settings) as store,
         runs.locked(settings.warehouse) as folder,
         keeping(),
@@ -99,6 +102,7 @@ def _night(
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:
         ingested = run(ingest_task, settings)
+        log.note({"peak_bytes": peak.look()})
     ingest_peak = peak.most
     ingest_seconds = time.perf_counter() - began
     versions = table_versions(ingested)
@@ -115,7 +119,9 @@ def _night(
     before = runs.load(folder, key)
     if before is not None and before.status == "finished":  # its record is about to be replaced
         discard_kept_back([before], settings.name)
-    state, resumed = runs.begin(folder, key, lambda: begun, still_there, settings=settings.digest(), usable=usable)
+    state, resumed = runs.begin(
+        folder, key, lambda: begun, still_there, settings=settings.digest(), name=settings.name, usable=usable
+    )
     parent = machine.run_id = state.run_id
     switch(parent)
     tracking.settled(store, parent)
@@ -127,6 +133,8 @@ def _night(
     elif resumed:
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
         display.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
+
+    usual = earlier(settings, folder, state.started)
 
     def step(name: str, task: Step, *arguments: Any) -> dict[str, Any]:
         nonlocal state
@@ -143,6 +151,9 @@ def _night(
             try:
                 with display.step(name), peak_memory() as peak:
                     record(name, run(task, settings, *arguments))
+                    log.note({"peak_bytes": peak.most})
+                state = with_budget(settings, state, name, usual)
+                runs.save(folder, state)
             finally:
                 RECORD.reset(token)
                 machine.send()
@@ -164,6 +175,7 @@ def _night(
             # what the stopped run read is not read again: its report says what is new in the tables
             ingested = {**state.steps["ingest"]["report"], "mlflow_run": ingested["mlflow_run"]}
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3), peak_bytes=ingest_peak)
+        state = with_budget(settings, state, "ingest", usual)
         runs.save(folder, state)
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
@@ -175,12 +187,12 @@ def _night(
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent, as_of)
         refitted = step("refit", refit_task, versions, trained["bundle"], parent)
         retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
-        earlier = list(runs.states(folder))
+        known = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
-        former = ingested_before(earlier, settings.name, state.started)
-        nights = versions_before(earlier, settings.name, state.started)
+        former = ingested_before(known, settings.name, state.started)
+        nights = versions_before(known, settings.name, state.started)
         judged = step("judge", judge_task, versions, parent, reports, former, as_of, nights)
-        discard_kept_back(earlier, settings.name, parent)
+        discard_kept_back(known, settings.name, parent)
         let_go(DATASET)
         if judged["passed"]:
             published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
@@ -201,6 +213,7 @@ def _night(
             state = state.with_step("report", made, round(time.perf_counter() - began_page, 3))
             summary["report"] = made["path"]
         runs.save(folder, state.ended("finished"))
+        tell_end(summary)
         tracking.end_run(store, parent)
         summary["retention"] = keep_less(settings, store)
         store.ask()

@@ -31,12 +31,12 @@ class Show(Watch):
         self._bar: TaskID | None = None
         self._step = ""
         self._told = 0.0  # when the last plain line was written
-        self._figures: dict[str, Any] = {}
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
-        self._step, self._told, self._figures = name, began, {}
+        self._step, self._told = name, began
+        log.noted()
         with in_step(name):
             if self._console.is_terminal and not log.json:
                 columns = (
@@ -57,11 +57,8 @@ class Show(Watch):
                 log.sweep()
                 yield
             seconds = time.perf_counter() - began
-            ended = {"event": "step ends", "seconds": round(seconds, 3), **self._figures}
+            ended = {"event": "step ends", "seconds": round(seconds, 3), **log.noted()}
             self._line(f"{name} done in {seconds:.1f} s", ended)
-
-    def figures(self, values: Mapping[str, Any]) -> None:
-        self._figures |= values
 
     def advance(self, done: int, total: int | None, text: str = "") -> None:
         if self._bars is not None and self._bar is not None:

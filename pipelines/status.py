@@ -13,8 +13,8 @@ from rich.table import Table
 from recsys import runs
 from recsys.backtest.tables import FOLDER as REPLAYS
 from recsys.bundles.mirror import address, bundles_folder
-from recsys.columns import metric_name
 from recsys.evaluation.users import FOLDER as EVALUATIONS
+from recsys.observe.figures import NDCG
 from recsys.pipelines.console import facts
 from recsys.releases.record import champion
 from recsys.report.files import FOLDER as REPORTS
@@ -25,7 +25,7 @@ from recsys.runs import RunState, local_folder
 from recsys.settings import Settings
 from recsys.storage.remote import is_url
 
-METRIC = f"test/{metric_name('ndcg', 10)}"  # that the list shows
+METRIC = NDCG  # that the list shows
 MIB, GIB = 2**20, 2**30
 
 
@@ -54,7 +54,7 @@ def status(settings: Settings, nights: int) -> dict[str, Any]:
         },
         "nights": [_night(state) for state in own[:nights]],
         "recorded": len(own),
-        "disk": _disk(settings),
+        "disk": disk(settings),
         "unsent": sum(1 for path in (folder / "unsent").rglob("*") if path.is_file()),
     }
 
@@ -72,6 +72,7 @@ def _night(state: RunState) -> dict[str, Any]:
         "seconds": round(sum(done["seconds"] for done in state.steps.values())),
         "by_step": {name: done["seconds"] for name, done in state.steps.items()},
         "peak_bytes": max(peaks.values(), default=None),
+        "over_budget": [one["sentence"] for done in state.steps.values() for one in done.get("over", ())],
         "new_events": reports.get("ingest", {}).get("rows_added", {}).get("interactions"),
         "rows": reports.get("retrieve", {}).get("rows"),
         METRIC: metrics.get(METRIC),
@@ -85,7 +86,7 @@ def _state(state: RunState, verdict: dict[str, Any]) -> str:
     return "published" if verdict.get("passed", True) else "kept back"
 
 
-def _disk(settings: Settings) -> dict[str, int]:
+def disk(settings: Settings) -> dict[str, int]:
     """Bytes by kind of what lies on this machine; a warehouse in a store keeps its tables there."""
     local = local_folder(settings.warehouse)
     known = {
@@ -116,11 +117,11 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
             night["started"][:16].replace("T", " "),
             escape(short(night["run"])),
             night["state"],
-            f"{night['seconds'] / 60:.1f}",
+            f"{night['seconds'] / 60:.1f}{' over' if night['over_budget'] else ''}",
             "–" if peak is None else f"{peak / GIB:.1f}",
             *("–" if night[key] is None else f"{night[key]:,}" for key in ("new_events", "rows")),
             "–" if night[METRIC] is None else f"{night[METRIC]:.4f}",
-            escape(night["sentence"] or ""),
+            escape("\n".join(filter(None, [night["sentence"], *night["over_budget"]]))),
         )
     if report["nights"]:
         console.print(table)

@@ -17,6 +17,8 @@ from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError
+from recsys.observe.figures import figures
+from recsys.observe.lines import log
 from recsys.pipelines.watch import watch
 from recsys.settings import RunSettings, Settings
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
@@ -191,6 +193,7 @@ class StepRun:
     def done(self, report: Any) -> dict[str, Any]:
         """The report of work that is done, JSON-friendly; a night records it now, before MLflow is told."""
         whole = {**plain(report), "mlflow_run": self.run_id}
+        log.note(figures(self.name, whole))
         if record := RECORD.get():
             record(self.name, whole)
         return whole

@@ -32,11 +32,17 @@ class Running:
 
 
 _at = Running()  # one run a process: threads of libraries, which inherit no context, tell it as well
+_failed = Running()
 
 
 def current() -> Running:
     """The run, name and step of now; each None where there is none."""
     return _at
+
+
+def failed() -> Running:
+    """What an error ended last, for those who tell of the error afterwards."""
+    return _failed
 
 
 def switch(run: str) -> None:
@@ -48,12 +54,18 @@ def switch(run: str) -> None:
 @contextlib.contextmanager
 def running(*, run: str | None = None, name: str | None = None, step: str | None = None) -> Iterator[None]:
     """Set what is given for the length of the block."""
-    global _at
+    global _at, _failed
     before = _at
+    if before.run is None:
+        _failed = Running()
     given = {"run": run, "name": name, "step": step}
     _at = replace(before, **{key: value for key, value in given.items() if value is not None})
     try:
         yield
+    except BaseException:
+        if _failed.run != _at.run:  # else a step of it has said so
+            _failed = _at
+        raise
     finally:
         _at = before
 
@@ -61,11 +73,14 @@ def running(*, run: str | None = None, name: str | None = None, step: str | None
 @contextlib.contextmanager
 def in_step(step: str) -> Iterator[None]:
     """Set the step for the length of the block; the run may change meanwhile, and stays changed."""
-    global _at
+    global _at, _failed
     before = _at.step
     _at = replace(_at, step=step)
     try:
         yield
+    except BaseException:
+        _failed = _at
+        raise
     finally:
         _at = replace(_at, step=before)
 

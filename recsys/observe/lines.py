@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
-from recsys.running import current, short
+from recsys.running import current, failed, short
 from recsys.storage.addresses import masked
 
 Format = Literal["auto", "text", "json"]
@@ -33,6 +33,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = current()
+        if at.run is None and record.levelno >= logging.ERROR:  # the command tells of an error when the run has ended
+            at = failed()
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -98,6 +100,7 @@ class Log:
         self._before: list[tuple[logging.Handler, logging.Formatter | None]] = []
         self._kept: tuple[TextIO, TextIO, int, bool, bool] | None = None
         self._handler: logging.Handler | None = None
+        self._noted: dict[str, Any] = {}
 
     def choose(self, wanted: Format) -> None:
         """Choose the form of lines; "auto" is text at a terminal, and JSON elsewhere once there is work to tell of."""
@@ -166,6 +169,15 @@ class Log:
     def line(self, message: str, level: int = logging.INFO, fields: Mapping[str, Any] | None = None) -> None:
         """Write a line with fields of its own."""
         LOGGER.log(level, "%s", message, extra={"fields": dict(fields or {})})
+
+    def note(self, figures: Mapping[str, Any]) -> None:
+        """Note figures of the step at work, for the line that ends it."""
+        self._noted |= figures
+
+    def noted(self) -> dict[str, Any]:
+        """Return the figures that were noted since the last time."""
+        found, self._noted = self._noted, {}
+        return found
 
 
 log: Final = Log()  # of this process
