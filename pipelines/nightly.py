@@ -24,6 +24,7 @@ from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.index import check_index
 from recsys.night.memory import check_night
+from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
@@ -31,6 +32,7 @@ from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
 from recsys.pipelines.measured import earlier, measured, tell_end, with_budget
+from recsys.pipelines.prefect_mark import mark
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
@@ -124,6 +126,7 @@ def _night(
     )
     parent = machine.run_id = state.run_id
     switch(parent)
+    mark(parent)
     tracking.settled(store, parent)
     if not resumed and state.steps:
         display.say(
@@ -151,7 +154,7 @@ def _night(
             try:
                 with display.step(name), peak_memory() as peak:
                     record(name, run(task, settings, *arguments))
-                    log.note({"peak_bytes": peak.most})
+                    log.note({**figures(name, state.steps[name]["report"]), "peak_bytes": peak.most})
                 state = with_budget(settings, state, name, usual)
                 runs.save(folder, state)
             finally:

@@ -71,7 +71,7 @@ class Stream(io.TextIOBase):
             told = _COLOURS.sub("", line).strip()
             if not told:
                 return
-            line = self._formatter.format(logging.makeLogRecord({"name": "stderr", "levelname": "INFO", "msg": told}))
+            line = self._formatter.format(logging.LogRecord("stderr", logging.INFO, "", 0, told, None, None))
         self.stream.write(line + "\n")
 
     def flush(self) -> None:
