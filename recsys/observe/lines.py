@@ -61,6 +61,9 @@ class Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self._lock:
+            if self._rest and text.startswith(_FIRST):  # a progress bar's line, which ends with the next one
+                rest, self._rest = self._rest, ""
+                self._give(rest)
             *lines, self._rest = (self._rest + text).replace("\r", "\n").split("\n")
             for line in lines:
                 self._give(line)
