@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -104,11 +105,14 @@ class Log:
         self._kept: tuple[TextIO, TextIO, int, bool, bool] | None = None
         self._handler: logging.Handler | None = None
         self._noted: dict[str, Any] = {}
+        self._variable = os.environ.get(VARIABLE)
 
     def choose(self, wanted: Format) -> None:
         """Choose the form of lines; "auto" is text at a terminal, and JSON elsewhere once there is work to tell of."""
         self._json = wanted == "json" or (wanted == "auto" and not sys.stderr.isatty())
         if wanted == "json":
+            self._variable = os.environ.get(VARIABLE)
+            os.environ[VARIABLE] = "json"  # for processes that the command starts
             self.begin()
 
     @property
@@ -152,6 +156,10 @@ class Log:
         self._json = False
         if self._stream is None or self._kept is None:
             return
+        if self._variable is not None:
+            os.environ[VARIABLE] = self._variable
+        else:
+            os.environ.pop(VARIABLE, None)
         self._stream.finish()
         logging.captureWarnings(False)
         warnings_logger = logging.getLogger(_WARNINGS)
