@@ -20,6 +20,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines.watch import watch
+from recsys.running import running
 from recsys.settings import RunSettings, Settings
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
 from recsys.table.naming import candidates_table
@@ -156,7 +157,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         yield outer
         return
     display = watch()
-    with processes.registered(settings.warehouse) as name:
+    with processes.registered(settings.warehouse) as name, running(name=settings.name):
         store = tracking.open_store(settings, display.warn, name)
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)

@@ -63,7 +63,7 @@ def running(*, run: str | None = None, name: str | None = None, step: str | None
     try:
         yield
     except BaseException:
-        if _failed.run != _at.run:  # else a step of it has said so
+        if _failed.run is None or _at.run not in (None, _failed.run):  # else a step of it has said so
             _failed = _at
         raise
     finally:

@@ -20,7 +20,7 @@ def test_blocks_nest_and_a_switch_lasts_until_the_end_of_the_block() -> None:
 
 
 def test_an_error_leaves_word_of_where_it_was_until_the_next_run() -> None:
-    with pytest.raises(ValueError), running(run="a" * 32, name="shop"):
+    with pytest.raises(ValueError), running(name="shop"), running(run="a" * 32):
         switch("b" * 32)
         with in_step("train"):
             raise ValueError
