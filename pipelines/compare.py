@@ -20,12 +20,12 @@ from recsys.errors import InputError
 from recsys.evaluation.runs import DEFAULT, compare_runs, parse_metric
 from recsys.evaluation.users import FILE, UserValues, from_parquet, local_path
 from recsys.pipelines.steps import newest_bundle
+from recsys.running import short
 from recsys.runs import local_folder
 from recsys.settings.read import load_settings
 from recsys.storage.remote import is_url
 
-_RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
-_SHOWN: Final = 8  # of a run id's digits; the report holds the whole id of the evaluation
+_RUN_ID: Final = re.compile(r"[0-9a-f]{4,32}")
 
 
 def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, 
     Parameters
     ----------
     runs
-        Each an MLflow run id (of a night or of its evaluation), a bundle's folder, a night's record in the warehouse's
-        folder `runs`, a configuration (its newest bundle), or a file of values per user.
+        Each a run's id or its beginning (of a night or of its evaluation, in MLflow), a bundle's folder, a night's
+        record in the warehouse's folder `runs`, a configuration (its newest bundle), or a file of values per user.
     metrics
         Such as `ndcg@10`, which is the default.
     uri
@@ -49,8 +49,8 @@ def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, 
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"recsys compare takes two or more different runs, and {len(set(runs))} is named.")
     parsed = [parse_metric(text) for text in metrics or (DEFAULT,)]
-    short = {run: run[:_SHOWN] if _RUN_ID.fullmatch(run) else run for run in runs}
-    labels = short if len(set(short.values())) == len(runs) else {run: run for run in runs}
+    shown = {run: short(run) if _RUN_ID.fullmatch(run) else run for run in runs}
+    labels = shown if len(set(shown.values())) == len(runs) else {run: run for run in runs}
     return compare_runs({labels[run]: find_values(run, uri) for run in runs}, parsed)
 
 
@@ -79,8 +79,8 @@ def find_values(run: str, uri: str) -> UserValues:
 
         return from_parquet(read_artifact(uri, run, FILE), f"The MLflow run {run}")
     raise InputError(
-        f"There is no run {run!r} (looked in {Path.cwd()}); name an MLflow run id, a bundle's folder or a "
-        "configuration."
+        f"There is no run {run!r} (looked in {Path.cwd()}); name a run's id (four digits or more of it), a bundle's "
+        "folder or a configuration."
     )
 
 

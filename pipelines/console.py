@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recsys.pipelines.watch import Watch
+from recsys.observe.lines import LOGGER, log
+from recsys.pipelines.progress import Show as Show
 from recsys.storage.addresses import masked
 
 if TYPE_CHECKING:
     from recsys.settings import Settings
-
-_QUIET_SECONDS = 10.0  # between two lines of one step where there is no terminal
 
 
 @dataclass(kw_only=True)
@@ -63,11 +61,16 @@ class Output:
         message = masked(message)
         if self.json and not self.answered:
             self._give({"error": message})
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
+        if log.json:
+            log.line(message, logging.ERROR)
+        else:
+            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
 
     def traceback(self, error: BaseException) -> None:
         """The traceback, where `--debug` asks for it."""
-        if self.debug:
+        if self.debug and log.json:
+            LOGGER.error("The error's traceback.", exc_info=error)
+        elif self.debug:
             sys.stderr.write(masked("".join(traceback.format_exception(error))))
 
     def _give(self, value: Mapping[str, Any]) -> None:
@@ -120,55 +123,6 @@ def only_answers(pure: bool) -> Iterator[TextIO]:
             answers.close()
         os.dup2(saved, descriptor)
         os.close(saved)
-
-
-class Show(Watch):
-    """Progress on stderr: bars at a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bars: Progress | None = None
-        self._bar: TaskID | None = None
-        self._step = ""
-        self._told = 0.0  # when the last plain line was written
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        self._step, self._told = name, began
-        if self._console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description:<10}"),
-                BarColumn(bar_width=30),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[text]}"),
-            )
-            with Progress(*columns, console=self._console, transient=True) as bars:
-                self._bars, self._bar = bars, bars.add_task(name, total=None, text="")
-                try:
-                    yield
-                finally:
-                    self._bars = self._bar = None
-        else:
-            self._console.print(f"{name} ...")
-            yield
-        self._console.print(f"{name} done in {time.perf_counter() - began:.1f} s")
-
-    def advance(self, done: int, total: int | None, text: str = "") -> None:
-        if self._bars is not None and self._bar is not None:
-            self._bars.update(self._bar, completed=done, total=total, text=escape(text))
-        elif time.perf_counter() - self._told >= _QUIET_SECONDS:
-            self._told = time.perf_counter()
-            share = f"{done} of {total}" if total else f"{done}"
-            self._console.print(f"{self._step} {share} {escape(text)}".rstrip())
-
-    def say(self, text: str) -> None:
-        self._console.print(escape(masked(text)))
-
-    def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]Warning:[/] {escape(masked(text))}")
 
 
 def show_night(console: Console, summary: Mapping[str, Any], ui: str | None) -> None:

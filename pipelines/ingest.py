@@ -7,6 +7,8 @@ from typing import Any
 
 from recsys import runs
 from recsys.data import ingest as data
+from recsys.observe.figures import figures
+from recsys.observe.lines import log
 from recsys.pipelines.console import rejected_lines
 from recsys.pipelines.steps import Run, as_function, io_task, numbers, plain, table_versions, tracked
 from recsys.pipelines.watch import watch
@@ -53,6 +55,7 @@ def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         lines = rejected_lines(report["reasons"])
         if lines:
             tracking.describe(store, run_id, "\n".join(["Rejected rows:", "", *(f"- {line}" for line in lines)]))
+    log.note(figures("ingest", report))
     return {**report, "mlflow_run": run_id}
 
 

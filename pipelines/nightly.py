@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.index import check_index
 from recsys.night.memory import check_night
+from recsys.observe.figures import figures
+from recsys.observe.lines import log
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import check_targets, export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
+from recsys.pipelines.measured import earlier, measured, tell_end, with_budget
+from recsys.pipelines.prefect_mark import mark
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
@@ -50,6 +54,7 @@ from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
 from recsys.releases.switch import settle
 from recsys.releases.telling import tell
+from recsys.running import switch
 from recsys.serving.recommender import open_bundle
 from recsys.serving.shop import check_rules
 from recsys.settings import Settings
@@ -80,28 +85,29 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         check_targets(settings)
     # before any work: a wrong address must not cost a night
     with (
+        measured(settings),
         tracked(settings) as store,
         runs.locked(settings.warehouse) as folder,
         keeping(),
-        tracking.gathered(store, settings),
-        watched(store) as machine,
+        tracking.begun(store, settings) as begun,
+        watched(store, begun) as machine,
     ):
-        return _night(settings, run, store, folder, machine)
+        return _night(settings, run, store, folder, machine, begun)
 
 
-def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine) -> dict[str, Any]:
+def _night(
+    settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine, begun: str
+) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:
         ingested = run(ingest_task, settings)
+        log.note({"peak_bytes": peak.look()})
     ingest_peak = peak.most
     ingest_seconds = time.perf_counter() - began
     versions = table_versions(ingested)
-
-    def new_run() -> str:
-        return tracking.start_night(store, settings, datetime.now(UTC))
 
     def still_there(earlier: runs.RunState) -> bool:
         bundles = [earlier.steps[name]["report"]["bundle"] for name in _MAKE_BUNDLES if name in earlier.steps]
@@ -115,8 +121,13 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     before = runs.load(folder, key)
     if before is not None and before.status == "finished":  # its record is about to be replaced
         discard_kept_back([before], settings.name)
-    state, resumed = runs.begin(folder, key, new_run, still_there, settings=settings.digest(), usable=usable)
+    state, resumed = runs.begin(
+        folder, key, lambda: begun, still_there, settings=settings.digest(), name=settings.name, usable=usable
+    )
     parent = machine.run_id = state.run_id
+    switch(parent)
+    mark(parent)
+    tracking.settled(store, parent)
     if not resumed and state.steps:
         display.say(
             f"Taken from a run that was stopped, as no setting of theirs has changed: {', '.join(state.steps)}."
@@ -125,6 +136,8 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     elif resumed:
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
         display.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
+
+    usual = earlier(settings, folder, state.started)
 
     def step(name: str, task: Step, *arguments: Any) -> dict[str, Any]:
         nonlocal state
@@ -141,6 +154,9 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
             try:
                 with display.step(name), peak_memory() as peak:
                     record(name, run(task, settings, *arguments))
+                    log.note({**figures(name, state.steps[name]["report"]), "peak_bytes": peak.most})
+                state = with_budget(settings, state, name, usual)
+                runs.save(folder, state)
             finally:
                 RECORD.reset(token)
                 machine.send()
@@ -158,11 +174,11 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
     digest = runs.digest_of(ingested["digests"])
     as_of = datetime.fromisoformat(state.started)
     try:
-        tracking.adopt(store, ingested["mlflow_run"], parent)
         if resumed and ingested["begins"] and "ingest" in state.steps:
             # what the stopped run read is not read again: its report says what is new in the tables
             ingested = {**state.steps["ingest"]["report"], "mlflow_run": ingested["mlflow_run"]}
         state = state.with_step("ingest", ingested, round(ingest_seconds, 3), peak_bytes=ingest_peak)
+        state = with_budget(settings, state, "ingest", usual)
         runs.save(folder, state)
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
@@ -174,12 +190,12 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
         evaluated = step("evaluate", evaluate_task, versions, trained["bundle"], parent, as_of)
         refitted = step("refit", refit_task, versions, trained["bundle"], parent)
         retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
-        earlier = list(runs.states(folder))
+        known = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
-        former = ingested_before(earlier, settings.name, state.started)
-        nights = versions_before(earlier, settings.name, state.started)
+        former = ingested_before(known, settings.name, state.started)
+        nights = versions_before(known, settings.name, state.started)
         judged = step("judge", judge_task, versions, parent, reports, former, as_of, nights)
-        discard_kept_back(earlier, settings.name, parent)
+        discard_kept_back(known, settings.name, parent)
         let_go(DATASET)
         if judged["passed"]:
             published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
@@ -200,6 +216,7 @@ def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, ma
             state = state.with_step("report", made, round(time.perf_counter() - began_page, 3))
             summary["report"] = made["path"]
         runs.save(folder, state.ended("finished"))
+        tell_end(summary)
         tracking.end_run(store, parent)
         summary["retention"] = keep_less(settings, store)
         store.ask()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import typer
 
 from recsys.errors import InputError, RecsysError, first_line, is_panic
+from recsys.observe.lines import log
 from recsys.pipelines.console import Output, only_answers
 
 KEPT_BACK = 3  # a night, by the gate
 INTERRUPTED = 130
 STOPPED = 143  # by SIGTERM
 UNREAD = 141  # the output, by anybody
+LOG_FORMAT = "--log-format"
 
 
 def outcome(app: typer.Typer, arguments: list[str]) -> int:
@@ -25,10 +28,11 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
     if debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO")
-    with only_answers(as_json) as answers:
+    with only_answers(as_json) as answers, contextlib.closing(log):
         output = Output(answers=answers, json=as_json, debug=debug)
         try:
-            code = app(arguments or ["--help"], prog_name="recsys", standalone_mode=False, obj=output)
+            given = _log_format_first(arguments) or ["--help"]
+            code = app(given, prog_name="recsys", standalone_mode=False, obj=output)
             if code == INTERRUPTED:  # what typer makes of Ctrl-C
                 raise KeyboardInterrupt
             return code if isinstance(code, int) else 0
@@ -52,6 +56,19 @@ def outcome(app: typer.Typer, arguments: list[str]) -> int:
             output.traceback(error)
             output.error(f"A library gave up on a damaged file or a bug of its own: {first_line(error)}.")
             return 1
+
+
+def _log_format_first(arguments: list[str]) -> list[str]:
+    """The arguments with --log-format before the command, where an option of the application stands.
+
+    >>> _log_format_first(["run", "shop.toml", "--log-format", "json", "--json"])
+    ['--log-format', 'json', 'run', 'shop.toml', '--json']
+    """
+    for place, given in enumerate(arguments):
+        if given == LOG_FORMAT or given.startswith(f"{LOG_FORMAT}="):
+            end = place + (2 if given == LOG_FORMAT else 1)
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return arguments
 
 
 def _unread() -> int:

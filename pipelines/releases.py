@@ -13,6 +13,7 @@ from recsys.bundles.mirror import address
 from recsys.columns import metric_name
 from recsys.releases.choice import built_runs, lack
 from recsys.releases.record import Release, champion, read
+from recsys.running import short
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage
 
@@ -77,8 +78,8 @@ def show_releases(console: Console, report: dict[str, Any]) -> None:
         console.print(table)
     for one in report["kept_back"]:
         console.print(
-            f"Built and not served: {escape(one['run'])}; `recsys promote CONFIG {escape(one['run'][:12])} --why TEXT` "
-            "serves it.",
+            f"Built and not served: {escape(one['run'])}; `recsys promote CONFIG {escape(short(one['run']))} "
+            "--why TEXT` serves it.",
             soft_wrap=True,
         )
     if report["unfinished"]:

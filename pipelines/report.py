@@ -20,6 +20,7 @@ from recsys.pipelines.steps import compute_task, tracked
 from recsys.pipelines.watch import watch
 from recsys.report.files import FOLDER, LATEST, page_of, pseudonyms, write_page
 from recsys.report.page import page
+from recsys.running import named
 from recsys.settings import Settings
 from recsys.tracking import log as tracking
 
@@ -58,7 +59,8 @@ def report_alone(settings: Settings, run: str | None = None) -> dict[str, Any]:
     """
     folder = runs.state_folder(settings.warehouse)
     own = [state for state in runs.states(folder) if _name_of(state) in (None, settings.name)]
-    found = [state for state in own if (state.run_id.startswith(run) if run is not None else "evaluate" in state.steps)]
+    meant = None if run is None else named(run, (state.run_id for state in own))
+    found = [state for state in own if ("evaluate" in state.steps if meant is None else state.run_id in meant)]
     if found and (run is None or len({state.run_id for state in found}) == 1):
         state = found[0]
         path, _ = _make(settings, night_record(settings, state))

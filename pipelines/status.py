@@ -13,18 +13,19 @@ from rich.table import Table
 from recsys import runs
 from recsys.backtest.tables import FOLDER as REPLAYS
 from recsys.bundles.mirror import address, bundles_folder
-from recsys.columns import metric_name
 from recsys.evaluation.users import FOLDER as EVALUATIONS
+from recsys.observe.figures import NDCG
 from recsys.pipelines.console import facts
 from recsys.releases.record import champion
 from recsys.report.files import FOLDER as REPORTS
 from recsys.retention.folders import size_of
 from recsys.retention.kept import name_of
+from recsys.running import short
 from recsys.runs import RunState, local_folder
 from recsys.settings import Settings
 from recsys.storage.remote import is_url
 
-METRIC = f"test/{metric_name('ndcg', 10)}"  # that the list shows
+METRIC = NDCG  # that the list shows
 MIB, GIB = 2**20, 2**30
 
 
@@ -53,7 +54,7 @@ def status(settings: Settings, nights: int) -> dict[str, Any]:
         },
         "nights": [_night(state) for state in own[:nights]],
         "recorded": len(own),
-        "disk": _disk(settings),
+        "disk": disk(settings),
         "unsent": sum(1 for path in (folder / "unsent").rglob("*") if path.is_file()),
     }
 
@@ -71,6 +72,7 @@ def _night(state: RunState) -> dict[str, Any]:
         "seconds": round(sum(done["seconds"] for done in state.steps.values())),
         "by_step": {name: done["seconds"] for name, done in state.steps.items()},
         "peak_bytes": max(peaks.values(), default=None),
+        "over_budget": [one["sentence"] for done in state.steps.values() for one in done.get("over", ())],
         "new_events": reports.get("ingest", {}).get("rows_added", {}).get("interactions"),
         "rows": reports.get("retrieve", {}).get("rows"),
         METRIC: metrics.get(METRIC),
@@ -84,7 +86,7 @@ def _state(state: RunState, verdict: dict[str, Any]) -> str:
     return "published" if verdict.get("passed", True) else "kept back"
 
 
-def _disk(settings: Settings) -> dict[str, int]:
+def disk(settings: Settings) -> dict[str, int]:
     """Bytes by kind of what lies on this machine; a warehouse in a store keeps its tables there."""
     local = local_folder(settings.warehouse)
     known = {
@@ -113,13 +115,13 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
         peak = night["peak_bytes"]
         table.add_row(
             night["started"][:16].replace("T", " "),
-            escape(night["run"][:12]),
+            escape(short(night["run"])),
             night["state"],
-            f"{night['seconds'] / 60:.1f}",
+            f"{night['seconds'] / 60:.1f}{' over' if night['over_budget'] else ''}",
             "–" if peak is None else f"{peak / GIB:.1f}",
             *("–" if night[key] is None else f"{night[key]:,}" for key in ("new_events", "rows")),
             "–" if night[METRIC] is None else f"{night[METRIC]:.4f}",
-            escape(night["sentence"] or ""),
+            escape("\n".join(filter(None, [night["sentence"], *night["over_budget"]]))),
         )
     if report["nights"]:
         console.print(table)
@@ -132,7 +134,7 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
         {
             "served": None
             if served is None
-            else f"{served['run'][:12]} since {served['at'][:16].replace('T', ' ')} UTC ({served['days']:.1f} days), "
+            else f"{short(served['run'])} since {served['at'][:16].replace('T', ' ')} UTC ({served['days']:.1f} days), "
             f"bundle {served['bundle']}",
             "disk, MiB": disk or None,
             "not sent to MLflow": f"{report['unsent']} files" if report["unsent"] else None,

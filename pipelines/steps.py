@@ -17,7 +17,10 @@ from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError
+from recsys.observe.figures import figures
+from recsys.observe.lines import log
 from recsys.pipelines.watch import watch
+from recsys.running import running
 from recsys.settings import RunSettings, Settings
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
 from recsys.table.naming import candidates_table
@@ -154,7 +157,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         yield outer
         return
     display = watch()
-    with processes.registered(settings.warehouse) as name:
+    with processes.registered(settings.warehouse) as name, running(name=settings.name):
         store = tracking.open_store(settings, display.warn, name)
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)
@@ -191,6 +194,7 @@ class StepRun:
     def done(self, report: Any) -> dict[str, Any]:
         """The report of work that is done, JSON-friendly; a night records it now, before MLflow is told."""
         whole = {**plain(report), "mlflow_run": self.run_id}
+        log.note(figures(self.name, whole))
         if record := RECORD.get():
             record(self.name, whole)
         return whole

@@ -19,6 +19,7 @@ from recsys.models.registry import estimator_for
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import newest_versions, plain, tracked
 from recsys.pipelines.watch import watch
+from recsys.running import running
 from recsys.settings import Settings
 from recsys.storage.locks import Held, lock_file
 from recsys.tracking import log as tracking
@@ -183,7 +184,8 @@ def _mlflow_run(
         tracking.log_tables(store, run_id, settings.warehouse, versions, context="tuning")
         search.note_run(run_id)
     try:
-        yield run_id
+        with running(run=run_id):
+            yield run_id
     except BaseException as error:
         tracking.end_run(store, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise

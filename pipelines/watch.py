@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -25,6 +25,9 @@ class Watch:
 
     def advance(self, done: int, total: int | None, text: str = "") -> None:
         """The step has done so much of so much; None where nobody knows the total."""
+
+    def figures(self, values: Mapping[str, Any]) -> None:
+        """Figures of the step that is at work, such as its rows."""
 
     def say(self, text: str) -> None:
         """A sentence worth a line."""

@@ -58,8 +58,11 @@ class RunState:
         ISO 8601, UTC; kept over restarts, so that a resumed run's output carries the same time.
     settings
         Digest of the settings.
+    name
+        Of the configuration; empty in records of earlier versions.
     steps
-        Finished step to `{"report": ..., "seconds": ..., "key": ...}`, and `peak_bytes` where memory was followed.
+        Finished step to `{"report": ..., "seconds": ..., "key": ...}`; `peak_bytes` where memory was followed, `over`
+        where it took more than its budget.
     """
 
     key: str
@@ -69,6 +72,7 @@ class RunState:
     finished: str | None = None
     error: str | None = None
     settings: str = ""
+    name: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_step(
@@ -78,6 +82,10 @@ class RunState:
         peak = {} if peak_bytes is None else {"peak_bytes": peak_bytes}
         done = {"report": dict(report), "seconds": seconds, "key": key, **peak}
         return replace(self, steps={**self.steps, name: done})
+
+    def noting(self, step: str, **facts: Any) -> RunState:
+        """The state with more facts about a step that is done."""
+        return replace(self, steps={**self.steps, step: {**self.steps[step], **facts}})
 
     def without(self, *names: str) -> RunState:
         """The state as if these steps had not been done."""
@@ -114,7 +122,9 @@ def step_key(settings: Settings, step: str) -> str:
 
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
-    tree = settings.model_dump(mode="json", exclude={"report", "retention", *_UNREAD.get(step, ())})
+    tree = settings.model_dump(
+        mode="json", exclude={"report", "retention", "metrics", "budget", *_UNREAD.get(step, ())}
+    )
     if step == "evaluate":  # the one step that works for the page
         tree["report"] = settings.report.described
     if step in ("train", "refit", "retrieve"):  # validation and the blend ask as evaluation does
@@ -198,6 +208,7 @@ def begin(
     still_there: Callable[[RunState], bool],
     *,
     settings: str = "",
+    name: str = "",
     usable: Callable[[str, Mapping[str, Any]], bool] = lambda *_: False,
 ) -> tuple[RunState, bool]:
     """The state to go on from, and whether it is an earlier run's.
@@ -206,6 +217,8 @@ def begin(
     ----------
     settings
         Their digest: an earlier run with others is not gone on with, but its steps may be used.
+    name
+        Of the configuration.
     usable
         Whether a finished step of an earlier run (its name and record) is what this run would do.
     new_run
@@ -219,7 +232,10 @@ def begin(
         state, resumed = replace(stopped, status="running", finished=None, error=None), True
     else:
         done = {} if stopped is None else {name: step for name, step in stopped.steps.items() if usable(name, step)}
-        state, resumed = RunState(key=key, run_id=new_run(), started=_now(), settings=settings, steps=done), False
+        state, resumed = (
+            RunState(key=key, run_id=new_run(), started=_now(), settings=settings, name=name, steps=done),
+            False,
+        )
     save(folder, state)
     return state, resumed
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from recsys.observe.lines import VARIABLE, Format, log
 from recsys.pipelines.console import Output
 
 app = typer.Typer(
@@ -71,8 +72,13 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
     ] = False,
+    log_format: Annotated[
+        Format,
+        typer.Option("--log-format", envvar=VARIABLE, help="Of progress on stderr; auto: JSON where no terminal is."),
+    ] = "auto",
 ) -> None:
     """Interaction logs and an item catalogue in, a table of next items for every user out, every night."""
+    log.choose(log_format)
 
 
 def answer(ctx: typer.Context, value: Any, show: Callable[[Console], None]) -> None:

@@ -20,6 +20,7 @@ from recsys.columns import AS_OF, BUNDLE, RUN, USER_ID
 from recsys.data.forgotten import read_forgotten
 from recsys.errors import InputError, RecsysError
 from recsys.releases.record import Release, bundle_folder
+from recsys.running import named
 from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.intact import is_kept
@@ -27,7 +28,6 @@ from recsys.storage.warehouse import scan, table_path
 from recsys.table.built import BuiltCandidates
 from recsys.table.naming import NAME
 
-SHOWN: Final = 12  # digits of a run id in a sentence
 _NEAR: Final = 3  # run ids that a wrong one is answered with
 
 
@@ -79,7 +79,7 @@ def matching(asked: str, known: Iterable[str], what: str) -> str:
         None or several; names near ones.
     """
     ids = list(dict.fromkeys(known))
-    found = [run for run in ids if run == asked] or [run for run in ids if asked and run.startswith(asked)]
+    found = named(asked, ids)
     if len(found) == 1:
         return found[0]
     if found:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from recsys.report.charts import bars_cell
-from recsys.report.night import Night, mapping
+from recsys.report.night import Night, mapping, rows
 from recsys.report.wording import DASH, count, day, known, seconds, short, size
 
 
@@ -29,6 +29,7 @@ def steps(night: Night) -> dict[str, Any] | None:
             for name, value in took.items()
         ],
         "total": seconds(sum(took.values())),
+        "over": [mapping(one).get("sentence") for step in found.values() for one in rows(step.get("over"))],
         "memory": any(map(known, peaks.values())),
     }
 

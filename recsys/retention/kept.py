@@ -93,8 +93,8 @@ def releases_kept(listed: Sequence[Release], rules: RetentionSettings, now: date
 
 
 def name_of(state: RunState) -> str | None:
-    """The configuration's name of a night, as its bundle tells; None: it has made none."""
-    return next((Path(path).name.rpartition("-")[0] for path in _bundles_of(state)), None)
+    """The configuration's name of a night; an older record tells it by a bundle. None: it has made none."""
+    return state.name or next((Path(path).name.rpartition("-")[0] for path in _bundles_of(state)), None)
 
 
 def is_own(settings: Settings, label: str) -> bool:

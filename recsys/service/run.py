@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from recsys.errors import InputError, RecsysError, first_line
+from recsys.observe.lines import VARIABLE, JsonLines, log
 from recsys.service.limits import TOKEN, Limits, check_address
 from recsys.service.metrics import MULTIPROCESS, Metrics
 
@@ -281,8 +282,11 @@ def _ending_quietly() -> Iterator[None]:
 
 def _log() -> None:
     """Switches and refusals go to stderr, a line each."""
+    if log.json:  # the command writes them
+        return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    handler.setFormatter(JsonLines() if os.environ.get(VARIABLE) == "json" else text)
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.propagate = False

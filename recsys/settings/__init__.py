@@ -16,6 +16,7 @@ from recsys.settings.attributes import (
     NumericSettings,
 )
 from recsys.settings.blend import BlendSettings
+from recsys.settings.budget import BudgetSettings
 from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, ExportTargets, FileExportSettings, targets_of
@@ -32,6 +33,7 @@ from recsys.settings.gate import GateSettings
 from recsys.settings.id_list import IdListSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
+from recsys.settings.metrics import MetricsSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
@@ -54,6 +56,7 @@ __all__ = [
     "AttributeSettings",
     "AttributedSettings",
     "BlendSettings",
+    "BudgetSettings",
     "CategoricalSettings",
     "Condition",
     "Context",
@@ -73,6 +76,7 @@ __all__ = [
     "InteractionSettings",
     "ItemSettings",
     "KindSettings",
+    "MetricsSettings",
     "ModelSettings",
     "NumericSettings",
     "PostgresqlExportSettings",

@@ -9,12 +9,14 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.blend import BlendSettings
+from recsys.settings.budget import BudgetSettings
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import Export, FileExportSettings
 from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
+from recsys.settings.metrics import MetricsSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
@@ -69,6 +71,8 @@ class Settings(RunSettings):
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
     report: ReportSettings = ReportSettings()
     retention: RetentionSettings = RetentionSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    budget: BudgetSettings = BudgetSettings()
 
     @property
     def least_index_recall(self) -> float | None:

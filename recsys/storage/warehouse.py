@@ -57,6 +57,7 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.errors import InputError, RecsysError, first_line
+from recsys.running import current
 from recsys.storage.delta import scan_delta
 from recsys.storage.files import refusal
 from recsys.storage.intact import check_intact, damaged_commit, note_write, repair
@@ -68,6 +69,7 @@ _METADATA: Final = "recsys"  # our key in a commit's metadata
 _TIDYINGS: Final = frozenset({"VACUUM START", "VACUUM END", "OPTIMIZE"})  # commits that change no row
 _TIDYINGS_SEEN: Final = 20  # commits looked back
 _TOKEN: Final = "recsys.token"  # another: of this commit alone
+BY_RUN: Final = "recsys.run"  # another: the run that committed
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     INTERACTIONS: {
@@ -277,8 +279,11 @@ def append_new(root: str | Path, table: str, frame: pl.DataFrame, key: Sequence[
 
 
 def commit_properties(metadata: Mapping[str, Any], token: str | None = None) -> CommitProperties:
-    """Return properties that `commit_metadata` reads; without retries, as a commit must land on what it knows."""
-    own = {} if token is None else {_TOKEN: token}
+    """Return properties that `commit_metadata` reads, and the run at work; without retries, as a commit must land on
+    what it knows.
+    """
+    run = current().run
+    own = ({} if token is None else {_TOKEN: token}) | ({} if run is None else {BY_RUN: run})
     return CommitProperties(custom_metadata={_METADATA: json.dumps(dict(metadata)), **own}, max_commit_retries=0)
 
 

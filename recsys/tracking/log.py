@@ -22,6 +22,7 @@ import polars as pl
 import tomlkit
 
 from recsys.errors import RecsysError
+from recsys.running import current, running, short
 from recsys.settings import RunSettings, Settings
 from recsys.storage.addresses import masked, without_login
 from recsys.storage.warehouse import scan
@@ -32,6 +33,7 @@ from recsys.tracking.operations import (
     NAME_TAG,
     PARENT_TAG,
     PROCESS_TAG,
+    RUN_TAG,
     STEP_TAG,
     children,
     real_id,
@@ -61,6 +63,8 @@ def start_run(store: Store, name: str, tags: Mapping[str, str] | None = None) ->
     known = source_tags()
     if store.process is not None:
         known[PROCESS_TAG] = store.process
+    if (night := current().run) is not None:
+        known[RUN_TAG] = short(night)
     return str(store.send("create", run=run, name=name, tags={**known, **(tags or {})}, time=_now()) or run)
 
 
@@ -111,42 +115,49 @@ def end_runs_of(store: Store, process: str) -> None:
 
 @contextlib.contextmanager
 def step_run(store: Store, step: str, parent: str | None = None) -> Iterator[str]:
-    """A run for one step, nested under `parent` where given; closed as failed when the step raises."""
-    tags = {STEP_TAG: step} | ({PARENT_TAG: parent} if parent else {})
-    name = step if parent else f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    """A run for one step, nested under `parent` where given; closed as failed when the step raises.
+
+    Without a parent it is nested in the night that has begun, if one has; otherwise its id is that of all that happens
+    in the block.
+    """
+    top = parent or store.begun
+    tags = {STEP_TAG: step} | ({PARENT_TAG: top} if top else {})
+    name = step if top else f"{step} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     run_id = start_run(store, name, tags)
-    if parent is None:
+    if parent is None and top is not None:
         store.alone.append(run_id)
+    if top is None and current().run is None:
+        tag(store, run_id, RUN_TAG, short(run_id))
     try:
-        yield run_id
+        with running(run=current().run or run_id):
+            yield run_id
     except BaseException as error:
         end_run(store, run_id, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise
     end_run(store, run_id)
 
 
-def adopt(store: Store, run_id: str, parent: str) -> None:
-    """Nest a step's run that began before its parent was known; it is called as nested steps are."""
-    store.send("adopt", run=run_id, parent=parent)
-    if run_id in store.alone:
-        store.alone.remove(run_id)
-
-
 @contextlib.contextmanager
-def gathered(store: Store, settings: RunSettings) -> Iterator[None]:
-    """Nest the steps of a night that fails before it has a run in one: failed starts in a row are one run."""
-    began = datetime.now(UTC)
+def begun(store: Store, settings: RunSettings) -> Iterator[str]:
+    """Begin the run of a night before its first step, and yield its id, which all that happens in the block carries.
+
+    A night that fails before `settled` fails in this run: failed starts in a row are one run.
+    """
+    moment = datetime.now(UTC)
     store.alone.clear()
+    run_id = store.begun = start_night(store, settings, moment)
+    tag(store, run_id, RUN_TAG, short(run_id))
     try:
-        yield
+        with running(run=run_id, name=settings.name):
+            yield run_id
     except BaseException as error:
-        if store.alone:
+        if store.begun is not None:
             store.send(
                 "gather",
-                run=LOCAL + uuid.uuid4().hex,
-                name=f"{settings.name} {began:%Y-%m-%d %H:%M:%S}",
+                run=run_id,
+                name=f"{settings.name} {moment:%Y-%m-%d %H:%M:%S}",
                 tags={**source_tags(), NAME_TAG: settings.name},
-                begun=int(began.timestamp() * 1000),
+                begun=int(moment.timestamp() * 1000),
                 time=_now(),
                 steps=list(store.alone),
                 status="FAILED" if isinstance(error, Exception) else "KILLED",
@@ -154,7 +165,21 @@ def gathered(store: Store, settings: RunSettings) -> Iterator[None]:
             )
         raise
     finally:
+        store.begun = None
         store.alone.clear()
+
+
+def settled(store: Store, run_id: str) -> None:
+    """Say which run the night that has begun is: its own, or an earlier one that it goes on with.
+
+    Then the steps done so far are the earlier run's, and the one that was begun for nothing is taken away.
+    """
+    if store.begun not in (None, run_id):
+        for step in store.alone:
+            store.send("adopt", run=step, parent=run_id)
+        store.send("delete", run=store.begun)
+    store.begun = None
+    store.alone.clear()
 
 
 def describe(store: Store, run_id: str, markdown: str) -> None:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
 
+from recsys.running import LOCAL
+
 if TYPE_CHECKING:
     from recsys.tracking.store import Store
 
-LOCAL: Final = "local-"
 PARENT_TAG: Final = "mlflow.parentRunId"
 STEP_TAG: Final = "recsys.step"
+RUN_TAG: Final = "recsys.run"  # the night's short id, of its own run and of its steps'
 LOCAL_TAG: Final = "recsys.local_id"
 PROCESS_TAG: Final = "recsys.process"
 DESCRIPTION_TAG: Final = "mlflow.note.content"  # what the UI shows on top of a run
@@ -130,21 +132,33 @@ def gather(
     error: str,
 ) -> None:
     """Nest failed steps in the run of a night that came no further; right after such a run, they are added to it."""
-    last = store.client.search_runs(
+    try:
+        own: str | None = real_id(store, run)
+    except LookupError:  # a record of an earlier version, whose run begins here
+        own = None
+    found = store.client.search_runs(
         [store.experiment_id],
         f"tags.`{NAME_TAG}` = '{tags[NAME_TAG]}'",
         order_by=["attributes.start_time DESC"],
-        max_results=1,
+        max_results=2,
     )
-    if last and ATTEMPTS_TAG in last[0].data.tags:
-        store.ids[run] = str(last[0].info.run_id)
-    else:
+    last = next((one for one in found if one.info.run_id != own), None)
+    if last is not None and ATTEMPTS_TAG in last.data.tags:
+        if own is not None:
+            store.client.delete_run(own)
+        run = str(last.info.run_id)
+    elif own is None:
         create(store, run=run, name=name, tags=tags, time=begun)
     for step in steps:
         adopt(store, run=step, parent=run)
     tag(store, run=run, key=ATTEMPTS_TAG, value=str(len(children(store, run))))
     tag(store, run=run, key="mlflow.note.content", value=f"The night came no further than this step: {error}.")
     end(store, run=run, status=status, time=time, error=error)
+
+
+def delete(store: Store, *, run: str) -> None:
+    """Take a run away; MLflow keeps it among the deleted."""
+    store.client.delete_run(real_id(store, run))
 
 
 def tag(store: Store, *, run: str, key: str, value: str) -> None:
@@ -280,6 +294,7 @@ OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
         end_all,
         adopt,
         gather,
+        delete,
         tag,
         note,
         mark,

@@ -83,7 +83,8 @@ class Store:
     pause: float = FIRST_PAUSE
     ids: dict[str, str] = field(default_factory=dict)
     repeating: bool = False
-    alone: list[str] = field(default_factory=list)  # runs of steps that are nested in no night, yet
+    begun: str | None = None  # the run of a night of which nobody knows yet whether it goes on with an earlier one
+    alone: list[str] = field(default_factory=list)  # runs of its steps
     lost: str | None = None  # why the store does not answer; None: it does
     _ask_at: float = 0.0
     _waited: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,12 +18,15 @@ from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from prefect import flow
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from recsys import runs
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import latest_bundle
 from recsys.data import prepare as preparing
@@ -32,12 +36,17 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
 from recsys.features import text as encoders
+from recsys.observe.lines import log
 from recsys.pipelines import cli, nightly, steps
 from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.pipelines.console import show_night
+from recsys.pipelines.progress import Show
+from recsys.pipelines.status import status
 from recsys.pipelines.ui import page
+from recsys.pipelines.watch import watching
+from recsys.running import short
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
 from recsys.storage.warehouse import current_versions, latest_version, scan
@@ -115,8 +124,12 @@ def config(tmp_path: Path, data: Path, database: Path) -> str:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, data: Path, database: Path) -> tuple[Settings, dict[str, Any]]:
     """A night without Prefect, and its summary."""
-    settings = load_settings(write_config(tmp_path_factory.mktemp("night"), data, database))
-    return settings, nightly.night(settings)
+    folder = tmp_path_factory.mktemp("night")
+    settings = load_settings(write_config(folder, data, database), [f"metrics.textfile={folder / 'tiny.prom'}"])
+    with (folder / "log.jsonl").open("w") as file, contextlib.redirect_stderr(file), contextlib.closing(log):
+        log.choose("json")
+        with watching(Show()):
+            return settings, nightly.night(settings)
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +318,42 @@ def test_each_rule_has_a_price(first: tuple[Settings, dict[str, Any]], tmp_path:
     assert json.loads(run.data.params["rules.few.n"]) == 2
 
 
+def test_the_night_has_one_id_everywhere(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    run = short(summary["run_id"])
+    folder = Path(settings.warehouse).parent
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {(line["run"], line["night"]) for line in lines if line["logger"] == "recsys"} == {(run, "tiny_Shop")}
+    tables = ("interactions", "items", "item_vectors", "candidates")
+    commits = {DeltaTable(f"{settings.warehouse}/{table}").history(1)[0]["recsys.run"] for table in tables}
+    rows = scan(settings.warehouse, "candidates", summary["candidates"]["version"]).select("run").unique().collect()
+    assert commits == {summary["run_id"]} == set(rows["run"])
+    store = tracking.open_store(settings)
+    steps_ = tracking.child_runs(store, summary["run_id"])
+    assert {one.data.tags["recsys.run"] for one in steps_} == {run} and steps_[0].info.run_name == "ingest"
+    assert store.client.get_run(summary["run_id"]).data.tags["recsys.run"] == run
+    assert runs.state_of(runs.state_folder(settings.warehouse), summary["run_id"]) is not None
+    assert read_artifact(settings.tracking.uri, run, "users.parquet")
+
+
+def test_the_log_and_the_metrics_say_what_the_steps_did(first: tuple[Settings, dict[str, Any]]) -> None:
+    settings, summary = first
+    folder = Path(settings.warehouse).parent
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    ended = {line["step"]: line for line in lines if line.get("event") == "step ends"}
+    assert set(summary["seconds"]) - {"total"} <= set(ended)
+    assert ended["retrieve"]["rows"] == summary["candidates"]["rows"] == ended["publish"]["rows"]
+    assert ended["ingest"]["rows_read"] > 0 and ended["ingest"]["peak_bytes"] > 2**20
+    assert ended["judge"]["verdict"] == "passed"
+    (night,) = [line for line in lines if line.get("event") == "night ends"]
+    assert night["verdict"] == "published" and night["ndcg_at_10"] == summary["metrics"]["test/ndcg_at_10"]
+    families = text_string_to_metric_families((folder / "tiny.prom").read_text())
+    told = {family.name: family.samples for family in families}
+    assert told["recsys_rows_published"][0].value == summary["candidates"]["rows"]
+    assert told["recsys_night_info"][0].labels["run"] == short(summary["run_id"])
+    assert {sample.labels["step"] for sample in told["recsys_step_seconds"]} >= set(summary["seconds"]) - {"total"}
+
+
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:
     import mlflow.pyfunc
 
@@ -341,6 +390,9 @@ def test_failed_starts_in_a_row_are_one_run(config: str, data: Path) -> None:
     assert top.data.tags["recsys.attempts"] == "2" and "absent" in top.data.tags["mlflow.note.content"]
     steps_ = tracking.child_runs(store, top.info.run_id)
     assert [(run.info.run_name, run.info.status) for run in steps_] == [("ingest", "FAILED")] * 2
+    (night,) = status(settings, 7)["nights"]  # the newest start, which has no other record
+    assert night["state"] == "failed after the start" and "absent" in night["sentence"]
+    assert short(night["run"]) == steps_[-1].data.tags["recsys.run"]
 
 
 def test_the_same_night_again_is_a_new_run_with_the_same_candidates(
@@ -617,6 +669,7 @@ def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> 
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs()
         assert run.name == f"night-{config}" and run.state is not None and run.state.is_completed()
+        assert f"run:{short(summary['run_id'])}" in run.tags
 
 
 def arrays(dataset: Dataset) -> list[bytes]:

@@ -247,7 +247,7 @@ def test_failed_starts_in_a_row_are_one_run_until_a_night_comes_between(tmp_path
     def fail() -> None:
         with (
             pytest.raises(ValueError),
-            tracking.gathered(store, settings),
+            tracking.begun(store, settings),
             tracking.step_run(store, "ingest"),
         ):
             raise ValueError("no such column")
@@ -261,8 +261,10 @@ def test_failed_starts_in_a_row_are_one_run_until_a_night_comes_between(tmp_path
     (first,) = tops()
     assert len(tracking.child_runs(store, first)) == 2
     night = tracking.start_night(store, settings, datetime.now(UTC))
-    with pytest.raises(ValueError), tracking.gathered(store, settings):
-        raise ValueError("later")  # of a night that has its run: nothing is to be nested
+    with pytest.raises(ValueError), tracking.begun(store, settings) as begun:
+        tracking.settled(store, night)  # it goes on with that one: its own run is taken away
+        raise ValueError("later")  # of a night that is known: the night ends its run itself
+    assert store.client.get_run(begun).info.lifecycle_stage == "deleted"
     fail()
     assert tops()[:2] == [first, night] and len(tops()) == 3
     assert store.client.get_run(first).data.tags["recsys.error"] == "ValueError: no such column"

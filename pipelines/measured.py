@@ -1,0 +1,110 @@
+"""What a night leaves for those who watch it: metrics for Prometheus, and steps over their budgets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys import runs
+from recsys.errors import RecsysError, first_line
+from recsys.observe.budget import over
+from recsys.observe.figures import NDCG
+from recsys.observe.lines import log
+from recsys.observe.metrics import exposition, write_textfile
+from recsys.pipelines.status import disk
+from recsys.pipelines.watch import watch
+from recsys.retention.kept import name_of
+from recsys.running import failed
+from recsys.runs import RunState
+from recsys.settings import Settings
+from recsys.storage.addresses import masked
+
+
+@contextlib.contextmanager
+def measured(settings: Settings) -> Iterator[None]:
+    """Write the metrics of the night that the block is, when it ends: published, kept back or failed.
+
+    A night that failed before it had a record gets one here, so that `recsys status` shows it. Metrics that cannot be
+    written cost no night: a warning says so. A night that another run keeps out leaves nothing.
+    """
+    began = _now()
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(RecsysError), runs.locked(settings.warehouse) as folder:  # held: by the other night
+            night = _of_run(folder, failed().run)
+            if night is None and (run := failed().run) is not None:
+                night = RunState(key=f"start-{settings.name}", run_id=run, started=began, name=settings.name)
+                night = night.ended("failed", f"{type(error).__name__}: {masked(first_line(error))}")
+                runs.save(folder, night)
+            _write(settings, folder, night, "failed")
+        raise
+    folder = runs.state_folder(settings.warehouse)
+    night = next((state for state in runs.states(folder) if _is_own(settings, state) and state.finished), None)
+    _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
+
+
+def _of_run(folder: Path, run: str | None) -> RunState | None:
+    return None if run is None else runs.state_of(folder, run)
+
+
+def _write(settings: Settings, folder: Path, night: RunState | None, state: str) -> None:
+    path = settings.metrics.textfile
+    if path is None:
+        return
+    good = [one.finished for one in runs.states(folder) if _is_own(settings, one) and one.finished and _published(one)]
+    try:
+        text = exposition(
+            settings.name, night, state, success=max(good, default=None), ended=_now(), disk=disk(settings)
+        )
+        write_textfile(path, text)
+    except (RecsysError, OSError) as error:
+        watch().warn(f"{str(error).rstrip('.')}: Prometheus is not told of this night.")
+
+
+def _is_own(settings: Settings, state: RunState) -> bool:
+    return name_of(state) in (None, settings.name)
+
+
+def _published(state: RunState) -> bool:
+    return state.status == "finished" and "publish" in state.steps
+
+
+def earlier(settings: Settings, folder: Path, started: str) -> list[RunState]:
+    """Return the finished nights of a configuration before a moment, the newest first."""
+    return [
+        state
+        for state in runs.states(folder)
+        if _is_own(settings, state) and state.status == "finished" and state.started < started
+    ]
+
+
+def with_budget(settings: Settings, state: RunState, step: str, before: Sequence[RunState]) -> RunState:
+    """Return the state with what a step took over its budget, and warn of it."""
+    found = over(settings.budget, step, state.steps[step], [one.steps[step] for one in before if step in one.steps])
+    if not found:
+        return state
+    for one in found:
+        watch().warn(str(one))
+    return state.noting(step, over=[{**asdict(one), "sentence": str(one)} for one in found])
+
+
+def tell_end(summary: Mapping[str, Any]) -> None:
+    """Write the log line that ends a night; for people the command's answer says all of it."""
+    if log.json:
+        ended = {
+            "event": "night ends",
+            "verdict": "published" if summary["published"] else "kept back",
+            "seconds": summary["seconds"]["total"],
+            "rows": summary["candidates"]["rows"],
+            NDCG.rpartition("/")[2]: summary["metrics"].get(NDCG),
+        }
+        log.line(summary["verdict"]["sentence"], fields=ended)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

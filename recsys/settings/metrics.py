@@ -1,0 +1,20 @@
+"""[metrics]: numbers of the newest night for Prometheus."""
+
+from __future__ import annotations
+
+from pydantic import field_validator
+
+from recsys.settings.section import Section
+
+
+class MetricsSettings(Section):
+    """Numbers of the newest night for Prometheus, written at its end whether it succeeds or not."""
+
+    textfile: str | None = None  # a file *.prom in the folder of node_exporter's textfile collector; None: none
+
+    @field_validator("textfile")
+    @classmethod
+    def _that_the_collector_reads(cls, path: str | None) -> str | None:
+        if path is not None and not path.endswith(".prom"):
+            raise ValueError("node_exporter reads files whose names end in .prom; give it such a name")
+        return path
