@@ -80,12 +80,12 @@ class Checked:
 def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:
     """Keep the rejected rows as they came; of a table that stops the run the first ones.
 
-    Lines of a forgotten user are rejected and counted, and not kept.
+    Lines of what is forgotten are rejected and counted, and not kept.
     """
     frames = []
     for rows in checked:
         kept = rows.rejected.head(KEPT) if rows.too_many else rows.rejected
-        kept = kept if forgotten is None else forgotten.without_lines(kept)
+        kept = kept if forgotten is None else forgotten.without_lines(rows.table, kept)
         frames.append(
             kept.with_columns(
                 pl.lit(rows.table).alias(TABLE), pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(REJECTED_AT)
@@ -144,11 +144,11 @@ def attributes(rows: Checked) -> pl.DataFrame:
 
 
 def without_forgotten(rows: Checked, forgotten: Forgotten) -> Checked:
-    """A table's rows without those of users who are to stay out."""
+    """A table's rows without those that are to stay out."""
     if isinstance(rows.good, StagedLog):
-        users = rows.good.frame().select(pl.col(USER_ID).unique()).collect(engine="streaming")[USER_ID]
-        return replace(rows, good=rows.good.without(forgotten.among(users)))
-    return replace(rows, good=forgotten.without(rows.good)) if USER_ID in rows.good.columns else rows
+        gone = forgotten.gone(rows.good.frame())
+        return rows if gone is None else replace(rows, good=rows.good.without(gone))
+    return replace(rows, good=forgotten.without(rows.good))
 
 
 def by_reason(rejected: pl.DataFrame) -> dict[str, int]:
