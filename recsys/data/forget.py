@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +69,8 @@ def forget(
     need_known(root, sought)
     add_forgotten(root, sought, now or datetime.now(UTC))
     removed = {table: remove_from_table(root, table, sought) for table in tables_of(root)}
-    drop_unpublished(root)
+    for name in set(candidate_folders(root)) - set(removed):
+        drop_unpublished(root, name)
     return ForgetReport(
         users=len(sought.users),
         removed=removed,
@@ -80,20 +81,25 @@ def forget(
 
 def tables_of(root: str) -> list[str]:
     """Names of the tables of a warehouse that can hold ids, candidates first."""
-    own = [name for name in (USERS, ITEMS, QUARANTINE, INTERACTIONS) if latest_version(root, name) is not None]
-    return [*candidate_tables(root), *own]
+    return [*candidate_tables(root), *own_tables(root)]
+
+
+def own_tables(root: str) -> list[str]:
+    """Those that are read from the sources, the log last."""
+    return [name for name in (USERS, ITEMS, QUARANTINE, INTERACTIONS) if latest_version(root, name) is not None]
 
 
 def candidate_tables(root: str) -> list[str]:
     """Names of the candidate tables of all configurations that share a warehouse."""
-    return [name for name in _candidate_folders(root) if latest_version(root, name) is not None]
+    return [name for name in candidate_folders(root) if latest_version(root, name) is not None]
 
 
-def of_table(root: str, table: str, sought: Sought) -> Sought:
-    """What is sought in a table: of candidates, instead of old events, the users who have no other events."""
-    if sought.before is None or not table.startswith(CANDIDATES):
-        return sought
-    return replace(sought, users=sought.users | users_gone(root, sought.before), before=None)
+def candidate_folders(root: str) -> list[str]:
+    """Names of the folders of candidate tables, and of those that a first night has built and not published."""
+    store, folder = filesystem(root.rstrip("/"))
+    inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    names = sorted(info.base_name for info in inside if info.type == fs.FileType.Directory)
+    return [name for name in names if name == CANDIDATES or name.startswith(f"{CANDIDATES}-")]
 
 
 def users_gone(root: str, before: datetime) -> frozenset[str]:
@@ -117,10 +123,9 @@ def users_gone(root: str, before: datetime) -> frozenset[str]:
 
 def remove_from_table(root: str, table: str, sought: Sought) -> int:
     """Rewrite a table without what is sought, and take its older versions away; returns the rows that went."""
-    wanted = of_table(root, table, sought)
-    rows = count(root, table, wanted)
+    rows = count(root, table, sought)
     if rows:
-        _rewrite(root, table, wanted)
+        _rewrite(root, table, sought)
     purge(table_path(root, table), commit_metadata(root, table), shared=False)
     note_write(table_path(root, table))
     return rows
@@ -134,14 +139,13 @@ def count(root: str, table: str, sought: Sought) -> int:
     return int(theirs.select(pl.len()).collect(engine="streaming").item())
 
 
-def drop_unpublished(root: str) -> None:
-    """Delete candidates that were built and have no table yet; beside a table, cleaning it up does."""
-    for name in _candidate_folders(root):
-        if latest_version(root, name) is None:
-            store, folder = filesystem(table_path(root, name))
-            for info in store.get_file_info(fs.FileSelector(folder)):
-                if info.base_name.endswith(".parquet"):
-                    store.delete_file(info.path)
+def drop_unpublished(root: str, name: str) -> int:
+    """Delete candidates that were built and have no table yet; returns the number of files."""
+    store, folder = filesystem(table_path(root, name))
+    files = [info for info in store.get_file_info(fs.FileSelector(folder)) if info.base_name.endswith(".parquet")]
+    for info in files:
+        store.delete_file(info.path)
+    return len(files)
 
 
 def need_known(root: str, sought: Sought) -> None:
@@ -198,13 +202,6 @@ def clean_states(states: Path, sought: Sought, *, dry_run: bool = False) -> int:
                 with file_aside(path) as aside:
                     write_json(aside, cleaned)
     return changed
-
-
-def _candidate_folders(root: str) -> list[str]:
-    store, folder = filesystem(root.rstrip("/"))
-    inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    names = sorted(info.base_name for info in inside if info.type == fs.FileType.Directory)
-    return [name for name in names if name == CANDIDATES or name.startswith(f"{CANDIDATES}-")]
 
 
 def _kind(table: str) -> str:

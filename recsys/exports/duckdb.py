@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import polars as pl
@@ -51,7 +51,9 @@ class DuckdbSink(LinkedSink):
                 ids = [name for ours, name in self.checked()[1].items() if ours in (USER_ID, ITEM_ID)]
                 if ids:
                     rows = database.execute(f"select {', '.join(map(_name, ids))} from {_name(self.shape.table)}")
-                    yield from (pl.from_arrow(batch).lazy() for batch in rows.fetch_record_batch(_ROWS))
+                    batches: Any = rows.to_arrow_reader(_ROWS)
+                    for batch in batches:
+                        yield pl.DataFrame(batch).lazy()
         except duckdb.Error as error:
             raise RecsysError(f"The export {path} cannot be read: {first_line(error)}.") from error
 
