@@ -31,6 +31,36 @@ def status(
 
 
 @app.command(rich_help_panel=UPKEEP)
+def check(
+    ctx: typer.Context,
+    config: Config,
+    deep: Annotated[bool, typer.Option("--deep", help="Read all rows, and compare the hashes of all files.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without loss.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Look whether tables, bundles, pointers, exports, MLflow and records fit together; a line a finding.
+
+    Exit code 0: all is sound; 1: there are findings.
+
+    Example: [bold]recsys check recsys.toml --repair[/]
+    """
+    from recsys.pipelines.check import check as look
+    from recsys.pipelines.check import show_check
+    from recsys.pipelines.console import Show
+    from recsys.pipelines.watch import watching
+    from recsys.settings.read import load_settings
+
+    settings = load_settings(config, overrides or ())
+    with watching(Show()):
+        report = look(settings, deep=deep, repair=repair)
+    answer(ctx, report, lambda console: show_check(console, report))
+    if not report["sound"]:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=UPKEEP)
 def gc(
     ctx: typer.Context,
     config: Config,

@@ -70,8 +70,13 @@ def remove_unfinished(warehouse: str) -> int:
     """Delete them, inside of the warehouse's lock; returns their number."""
     found = unfinished(warehouse)
     for path in found:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(path)
     return len(found)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with what is in it."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def naming(warehouse: str, sought: Sought) -> list[Path]:

@@ -50,7 +50,7 @@ class DuckdbSink(LinkedSink):
             with contextlib.closing(duckdb.connect(str(path), read_only=True)) as database:
                 ids = [name for ours, name in self.checked()[1].items() if ours in (USER_ID, ITEM_ID)]
                 if ids:
-                    rows = database.execute(f"select {', '.join(map(_name, ids))} from {_name(self.shape.table)}")
+                    rows = database.sql(f"select {', '.join(map(_name, ids))} from {_name(self.shape.table)}")
                     batches: Any = rows.to_arrow_reader(_ROWS)
                     for batch in batches:
                         yield pl.DataFrame(batch).lazy()
