@@ -32,7 +32,7 @@ from recsys.evaluation import users as evaluations
 from recsys.exports.base import CandidateTable, Sink
 from recsys.exports.registry import sinks_of
 from recsys.report import files as pages
-from recsys.report.files import MARK
+from recsys.report.files import stand_ins
 from recsys.retention.kept import named_anywhere
 from recsys.runs import local_folder, state_folder
 from recsys.settings import Settings
@@ -90,7 +90,7 @@ def places(asked: Asked) -> list[Place]:
     sought = asked.sought
     gone = frozenset[str]() if sought.before is None else tables.users_gone(asked.root, sought.before)
     derived = replace(sought, users=sought.users | gone)  # by whom copies and samples of the log are known
-    shown = replace(derived, users=derived.users | {MARK + asked.called(user) for user in derived.users})
+    shown = replace(derived, users=derived.users | set(map(stand_ins(asked.states), derived.users)))
     found = [_table(asked, name, derived) for name in tables.candidate_folders(asked.root)]
     found += [_target(asked, sink, derived) for sink in sinks_of(asked.settings)]
     found += list(_files(asked, derived, shown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,6 +29,7 @@ from recsys.settings import SourceSettings
 from recsys.storage import warehouse
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
+HIDDEN: Final = "<user>"  # in a user id's place
 KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number
 _HINTS: Final = {
     BAD_BYTES: "set the encoding",
@@ -118,7 +120,9 @@ def refuse(root: str, rows: Checked) -> None:
     counts = ", ".join(f"{reason} ({count})" for reason, count in rows.reasons.items())
     kept = set(rows.rejected[REASON])
     worst = next(reason for reason in rows.reasons if reason in kept)
-    source, line, raw = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW).row(0)
+    source, line, raw, user = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW, USER_ID).row(0)
+    if user is not None:  # the sentence goes into logs and MLflow
+        raw = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", HIDDEN, raw)
     shown = raw if len(raw) <= 120 else raw[:119] + "…"
     place = source if line is None else f"{source} line {line}"
     hint = _HINTS.get(worst, "correct the file")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ FILE: Final = "users.parquet"  # the artifact's name
 FOLDER: Final = "evaluations"  # in the warehouse: a file for each bundle
 TARGET: Final = "target"
 RANK_OF: Final = "rank of "  # a baseline: the prefix of its column
+STAND_INS: Final = "pseudonyms"  # of the facts: whether users are named by pseudonyms
 _ABOUT: Final = "recsys"  # key of the file's own metadata
 
 
@@ -104,6 +105,14 @@ def user_values(
 def _known(ranks: np.ndarray) -> pl.Series:
     """Return ranks, null where there is none."""
     return pl.DataFrame({RANK: ranks}).select(pl.when(pl.col(RANK) < int(MISS)).then(pl.col(RANK))).to_series()
+
+
+def with_stand_ins(values: UserValues, stand_in: Callable[[Any], str]) -> UserValues:
+    """Return the same values with pseudonyms in the users' places; what has them stays as it is."""
+    if values.about.get(STAND_INS):
+        return values
+    named = pl.Series(USER_ID, [stand_in(user) for user in values.frame[USER_ID]], dtype=pl.String)
+    return UserValues(frame=values.frame.with_columns(named), about={**values.about, STAND_INS: True})
 
 
 def to_parquet(values: UserValues) -> bytes:

@@ -20,6 +20,8 @@ LATEST: Final = "latest.html"
 KEY_FILE: Final = "pseudonyms.key"  # beside the run states; without it nobody can tell whom a pseudonym stands for
 DIGITS: Final = 8
 MARK: Final = "~"  # before a pseudonym that stands in an id's place
+LONG: Final = 16  # digits of one
+_MARKED: Final = re.compile(rf"{MARK}[0-9a-f]{{{LONG}}}")
 _SHOWN: Final = re.compile(r'data-user="([^"]*)"')
 
 
@@ -84,9 +86,25 @@ def pseudonyms(states: Path) -> Callable[[Any], str]:
     key = path.read_bytes()
 
     def pseudonym(user: Any) -> str:
+        if _MARKED.fullmatch(str(user)):  # a record names no user
+            return str(user)[len(MARK) :][:DIGITS]
         return hmac.new(key, str(user).encode(), hashlib.sha256).hexdigest()[:DIGITS]
 
     return pseudonym
+
+
+def stand_ins(states: Path) -> Callable[[Any], str]:
+    """Return what gives each user id the pseudonym that stands in its place in records and in files of MLflow.
+
+    It begins with `MARK`, and is long enough for a million users; a page shows its beginning.
+    """
+    pseudonyms(states)  # makes the key
+    key = (states / KEY_FILE).read_bytes()
+
+    def stand_in(user: Any) -> str:
+        return MARK + hmac.new(key, str(user).encode(), hashlib.sha256).hexdigest()[:LONG]
+
+    return stand_in
 
 
 def forget(reports: Path, sought: Sought, called: Callable[[Any], str], *, dry_run: bool = False) -> int:
