@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys.bundles.manifest import MANIFEST
-from recsys.bundles.mirror import address
+from recsys.bundles.manifest import CONFIG, MANIFEST
+from recsys.bundles.mirror import address, warehouse_of
 from recsys.bundles.store import find_bundle, measured_bundle
 from recsys.errors import InputError
 from recsys.evaluation.runs import DEFAULT, compare_runs, parse_metric
-from recsys.evaluation.users import FILE, UserValues, from_parquet, local_path
+from recsys.evaluation.users import FILE, STAND_INS, UserValues, from_parquet, local_path, with_stand_ins
 from recsys.pipelines.steps import newest_bundle
+from recsys.report.files import stand_ins
 from recsys.running import short
-from recsys.runs import local_folder
+from recsys.runs import local_folder, state_folder
 from recsys.settings.read import load_settings
 from recsys.storage.remote import is_url
 
@@ -51,7 +52,10 @@ def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, 
     parsed = [parse_metric(text) for text in metrics or (DEFAULT,)]
     shown = {run: short(run) if _RUN_ID.fullmatch(run) else run for run in runs}
     labels = shown if len(set(shown.values())) == len(runs) else {run: run for run in runs}
-    return compare_runs({labels[run]: find_values(run, uri) for run in runs}, parsed)
+    found = {run: find_values(run, uri) for run in runs}
+    if any(values.about.get(STAND_INS) for values in found.values()):  # all by the same names
+        found = {run: _private(values, run, uri) for run, values in found.items()}
+    return compare_runs({labels[run]: values for run, values in found.items()}, parsed)
 
 
 def find_values(run: str, uri: str) -> UserValues:
@@ -82,6 +86,27 @@ def find_values(run: str, uri: str) -> UserValues:
         f"There is no run {run!r} (looked in {Path.cwd()}); name a run's id (four digits or more of it), a bundle's "
         "folder or a configuration."
     )
+
+
+def _private(values: UserValues, run: str, uri: str) -> UserValues:
+    """Name users by the pseudonyms of the warehouse that a run is of, where that can be told."""
+    warehouse = None if values.about.get(STAND_INS) else _warehouse_of(run, uri)
+    return values if warehouse is None else with_stand_ins(values, stand_ins(state_folder(warehouse)))
+
+
+def _warehouse_of(run: str, uri: str) -> str | None:
+    path = Path(run)
+    if path.suffix == ".toml":
+        return str(load_settings(run).warehouse)
+    if path.suffix in (".json", ".parquet"):  # in a folder of the warehouse
+        return str(path.resolve().parent.parent)
+    if _RUN_ID.fullmatch(run):
+        from recsys.tracking.artifacts import read_artifact
+
+        with contextlib.suppress(InputError, ValueError, KeyError, TypeError):
+            return str(json.loads(read_artifact(uri, run, CONFIG))["warehouse"])
+        return None
+    return warehouse_of(find_bundle(run))
 
 
 def _of_bundle(bundle: Path, warehouse: Path) -> UserValues:

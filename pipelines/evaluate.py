@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.bundles.mirror import address
 from recsys.bundles.store import measured_bundle
-from recsys.columns import metric_name
+from recsys.columns import USER_ID, metric_name
 from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
@@ -27,6 +27,8 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
+from recsys.report.files import stand_ins
+from recsys.runs import state_folder
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
@@ -65,9 +67,15 @@ def evaluate(
             "mlflow_run": parent or step.run_id,
         }
         values = [users.UserValues(frame=frame, about=about) for frame in frames]
-        files = [users.to_parquet(one) for one in values]
-        for content in files:
-            users.write_file(users.local_path(settings.warehouse, bundle), content)
+        for one in values:
+            users.write_file(users.local_path(settings.warehouse, bundle), users.to_parquet(one))
+        private = private_names(settings)
+        if private is not None:
+            measured = replace(
+                measured,
+                examples=_renamed(measured.examples, private),
+                journeys={kind: _renamed(those, private) for kind, those in measured.journeys.items()},
+            )
         report = step.done(measured)
         unrecorded = report["report"]["protocol"].get("consumed")
         if unrecorded is not None:
@@ -92,9 +100,19 @@ def evaluate(
             columns = {name: [row[name] for row in report["slices"]] for name in report["slices"][0]}
             tracking.log_table(step.store, step.run_id, "slices.json", columns)
             tracking.log_figure(step.store, step.run_id, "plots/slices.png", plots.plot_slices(report["slices"]))
-        for content in files:
-            tracking.log_file(step.store, step.run_id, users.FILE, content)
+        for one in values:
+            shared = one if private is None else users.with_stand_ins(one, private)
+            tracking.log_file(step.store, step.run_id, users.FILE, users.to_parquet(shared))
     return report
+
+
+def private_names(settings: Settings) -> Callable[[Any], str] | None:
+    """Return what stands in users' places in records and in MLflow; None: `report.show_user_ids` asks for ids."""
+    return None if settings.report.show_user_ids else stand_ins(state_folder(settings.warehouse))
+
+
+def _renamed(people: Sequence[Mapping[str, Any]], private: Callable[[Any], str]) -> list[dict[str, Any]]:
+    return [{**one, USER_ID: private(one[USER_ID])} for one in people]
 
 
 def _prices(settings: Settings, versions: TableVersions, bundle: str, now: datetime) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.manifest import CATALOGUE
+from recsys.columns import USER_ID
+from recsys.pipelines.evaluate import private_names
 from recsys.pipelines.steps import compute_task, plain, tracked
 from recsys.releases.record import champion
 from recsys.releases.switch import described, serve
@@ -51,6 +53,8 @@ def publish(
         model = log_run(settings, store, run_id, evaluated, refitted["bundle"])
         catalogue = Path(refitted["bundle"]) / CATALOGUE
         sample = candidate_sample(settings.warehouse, candidates, candidates["run"], catalogue)
+        if (private := private_names(settings)) is not None:
+            sample = {**sample, USER_ID: [private(user) for user in sample[USER_ID]]}
         tracking.log_table(store, run_id, "candidates.json", sample)
         tracking.log_text(store, run_id, "candidates.md", tracking.markdown_table(sample))
         tell(settings, store)

@@ -1,9 +1,9 @@
-"""Data and tools: `fetch`, `features`, `pretrain`, `forget`, `ui`."""
+"""Data and tools: `fetch`, `features`, `pretrain`, `ui`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -99,29 +99,6 @@ def pretrain(
         return
     chosen = {line: short(report.get(line)) for line in ("folder", "steps", "best_step", "resumed", "seconds")}
     answer(ctx, report, lambda console: facts(console, chosen | {"MLflow UI": ui_command(settings.tracking.uri)}))
-
-
-@app.command(rich_help_panel=HELPERS)
-def forget(
-    ctx: typer.Context,
-    config: Config,
-    users: Annotated[list[str], typer.Option("--user", metavar="ID", help="A user's id in the log; repeatable.")],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Remove users from the tables and the export for good, older versions included, and keep them out.
-
-    Example: [bold]recsys forget recsys.toml --user 42 --user 43[/]
-    """
-    from recsys.pipelines.forget import forget as remove
-    from recsys.settings.read import load_settings
-
-    report = remove(load_settings(config, overrides or ()), users)
-    lines: dict[str, Any] = {table: f"{rows:,} rows removed" for table, rows in report["removed"].items()}
-    lines |= {"export": report["export"], "run records": report["run_states"] or None}
-    lines |= {f"note {number}": note for number, note in enumerate(report["notes"], 1)}
-    answer(ctx, report, lambda console: facts(console, lines))
 
 
 @app.command(rich_help_panel=HELPERS)

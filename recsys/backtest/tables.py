@@ -180,8 +180,13 @@ def drop_replays(warehouse: str) -> int:
 
     A backtest that was killed begins anew after that; results of nights, which name no user, stay.
     """
-    home = local_folder(warehouse) / FOLDER
-    found = [path for pattern in (f"*/{NIGHTS}", f"{LOG}*") for path in home.glob(pattern) if path.is_dir()]
+    found = replays(warehouse)
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
     return len(found)
+
+
+def replays(warehouse: str) -> list[Path]:
+    """Folders with copies of the log that backtests of a warehouse have left."""
+    home = local_folder(warehouse) / FOLDER
+    return [path for pattern in (f"*/{NIGHTS}", f"{LOG}*") for path in home.glob(pattern) if path.is_dir()]

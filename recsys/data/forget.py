@@ -1,17 +1,14 @@
-"""Remove users from a warehouse, so that no file of its tables holds them, and keep them out.
+"""Remove users, items and old events from a warehouse's tables, so that no file of them holds them, and keep them out.
 
-The list of forgotten users is written first: a kill at any later point leaves a warehouse in which the same command
-goes on. Tables are rewritten without the users' rows in one commit each; then the versions before it go, with their
-data files and commits, for they still held them.
-
-Bundles hold no users. MLflow's runs do: samples of candidates and examples of at most 20 users each, and in
-evaluations the values of every test user. The warehouse's own copies of those are cleaned by the command.
+The list of what is forgotten is written first: a kill at any later point leaves a warehouse in which the same command
+goes on. Tables are rewritten without the rows in one commit each; then the versions before it go, with their data files
+and commits, for they still held them. Candidates come before the log, which says who has no event left.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +18,9 @@ import polars as pl
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
+from recsys.columns import CANDIDATES, INTERACTIONS, ITEM_ID, ITEMS, QUARANTINE, REJECTED_AT, TIMESTAMP, USER_ID, USERS
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
+from recsys.data.sought import Sought
 from recsys.errors import InputError
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
@@ -46,14 +44,16 @@ class ForgetReport:
     unsent: int  # records that MLflow has not taken yet and that quoted users
 
 
-def forget(root: str, users: Sequence[str], states: Path, now: datetime | None = None) -> ForgetReport:
-    """Remove users from every table of a warehouse and from the records of nights, and keep them out.
+def forget(
+    root: str, users: Sequence[str], states: Path, now: datetime | None = None, *, items: Sequence[str] = ()
+) -> ForgetReport:
+    """Remove users and items from every table of a warehouse and from the records of nights, and keep them out.
 
     Older versions of these tables are removed, too.
 
     Parameters
     ----------
-    users
+    users, items
         Ids as text.
     states
         Folder of the records of nights.
@@ -61,61 +61,151 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
     Raises
     ------
     InputError
-        A user is in no table; nothing is removed then.
+        A user or an item is in no table; nothing is removed then.
     RecsysError
         A table is damaged, or another process has written it in the meantime.
     """
-    wanted = sorted(set(users))
-    tables = [name for name in (INTERACTIONS, USERS, QUARANTINE) if latest_version(root, name) is not None]
-    tables += candidate_tables(root)
-    counts = {table: _count(root, table, wanted) for table in tables}
-    _need_known(root, wanted, tables)
-    add_forgotten(root, wanted, now or datetime.now(UTC))
-    for table, rows in counts.items():
-        if rows:
-            _rewrite(root, table, wanted)
-        purge(table_path(root, table), commit_metadata(root, table), shared=False)
-        note_write(table_path(root, table))
-    _drop_unpublished(root)
-    cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
-    unsent = drop_quotes(states / "unsent")
-    return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned, unsent=unsent)
+    sought = Sought(users=frozenset(users), items=frozenset(items))
+    need_known(root, sought)
+    add_forgotten(root, sought, now or datetime.now(UTC))
+    removed = {table: remove_from_table(root, table, sought) for table in tables_of(root)}
+    for name in set(candidate_folders(root)) - set(removed):
+        drop_unpublished(root, name)
+    return ForgetReport(
+        users=len(sought.users),
+        removed=removed,
+        run_states=clean_states(states, sought),
+        unsent=drop_quotes(states / "unsent"),
+    )
+
+
+def tables_of(root: str) -> list[str]:
+    """Names of the tables of a warehouse that can hold ids, candidates first."""
+    return [*candidate_tables(root), *own_tables(root)]
+
+
+def own_tables(root: str) -> list[str]:
+    """Those that are read from the sources, the log last."""
+    return [name for name in (USERS, ITEMS, QUARANTINE, INTERACTIONS) if latest_version(root, name) is not None]
 
 
 def candidate_tables(root: str) -> list[str]:
     """Names of the candidate tables of all configurations that share a warehouse."""
-    return [name for name in _candidate_folders(root) if latest_version(root, name) is not None]
+    return [name for name in candidate_folders(root) if latest_version(root, name) is not None]
 
 
-def _candidate_folders(root: str) -> list[str]:
+def candidate_folders(root: str) -> list[str]:
+    """Names of the folders of candidate tables, and of those that a first night has built and not published."""
     store, folder = filesystem(root.rstrip("/"))
     inside = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in inside if info.type == fs.FileType.Directory)
     return [name for name in names if name == CANDIDATES or name.startswith(f"{CANDIDATES}-")]
 
 
-def _drop_unpublished(root: str) -> None:
-    """Delete candidates that were built and have no table yet; beside a table, cleaning it up does."""
-    for name in _candidate_folders(root):
-        if latest_version(root, name) is None:
-            store, folder = filesystem(table_path(root, name))
-            for info in store.get_file_info(fs.FileSelector(folder)):
-                if info.base_name.endswith(".parquet"):
-                    store.delete_file(info.path)
+def users_gone(root: str, before: datetime) -> frozenset[str]:
+    """Users whose last event is before a moment.
+
+    Raises
+    ------
+    InputError
+        The log has no times.
+    """
+    if latest_version(root, INTERACTIONS) is None:
+        return frozenset()
+    last = pl.col(TIMESTAMP).max()
+    found = scan(root, INTERACTIONS).group_by(USER_ID).agg(last).collect(engine="streaming")
+    if len(found) and found[TIMESTAMP].null_count() == len(found):
+        raise InputError(
+            f"The log in {root} has no times, so nobody can say which events are before {before:%Y-%m-%d}."
+        )
+    return frozenset(found.filter(last < before)[USER_ID].cast(pl.String)) if len(found) else frozenset()
 
 
-def _need_known(root: str, users: Collection[str], tables: Sequence[str]) -> None:
-    known = read_forgotten(root)
-    for user in users:
-        if not (known is not None and user in known) and not any(_count(root, table, [user]) for table in tables):
-            raise InputError(f"User {user!r} is in no table of {root}; check the id. Nothing was removed, for no user.")
+def remove_from_table(root: str, table: str, sought: Sought) -> int:
+    """Rewrite a table without what is sought, and take its older versions away; returns the rows that went."""
+    rows = count(root, table, sought)
+    if rows:
+        _rewrite(root, table, sought)
+    purge(table_path(root, table), commit_metadata(root, table), shared=False)
+    note_write(table_path(root, table))
+    return rows
 
 
-def _count(root: str, table: str, users: Sequence[str]) -> int:
+def count(root: str, table: str, sought: Sought) -> int:
+    """Rows of a table's newest version that go."""
     if table == QUARANTINE:
-        return sum(len(frame) - len(without_lines_of(users, frame)) for frame in _frames(root, table))
-    theirs = scan(root, table).filter(pl.col(USER_ID).cast(pl.String).is_in(users))
+        return sum(len(frame) - len(_kept(table, sought, frame)) for frame in _frames(root, table))
+    theirs = scan(root, table).filter(sought.rows(_kind(table)))
     return int(theirs.select(pl.len()).collect(engine="streaming").item())
+
+
+def drop_unpublished(root: str, name: str) -> int:
+    """Delete candidates that were built and have no table yet; returns the number of files."""
+    store, folder = filesystem(table_path(root, name))
+    files = [info for info in store.get_file_info(fs.FileSelector(folder)) if info.base_name.endswith(".parquet")]
+    for info in files:
+        store.delete_file(info.path)
+    return len(files)
+
+
+def need_known(root: str, sought: Sought) -> None:
+    """Refuse ids that no table and no earlier call knows.
+
+    Raises
+    ------
+    InputError
+        Names the first one.
+    """
+    if missing := unknown(root, sought):
+        what, one = missing[0]
+        raise InputError(f"{what} {one!r} is in no table of {root}; check the id. Nothing was removed.")
+
+
+def unknown(root: str, sought: Sought) -> list[tuple[str, str]]:
+    """Ids that neither a table nor the list of what is forgotten knows, each after "User" or "Item"."""
+    held, tables = read_forgotten(root), tables_of(root)
+    missing = []
+    for what, column, ids in (("User", USER_ID, sought.users), ("Item", ITEM_ID, sought.items)):
+        left = set(ids)
+        if held is not None:
+            left -= {one for one in ids if (one in held if column == USER_ID else held.has_item(one))}
+        for table in tables:
+            if left and table != QUARANTINE and column in (rows := scan(root, table)).collect_schema():
+                theirs = pl.col(column).cast(pl.String)
+                known = pl.Series(sorted(left), dtype=pl.String).implode()
+                left -= set(
+                    rows.select(theirs).filter(theirs.is_in(known)).unique().collect(engine="streaming")[column]
+                )
+        for one in sorted(left):
+            alone = Sought(users=frozenset([one])) if column == USER_ID else Sought(items=frozenset([one]))
+            if QUARANTINE not in tables or not count(root, QUARANTINE, alone):
+                missing.append((what, one))
+    return missing
+
+
+def clean_states(states: Path, sought: Sought, *, dry_run: bool = False) -> int:
+    """Take what quotes users or items out of the records of nights; returns the number of changed records.
+
+    Of an item every example goes that names it. Where events before a moment go, so do the examples of the nights
+    before it.
+    """
+    changed = 0
+    for path in sorted(states.glob("*.json")):
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        cleaned = _without_examples(state, sought, _is_old(state, sought.before))
+        if cleaned != state:
+            changed += 1
+            if not dry_run:
+                with file_aside(path) as aside:
+                    write_json(aside, cleaned)
+    return changed
+
+
+def _kind(table: str) -> str:
+    return CANDIDATES if table.startswith(CANDIDATES) else table
 
 
 def _frames(root: str, table: str) -> Iterator[pl.DataFrame]:
@@ -127,42 +217,52 @@ def _frames(root: str, table: str) -> Iterator[pl.DataFrame]:
     yield from rows.collect_batches(chunk_size=_ROWS, maintain_order=True)
 
 
-def _other_users(users: Sequence[str], frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(users))
+def _kept(table: str, sought: Sought, frame: pl.DataFrame) -> pl.DataFrame:
+    if table != QUARANTINE:
+        return frame.filter(~sought.rows(_kind(table)))
+    kept = without_lines_of(sought, frame)
+    return kept if sought.before is None else kept.filter(pl.col(REJECTED_AT) >= sought.before)
 
 
-def _rewrite(root: str, table: str, users: Sequence[str]) -> None:
-    others: Callable[[Sequence[str], pl.DataFrame], pl.DataFrame]
-    others = without_lines_of if table == QUARANTINE else _other_users
+def _rewrite(root: str, table: str, sought: Sought) -> None:
     overwrite_streamed(
         root,
         table,
         dict(scan(root, table).collect_schema()),
-        (others(users, frame) for frame in _frames(root, table)),
+        (_kept(table, sought, frame) for frame in _frames(root, table)),
         sorted_by=USER_ID if table.startswith(CANDIDATES) else None,
         metadata=commit_metadata(root, table),
     )
 
 
-def _clean_state(path: Path, users: Collection[str]) -> bool:
-    """Take the examples of these users out of a night's record."""
+def _is_old(state: Any, before: datetime | None) -> bool:
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        return before is not None and datetime.fromisoformat(state["started"]) < before
+    except (KeyError, TypeError, ValueError):
         return False
-    cleaned = _without_examples(state, users)
-    if cleaned == state:
-        return False
-    with file_aside(path) as aside:
-        write_json(aside, cleaned)
-    return True
 
 
-def _without_examples(value: Any, users: Collection[str]) -> Any:
-    """A tree of plain values without the mappings that are about one of these users."""
+def _without_examples(value: Any, sought: Sought, old: bool) -> Any:
+    """A tree of plain values without the mappings that are about a user who goes, or that name an item that goes."""
     if isinstance(value, dict):
-        return {key: _without_examples(inner, users) for key, inner in value.items()}
+        return {key: _without_examples(inner, sought, old) for key, inner in value.items()}
     if isinstance(value, list):
-        kept = [inner for inner in value if not (isinstance(inner, dict) and str(inner.get(USER_ID)) in users)]
-        return [_without_examples(inner, users) for inner in kept]
+        kept = [inner for inner in value if not (isinstance(inner, dict) and _goes(inner, sought, old))]
+        return [_without_examples(inner, sought, old) for inner in kept]
     return value
+
+
+def _goes(entry: dict[str, Any], sought: Sought, old: bool) -> bool:
+    if USER_ID not in entry:
+        return False
+    return old or str(entry[USER_ID]) in sought.users or any(text in sought.items for text in _texts(entry))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif value is not None:
+        yield str(value)

@@ -1,7 +1,8 @@
-"""Users who are to stay out: their ids as salted hashes in a small table of the warehouse.
+"""Users, items and times that are to stay out: ids as salted hashes in a small table of the warehouse.
 
 A log is append-only and its source may still hold a forgotten user, so every reading leaves these users out. Only
-hashes are kept, so the list itself does not name them.
+hashes are kept, so the list itself does not name them. An item's hash is of its id behind a mark, so that it is not
+taken for a user's. A moment before which no event is read is a row of the table, too, in plain words.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,20 @@ from typing import Any, Final
 
 import polars as pl
 
-from recsys.columns import DIGEST, FORGOTTEN, FORGOTTEN_AT, RAW, SALT, USER_ID
+from recsys.columns import (
+    DIGEST,
+    FORGOTTEN,
+    FORGOTTEN_AT,
+    INTERACTIONS,
+    ITEM_ID,
+    ITEMS,
+    RAW,
+    SALT,
+    TABLE,
+    TIMESTAMP,
+    USER_ID,
+)
+from recsys.data.sought import Sought, is_before
 from recsys.storage import warehouse
 
 # what can be an id within a rejected line
@@ -27,6 +41,8 @@ _TOKEN: Final = re.compile(r"[^\s,;:|\"'(){}\[\]=]+")
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
 _SEPARATORS: Final = ",;\t|"
 _WHOLE: Final = re.compile(r"(-?)\+?0*(\d+)(?:\.0*)?")  # other spellings of an integer
+_ITEM: Final = "\0item\0"  # before an item's id, when it is hashed
+_BEFORE: Final = "before "  # in a hash's place: no event before the moment (ISO 8601) is read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,19 +55,53 @@ class Forgotten:
     def __contains__(self, user: Any) -> bool:
         return _digest(self.salt, str(user)) in self.digests
 
+    def has_item(self, item: Any) -> bool:
+        """Return whether an item is on the list."""
+        return _digest(self.salt, _ITEM + str(item)) in self.digests
+
+    @property
+    def before(self) -> datetime | None:
+        """The moment before which no event is read; None: there is none."""
+        moments = [datetime.fromisoformat(one[len(_BEFORE) :]) for one in self.digests if one.startswith(_BEFORE)]
+        return max(moments, default=None)
+
+    def hashes(self, sought: Sought) -> list[str]:
+        """What the list holds, or would hold, of what is sought."""
+        users = [_digest(self.salt, user) for user in sorted(sought.users)]
+        items = [_digest(self.salt, _ITEM + item) for item in sorted(sought.items)]
+        floor = [] if sought.before is None else [f"{_BEFORE}{sought.before.isoformat()}"]
+        return [*users, *items, *floor]
+
     def among(self, users: pl.Series) -> pl.Series:
         """The distinct ids that are on the list."""
-        distinct = users.unique()
-        return distinct.filter(pl.Series([user in self for user in distinct], dtype=pl.Boolean))
+        return _those(users, self.__contains__)
+
+    def gone(self, rows: pl.LazyFrame) -> pl.Expr | None:
+        """Whether a row is to stay out, as an expression; None: none of these rows is."""
+        columns, tests = rows.collect_schema().names(), []
+        for column, one in ((USER_ID, self.__contains__), (ITEM_ID, self.has_item)):
+            if column in columns:
+                theirs = _those(rows.select(pl.col(column).unique()).collect(engine="streaming")[column], one)
+                if len(theirs):
+                    tests.append(pl.col(column).is_in(theirs.implode()).fill_null(False))
+        if self.before is not None and TIMESTAMP in columns:
+            tests.append((pl.col(TIMESTAMP) < self.before).fill_null(False))
+        return pl.any_horizontal(tests) if tests else None
 
     def without(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows of other users."""
-        theirs = self.among(rows[USER_ID])
-        return rows if theirs.is_empty() else rows.filter(~pl.col(USER_ID).is_in(theirs.implode()))
+        """Rows that are not to stay out."""
+        gone = self.gone(rows.lazy())
+        return rows if gone is None else rows.filter(~gone)
 
-    def without_lines(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        """Rejected rows of other users; where the id cannot be read, those whose line names none of them."""
-        return rejected.filter(~_of(rejected, self.__contains__, lambda raw: any(word in self for word in _words(raw))))
+    def without_lines(self, table: str, rejected: pl.DataFrame) -> pl.DataFrame:
+        """Rejected rows of a table that are not to stay out; where the user cannot be read, by the line's words."""
+        theirs = _of(rejected, self.__contains__, lambda raw: any(word in self for word in _words(raw)))
+        rejected = rejected.filter(~theirs)
+        if table in (INTERACTIONS, ITEMS):
+            rejected = rejected.filter(~_lines(rejected, lambda raw: any(self.has_item(word) for word in _words(raw))))
+        if table == INTERACTIONS and (before := self.before) is not None:
+            rejected = rejected.filter(~_lines(rejected, lambda raw: is_before(raw, before)))
+        return rejected
 
 
 def read_forgotten(root: str) -> Forgotten | None:
@@ -70,26 +120,47 @@ def forgotten_since(root: str | Path, moment: str) -> bool:
     return bool(newest >= datetime.fromisoformat(moment))
 
 
-def add_forgotten(root: str, users: Sequence[str], now: datetime) -> Forgotten:
-    """Put users on the list."""
-    held = read_forgotten(root)
-    salt = held.salt if held else secrets.token_hex(16)
-    new = sorted({_digest(salt, user) for user in users} - (held.digests if held else frozenset()))
+def add_forgotten(root: str, sought: Sought, now: datetime) -> Forgotten:
+    """Put what is sought on the list."""
+    held = read_forgotten(root) or Forgotten(salt=secrets.token_hex(16), digests=frozenset())
+    new = sorted(set(held.hashes(sought)) - held.digests)
     if new:
-        rows = pl.DataFrame({SALT: salt, DIGEST: new, FORGOTTEN_AT: now}, schema=dict(warehouse.SCHEMAS[FORGOTTEN]))
+        rows = pl.DataFrame(
+            {SALT: held.salt, DIGEST: new, FORGOTTEN_AT: now}, schema=dict(warehouse.SCHEMAS[FORGOTTEN])
+        )
         warehouse.append(root, FORGOTTEN, rows, expected=warehouse.latest_version(root, FORGOTTEN))
-    return Forgotten(salt=salt, digests=(held.digests if held else frozenset()) | set(new))
+    return Forgotten(salt=held.salt, digests=held.digests | set(new))
 
 
-def without_lines_of(users: Collection[str], rejected: pl.DataFrame) -> pl.DataFrame:
-    """Rejected rows of other users; where the id cannot be read, those whose line names none of them."""
-    alternatives = "|".join(re.escape(user) for user in sorted(users, key=len, reverse=True))
+def without_lines_of(sought: Sought, rejected: pl.DataFrame) -> pl.DataFrame:
+    """Rejected rows without what is sought; where the user cannot be read, by the line's words."""
+    if sought.users:
+        named = _naming(sought.users)
+        rejected = rejected.filter(~_of(rejected, sought.users.__contains__, named))
+    if sought.items:
+        of_items = pl.Series(rejected[TABLE].is_in([INTERACTIONS, ITEMS]))
+        rejected = rejected.filter(~(_lines(rejected, _naming(sought.items)) & of_items))
+    if sought.before is not None:
+        before = sought.before
+        of_log = rejected[TABLE] == INTERACTIONS
+        rejected = rejected.filter(~(_lines(rejected, lambda raw: is_before(raw, before)) & of_log))
+    return rejected
+
+
+def _naming(ids: Collection[str]) -> Callable[[str], bool]:
+    """Return what says whether a line names one of the ids."""
+    alternatives = "|".join(re.escape(one) for one in sorted(ids, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w.-])(?:{alternatives})(?![\w-]|\.\w)")
+    return lambda raw: pattern.search(raw) is not None or any(word in ids for word in _words(raw))
 
-    def names_one(raw: str) -> bool:
-        return pattern.search(raw) is not None or any(word in users for word in _words(raw))
 
-    return rejected.filter(~_of(rejected, users.__contains__, names_one))
+def _those(ids: pl.Series, one: Callable[[Any], bool]) -> pl.Series:
+    distinct = ids.unique()
+    return distinct.filter(pl.Series([id_ is not None and one(id_) for id_ in distinct], dtype=pl.Boolean))
+
+
+def _lines(rejected: pl.DataFrame, named: Callable[[str], bool]) -> pl.Series:
+    return pl.Series([named(raw) for raw in rejected[RAW]], dtype=pl.Boolean)
 
 
 def _of(rejected: pl.DataFrame, one: Callable[[str], bool], named: Callable[[str], bool]) -> pl.Series:

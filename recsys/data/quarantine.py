@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,6 +29,7 @@ from recsys.settings import SourceSettings
 from recsys.storage import warehouse
 
 _KEY: Final = (TABLE, SOURCE, LINE, REASON, RAW)
+HIDDEN: Final = "<user>"  # in a user id's place
 KEPT: Final = 10_000  # rows a table that are kept when the run stops for their number
 _HINTS: Final = {
     BAD_BYTES: "set the encoding",
@@ -80,12 +82,12 @@ class Checked:
 def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:
     """Keep the rejected rows as they came; of a table that stops the run the first ones.
 
-    Lines of a forgotten user are rejected and counted, and not kept.
+    Lines of what is forgotten are rejected and counted, and not kept.
     """
     frames = []
     for rows in checked:
         kept = rows.rejected.head(KEPT) if rows.too_many else rows.rejected
-        kept = kept if forgotten is None else forgotten.without_lines(kept)
+        kept = kept if forgotten is None else forgotten.without_lines(rows.table, kept)
         frames.append(
             kept.with_columns(
                 pl.lit(rows.table).alias(TABLE), pl.lit(now).cast(pl.Datetime("us", "UTC")).alias(REJECTED_AT)
@@ -118,7 +120,9 @@ def refuse(root: str, rows: Checked) -> None:
     counts = ", ".join(f"{reason} ({count})" for reason, count in rows.reasons.items())
     kept = set(rows.rejected[REASON])
     worst = next(reason for reason in rows.reasons if reason in kept)
-    source, line, raw = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW).row(0)
+    source, line, raw, user = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW, USER_ID).row(0)
+    if user is not None:  # the sentence goes into logs and MLflow
+        raw = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", HIDDEN, raw)
     shown = raw if len(raw) <= 120 else raw[:119] + "…"
     place = source if line is None else f"{source} line {line}"
     hint = _HINTS.get(worst, "correct the file")
@@ -144,11 +148,11 @@ def attributes(rows: Checked) -> pl.DataFrame:
 
 
 def without_forgotten(rows: Checked, forgotten: Forgotten) -> Checked:
-    """A table's rows without those of users who are to stay out."""
+    """A table's rows without those that are to stay out."""
     if isinstance(rows.good, StagedLog):
-        users = rows.good.frame().select(pl.col(USER_ID).unique()).collect(engine="streaming")[USER_ID]
-        return replace(rows, good=rows.good.without(forgotten.among(users)))
-    return replace(rows, good=forgotten.without(rows.good)) if USER_ID in rows.good.columns else rows
+        gone = forgotten.gone(rows.good.frame())
+        return rows if gone is None else replace(rows, good=rows.good.without(gone))
+    return replace(rows, good=forgotten.without(rows.good))
 
 
 def by_reason(rejected: pl.DataFrame) -> dict[str, int]:

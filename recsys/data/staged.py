@@ -117,11 +117,9 @@ class StagedLog:
                 place += len(part)
                 yield placed
 
-    def without(self, users: pl.Series) -> StagedLog:
-        """The log without some users' rows."""
-        if users.is_empty():
-            return self
-        other = ~pl.col(USER_ID).is_in(users.implode()).fill_null(False) | pl.col(DEFECT).is_not_null()
+    def without(self, gone: pl.Expr) -> StagedLog:
+        """The log without the accepted rows for which an expression of LOG_KEY holds."""
+        other = ~gone | pl.col(DEFECT).is_not_null()
         files = tuple(
             rewritten(file, pl.scan_parquet(file.path, glob=False).filter(other), "others") for file in self.files
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID, RANK, USER_ID, metric_name
+from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
@@ -31,6 +32,7 @@ FILE: Final = "users.parquet"  # the artifact's name
 FOLDER: Final = "evaluations"  # in the warehouse: a file for each bundle
 TARGET: Final = "target"
 RANK_OF: Final = "rank of "  # a baseline: the prefix of its column
+STAND_INS: Final = "pseudonyms"  # of the facts: whether users are named by pseudonyms
 _ABOUT: Final = "recsys"  # key of the file's own metadata
 
 
@@ -105,6 +107,14 @@ def _known(ranks: np.ndarray) -> pl.Series:
     return pl.DataFrame({RANK: ranks}).select(pl.when(pl.col(RANK) < int(MISS)).then(pl.col(RANK))).to_series()
 
 
+def with_stand_ins(values: UserValues, stand_in: Callable[[Any], str]) -> UserValues:
+    """Return the same values with pseudonyms in the users' places; what has them stays as it is."""
+    if values.about.get(STAND_INS):
+        return values
+    named = pl.Series(USER_ID, [stand_in(user) for user in values.frame[USER_ID]], dtype=pl.String)
+    return UserValues(frame=values.frame.with_columns(named), about={**values.about, STAND_INS: True})
+
+
 def to_parquet(values: UserValues) -> bytes:
     """Return the content of a file."""
     content = io.BytesIO()
@@ -140,24 +150,34 @@ def write_file(path: Path, content: bytes) -> None:
             aside.write_bytes(content)
 
 
-def forget_users(warehouse: str | Path, users: Sequence[str]) -> int:
-    """Remove users, by id as text, from the values per user in a warehouse; returns the number of changed files.
+def forget(warehouse: str | Path, sought: Sought, *, dry_run: bool = False) -> int:
+    """Remove users, and targets that are forgotten, from the values per user in a warehouse.
 
-    A file that cannot be read, or that a kill left unfinished, is deleted: an evaluation writes it again.
+    A file that cannot be read, or that a kill left unfinished, is deleted: an evaluation writes it again. So is one
+    that is older than the moment before which events are forgotten.
+
+    Returns
+    -------
+    int
+        Number of changed files.
     """
     changed = 0
     folder = local_folder(warehouse) / FOLDER
     for unfinished in folder.glob(f".*{WRITING}*"):
-        unfinished.unlink(missing_ok=True)
+        if not dry_run:
+            unfinished.unlink(missing_ok=True)
     for path in sorted(folder.glob("*.parquet")):
+        old = sought.before is not None and path.stat().st_mtime < sought.before.timestamp()
         try:
             values = from_parquet(path.read_bytes(), str(path))
+            goes = sought.columns(values.frame.schema, USER_ID, TARGET)
+            kept = values.frame.filter(~goes)
         except InputError:
+            old = True
+        if old or len(kept) < len(values.frame):
+            changed += 1
+        if old and not dry_run:
             path.unlink()
-            changed += 1
-            continue
-        kept = values.frame.filter(~pl.col(USER_ID).cast(pl.String).is_in(list(users)))
-        if len(kept) < len(values.frame):
+        elif not old and len(kept) < len(values.frame) and not dry_run:
             write_file(path, to_parquet(UserValues(frame=kept, about=values.about)))
-            changed += 1
     return changed

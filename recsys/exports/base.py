@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 
 import polars as pl
 
+from recsys.data.sought import Sought
 from recsys.exports.copies import Copy, is_held
 from recsys.settings import ExportSettings
 from recsys.settings.export import UNNAMED
@@ -147,6 +148,21 @@ class Sink(ABC):
     def holds(self, candidates: CandidateTable) -> bool:
         """Return whether readers see this version, as these settings shape it: a night that is resumed leaves it."""
         return is_held(self.held(), candidates, self.settings)
+
+    def count(self, sought: Sought) -> int | None:
+        """Rows of what is there, the copy that readers see and any other, that name a user or an item that is sought.
+
+        Returns
+        -------
+        int or None
+            None: this kind of target cannot be searched.
+
+        Raises
+        ------
+        RecsysError
+            The place cannot be reached.
+        """
+        return None
 
     def update(self, candidates: CandidateTable, users: pl.Series, since: CandidateTable) -> ExportReport:
         """Make a version what readers see that differs from another one in the rows of some users alone, in one step.

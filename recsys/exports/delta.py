@@ -16,6 +16,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
@@ -23,7 +25,7 @@ from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal
-from recsys.storage.purge import purge
+from recsys.storage.purge import count_in_files, purge
 from recsys.storage.remote import fail, is_url
 from recsys.storage.warehouse import commit_properties, told_by
 
@@ -119,6 +121,15 @@ class DeltaSink(Sink):
     def held(self) -> Copy | None:
         with self._table() as table:
             return self._seen(table)
+
+    def count(self, sought: Sought) -> int | None:
+        columns = chosen_columns(self.shape, self.section)
+        with self._table() as table:
+            if self._seen(table) is None:
+                return 0
+            return count_in_files(
+                self.shape.path, lambda schema: sought.columns(schema, columns.get(USER_ID), columns.get(ITEM_ID))
+            )
 
     def _commit(self, table: DeltaTable | None, rows: Rows, copy: Copy) -> int:
         schema = rows.empty.to_arrow().schema

@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 
+from recsys.columns import ITEM_ID, USER_ID
 from recsys.errors import RecsysError, first_line
 from recsys.exports.linked import LinkedSink
 from recsys.exports.rows import Rows
 from recsys.settings import DuckdbExportSettings
 from recsys.storage.files import refusal, synchronise
+
+_ROWS: Final = 200_000  # searched at once
 
 
 class DuckdbSink(LinkedSink):
@@ -40,6 +45,18 @@ class DuckdbSink(LinkedSink):
     def format(self) -> str:
         return "duckdb"
 
+    def tables_in(self, path: Path) -> Iterator[pl.LazyFrame]:
+        try:
+            with contextlib.closing(duckdb.connect(str(path), read_only=True)) as database:
+                ids = [name for ours, name in self.checked()[1].items() if ours in (USER_ID, ITEM_ID)]
+                if ids:
+                    rows = database.sql(f"select {', '.join(map(_name, ids))} from {_name(self.shape.table)}")
+                    batches: Any = rows.to_arrow_reader(_ROWS)
+                    for batch in batches:
+                        yield pl.DataFrame(batch).lazy()
+        except duckdb.Error as error:
+            raise RecsysError(f"The export {path} cannot be read: {first_line(error)}.") from error
+
     def write_to(self, path: Path, rows: Rows) -> int:
         schema = rows.empty.to_arrow().schema
         count = 0
@@ -50,7 +67,7 @@ class DuckdbSink(LinkedSink):
                 count += len(frame)
                 yield from frame.to_arrow().cast(schema).to_batches()
 
-        table = '"' + self.shape.table.replace('"', '""') + '"'
+        table = _name(self.shape.table)
         try:
             with contextlib.closing(duckdb.connect(str(path))) as database:
                 database.execute("set preserve_insertion_order = true")
@@ -64,3 +81,8 @@ class DuckdbSink(LinkedSink):
             raise RecsysError(f"The export to {self.path} failed: {first_line(error)}.") from error
         synchronise(path)
         return count
+
+
+def _name(name: str) -> str:
+    """A quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from recsys.exports.base import Candidates, CandidateTable, ExportReport
 from recsys.exports.linked import LinkedSink
 from recsys.exports.rows import Rows, chosen_columns
-from recsys.exports.writers import WRITERS
+from recsys.exports.writers import WRITERS, scan_text
 from recsys.settings import FileExportSettings, Settings
 from recsys.storage.files import synchronise
 
@@ -44,6 +46,12 @@ class FileSink(LinkedSink):
     @property
     def numbered(self) -> bool:
         return self.format == "csv"
+
+    def tables_in(self, path: Path) -> Iterator[pl.LazyFrame]:
+        if self.format == "parquet":
+            yield from (pl.scan_parquet(file, glob=False) for file in sorted(path.glob("*.parquet")))
+        elif path.stat().st_size:
+            yield scan_text(self.format, path)
 
     def write_to(self, path: Path, rows: Rows) -> int:
         if self.format == "parquet":

@@ -22,6 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import polars as pl
+
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, copy_of
@@ -60,6 +64,19 @@ class LinkedSink(Sink):
     @abstractmethod
     def write_to(self, path: Path, rows: Rows) -> int:
         """Write a new version; returns the rows."""
+
+    @abstractmethod
+    def tables_in(self, path: Path) -> Iterator[pl.LazyFrame]:
+        """Rows of a version, in one or several tables."""
+
+    def count(self, sought: Sought) -> int | None:
+        target, columns = self.checked()
+        found = 0
+        for version in sorted(_versions(target).glob("v*-*")):
+            for table in self.tables_in(version):
+                goes = sought.columns(table.collect_schema(), columns.get(USER_ID), columns.get(ITEM_ID))
+                found += int(table.filter(goes).select(pl.len()).collect(engine="streaming").item())
+        return found
 
     def check(self) -> None:
         self.checked()

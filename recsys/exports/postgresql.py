@@ -11,7 +11,7 @@ and foreign keys are refused, an index of one's own is made again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import polars as pl
@@ -297,6 +297,13 @@ class _Postgresql:
         count = self.load(table, rows.empty, rows.frames)
         self.do(f"comment on table {self.at(table)} is {_text(copy.text())}")
         return count
+
+    def count(self, table: str, columns: Mapping[str, tuple[str, bool]], ids: Mapping[str, Collection[str]]) -> int:
+        tests = []
+        for of, (column, lists) in columns.items():
+            known = f"array[{', '.join(map(_text, sorted(ids[of])))}]::text[]"
+            tests.append(f"{_name(column)}::text[] && {known}" if lists else f"{_name(column)}::text = any({known})")
+        return int(self.one(f"select count(*) from {self.at(table)} where {' or '.join(tests)}"))
 
     def lock(self, table: str) -> None:
         locking, tag = _text(f"lock table {self.at(table)} in access exclusive mode"), "$lock$"

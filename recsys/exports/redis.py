@@ -20,7 +20,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -31,7 +31,8 @@ from redis import exceptions as failures
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from recsys.columns import USER_ID
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
@@ -304,6 +305,21 @@ class RedisSink(Sink):
                 if waited_for := [of.string for of in found if of and of[1] not in known]:
                     server.unlink(*waited_for)
 
+    def count(self, sought: Sought) -> int | None:
+        wanted = chosen_columns(_Wide(self.shape.columns), self.section)
+        key_of = re.compile(rf"{re.escape(self.prefix)}:v\d+-[0-9a-f]{{8}}(?::(?P<user>.*))?", re.S)
+        found = 0
+        with self._server() as server:
+            self._seen(server)
+            for keys in _chunks(server.scan_iter(match=f"{self.prefix}:v*", count=5_000), 1_000):
+                ours = {key: match["user"] for key in keys if (match := key_of.fullmatch(key))}
+                theirs = {key for key, user in ours.items() if user in sought.users}
+                if sought.items and ITEM_ID in wanted and ours:
+                    values = zip(ours, server.mget(list(ours)), strict=True)
+                    theirs |= {key for key, value in values if value and _names(value, wanted[ITEM_ID], sought.items)}
+                found += len(theirs)
+        return found
+
     def _expire(self, server: Any, generation: str, seconds: float) -> None:
         for keys in _chunks(self._keys(server, generation), 1_000):
             pipeline = server.pipeline(transaction=False)
@@ -388,6 +404,11 @@ def members_of(wanted: dict[str, str]) -> Any:
         return with_words(frame).select(_USER, pl.struct(members).struct.json_encode().alias("value"))
 
     return shaped
+
+
+def _names(value: str, member: str, items: Collection[str]) -> bool:
+    """Whether a user's JSON object lists one of the items."""
+    return any(str(item) in items for item in json.loads(value).get(member, ()))
 
 
 def _without_user(columns: dict[str, str]) -> dict[str, str]:

@@ -21,13 +21,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import obstore
+import polars as pl
 from obstore import exceptions as failures
 
+from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
-from recsys.exports.writers import ENDINGS, WRITERS
+from recsys.exports.writers import ENDINGS, WRITERS, scan_text
 from recsys.settings import S3ExportSettings
 from recsys.storage import objects
 from recsys.storage.addresses import masked
@@ -128,6 +131,19 @@ class S3Sink(Sink):
         with self._store() as store:
             seen, _ = self._pointer(store)
         return None if seen is None else Copy.read(seen["copy"])
+
+    def count(self, sought: Sought) -> int | None:
+        columns, found = chosen_columns(self.shape, self.section), 0
+        with self._store() as store:
+            self._pointer(store)
+            for name in [held["path"] for batch in obstore.list(store) for held in batch if _OURS.match(held["path"])]:
+                content = bytes(obstore.get(store, name).bytes())
+                ending = name.rpartition(".")[2]
+                rows = pl.scan_parquet(content) if ending == "parquet" else scan_text(ending, content)
+                if content:
+                    goes = sought.columns(rows.collect_schema(), columns.get(USER_ID), columns.get(ITEM_ID))
+                    found += int(rows.filter(goes).select(pl.len()).collect().item())
+        return found
 
     def _write_objects(self, store: Any, folder: str, rows: Rows, files: list[str]) -> int:
         @contextlib.contextmanager

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import polars as pl
 
-from recsys.columns import RANK, USER_ID
+from recsys.columns import ITEM_ID, RANK, USER_ID
+from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
@@ -67,6 +68,17 @@ class Database(Protocol):
         """Delete the rows of users, whom the column `user` names, add rows, and note which copy it is now.
 
         Returns the number of new rows.
+        """
+
+    def count(self, table: str, columns: Mapping[str, tuple[str, bool]], ids: Mapping[str, Collection[str]]) -> int:
+        """Count rows of which a column is, or holds, an id.
+
+        Parameters
+        ----------
+        columns
+            Column and whether it holds lists, by what it is of.
+        ids
+            As text, by the same.
         """
 
     def lock(self, table: str) -> None:
@@ -203,6 +215,19 @@ class SqlSink(Sink):
         with self.database(writing=False) as database:
             seen = database.find(self.shape.table)
         return None if seen is None else seen.copy
+
+    def count(self, sought: Sought) -> int | None:
+        columns, wide = chosen_columns(self.shape, self.section), self.shape.layout == "wide"
+        asked = {USER_ID: sought.users, ITEM_ID: sought.items}
+        ids = {name: some for name, some in asked.items() if some and name in columns}
+        named = {name: (columns[name], wide and name == ITEM_ID) for name in ids}
+        found = 0
+        with self.database(writing=False) as database:
+            for table in (self.shape.table, self.former, self.staging):
+                seen = database.find(table)
+                if ids and seen is not None and seen.copy is not None and seen.copy.name == self.name:
+                    found += database.count(table, named, ids)
+        return found
 
     def _put_aside(self, database: Database, as_former: bool) -> None:
         """Take away the table that readers see: the former one from now on, or none's."""

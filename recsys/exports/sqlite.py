@@ -9,9 +9,10 @@ stay with the old rows.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -176,6 +177,17 @@ class _Sqlite:
             self.connection.executemany(insert, _plain(frame).rows())
         self.connection.execute(f"update {NOTES} set copy = ? where name = ?", (copy.text(), table))
         return count
+
+    def count(self, table: str, columns: Mapping[str, tuple[str, bool]], ids: Mapping[str, Collection[str]]) -> int:
+        tests, given = [], []
+        for of, (column, lists) in columns.items():
+            known = "in (select value from json_each(?))"
+            one = f"cast({_name(column)} as text) {known}"
+            many = f"exists (select 1 from json_each({_name(column)}) as one where cast(one.value as text) {known})"
+            tests.append(many if lists else one)
+            given.append(json.dumps(sorted(ids[of])))
+        query = f"select count(*) from {_name(table)} where {' or '.join(tests)}"
+        return int(self.connection.execute(query, given).fetchone()[0])
 
     def lock(self, table: str) -> None:
         """The end of the transaction waits for readers."""

@@ -70,3 +70,8 @@ WRITERS: Final[dict[str, Callable[[Open, pl.DataFrame, Iterable[pl.DataFrame]], 
     "csv": write_csv,
     "jsonl": write_jsonl,
 }
+
+
+def scan_text(kind: str, file: Any) -> pl.LazyFrame:
+    """Rows of a file of CSV or JSON lines, with ids of CSV as text."""
+    return pl.scan_csv(file, infer_schema=False) if kind == "csv" else pl.scan_ndjson(file, infer_schema_length=None)

@@ -16,7 +16,7 @@ import polars as pl
 from recsys import runs
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.mirror import address
-from recsys.columns import AS_OF, BUNDLE, RUN, USER_ID
+from recsys.columns import AS_OF, BUNDLE, ITEM_ID, RUN, USER_ID
 from recsys.data.forgotten import read_forgotten
 from recsys.errors import InputError, RecsysError
 from recsys.releases.record import Release, bundle_folder
@@ -116,7 +116,7 @@ def lack(settings: Settings, release: Release) -> str | None:
     first = first_row(settings, release)
     if first and first[RUN] != release.run:
         return f"version {release.version} of its table now holds rows of another run"
-    return lack_of_bundle(settings, release.bundle) or _lack_of_users(
+    return lack_of_bundle(settings, release.bundle) or _lack_of_forgotten(
         settings, scan(settings.warehouse, release.table_name, release.version)
     )
 
@@ -127,7 +127,7 @@ def lack_of_built(settings: Settings, built: Built) -> str | None:
         return "the candidates that it built are gone (`recsys forget` and clean-ups remove them)"
     paths = stream.paths(built.candidates.staged)
     rows = pl.scan_parquet(paths, glob=False) if paths else None
-    return lack_of_bundle(settings, built.bundle) or (None if rows is None else _lack_of_users(settings, rows))
+    return lack_of_bundle(settings, built.bundle) or (None if rows is None else _lack_of_forgotten(settings, rows))
 
 
 def first_row(settings: Settings, release: Release) -> dict[str, Any]:
@@ -145,14 +145,11 @@ def lack_of_bundle(settings: Settings, bundle: str | Path) -> str | None:
     return None
 
 
-def _lack_of_users(settings: Settings, rows: pl.LazyFrame) -> str | None:
+def _lack_of_forgotten(settings: Settings, rows: pl.LazyFrame) -> str | None:
     forgotten = read_forgotten(settings.warehouse)
-    if forgotten is None:
+    if forgotten is None or forgotten.gone(rows.select(USER_ID, ITEM_ID)) is None:
         return None
-    users = rows.select(pl.col(USER_ID).unique()).collect(engine="streaming")[USER_ID]
-    if forgotten.among(users).is_empty():
-        return None
-    return "its rows name users who were forgotten (a `recsys forget` was stopped: run it again)"
+    return "its rows name users or items that were forgotten (a `recsys forget` was stopped: run it again)"
 
 
 def anew(settings: Settings, run: str, reason: str, bundle: str | Path) -> RecsysError:

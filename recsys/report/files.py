@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import html
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from recsys.data.sought import Sought
 from recsys.storage.files import file_aside, writing
 
 FOLDER: Final = "reports"
 LATEST: Final = "latest.html"
 KEY_FILE: Final = "pseudonyms.key"  # beside the run states; without it nobody can tell whom a pseudonym stands for
 DIGITS: Final = 8
+MARK: Final = "~"  # before a pseudonym that stands in an id's place
+LONG: Final = 16  # digits of one
+_MARKED: Final = re.compile(rf"{MARK}[0-9a-f]{{{LONG}}}")
+_SHOWN: Final = re.compile(r'data-user="([^"]*)"')
 
 
 def write_page(folder: Path, started: str, run: str, content: str) -> Path:
@@ -80,23 +86,54 @@ def pseudonyms(states: Path) -> Callable[[Any], str]:
     key = path.read_bytes()
 
     def pseudonym(user: Any) -> str:
+        if _MARKED.fullmatch(str(user)):  # a record names no user
+            return str(user)[len(MARK) :][:DIGITS]
         return hmac.new(key, str(user).encode(), hashlib.sha256).hexdigest()[:DIGITS]
 
     return pseudonym
 
 
-def forget_users(reports: Path, users: Sequence[str], called: Callable[[Any], str]) -> int:
-    """Delete the pages of all configurations that show one of these users, by id or by pseudonym; returns their number.
+def stand_ins(states: Path) -> Callable[[Any], str]:
+    """Return what gives each user id the pseudonym that stands in its place in records and in files of MLflow.
 
-    Pages of what is left are made again from the records.
+    It begins with `MARK`, and is long enough for a million users; a page shows its beginning.
     """
-    marks = [f'data-user="{html.escape(name)}"' for user in users for name in (str(user), called(user))]
-    shown = [path for path in reports.glob("*/*.html") if _shows(path, marks)]
-    for path in shown:
+    pseudonyms(states)  # makes the key
+    key = (states / KEY_FILE).read_bytes()
+
+    def stand_in(user: Any) -> str:
+        return MARK + hmac.new(key, str(user).encode(), hashlib.sha256).hexdigest()[:LONG]
+
+    return stand_in
+
+
+def forget(reports: Path, sought: Sought, called: Callable[[Any], str], *, dry_run: bool = False) -> int:
+    """Delete pages of all configurations that show what is sought, users by id or by pseudonym; returns their number.
+
+    Pages of nights before the moment before which events are forgotten go, too. Pages of what is left are made again
+    from the records.
+    """
+    found = []
+    for path in sorted(reports.glob("*/*.html")):
+        old = sought.before is not None and path.name != LATEST and _begun(path) < sought.before
+        if old or shows(path.read_text(encoding="utf-8", errors="replace"), sought, called):
+            found.append(path)
+    for path in () if dry_run else found:
         path.unlink()
-    return sum(path.name != LATEST for path in shown)
+    return sum(path.name != LATEST for path in found)
 
 
-def _shows(path: Path, marks: Sequence[str]) -> bool:
-    content = path.read_text(encoding="utf-8", errors="replace")
-    return any(mark in content for mark in marks)
+def shows(content: str, sought: Sought, called: Callable[[Any], str]) -> bool:
+    """Return whether a page shows a user, by id or by pseudonym, or names what can be told from other words."""
+    shown = {html.unescape(name) for name in _SHOWN.findall(content)}
+    if not shown.isdisjoint(sought.users) or any(called(user) in shown for user in sought.users):
+        return True
+    return sought.named_in(content)
+
+
+def _begun(path: Path) -> datetime:
+    """When the night of a page began, as its name tells."""
+    try:
+        return datetime.strptime(path.name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)

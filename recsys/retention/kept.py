@@ -17,7 +17,7 @@ from recsys.bundles.manifest import read_manifest
 from recsys.bundles.mirror import bundles_folder, read_pointer
 from recsys.errors import RecsysError
 from recsys.releases.choice import way
-from recsys.releases.record import FOLDER, Release, path_of
+from recsys.releases.record import FOLDER, Release, champion, path_of
 from recsys.runs import RunState
 from recsys.settings import RetentionSettings, Settings
 
@@ -112,6 +112,14 @@ def _bundles_of(state: RunState) -> Iterator[str]:
         bundle = state.steps.get(name, {}).get("report", {}).get("bundle")
         if isinstance(bundle, str):
             yield bundle
+
+
+def named_anywhere(settings: Settings) -> frozenset[str]:
+    """Labels of bundles that are served, by whatever configuration, with those that their figures belong to."""
+    found = set(_named_elsewhere(settings))
+    if (served := champion(settings)) is not None:
+        found |= {Path(path).name for path in (served.bundle, served.measured)}
+    return frozenset(found | {made_of for label in found for made_of in _made_of(settings, label)})
 
 
 def _named_elsewhere(settings: Settings) -> Iterator[str]:

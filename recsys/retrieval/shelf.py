@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
+from recsys.data.forgotten import read_forgotten
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.retrieval.index import ItemIndex
@@ -57,13 +58,15 @@ def shelf_of(items: ItemIndex, allowed: np.ndarray | None) -> Shelf | None:
 
 
 def listed_items(settings: Settings, versions: TableVersions, vocabulary: Vocabulary) -> np.ndarray | None:
-    """bool [V + 1] of a vocabulary: what `retrieve.items` allows; None: every item."""
-    if settings.retrieve.items == "all" or settings.items is None or versions.items is None:
-        return None
-    table = scan(settings.warehouse, ITEMS, versions.items)
-    if LISTED in table.collect_schema():
-        table = table.filter(LISTED)
-    allowed = np.zeros(vocabulary.size + 1, dtype=bool)
-    allowed[vocabulary.encode(table.select(ITEM_ID).collect()[ITEM_ID])] = True
+    """bool [V + 1] of a vocabulary: what `retrieve.items` allows and nobody has forgotten; None: every item."""
+    allowed = np.ones(vocabulary.size + 1, dtype=bool)
+    if settings.retrieve.items != "all" and settings.items is not None and versions.items is not None:
+        table = scan(settings.warehouse, ITEMS, versions.items)
+        if LISTED in table.collect_schema():
+            table = table.filter(LISTED)
+        allowed[:] = False
+        allowed[vocabulary.encode(table.select(ITEM_ID).collect()[ITEM_ID])] = True
+    elif (forgotten := read_forgotten(settings.warehouse)) is not None:  # the catalogue has none of them
+        allowed[1:] = [not forgotten.has_item(item) for item in vocabulary.items]
     allowed[PADDING] = False
     return None if allowed[1:].all() else allowed

@@ -210,7 +210,8 @@ def load(target: Target, before: Served | None = None) -> Served:
             log = LogHistories.read(target.root, bundle, versions)
         allowed = listed_items(settings, versions, bundle.vocabulary)
     if before is not None and before.settings == settings and held is not None and versions is not None:
-        policies = before.policies if held.items == versions.items else None
+        same = (held.items, held.interactions) == (versions.items, versions.interactions)  # both may lose an item
+        policies = before.policies if same else None
     else:
         policies = None
     table = None if before is None else before.table

@@ -1,11 +1,12 @@
-"""Take every version of a Delta table before the newest away: its data files, its commits and its checkpoints."""
+"""Every version of a Delta table before the newest: what its data files hold, and taking them and its commits away."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import polars as pl
 from deltalake import DeltaTable
 from pyarrow import fs
 
@@ -14,6 +15,29 @@ from recsys.storage.warehouse import commit_properties
 
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
 _DATA: Final = re.compile(r"part-\d+-[0-9a-f-]{36}-c\d+.*\.parquet")  # a data file, as the library names it
+
+
+def data_files_of_all(path: str) -> list[str]:
+    """Paths (or URLs) of all Parquet files in a table's folder, of whatever version, or of none."""
+    store, folder = filesystem(path)
+    found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    names = sorted(info.base_name for info in found if info.base_name.endswith(".parquet"))
+    return [f"{path.rstrip('/')}/{name}" for name in names]
+
+
+def count_in_files(path: str, goes: Callable[[Mapping[str, Any]], pl.Expr]) -> int:
+    """Count rows in all Parquet files of a table's folder.
+
+    Parameters
+    ----------
+    goes
+        The rows that are counted, as an expression for a file's columns.
+    """
+    found = 0
+    for file in data_files_of_all(path):
+        rows = pl.scan_parquet(file, glob=False)
+        found += int(rows.filter(goes(rows.collect_schema())).select(pl.len()).collect(engine="streaming").item())
+    return found
 
 
 def purge(path: str, metadata: Mapping[str, Any], *, shared: bool) -> None:

@@ -93,6 +93,12 @@ def read(path: Path) -> list[Record]:
     return [record for record in records if isinstance(record, dict)]
 
 
+def quoting_records(folder: Path) -> int:
+    """Count the records that quote users, in every file of a folder."""
+    records = (record for path in folder.glob("*.jsonl") for record in read(path))
+    return sum(record.get("path") in QUOTING for record in records)
+
+
 def drop_quotes(folder: Path) -> int:
     """Drop the records that quote users from every file of a folder; returns their number.
 

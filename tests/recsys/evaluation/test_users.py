@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 
 from recsys.data.sequences import Sequences
+from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.ranking import MISS
 from recsys.evaluation.users import (
     UserValues,
-    forget_users,
+    forget,
     from_parquet,
     local_path,
     to_parquet,
@@ -78,10 +79,10 @@ def test_forgotten_users_leave_the_files(tmp_path: Path, users: list[str] | list
     path = local_path(tmp_path, "elsewhere/shop-01")
     write_file(path, to_parquet(values(users)))
     assert path == tmp_path / "evaluations" / "shop-01.parquet"
-    assert forget_users(tmp_path, ["nobody"]) == 0
-    assert forget_users(tmp_path, [gone]) == 1
+    assert forget(tmp_path, Sought(users=frozenset(["nobody"]))) == 0
+    assert forget(tmp_path, Sought(users=frozenset([gone]))) == 1
     left = from_parquet(path.read_bytes(), "here")
     assert left.frame["user_id"].to_list() == [users[0], users[2]]
     assert left.about == ABOUT
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert forget_users(tmp_path / "nowhere", [gone]) == 0
+    assert forget(tmp_path / "nowhere", Sought(users=frozenset([gone]))) == 0

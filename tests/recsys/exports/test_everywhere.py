@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from recsys.data.forget import forget
+from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
@@ -103,7 +104,11 @@ def test_a_forgotten_user_is_in_no_copy_of_any_target(everywhere: Everywhere) ->
     several.update(settings, refreshed, USERS, second)
     root = everywhere.folder / "warehouse"
     (everywhere.folder / "states").mkdir()
-    forget(str(root), ["ann", ODD], everywhere.folder / "states")
+    theirs, items = Sought(users=frozenset(["ann", ODD])), Sought(items=frozenset(["w", "z"]))
+    held = {sink.target: (sink.count(theirs), sink.count(items)) for sink in sinks_of(settings)}
+    assert all(users and of_items for users, of_items in held.values()), held  # old copies count, too
+    assert (held["lite"][0], held["db"][0]) == (6, 6)  # four rows that readers see, and two of the night before
+    forget(str(root), ["ann", ODD], everywhere.folder / "states", items=["w"])
     version = latest_version(root, "candidates")
     assert version is not None
     newest = Candidates(path=refreshed.path, version=version, run="r2")
@@ -113,6 +118,8 @@ def test_a_forgotten_user_is_in_no_copy_of_any_target(everywhere: Everywhere) ->
     for sink in sinks_of(settings):
         with pytest.raises(RecsysError, match="keeps no copy older"):
             sink.rollback()
+        assert (sink.count(theirs), sink.count(Sought(items=frozenset(["w"])))) == (0, 0)
+        assert sink.count(Sought(users=frozenset(["bob"]))) == 1
     # nor in anything that lies around: files, tables, keys, objects
     for path in [*everywhere.folder.glob("*"), *everywhere.folder.glob(".*")]:
         for file in [path] if path.is_file() else path.rglob("*"):

@@ -213,7 +213,7 @@ def test_a_forgetting_that_was_stopped_brings_nobody_back(shop: Shop, monkeypatc
     with runs.locked(str(shop.root)) as states, pytest.raises(Killed):
         forget(str(shop.root), ["ann"], states)
     for command in (lambda: rolled(shop), lambda: promote(shop.settings, None, "kept", "x")):
-        with pytest.raises(InputError, match="its rows name users who were forgotten"):
+        with pytest.raises(InputError, match="its rows name users or items that were forgotten"):
             command()
     assert shop.served() == {"c"}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from recsys.report.files import KEY_FILE, LATEST, forget_users, page_name, page_of, pages, pseudonyms, write_page
+from recsys.data.sought import Sought
+from recsys.report.files import KEY_FILE, LATEST, forget, page_name, page_of, pages, pseudonyms, write_page
 
 EARLY, LATE = "2026-11-27T01:00:00+00:00", "2026-11-28T01:00:00+00:00"
 
@@ -48,6 +49,6 @@ def test_forgetting_deletes_the_pages_that_show_a_user_and_no_other(tmp_path: Pa
     hidden = write_page(shop, EARLY, "a", f'<tr data-user="{called("u1")}">')
     other = write_page(shop, EARLY, "b", f'<tr data-user="{called("u11")}">')
     named = write_page(shop, LATE, "c", '<tr data-user="u1">')
-    assert forget_users(tmp_path / "reports", ["u1"], called) == 2
+    assert forget(tmp_path / "reports", Sought(users=frozenset(["u1"])), called) == 2
     assert not hidden.exists() and not named.exists() and other.exists()
     assert not (shop / LATEST).exists()
