@@ -58,6 +58,8 @@ class RunState:
         ISO 8601, UTC; kept over restarts, so that a resumed run's output carries the same time.
     settings
         Digest of the settings.
+    warehouse
+        The folder above these records, as the process named it that wrote them.
     steps
         Finished step to `{"report": ..., "seconds": ..., "key": ...}`, and `peak_bytes` where memory was followed.
     """
@@ -69,6 +71,7 @@ class RunState:
     finished: str | None = None
     error: str | None = None
     settings: str = ""
+    warehouse: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_step(
@@ -164,11 +167,28 @@ def code_version() -> str:
 
 
 def load(folder: Path, key: str) -> RunState | None:
-    """The recorded state; None where there is none or where it cannot be read."""
+    """The recorded state; None where there is none or where it cannot be read.
+
+    Paths inside the warehouse are as this process sees them: it may work in another folder, or the warehouse was moved.
+    """
     try:
-        return RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+        state = RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
         return None
+    now = str(folder.parent)
+    if state.warehouse in ("", now):
+        return state
+    return replace(state, warehouse=now, steps=_elsewhere(state.steps, state.warehouse, now))
+
+
+def _elsewhere(value: Any, before: str, now: str) -> Any:
+    """A report with the paths below one folder as paths below another."""
+    if isinstance(value, dict):
+        return {key: _elsewhere(inner, before, now) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_elsewhere(inner, before, now) for inner in value]
+    below = isinstance(value, str) and value.startswith(f"{before}/")
+    return now + value.removeprefix(before) if below else value
 
 
 def states(folder: Path) -> Iterator[RunState]:
@@ -219,7 +239,9 @@ def begin(
         state, resumed = replace(stopped, status="running", finished=None, error=None), True
     else:
         done = {} if stopped is None else {name: step for name, step in stopped.steps.items() if usable(name, step)}
-        state, resumed = RunState(key=key, run_id=new_run(), started=_now(), settings=settings, steps=done), False
+        here = str(folder.parent)
+        state = RunState(key=key, run_id=new_run(), started=_now(), settings=settings, warehouse=here, steps=done)
+        resumed = False
     save(folder, state)
     return state, resumed
 
