@@ -32,6 +32,7 @@ def forget(settings: Settings, users: Sequence[str]) -> dict[str, Any]:
     RecsysError
         Another process writes to the warehouse.
     """
+    runs.need_warehouse(settings.warehouse)
     with naming_damage(settings.warehouse), runs.locked(settings.warehouse) as states:
         check_filled(settings, rules=False)
         report = plain(remove(settings.warehouse, users, states))

@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from recsys.errors import RecsysError
+from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage.files import file_aside, write_json, writing
 from recsys.storage.locks import Held, lock_file
@@ -104,6 +104,20 @@ def state_folder(warehouse: str) -> Path:
     """Where a warehouse's run states lie; created by `locked` and `save`."""
     folder = local_folder(warehouse)
     return folder if is_url(warehouse) else folder / "runs"
+
+
+def need_warehouse(warehouse: str) -> None:
+    """Refuse to look after a warehouse of this machine that nothing has been written to, which a wrong path names.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
+    if not is_url(warehouse) and not Path(warehouse).is_dir():
+        raise InputError(
+            f"There is no warehouse {warehouse} yet; `recsys run CONFIG` makes it, or correct warehouse or state_root."
+        )
 
 
 def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
