@@ -66,7 +66,7 @@ def blind(name: str, data: Path, folder: Path, overrides: list[str], modes: list
     taken = folder / "taken.parquet"
     if not taken.exists():
         take_last(data / source, log, folder / "data").write_parquet(taken)
-    settings = ["data_root=data", *more, *overrides]
+    settings = ["data_root=data", "state_root=.", *more, *overrides]
     night = once(folder / "night.json", lambda: recsys("run", config, folder, [*settings, "train.refit=none"]))
     found: dict[str, Any] = {"said": [night["metrics"][metric] for metric in SAID], "night": night["seconds"]["total"]}
     measured = night["bundle"]

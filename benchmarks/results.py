@@ -59,7 +59,7 @@ def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, 
         str(common.ROOT / "configs" / f"{name}.toml"),
         "--json",
     ]
-    for override in (f"data_root={data}", *overrides):
+    for override in (f"data_root={data}", f"state_root={folder}", *overrides):
         command += ["--set", override]
     done = subprocess.run(
         command,

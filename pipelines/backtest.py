@@ -61,7 +61,13 @@ from recsys.tracking.parameters import flatten
 
 SUMMARY: Final = "backtest.json"  # of one that is finished
 FEWEST: Final = 20  # events that the first night must know
-_READS_NOTHING: Final = {"tracking", "export", "warehouse", "data_root"}  # settings that no result depends on
+_READS_NOTHING: Final = {
+    "tracking",
+    "export",
+    "warehouse",
+    "data_root",
+    "state_root",
+}  # settings that no result depends on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ def write_demo(folder: str | Path) -> str:
     settings = demo_settings(folder)
     generate(settings.data_root, seed=settings.seed)
     path = folder / "recsys.toml"
-    tree = settings.model_dump(mode="json", exclude_defaults=True)
+    tree = settings.model_dump(mode="json", exclude_defaults=True, exclude={"state_root"})
+    tree["data_root"] = "data"  # as seen from the file, whose folder the state is in, too
     path.write_text(HEAD.format(path=path.as_posix()) + tomlkit.dumps(tree), encoding="utf-8")
     return path.as_posix()

@@ -65,6 +65,7 @@ def forget(
     )
     if not (sought.users or sought.items or sought.before):
         raise InputError("Nothing is to be forgotten; give --user, --users, --item, --items or --before.")
+    runs.need_warehouse(settings.warehouse)
     with naming_damage(settings.warehouse), ExitStack() as stack:
         store = _store(settings, stack)
         states = stack.enter_context(runs.locked(settings.warehouse))

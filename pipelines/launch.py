@@ -29,6 +29,7 @@ def run_night(
 ) -> dict[str, Any]:
     """The night with Prefect, or without; returns the run's summary."""
     from recsys.pipelines.nightly import night
+    from recsys.pipelines.sound import check_whole, sound
 
     def bare() -> dict[str, Any]:
         return night(settings)
@@ -40,7 +41,8 @@ def run_night(
             # a flow that ends in a state of its own answers with the state's data
             return cast(dict[str, Any], nightly(config, shown))
 
-    with registered(settings.warehouse), naming_damage(settings.warehouse):  # before Prefect starts its server
+    # registered before Prefect starts its server
+    with naming_damage(settings.warehouse), sound(check_whole, settings), registered(settings.warehouse):
         return _launch(flow, bare, display, prefect)
 
 
@@ -48,6 +50,7 @@ def run_step(
     step: str, settings: RunSettings, config: str, overrides: Sequence[str], display: Watch, **options: Any
 ) -> dict[str, Any]:
     """One step alone; with Prefect only where a server is named, for starting one takes 10 s."""
+    from recsys.pipelines.sound import check_step, sound
 
     def as_flow() -> dict[str, Any]:
         flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
@@ -61,14 +64,20 @@ def run_step(
             report: dict[str, Any] = alone(settings, as_function, **options)
             return report
 
-    with registered(settings.warehouse), naming_damage(settings.warehouse):
+    with (
+        naming_damage(settings.warehouse),
+        sound(check_step, step, settings, **options),
+        registered(settings.warehouse),
+    ):
         return _launch(as_flow, bare, display, prefect_api.named())
 
 
 @contextlib.contextmanager
-def watched(settings: RunSettings, display: Watch) -> Iterator[None]:
+def watched(settings: RunSettings, display: Watch, step: str) -> Iterator[None]:
     """Show the progress of the block's work, which runs without Prefect, and name files that it finds damaged."""
-    with registered(settings.warehouse), naming_damage(settings.warehouse):
+    from recsys.pipelines.sound import check_step, sound
+
+    with naming_damage(settings.warehouse), sound(check_step, step, settings), registered(settings.warehouse):
         token = WATCH.set(display)
         try:
             yield

@@ -22,13 +22,12 @@ from recsys.bundles.mirror import address
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
-from recsys.night.index import check_index
 from recsys.night.memory import check_night
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
-from recsys.pipelines.export import check_targets, export_task
+from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
 from recsys.pipelines.measured import earlier, measured, tell_end, with_budget
@@ -40,6 +39,7 @@ from recsys.pipelines.report import night_record, report_task
 from recsys.pipelines.represent import represent_task
 from recsys.pipelines.retention import keep_less
 from recsys.pipelines.retrieve import retrieve_task
+from recsys.pipelines.sound import check_whole, sound
 from recsys.pipelines.steps import (
     RECORD,
     Run,
@@ -80,11 +80,9 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
-    check_index(settings)
-    if settings.export.wanted:
-        check_targets(settings)
-    # before any work: a wrong address must not cost a night
+    # before any work: a wrong path or address must not cost a night
     with (
+        sound(check_whole, settings),
         measured(settings),
         tracked(settings) as store,
         runs.locked(settings.warehouse) as folder,

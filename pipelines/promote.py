@@ -59,6 +59,7 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, A
 
 def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
     """Switch inside of the warehouse's lock."""
+    runs.need_warehouse(settings.warehouse)
     for sink in sinks_of(settings):
         sink.check()
     with (

@@ -51,6 +51,7 @@ def gc(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
     RecsysError
         Another process writes to the warehouse, or a part cannot be removed; the same command goes on there.
     """
+    runs.need_warehouse(settings.warehouse)
     with naming_damage(settings.warehouse), tracked(settings) as store, runs.locked(settings.warehouse):
         if not dry_run:
             settle(settings)

@@ -87,7 +87,7 @@ def tune(
             with _mlflow_run(store, settings, search, plain(versions)) as run_id:
                 report = search.go_on(trials, seconds=seconds, observer=_Told(store, run_id, settings, trials))
                 if report.best is not None:
-                    write_tuned(place, overrides, report, report.best, target)
+                    write_tuned(place, overrides, settings, report, report.best, target)
                 _log_result(store, run_id, report, target)
     answer: dict[str, Any] = plain(report)
     best = report.best

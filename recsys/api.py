@@ -86,8 +86,7 @@ def configure(
         document = tomlkit.parse(text)
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder.name):
             document["name"] = folder.name
-        document["warehouse"] = (folder / "warehouse").as_posix()
-        document["tracking"]["uri"] = f"sqlite:///{(folder / 'mlruns' / 'mlflow.db').as_posix()}"
+        document["warehouse"] = "warehouse"
         document.pop("export", None)
         for doubt in findings.unsure:
             _LOGGER.warning("To check: %s", doubt)

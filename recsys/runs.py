@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from recsys.errors import RecsysError
+from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage.files import file_aside, write_json, writing
 from recsys.storage.locks import Held, lock_file
@@ -60,6 +60,8 @@ class RunState:
         Digest of the settings.
     name
         Of the configuration; empty in records of earlier versions.
+    warehouse
+        The folder above these records, as the process named it that wrote them.
     steps
         Finished step to `{"report": ..., "seconds": ..., "key": ...}`; `peak_bytes` where memory was followed, `over`
         where it took more than its budget.
@@ -73,6 +75,7 @@ class RunState:
     error: str | None = None
     settings: str = ""
     name: str = ""
+    warehouse: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_step(
@@ -109,6 +112,20 @@ def state_folder(warehouse: str) -> Path:
     """Where a warehouse's run states lie; created by `locked` and `save`."""
     folder = local_folder(warehouse)
     return folder if is_url(warehouse) else folder / "runs"
+
+
+def need_warehouse(warehouse: str) -> None:
+    """Refuse to look after a warehouse of this machine that nothing has been written to, which a wrong path names.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
+    if not is_url(warehouse) and not Path(warehouse).is_dir():
+        raise InputError(
+            f"There is no warehouse {warehouse} yet; `recsys run CONFIG` makes it, or correct warehouse or state_root."
+        )
 
 
 def run_key(settings: Settings, versions: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
@@ -174,11 +191,28 @@ def code_version() -> str:
 
 
 def load(folder: Path, key: str) -> RunState | None:
-    """The recorded state; None where there is none or where it cannot be read."""
+    """The recorded state; None where there is none or where it cannot be read.
+
+    Paths inside the warehouse are as this process sees them: it may work in another folder, or the warehouse was moved.
+    """
     try:
-        return RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+        state = RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
         return None
+    now = str(folder.parent)
+    if state.warehouse in ("", now):
+        return state
+    return replace(state, warehouse=now, steps=_elsewhere(state.steps, state.warehouse, now))
+
+
+def _elsewhere(value: Any, before: str, now: str) -> Any:
+    """A report with the paths below one folder as paths below another."""
+    if isinstance(value, dict):
+        return {key: _elsewhere(inner, before, now) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_elsewhere(inner, before, now) for inner in value]
+    below = isinstance(value, str) and value.startswith(f"{before}/")
+    return now + value.removeprefix(before) if below else value
 
 
 def states(folder: Path) -> Iterator[RunState]:
@@ -232,10 +266,11 @@ def begin(
         state, resumed = replace(stopped, status="running", finished=None, error=None), True
     else:
         done = {} if stopped is None else {name: step for name, step in stopped.steps.items() if usable(name, step)}
-        state, resumed = (
-            RunState(key=key, run_id=new_run(), started=_now(), settings=settings, name=name, steps=done),
-            False,
+        here = str(folder.parent)
+        state = RunState(
+            key=key, run_id=new_run(), started=_now(), settings=settings, name=name, warehouse=here, steps=done
         )
+        resumed = False
     save(folder, state)
     return state, resumed
 

@@ -49,7 +49,9 @@ def test_the_promised_configurations_are_there() -> None:
 def test_it_loads_under_its_own_name(path: Path) -> None:
     settings = _load(path)
     assert settings.name == path.stem
-    assert not Path(settings.data_root).is_absolute()
+    root = FOLDER.parent.resolve()
+    assert Path(settings.data_root).resolve().is_relative_to(root)
+    assert Path(settings.state_root).resolve() in (root, root / "demo")
     moved = _load(path, "data_root=/somewhere/else")
     assert moved.data_root == "/somewhere/else"
     assert moved.model_copy(update={"data_root": settings.data_root}) == settings
@@ -72,7 +74,7 @@ def test_its_sources_and_checksums_are_those_that_fetch_brings(path: Path) -> No
         return
     settings = load_settings(path)
     name = fetched.group(1)
-    assert settings.data_root == f"data/{name}"
+    assert Path(settings.data_root) == FOLDER.parent / "data" / name
     files = [part for file in DATA_SETS[name].files for part in (file, *(file.members or {}).values())]
     known = {file.name: file for file in files}
     sources = [settings.interactions.source]

@@ -108,7 +108,7 @@ def backtest(
     from recsys.pipelines.launch import watched
 
     settings = next(iter(variants.values()))
-    with watched(settings, Show()):
+    with watched(settings, Show(), "backtest"):
         report = backtest_alone(variants, nights=nights, every=every, until=until, keep=keep)
     answer(ctx, report, lambda console: show_backtest(console, report))
 
@@ -142,7 +142,7 @@ def tune(
     given = overrides or []
     settings, show = load_settings(config, given), Show()
 
-    with watched(settings, show), show.step("tune"):
+    with watched(settings, show, "tune"), show.step("tune"):
         report = search(settings, config, given, trials=trials, timeout=timeout, output=output)
     answer(ctx, report, lambda console: show_tune(console, report))
     if report["stopped"] == "interrupted":

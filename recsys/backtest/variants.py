@@ -12,7 +12,15 @@ from recsys.settings import Settings
 from recsys.settings.read import load_settings
 
 SERVED: Final = "served"
-_FIXED: Final = ("name", "warehouse", "data_root", "interactions", "users", "tracking")  # one log, one MLflow
+_FIXED: Final = (
+    "name",
+    "warehouse",
+    "data_root",
+    "state_root",
+    "interactions",
+    "users",
+    "tracking",
+)  # one log, one MLflow
 
 
 def read_variants(config: str, overrides: Sequence[str], compared: Sequence[str]) -> dict[str, Settings]:

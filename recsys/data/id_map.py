@@ -37,14 +37,7 @@ def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Pa
     InputError
         It cannot be read, or a line is not two ids.
     """
-    source = SourceSettings(
-        source=settings.source,
-        format=settings.format or (None if settings.from_database else "csv"),
-        separator=settings.separator,
-        fields=None if settings.from_database else (LOG_ID, OTHER_ID),
-        query=settings.query,
-        table=settings.table,
-    )
+    source = id_map_source(settings)
     (file,) = find_files(f"{table}.id_map", source, data_root)
     rows = read_rows(file, source, scratch)
     if rows.empty:
@@ -76,6 +69,18 @@ def _of_two_columns(name: str, table: str, rows: pl.DataFrame, columns: Sequence
         id_text(given, rows.schema[given]).alias(ours) for given, ours in zip(columns, (LOG_ID, OTHER_ID), strict=True)
     )
     return rows.select(*texts, FILE_LINE, FILE_RAW, DEFECT)
+
+
+def id_map_source(settings: IdMapSettings) -> SourceSettings:
+    """An id map as a source of rows with two columns."""
+    return SourceSettings(
+        source=settings.source,
+        format=settings.format or (None if settings.from_database else "csv"),
+        separator=settings.separator,
+        fields=None if settings.from_database else (LOG_ID, OTHER_ID),
+        query=settings.query,
+        table=settings.table,
+    )
 
 
 def gives_integers(id_map: pl.DataFrame) -> bool:

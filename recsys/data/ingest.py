@@ -95,7 +95,7 @@ def ingest(
     check_formats(settings.interactions.time_formats)
     check_filled(settings, rules=False)
     sources = declared(settings)
-    found = {table: _find_files(table, section, settings.data_root) for table, section in sources.items()}
+    found = {table: files_of(table, section, settings.data_root) for table, section in sources.items()}
     with TemporaryDirectory(prefix="recsys-") as scratch:
         reading = Reading(
             settings=settings,
@@ -189,7 +189,7 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
     )
 
 
-def _find_files(table: str, section: SourceSettings, data_root: str) -> list[SourceFile]:
+def files_of(table: str, section: SourceSettings, data_root: str) -> list[SourceFile]:
     """The files of a table's source; where one of a public data set is missing, the error says how to get it."""
     try:
         return find_files(table, section, data_root)

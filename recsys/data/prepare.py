@@ -88,7 +88,7 @@ def prepare(settings: Settings, versions: TableVersions) -> Dataset:
     RecsysError
         The leak guard found held-out events in training.
     """
-    return once(DATASET, (settings.digest(), versions), lambda: _prepared(settings, versions))
+    return once(DATASET, (settings.digest(), settings.warehouse, versions), lambda: _prepared(settings, versions))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

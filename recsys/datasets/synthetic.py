@@ -204,7 +204,7 @@ def demo_settings(folder: str | Path = "demo") -> Settings:
             "name": "demo",
             "seed": 0,
             "data_root": (folder / "data").as_posix(),
-            "warehouse": (folder / "warehouse").as_posix(),
+            "state_root": folder.as_posix(),
             "interactions": {"source": "interactions.csv"},
             "items": {
                 "source": "items.jsonl",
@@ -222,7 +222,7 @@ def demo_settings(folder: str | Path = "demo") -> Settings:
                 "mask_last_share": 0.3,
                 "evaluate_every": 4,
             },
-            "export": {"path": (folder / "export").as_posix()},
+            "export": {"path": "export"},
         },
         where="the demo's configuration",
     )

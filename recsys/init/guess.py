@@ -111,9 +111,9 @@ def guess(
         guessed.unsure = found.unsure + guessed.unsure  # whose items these are matters most
     for looked_at in (whole, *samples.values()):
         guessed.unsure += (*looked_at.doubts, *unlike(looked_at))
-    tree = _tree(sample, guessed, tables, free_name(sample.path, Path(output)))
+    tree = _tree(sample, guessed, tables, Path(output))
     tree = shop.added_to(tree, own_catalogue=log_is_catalogue)
-    settings = parse_settings(tree)
+    settings = parse_settings(tree)  # of which no file is opened: the samples are what is tried
     tried: dict[str, tuple[SourceSettings, Sample]] = {INTERACTIONS: (settings.interactions, whole)}
     for table, section in ((ITEMS, settings.items), (USERS, settings.users)):
         if section is not None:
@@ -153,13 +153,15 @@ def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:
     return path
 
 
-def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name: str) -> dict[str, Any]:
+def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], output: Path) -> dict[str, Any]:
     """The settings' values, in the order in which they are written."""
+    name = free_name(sample.path, output)
     paths = [sample.path, *(table.sample.path for table in tables.values())]
     roots = [_folder(path) for path in paths]
     local = not any(map(is_url, paths)) and _alike(roots)
     root = os.path.commonpath([Path(r) for r in roots]) if local else ""
-    log = _source(sample, guessed.columns, root, guessed.decimal)
+    base = root or output.parent  # what the sources are relative to
+    log = _source(sample, guessed.columns, base, guessed.decimal)
     if sample.format == "sequences":
         log.pop("columns")
     if TIMESTAMP in guessed.columns:
@@ -172,7 +174,7 @@ def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name:
     tree: dict[str, Any] = {
         "name": name,
         "seed": 0,
-        "data_root": Path(root).as_posix() if root else ".",
+        "data_root": _seen_from(output.parent, root) if root else ".",
         "warehouse": f"warehouses/{name}",
         "interactions": log,
     }
@@ -181,7 +183,7 @@ def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name:
         names = {}
         if not of.sample.named and set(of.guess.text[:1]) - set(of.guess.categorical):
             names = {of.guess.text[0]: "title"}
-        source = _source(of.sample, {_KEYS[table]: of.guess.id}, root, of.guess.decimal, names)
+        source = _source(of.sample, {_KEYS[table]: of.guess.id}, base, of.guess.decimal, names)
         tree[table] = source | attribute_tree(of.guess, table, names)
     model, train, retrieve = ModelSettings(), TrainSettings(), RetrieveSettings()
     lengths = sample.frame[guessed.columns[USER_ID]].drop_nulls().value_counts()["count"].to_numpy()
@@ -213,14 +215,14 @@ def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], name:
 def _source(
     sample: Sample,
     columns: Mapping[str, str],
-    root: str,
+    base: str | Path,
     decimal: str = ".",
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The keys that say where a table comes from and how to read it."""
     path = sample.path
     if not is_url(path):
-        path = Path(os.path.relpath(path, root)).as_posix() if root else Path(path).as_posix()
+        path = _seen_from(base, path)
     source: dict[str, Any] = {"source": path, "format": sample.format}
     if sample.format == "csv":
         source["separator"] = sample.separator
@@ -235,6 +237,12 @@ def _source(
     else:
         source["columns"] = dict(columns)
     return source
+
+
+def _seen_from(folder: str | Path, path: str | Path) -> str:
+    """A path relative to a folder; one that is given in full stays so, unless it lies below the folder."""
+    below = Path(os.path.relpath(path, folder))
+    return (Path(path) if Path(path).is_absolute() and ".." in below.parts else below).as_posix()
 
 
 def _folder(path: str) -> str:

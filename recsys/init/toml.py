@@ -29,7 +29,7 @@ _TITLES: Final = {
 _COMMENTS: Final = {
     "name": "(letters, digits, _ . -) names the experiment and the registered model",
     "seed": "(0 or more) equal seeds and data give equal tables",
-    "data_root": "(folder or URL) what the sources are relative to",
+    "data_root": "(folder or URL) what the sources are relative to; itself to this file, as every path is",
     "warehouse": "(folder or URL) root of the Delta tables, bundles and run states",
     "source": "(path, glob or a list of them) local, s3://, gs://, abfss://",
     "format": "(csv, jsonl, parquet, delta, sequences) sequences: a user and the items in order, a line",

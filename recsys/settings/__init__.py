@@ -1,6 +1,8 @@
 """Every setting of a configuration, a file a section.
 
-Every path in a configuration is relative to the working directory; data sources are relative to `data_root`.
+`data_root`, `state_root` and folders of models are relative to the folder of the configuration file. Sources and lists
+of ids are relative to `data_root`; the warehouse, MLflow's local store and exports to `state_root`. A path that comes
+with `--set` or from a dictionary is relative to the working directory, unless it is a source or such a list.
 Each key carries a comment in the form `(unit or range) meaning`. What a comment calls None is written "none".
 """
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from recsys.features.declaration import Feature, check_features
 from recsys.settings.conditions import group_count, pattern_problem
 from recsys.settings.database import Queried
+from recsys.settings.places import IN_DATA
 from recsys.settings.section import Section
 from recsys.settings.source import SourceSettings
 
@@ -69,7 +70,7 @@ class CrossSettings(Section):
 class IdMapSettings(Queried):
     """A file, or the rows of a database, that translates the ids of items or users into the log's."""
 
-    source: str  # each line, or row: the log's id, the other id
+    source: Annotated[str, IN_DATA]  # each line, or row: the log's id, the other id
     separator: str = " "
     # json: one object, the other ids = the log's; None: a database by its ending, else csv
     format: Literal["csv", "json", "sqlite", "duckdb"] | None = None

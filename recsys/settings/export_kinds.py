@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from recsys.settings.places import IN_STATE
 from recsys.settings.section import Section
 
 Layout = Literal["long", "wide"]
@@ -41,7 +42,7 @@ class FileExportSettings(ExportSettings):
     """Files on this machine, switched in by a link."""
 
     kind: Literal["files"] = Field(default="files", exclude=True)  # not written: a section without a kind is this one
-    path: str | None = None  # None: nothing is exported
+    path: Annotated[str | None, IN_STATE] = None  # None: nothing is exported
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     layout: Layout = "long"  # a row a candidate, or a row a user with a list of items
     columns: dict[str, str] = Field(default_factory=dict)  # ours = theirs: which columns, in this order; empty: all
@@ -67,7 +68,7 @@ class SqliteExportSettings(ExportSettings):
     """A table of an SQLite database, which may hold others."""
 
     kind: Literal["sqlite"] = "sqlite"
-    path: str  # (file) of the database
+    path: Annotated[str, IN_STATE]  # (file) of the database
     table: TableName = "candidates"
     layout: Layout = "long"  # a row a candidate, or a row a user with lists in JSON
     columns: dict[str, str] = Field(default_factory=dict)  # ours = theirs: which columns, in this order; empty: all
@@ -77,7 +78,7 @@ class DuckdbExportSettings(ExportSettings):
     """A DuckDB database of its own, switched in by a link as files are."""
 
     kind: Literal["duckdb"] = "duckdb"
-    path: str  # (file) of the database
+    path: Annotated[str, IN_STATE]  # (file) of the database
     table: TableName = "candidates"
     layout: Layout = "long"  # a row a candidate, or a row a user with lists
     columns: dict[str, str] = Field(default_factory=dict)  # ours = theirs: which columns, in this order; empty: all
@@ -110,7 +111,7 @@ class DeltaExportSettings(ExportSettings):
     """A Delta table elsewhere, a commit a copy."""
 
     kind: Literal["delta"] = "delta"
-    path: str  # (folder or URL) of the table
+    path: Annotated[str, IN_STATE]  # (folder or URL) of the table
     keep_hours: float = Field(default=168.0, ge=0.0, le=100_000.0)  # (hours) how long files of older copies stay
     layout: Layout = "long"  # a row a candidate, or a row a user with lists
     columns: dict[str, str] = Field(default_factory=dict)  # ours = theirs: which columns, in this order; empty: all

@@ -21,7 +21,7 @@ from recsys.settings import (
     TextSettings,
     TrainSettings,
 )
-from recsys.settings.read import parse_tree, read_tree
+from recsys.settings.read import load_tree
 
 
 class CatalogueSettings(Section):
@@ -110,4 +110,4 @@ class PretrainSettings(RunSettings):
 
 def load_pretrain_settings(path: str | Path, overrides: Sequence[str] = ()) -> PretrainSettings:
     """Read a TOML file, apply `key.path=value` overrides and validate; errors as of `load_settings`."""
-    return parse_tree(PretrainSettings, read_tree(path, overrides), str(path))
+    return load_tree(PretrainSettings, path, overrides)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from recsys import plugins
 from recsys.errors import InputError
 from recsys.settings import RunSettings, Section, Settings
+from recsys.settings.places import located
 
 _KEY: Final = "[key]"  # pydantic's word at the end of a location: the key of a mapping is wrong, not its value
 
@@ -21,7 +22,7 @@ Tree = TypeVar("Tree", bound=RunSettings)
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a TOML file, apply `key.path=value` overrides and validate.
+    """Read a TOML file, apply `key.path=value` overrides and validate; paths are relative to the file's folder.
 
     Parameters
     ----------
@@ -29,15 +30,22 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         The configuration file.
     overrides
         `--set` values such as `train.epochs=5`. The value is read as TOML; what TOML cannot read is a string, and
-        `none` takes an optional setting or section away (`items=none`), as "none" does in the file.
+        `none` takes an optional setting or section away (`items=none`), as "none" does in the file. A path is relative
+        to the working directory, as the shell completes it; sources stay relative to `data_root`.
 
     Raises
     ------
     InputError
         Missing file, broken TOML, unknown key, wrong type or value; one sentence.
     """
+    return load_tree(Settings, path, overrides)
+
+
+def load_tree(kind: type[Tree], path: str | Path, overrides: Sequence[str] = ()) -> Tree:
+    """Read settings of a kind from a TOML file; see `load_settings`."""
     overrides = (overrides,) if isinstance(overrides, str) else overrides
-    return parse_settings(read_tree(path, overrides), where=str(path))
+    settings = validated_tree(kind, read_tree(path, overrides), str(path))
+    return located(settings, Path(path).parent, keys_of(overrides))
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -64,12 +72,12 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Settings:
-    """Validate a tree of plain values; `where` names its origin in errors."""
-    return parse_tree(Settings, tree, where)
+    """Validate a tree of plain values; `where` names its origin in errors. Paths: of the working directory."""
+    return located(validated_tree(Settings, tree, where), Path())
 
 
-def parse_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
-    """Settings of a kind from plain values; `where` names their origin in errors."""
+def validated_tree(kind: type[Tree], tree: dict[str, Any], where: str) -> Tree:
+    """Settings of a kind from plain values, paths as they are written; `where` names their origin in errors."""
     plugins.load()
     try:
         return kind.model_validate(tree)
@@ -93,6 +101,11 @@ def override_of(override: str) -> tuple[list[str], Any]:
     except tomllib.TOMLDecodeError:
         value = None if text.strip() == "none" else text
     return [part.strip() for part in key.split(".")], value
+
+
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """Full names of the settings, or sections, that `--set` overrides."""
+    return {".".join(override_of(override)[0]) for override in overrides}
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

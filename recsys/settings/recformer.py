@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from recsys.settings.places import MODEL
 from recsys.settings.section import Dropout, Section
 
 
@@ -26,7 +27,7 @@ class RecformerSettings(Section):
 
     # a folder that `recsys pretrain` wrote (or its name without the hash: the newest), a bundle, or a checkpoint of a
     # BERT, RoBERTa or Longformer (a folder or a hub id); None: from nothing, with a tokenizer of its own
-    init: str | None = None
+    init: Annotated[str | None, MODEL] = None
     max_items: int = Field(default=16, ge=1)  # of a history, the newest
     max_tokens: int = Field(default=256, ge=8)  # of a history; what does not fit is the oldest
     attribute_tokens: int = Field(default=32, ge=2)  # of one attribute of an item, its name's included

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from recsys.settings.id_list import IdListSettings
+from recsys.settings.places import IN_DATA
 from recsys.settings.section import Section
 
 
@@ -32,5 +33,5 @@ class RetrieveSettings(Section):
     unknown_user: str | None = None
     # the ids of the users that get rows: a file under data_root (txt, csv, parquet), or a table such as
     # { source = "shop.db", query = "select ..." }; None: all of the log
-    users: str | IdListSettings | None = None
+    users: Annotated[str | IdListSettings | None, IN_DATA] = None
     batch_size: int = Field(default=1024, ge=1)  # users a search

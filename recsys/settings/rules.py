@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails
 from recsys.settings.by_kind import validated
 from recsys.settings.conditions import Condition
 from recsys.settings.id_list import IdListSettings
+from recsys.settings.places import IN_DATA
 from recsys.settings.section import Section, Share
 
 Score = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # sums of such stay finite in float32
@@ -51,18 +52,16 @@ class AllowRuleSettings(RuleSettings):
     """Only the items of a list."""
 
     kind: Literal["allow"] = "allow"
-    items: (
-        str | IdListSettings
-    )  # (file under data_root; or where the list is) txt: an id a line; csv, parquet: a column
+    # (file under data_root; or where the list is) txt: an id a line; csv, parquet: a column
+    items: Annotated[str | IdListSettings, IN_DATA]
 
 
 class DenyRuleSettings(RuleSettings):
     """No item of a list."""
 
     kind: Literal["deny"] = "deny"
-    items: (
-        str | IdListSettings
-    )  # (file under data_root; or where the list is) txt: an id a line; csv, parquet: a column
+    # (file under data_root; or where the list is) txt: an id a line; csv, parquet: a column
+    items: Annotated[str | IdListSettings, IN_DATA]
 
 
 class ValidRuleSettings(RuleSettings):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from recsys.settings.conditions import Condition
 from recsys.settings.database import Queried, shown
+from recsys.settings.places import IN_DATA
 from recsys.settings.section import Share
 
 Format = Literal["csv", "jsonl", "json", "parquet", "delta", "sequences", "sqlite", "duckdb"]
@@ -17,7 +18,7 @@ class SourceSettings(Queried):
     """Source of a table's rows, and how to read them."""
 
     # a path, a glob or a list of them; local, s3://, gs://, abfss://; or postgresql://user:${PASSWORD}@host/database
-    source: str | tuple[str, ...]
+    source: Annotated[str | tuple[str, ...], IN_DATA]
     format: Format | None = None  # None: by the file's extension
     # databases only: a column that grows with every new or changed row, such as updated_at; the next reading begins at
     # the newest value that was read. Of a catalogue, items that are not read stay listed. None: each reading is whole

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
+from recsys.settings.places import MODEL
 from recsys.settings.section import Section
 
 
 class TextSettings(Section):
     """The frozen text encoder."""
 
-    model: str = "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes with the extra `offline`
+    model: Annotated[str, MODEL] = (
+        "all-MiniLM-L6-v2"  # a hub id or a local folder; this one comes with the extra `offline`
+    )
     # before each sentence: a prompt's name in the model's own settings, or the words; None: as the model says
     prompt: str | None = None
     truncate: int | None = Field(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from recsys.settings.places import MODEL
 from recsys.settings.section import Section, Share
 
 
@@ -47,7 +48,7 @@ class TrainSettings(Section):
     checkpoint_minutes: float = Field(default=1.0, ge=0)  # (minutes) between checkpoints, at least; 0: none
     # where weights come from: a bundle's folder (or without its hash the newest), or "previous", the newest bundle of
     # this name; None: from nothing
-    warm_start: str | None = None
+    warm_start: Annotated[str | None, MODEL] = None
     warm_epochs: int | None = Field(default=None, ge=1)  # after a warm start; None: a third of epochs
 
     @field_validator("refit", mode="before")

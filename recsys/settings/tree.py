@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.settings.blend import BlendSettings
 from recsys.settings.budget import BudgetSettings
@@ -18,6 +18,7 @@ from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
 from recsys.settings.metrics import MetricsSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
+from recsys.settings.places import IN_STATE, ROOT
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
 from recsys.settings.retention import RetentionSettings
@@ -40,9 +41,19 @@ class RunSettings(Section):
     # of bundles, the registered model and the experiment; longer ones would make file names that no system takes
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)
     seed: int = Field(default=0, ge=0)
-    data_root: str = "."  # folder (or URL) that the sources are relative to
-    warehouse: str = "warehouse"  # root of the Delta tables, bundles and run states
+    data_root: Annotated[str, ROOT] = "."  # (folder or URL) that the sources are relative to
+    state_root: Annotated[str, ROOT] = (
+        "."  # (folder) that what a night writes is relative to: the next, MLflow, exports
+    )
+    warehouse: Annotated[str, IN_STATE] = "warehouse"  # (folder or URL) root of the tables, bundles and run states
     tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("state_root")
+    @classmethod
+    def _state_is_here(cls, root: str) -> str:
+        if "://" in root:
+            raise ValueError("it is a folder of this machine; set warehouse to the address instead")
+        return root
 
     def digest(self) -> str:
         """sha256 (hex) of the settings in canonical form: equal settings, equal digest."""

@@ -14,7 +14,15 @@ from recsys.settings import RunSettings, Settings
 from recsys.storage.addresses import masked
 
 _PARAM_LENGTH: Final = 6000
-_PLACES: Final = ("name", "data_root", "warehouse", "tracking", "export", "train.checkpoint_minutes")  # decide nothing
+_PLACES: Final = (
+    "name",
+    "data_root",
+    "state_root",
+    "warehouse",
+    "tracking",
+    "export",
+    "train.checkpoint_minutes",
+)  # decide nothing
 _FILES: Final = ("interactions", "items", "users")  # how files are read is said where it is not the default
 
 

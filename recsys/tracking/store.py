@@ -230,14 +230,9 @@ def open_store(
     RecsysError
         The store does not answer or cannot be written; one sentence, without passwords.
     """
+    check_uri(settings)
     uri = settings.tracking.uri
     experiment = settings.tracking.experiment or settings.name
-    scheme = urlsplit(uri).scheme
-    if scheme in ("", "file") or len(scheme) == 1:
-        raise InputError(
-            f"tracking.uri = {masked(uri)!r} is a plain folder, which MLflow no longer writes to; "
-            "use a database such as sqlite:///mlruns/mlflow.db or the address of an MLflow server."
-        )
     database = local_database(uri)
     artifacts: str | None = None
     if database is not None:
@@ -269,6 +264,23 @@ def open_store(
     )
     store.send_left_over()
     return store
+
+
+def check_uri(settings: RunSettings) -> None:
+    """Refuse the address of a kind of store that MLflow no longer writes to.
+
+    Raises
+    ------
+    InputError
+        It is a plain folder.
+    """
+    uri = settings.tracking.uri
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file") or len(scheme) == 1:
+        raise InputError(
+            f"tracking.uri = {masked(uri)!r} is a plain folder, which MLflow no longer writes to; "
+            "use a database such as sqlite:///mlruns/mlflow.db or the address of an MLflow server."
+        )
 
 
 def open_client(uri: str) -> MlflowClient:

@@ -88,7 +88,7 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     InputError
         The values do not go together, as heads that do not divide the width.
     """
-    tree = settings.model_dump(mode="json")
+    tree = settings.model_dump()  # in which paths stay as they are opened
     for key, value in values.items():
         section, _, name = key.partition(".")
         tree[section][name] = value

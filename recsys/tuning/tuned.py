@@ -9,7 +9,9 @@ from typing import Any, Final
 import tomlkit
 
 from recsys.errors import InputError
-from recsys.settings.read import override_of
+from recsys.settings import Settings
+from recsys.settings.places import moved
+from recsys.settings.read import keys_of, override_of
 from recsys.storage.files import file_aside, writing
 from recsys.tuning.space import shown
 from recsys.tuning.study import SearchReport, Trial
@@ -56,8 +58,10 @@ def check_output(path: Path) -> None:
         )
 
 
-def write_tuned(config: Path, overrides: Sequence[str], report: SearchReport, best: Trial, output: Path) -> None:
-    """Write the configuration with the best trial's values, in one step; its comments stay.
+def write_tuned(
+    config: Path, overrides: Sequence[str], settings: Settings, report: SearchReport, best: Trial, output: Path
+) -> None:
+    """Write the configuration with the best trial's values, in one step; comments stay, and paths lead to the same.
 
     Raises
     ------
@@ -67,6 +71,8 @@ def write_tuned(config: Path, overrides: Sequence[str], report: SearchReport, be
     document = tomlkit.parse(config.read_text(encoding="utf-8"))
     for override in overrides:
         _set(document, *override_of(override))
+    for key, path in moved(settings, config.parent, output.parent, keys_of(overrides)).items():
+        _set(document, key.split("."), path)
     for key, value in best.values.items():
         _set(document, key.split("."), value)
     own = "" if report.own is None else f" (as it was: {report.own:.4f})"

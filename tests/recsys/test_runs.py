@@ -195,3 +195,22 @@ def test_an_unwritable_warehouse_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecsysError, match="cannot be written"), runs.locked(str(tmp_path / "file")):
         pass
+
+
+def test_paths_of_a_record_are_as_the_process_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night that a person began in the shop's folder is taken up by a scheduler in another, or after a move."""
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path / "shop")
+    state, _ = runs.begin(Path("warehouse/runs"), "k", lambda: "r", lambda _: True)
+    report = {"bundle": "warehouse/bundles/shop-1", "candidates": [{"path": "warehouse/candidates"}], "k": 10}
+    runs.save(Path("warehouse/runs"), state.with_step("train", report | {"text": "warehouse"}, 1.0))
+    monkeypatch.chdir("/")
+    found = runs.load(tmp_path / "shop" / "warehouse" / "runs", "k")
+    assert found is not None
+    here = f"{tmp_path}/shop/warehouse"
+    assert found.steps["train"]["report"] == {
+        "bundle": f"{here}/bundles/shop-1",
+        "candidates": [{"path": f"{here}/candidates"}],
+        "k": 10,
+        "text": "warehouse",
+    }

@@ -223,9 +223,9 @@ def test_brands_are_many_and_distinct() -> None:
     assert len(set(brand_names())) == len(brand_names()) == 512
 
 
-def test_the_demo_configuration_is_the_one_in_configs() -> None:
-    shipped = Path(__file__).parents[3] / "configs" / "demo.toml"
-    assert demo_settings("demo") == load_settings(shipped)
+def test_the_demo_configuration_is_the_one_in_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+    assert demo_settings("demo") == load_settings("configs/demo.toml")
 
 
 def test_no_event_lies_in_the_future(log: pl.DataFrame) -> None:

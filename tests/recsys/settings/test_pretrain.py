@@ -29,8 +29,8 @@ def load(folder: Path, *overrides: str) -> PretrainSettings:
 def test_each_catalogue_is_a_run_of_its_own(tmp_path: Path) -> None:
     settings = load(tmp_path, "seed=3", "recformer.max_items=5")
     one, other = settings.catalogue("a"), settings.catalogue("b")
-    assert (one.warehouse, other.warehouse) == ("store/catalogues/a", "store/catalogues/b")
-    assert one.data_root == "data" and one.seed == 3
+    assert [one.warehouse, other.warehouse] == [str(tmp_path / "store" / "catalogues" / name) for name in "ab"]
+    assert one.data_root == str(tmp_path / "data") and one.seed == 3
     assert one.items is not None and one.items.text == ("title",)
     assert one.recformer.max_items == 5
     assert one.digest() != other.digest()
