@@ -15,6 +15,7 @@ from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
+from recsys.settings.limits import LimitSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.recformer import RecformerSettings
 from recsys.settings.report import ReportSettings
@@ -69,6 +70,7 @@ class Settings(RunSettings):
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
     report: ReportSettings = ReportSettings()
     retention: RetentionSettings = RetentionSettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def least_index_recall(self) -> float | None:
