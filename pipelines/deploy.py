@@ -158,10 +158,16 @@ def _answering(url: str) -> Iterator[None]:
 
 
 def _check_answers(client: SyncPrefectClient, url: str) -> None:
+    from httpx import HTTPStatusError
+
     if error := client.api_healthcheck():
+        if isinstance(error, HTTPStatusError):
+            said = f"answers {error.response.status_code} {error.response.reason_phrase}"
+        else:
+            said = f"does not answer ({masked(first_line(error))})"
         raise RecsysError(
-            f"Prefect's server at {url} does not answer ({masked(first_line(error))}); start it with `prefect server "
-            "start`, or correct PREFECT_API_URL, which ends with /api."
+            f"Prefect's server at {url} {said}; start it with `prefect server start`, or correct PREFECT_API_URL, "
+            "which ends with /api."
         )
 
 

@@ -60,7 +60,7 @@ def nightly(config: Config, overrides: Changes = None, timezone: Zone = None) ->
     with recorded() as display:
         try:
             command.summary = summary = _night(config, overrides, scheduled, display)
-            return _ended(summary, display)
+            return _ended(summary)
         except Exception as error:
             if prefect_api.failed(error):
                 raise
@@ -88,7 +88,7 @@ def _night(config: str, overrides: list[str] | None, scheduled: bool, display: W
         return night(settings)
 
 
-def _ended(summary: dict[str, Any], display: Watch) -> State[dict[str, Any]]:
+def _ended(summary: dict[str, Any]) -> State[dict[str, Any]]:
     """Tell Prefect what came of a night; returns the state that the flow run ends in."""
     from recsys.pipelines.nightly import artifact_key, summary_markdown
 
@@ -100,7 +100,6 @@ def _ended(summary: dict[str, Any], display: Watch) -> State[dict[str, Any]]:
         key=artifact_key(name),
         description=f"The night of {name}. {verdict['sentence']}",
     )
-    display.say(verdict["sentence"])
     tell("published" if verdict["passed"] else "kept-back", name, verdict["sentence"], **where)
     state = "Completed" if verdict["passed"] else "KeptBack"
     return Completed(name=state, message=verdict["sentence"], data=summary)

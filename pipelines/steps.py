@@ -47,6 +47,13 @@ def retry_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, BaseException) and is_transient(error)
 
 
+class _Closed:
+    """A value that Prefect does not look into: it takes equal small numbers and words for what a task has made."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """A step of a run: a plain function, and a task where Prefect records it.
@@ -72,7 +79,7 @@ class Step:
         return _limits(settings).waits if self.io else []
 
     @cached_property
-    def task(self) -> Task[..., dict[str, Any]]:
+    def task(self) -> Task[[_Closed], _Closed]:
         """The step as Prefect's task, under the function's name.
 
         Prefect keeps no results: reports hold paths and numbers, and what a step reads is in the tables.
@@ -80,8 +87,8 @@ class Step:
         from prefect import Task  # over a second of CPU, which a run that Prefect does not record is spared
         from prefect.cache_policies import NO_CACHE
 
-        def work(settings: RunSettings, arguments: Sequence[Any]) -> dict[str, Any]:
-            return self(settings, *arguments)
+        def work(given: _Closed) -> _Closed:
+            return _Closed(self(*given.value))
 
         name = self.fn.__name__
         about = (self.fn.__doc__ or name).partition("\n")[0]
@@ -151,12 +158,11 @@ def as_task(step: Step, settings: RunSettings, *arguments: Any) -> dict[str, Any
     task = step.task.with_options(
         retries=len(step.waits(settings)), retry_delay_seconds=step.waits(settings) or 0, retry_jitter_factor=0.5
     )
-    if done is None:
-        return task(settings, arguments)
-    name = step.fn.__name__
-    state: State[Any] = task(settings, arguments, return_state=True, wait_for=_upstream(name, done))
-    done[name] = state
-    report: dict[str, Any] = state.result()
+    name, given = step.fn.__name__, _Closed((settings, *arguments))
+    state: State[_Closed] = task(given, return_state=True, wait_for=_upstream(name, done or {}))
+    if done is not None:
+        done[name] = state
+    report: dict[str, Any] = state.result().value
     return report
 
 

@@ -47,7 +47,7 @@ def within(step: str, minutes: float | None) -> Iterator[None]:
         yield
         return
     sentence = (
-        f"The step {step} was ended after {minutes:g} minutes, its limit; what is done stays done, and the next start "
+        f"The step {step} was ended after {minutes:g} min, its limit; what is done stays done, and the next start "
         f"goes on from there. If the step needs longer, raise limits.timeout_minutes.{step}."
     )
     began = time.monotonic()
