@@ -13,7 +13,7 @@ from typing import Any
 
 # each adds its commands to the application, so their order is that of the help
 # isort: off
-from recsys.pipelines.commands import start, steps, decide, releases, answers, serve, upkeep, tools  # noqa: F401
+from recsys.pipelines.commands import start, schedule, steps, decide, releases, answers, serve, upkeep, tools  # noqa: F401
 
 # isort: on
 from recsys.pipelines.commands.base import app

@@ -21,8 +21,6 @@ from recsys.processes import registered
 from recsys.settings import RunSettings, Settings
 from recsys.storage.intact import naming_damage
 
-_PREFECTS = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # whose errors are not the work's
-
 
 def run_night(
     settings: Settings, config: str, overrides: Sequence[str], display: Watch, *, prefect: bool = True
@@ -35,9 +33,11 @@ def run_night(
         return night(settings)
 
     def flow() -> dict[str, Any]:
+        from prefect import tags
+
         from recsys.pipelines.flows import nightly
 
-        with unmasked.of(overrides) as shown:
+        with unmasked.of(overrides) as shown, tags("recsys", settings.name):
             # a flow that ends in a state of its own answers with the state's data
             return cast(dict[str, Any], nightly(config, shown))
 
@@ -53,8 +53,10 @@ def run_step(
     from recsys.pipelines.sound import check_step, sound
 
     def as_flow() -> dict[str, Any]:
+        from prefect import tags
+
         flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
-        with unmasked.of(overrides) as shown:
+        with unmasked.of(overrides) as shown, tags("recsys", settings.name):
             report: dict[str, Any] = flow(config, shown, **options)
             return report
 
@@ -112,8 +114,7 @@ def _is_prefects(error: BaseException, display: Watch) -> bool:
     """Whether Prefect failed and not the work: before it began, after it ended, or by the error's origin."""
     if isinstance(error, RecsysError):
         return False
-    own = type(error).__module__.partition(".")[0] in _PREFECTS
-    return own or not display.entered or display.summary is not None
+    return prefect_api.failed(error) or not display.entered or display.summary is not None
 
 
 def _hush_prefect() -> None:
@@ -130,8 +131,12 @@ def _hush_prefect() -> None:
 
 
 class _NotOurs(logging.Filter):
-    """Drops Prefect's reports of failed task and flow runs; warnings still pass."""
+    """Drops what the command shows itself: its own lines, and Prefect's reports of failed runs.
+
+    Prefect's warnings still pass.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         told = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine", "prefect.flow_engine")
-        return not (record.name.startswith(told) and record.levelno >= logging.ERROR)
+        own = getattr(record, "recsys_told", False) or record.levelno != logging.WARNING
+        return not (record.name.startswith(told) and own)

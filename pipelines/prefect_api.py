@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 _KEY: Final = "PREFECT_API_URL"
+_OWN: Final = ("prefect", "httpx", "httpcore", "websockets", "anyio")  # modules whose errors are not the work's
+_ENDS: Final = ("TerminationSignal", "Abort", "Pause", "CancelledRun", "PausedRun")  # somebody has ended the run
 HINT: Final = (
     f"Prefect did not record this run: no {_KEY} is set. `prefect server start` starts its server and tells the "
     "address; --prefect records a run with a temporary one."
@@ -22,6 +24,13 @@ def named() -> bool:
     from prefect.settings import PREFECT_API_URL  # a second: only where a file of its settings is
 
     return bool(PREFECT_API_URL.value())
+
+
+def failed(error: BaseException) -> bool:
+    """Whether an error is of Prefect, or of the way to it, and not the work's; a run that Prefect ends is not."""
+    if type(error).__name__ in _ENDS:
+        return False
+    return type(error).__module__.partition(".")[0] in _OWN
 
 
 def _files() -> list[Path]:

@@ -7,7 +7,8 @@ import dataclasses
 import errno
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
 from recsys.data.provenance import check_filled
-from recsys.errors import InputError, RecsysError
+from recsys.errors import InputError, RecsysError, first_line
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
+from recsys.pipelines.time_limit import within
 from recsys.pipelines.watch import watch
 from recsys.running import running
-from recsys.settings import RunSettings, Settings
+from recsys.settings import LimitSettings, RunSettings, Settings
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
 from recsys.table.naming import candidates_table
 from recsys.tracking import log as tracking
 
 if TYPE_CHECKING:
-    from prefect import Task
+    from prefect import State, Task
 
 _COLLECT: Final = (700, 10, 10)  # objects, and generations, between two searches for cycles: Python's own
 # A second attempt can find these gone; a missing file or a closed door is still missing or closed.
@@ -48,6 +50,13 @@ def retry_transient(task: Any, task_run: Any, state: Any) -> bool:
     return isinstance(error, BaseException) and is_transient(error)
 
 
+class _Closed:
+    """A value that Prefect does not look into: it takes equal small numbers and words for what a task has made."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """A step of a run: a plain function, and a task where Prefect records it.
@@ -55,34 +64,51 @@ class Step:
     Attributes
     ----------
     fn
-        The function.
-    retries
-        How often Prefect tries it again when storage or network fail.
+        The function; its first argument is the settings.
+    io
+        Whether it is tried again when storage or network fail, as often as `limits.retries` says.
     """
 
     fn: Callable[..., dict[str, Any]]
-    retries: int = 0
+    io: bool = False
+
+    def __call__(self, settings: RunSettings, *arguments: Any) -> dict[str, Any]:
+        """Do the work once, within the step's limit of time."""
+        with within(self.fn.__name__, getattr(_limits(settings).timeout_minutes, self.fn.__name__, None)):
+            return self.fn(settings, *arguments)
+
+    def waits(self, settings: RunSettings) -> list[float]:
+        """Return the seconds before each further try."""
+        return _limits(settings).waits if self.io else []
 
     @cached_property
-    def task(self) -> Task[..., dict[str, Any]]:
+    def task(self) -> Task[[_Closed], _Closed]:
         """The step as Prefect's task, under the function's name.
 
         Prefect keeps no results: reports hold paths and numbers, and what a step reads is in the tables.
         """
         from prefect import Task  # over a second of CPU, which a run that Prefect does not record is spared
         from prefect.cache_policies import NO_CACHE
-        from prefect.tasks import exponential_backoff
+
+        def work(given: _Closed) -> _Closed:
+            return _Closed(self(*given.value))
 
         name = self.fn.__name__
-        again: dict[str, Any] = {}
-        if self.retries:
-            again = {
-                "retries": self.retries,
-                "retry_delay_seconds": exponential_backoff(backoff_factor=2),
-                "retry_jitter_factor": 0.5,
-                "retry_condition_fn": retry_transient,
-            }
-        return Task(self.fn, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, **again)
+        about = (self.fn.__doc__ or name).partition("\n")[0]
+        return Task(
+            work,
+            name=name,
+            description=about,
+            task_run_name=name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retry_condition_fn=retry_transient,
+        )
+
+
+def _limits(settings: RunSettings) -> LimitSettings:
+    """Limits of a configuration; those of one that has none, as for pre-training, are the defaults."""
+    return settings.limits if isinstance(settings, Settings) else LimitSettings()
 
 
 def compute_task(function: Callable[..., dict[str, Any]]) -> Step:
@@ -91,22 +117,69 @@ def compute_task(function: Callable[..., dict[str, Any]]) -> Step:
 
 
 def io_task(function: Callable[..., dict[str, Any]]) -> Step:
-    """A step that reads or writes outside the warehouse: tried four times when storage or network fail."""
-    return Step(function, retries=3)
+    """A step that reads or writes outside the warehouse: tried again when storage or network fail."""
+    return Step(function, io=True)
 
 
-Run = Callable[..., dict[str, Any]]  # calls a step with its arguments
+Run = Callable[..., dict[str, Any]]  # calls a step with the settings and its other arguments
+
+# what a step reads of which others: the graph that Prefect's UI draws
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "represent": ("ingest",),
+    "train": ("represent",),
+    "evaluate": ("train",),
+    "refit": ("train",),
+    "retrieve": ("refit",),
+    "judge": ("evaluate", "retrieve"),
+    "publish": ("judge",),
+    "export": ("publish",),
+    "report": ("judge", "export"),
+}
+_DONE: ContextVar[dict[str, State[Any]] | None] = ContextVar("done", default=None)
 
 
-def as_task(step: Step, *arguments: Any) -> dict[str, Any]:
+@contextlib.contextmanager
+def graph() -> Iterator[None]:
+    """Let the tasks inside of the block wait for those that they read of."""
+    token = _DONE.set({})
+    try:
+        yield
+    finally:
+        _DONE.reset(token)
+
+
+def _upstream(name: str, done: Mapping[str, State[Any]]) -> list[State[Any]]:
+    """States of the tasks that a step reads of; for one that an earlier run did, of those before it."""
+    needed = [[done[need]] if need in done else _upstream(need, done) for need in _NEEDS.get(name, ())]
+    return list({id(state): state for states in needed for state in states}.values())
+
+
+def as_task(step: Step, settings: RunSettings, *arguments: Any) -> dict[str, Any]:
     """A step as a Prefect task: its state, its time and its retries are in Prefect."""
     watch().entered = True
-    return step.task(*arguments)
+    done = _DONE.get()
+    task = step.task.with_options(
+        retries=len(step.waits(settings)), retry_delay_seconds=step.waits(settings) or 0, retry_jitter_factor=0.5
+    )
+    name, given = step.fn.__name__, _Closed((settings, *arguments))
+    state: State[_Closed] = task(given, return_state=True, wait_for=_upstream(name, done or {}))
+    if done is not None:
+        done[name] = state
+    report: dict[str, Any] = state.result().value
+    return report
 
 
-def as_function(step: Step, *arguments: Any) -> dict[str, Any]:
-    """The step's bare function, without Prefect."""
-    return step.fn(*arguments)
+def as_function(step: Step, settings: RunSettings, *arguments: Any) -> dict[str, Any]:
+    """The step without Prefect: what Prefect would try again is tried again here."""
+    for seconds in step.waits(settings):
+        try:
+            return step(settings, *arguments)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            watch().warn(f"{step.fn.__name__}: {first_line(error)}; trying again in {seconds:g} s.")
+        time.sleep(seconds)
+    return step(settings, *arguments)
 
 
 def plain(value: Any) -> Any:

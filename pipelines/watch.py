@@ -45,10 +45,10 @@ def watch() -> Watch:
 
 
 @contextlib.contextmanager
-def watching(display: Watch) -> Iterator[None]:
-    """Let somebody look on while a block works."""
+def watching(display: Watch) -> Iterator[Watch]:
+    """Let somebody look on while a block works; yields who."""
     token = WATCH.set(display)
     try:
-        yield
+        yield display
     finally:
         WATCH.reset(token)

@@ -46,6 +46,10 @@ _UNREAD: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+class WarehouseBusy(RecsysError):
+    """Another run holds the warehouse; it does the work, or the next start does."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunState:
     """One night's state.
@@ -140,7 +144,7 @@ def step_key(settings: Settings, step: str) -> str:
     Settings that a step does not read are named, not those that it reads: one that is new counts until it is named.
     """
     tree = settings.model_dump(
-        mode="json", exclude={"report", "retention", "metrics", "budget", *_UNREAD.get(step, ())}
+        mode="json", exclude={"report", "retention", "metrics", "budget", "limits", *_UNREAD.get(step, ())}
     )
     if step == "evaluate":  # the one step that works for the page
         tree["report"] = settings.report.described
@@ -286,6 +290,8 @@ def locked(warehouse: str) -> Iterator[Path]:
     InputError
         The warehouse is a URL, and the library for object stores is not installed.
     RecsysError
+        The folder cannot be written.
+    WarehouseBusy
         Another process holds it.
     """
     folder = state_folder(warehouse)
@@ -299,7 +305,7 @@ def locked(warehouse: str) -> Iterator[Path]:
         raise RecsysError(f"The folder {folder} of run states cannot be written: {error.strerror}.") from None
     except Held as holder:
         process = f" (process {holder})" if str(holder) else ""
-        raise RecsysError(
+        raise WarehouseBusy(
             f"Another run{process} is writing to the warehouse {warehouse}; wait for it or choose another warehouse."
         ) from None
     with stack:

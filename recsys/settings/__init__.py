@@ -35,6 +35,7 @@ from recsys.settings.gate import GateSettings
 from recsys.settings.id_list import IdListSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
+from recsys.settings.limits import LimitSettings
 from recsys.settings.metrics import MetricsSettings
 from recsys.settings.model import Context, KindSettings, ModelSettings, RecformerModelSettings, TextModelSettings
 from recsys.settings.recformer import RecformerSettings
@@ -78,6 +79,7 @@ __all__ = [
     "InteractionSettings",
     "ItemSettings",
     "KindSettings",
+    "LimitSettings",
     "MetricsSettings",
     "ModelSettings",
     "NumericSettings",

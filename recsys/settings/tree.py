@@ -16,6 +16,7 @@ from recsys.settings.filter import FilterSettings
 from recsys.settings.gate import GateSettings
 from recsys.settings.interactions import InteractionSettings
 from recsys.settings.items import ItemSettings
+from recsys.settings.limits import LimitSettings
 from recsys.settings.metrics import MetricsSettings
 from recsys.settings.model import AnyModelSettings, ModelSettings
 from recsys.settings.places import IN_STATE, ROOT
@@ -84,6 +85,7 @@ class Settings(RunSettings):
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
     budget: BudgetSettings = BudgetSettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def least_index_recall(self) -> float | None:

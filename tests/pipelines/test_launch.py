@@ -10,7 +10,9 @@ import pytest
 
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import launch, steps
-from recsys.pipelines.watch import WATCH, Watch, watch
+from recsys.pipelines.watch import WATCH, Watch, watch, watching
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
 
 
 class Ear(Watch):
@@ -110,12 +112,36 @@ def test_a_sentence_made_of_a_passing_error_is_tried_again() -> None:
     assert not steps.is_transient(sentence(InputError, OSError(5, "input/output error")))
 
 
-def test_only_reading_and_writing_outside_is_retried() -> None:
-    def step() -> dict[str, Any]:
-        return {}
+def limited(**limits: Any) -> Settings:
+    return parse_settings({"name": "shop", "interactions": {"source": "log.csv"}, "limits": limits})
 
-    assert steps.io_task(step).retries == 3
-    assert steps.compute_task(step).retries == 0
+
+@pytest.mark.parametrize(("io", "tries"), [(True, 4), (False, 1)])
+def test_only_reading_and_writing_outside_is_tried_again_and_as_often_as_set(io: bool, tries: int) -> None:
+    made: list[int] = []
+
+    def step(settings: Settings) -> dict[str, Any]:
+        made.append(1)
+        raise ConnectionResetError("The server has gone")
+
+    ear = Ear()
+    with watching(ear), pytest.raises(ConnectionResetError):
+        steps.as_function(steps.Step(step, io=io), limited(retries=3, retry_seconds=0))
+    assert len(made) == tries
+    assert ear.warnings == ["step: The server has gone; trying again in 0 s."] * (tries - 1)
+    assert limited(retries=3, retry_seconds=5).limits.waits == [5, 10, 20]
+
+
+def test_wrong_input_is_not_tried_again() -> None:
+    made: list[int] = []
+
+    def step(settings: Settings) -> dict[str, Any]:
+        made.append(1)
+        raise InputError("bad rows.")
+
+    with pytest.raises(InputError):
+        steps.as_function(steps.io_task(step), limited())
+    assert made == [1]
 
 
 def test_reports_become_plain_json() -> None:

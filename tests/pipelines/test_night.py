@@ -668,7 +668,8 @@ def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> 
     assert "| test/ndcg_at_10 |" in artifact.data and summary["mlflow"]["link"] in artifact.data
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs()
-        assert run.name == f"night-{config}" and run.state is not None and run.state.is_completed()
+        assert run.name == f"tiny_Shop {run.expected_start_time.astimezone():%Y-%m-%d}"  # type: ignore[union-attr]
+        assert run.state is not None and run.state.is_completed()
         assert f"run:{short(summary['run_id'])}" in run.tags
 
 
@@ -718,17 +719,17 @@ def test_wrong_input_comes_out_of_the_flow_as_it_is(config: str, harness: None) 
 def test_reading_is_tried_again_and_only_then(harness: None) -> None:
     calls: list[str] = []
 
-    def reading(kind: str) -> dict[str, Any]:
+    def reading(settings: Settings, kind: str) -> dict[str, Any]:
         calls.append(kind)
         if calls.count(kind) == 1:
             raise ConnectionResetError("reset") if kind == "network" else InputError("bad rows.")
         return {"kind": kind}
 
-    task = steps.io_task(reading).task.with_options(retry_delay_seconds=0, retry_jitter_factor=0)
+    tree = {"name": "shop", "interactions": {"source": "log.csv"}, "limits": {"retry_seconds": 0}}
 
     @flow(name="reading")
     def read(kind: str) -> dict[str, Any]:
-        return task(kind)
+        return steps.as_task(steps.io_task(reading), parse_settings(tree), kind)
 
     assert read("network") == {"kind": "network"}
     with pytest.raises(InputError):
