@@ -122,9 +122,10 @@ def _facts(folder: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context((folder / _LIST).open(encoding="utf-8"))
-            told = json.load(file) if shares(file) else None  # else it is being removed
-            whole = told is not None and all(_is_as_told(folder / name, *of) for name, of in told["files"].items())
-            facts = told["facts"] if whole else None
+            told = json.load(file) if shares(file) else {}  # else it is being removed
+            facts = (
+                told["facts"] if all(_is_as_told(folder / name, *of) for name, of in told["files"].items()) else None
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             facts = None
         if facts is not None:
