@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID, WITHDRAWAL
-from recsys.data.prepare import filter_interactions
+from recsys.data.filters import counting
 from recsys.data.withdrawals import without_withdrawn
 from recsys.settings import FilterSettings
 
@@ -59,7 +59,7 @@ def standing(log: pl.LazyFrame, settings: FilterSettings, before: int) -> pl.Dat
         known = known.filter(pl.col(EVENT).is_in([*settings.events, WITHDRAWAL]))
     left, _ = without_withdrawn(known)
     loose = settings.model_copy(update={"min_user_interactions": 1, "min_item_interactions": 1, "repeats": "keep"})
-    return filter_interactions(left, loose).select(USER_ID, ITEM_ID, TIMESTAMP).collect(engine="streaming")
+    return counting(left, loose).select(USER_ID, ITEM_ID, TIMESTAMP).collect(engine="streaming")
 
 
 def ask(before: pl.DataFrame, window: pl.DataFrame, *, repeats: bool) -> Questions:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
-from recsys.data.sequences import Sequences
+from recsys.data.sequences import AT_ONCE, Sequences
 from recsys.errors import InputError
 
 
@@ -54,6 +54,23 @@ def basket_starts(sequences: Sequences) -> np.ndarray:
     """int64 [S]: the flat index at which each basket begins."""
     assert sequences.times is not None
     begins = np.ones(len(sequences.items), dtype=bool)
-    begins[1:] = np.diff(sequences.times) != 0
+    for start in range(1, len(begins), AT_ONCE):
+        times = sequences.times[start - 1 : start + AT_ONCE]
+        begins[start : start + AT_ONCE] = np.diff(times) != 0
     begins[sequences.offsets[:-1][sequences.lengths > 0]] = True
     return np.flatnonzero(begins)
+
+
+class Steps:
+    """The steps of histories: events, or baskets; flat like the events, one user's after another's."""
+
+    def __init__(self, sequences: Sequences, *, baskets: bool) -> None:
+        self._starts = np.append(basket_starts(sequences), len(sequences.items)) if baskets else None  # int64 [S + 1]
+
+    def of(self, events: np.ndarray) -> np.ndarray:
+        """int64: the first step that begins at these places of the flat arrays, or after them."""
+        return events if self._starts is None else np.searchsorted(self._starts, events)
+
+    def places(self, steps: np.ndarray) -> np.ndarray:
+        """int64: where steps begin in the flat arrays."""
+        return steps if self._starts is None else self._starts[steps]

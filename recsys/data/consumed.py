@@ -8,12 +8,13 @@ Shapes: U histories, N events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 
+from recsys.data.sequences import user_blocks
 from recsys.data.splits import HeldOut
 
 AT_ONCE: Final = 200_000  # events that are hashed together, so that memory stays small
@@ -43,28 +44,34 @@ class Consumed:
     @classmethod
     def of(cls, items: np.ndarray, offsets: np.ndarray, targets: np.ndarray | None = None) -> Self:
         """Digest flat histories: `items` int [N], `offsets` int [U + 1], and the items asked for, int [U]."""
-        lengths = np.diff(offsets)
-        total, start = np.zeros(1, dtype=np.uint64), 0
-        while start < len(lengths):
-            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + AT_ONCE, side="right")) - 1)
-            part = slice(start, stop)
-            hashes = _of_histories(items[offsets[start] : offsets[stop]], lengths[part])
+        blocks = ((part, items[offsets[part.start] : offsets[part.stop]]) for part in user_blocks(offsets, AT_ONCE))
+        return cls._of(blocks, np.diff(offsets), targets)
+
+    @classmethod
+    def asked(cls, held_out: HeldOut) -> Self:
+        """Digest the questions of a held-out set: its histories, each with the item that came next."""
+        histories = held_out.histories
+        blocks = ((part, block.items) for part, block in histories.blocks(AT_ONCE))
+        return cls._of(blocks, histories.lengths, held_out.targets)
+
+    @classmethod
+    def _of(
+        cls, blocks: Iterable[tuple[slice, np.ndarray]], lengths: np.ndarray, targets: np.ndarray | None = None
+    ) -> Self:
+        """Digest blocks of neighbouring histories, the items of each with whose they are; all `lengths`, int64 [U]."""
+        total = np.zeros(1, dtype=np.uint64)
+        for part, items in blocks:
+            hashes = _of_histories(items, lengths[part])
             if targets is not None:
                 hashes = _mixed(hashes + (targets[part].astype(np.uint64) + np.uint64(1)) * _PLACE)
             else:
                 hashes = hashes[lengths[part] > 0]
             total += hashes.sum(dtype=np.uint64)
-            start = stop
         return cls(
             events=int(lengths.sum()),
             histories=len(lengths) if targets is not None else int((lengths > 0).sum()),
             digest=f"{int(total[0]):016x}",
         )
-
-    @classmethod
-    def asked(cls, held_out: HeldOut) -> Self:
-        """Digest the questions of a held-out set: its histories, each with the item that came next."""
-        return cls.of(held_out.histories.items, held_out.histories.offsets, held_out.targets)
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:

@@ -5,7 +5,7 @@ Every value is of the event itself or of what lies before it in its user's histo
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
@@ -44,14 +44,35 @@ def event_context(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame |
     """
     if not names:
         return None
-    for name in names:
-        if name in _OF_TIME and frame[TIMESTAMP].null_count():
-            raise _lacking(name, "times", TIMESTAMP)
-    if EVENT in names and (frame[EVENT] == "").all():
-        raise _lacking(EVENT, "kinds of events", EVENT)
-    if WEIGHT in names and frame[WEIGHT].null_count() == len(frame):
-        raise _lacking(WEIGHT, "weights", WEIGHT)
+    known = {
+        TIMESTAMP: not frame[TIMESTAMP].null_count(),
+        EVENT: EVENT in names and bool((frame[EVENT] != "").any()),
+        WEIGHT: WEIGHT in names and frame[WEIGHT].null_count() < len(frame),
+    }
+    need_context(names, known)
     return context_of(frame, names)
+
+
+def need_context(names: Collection[str], known: Mapping[str, bool]) -> None:
+    """Whether a log has what the names need.
+
+    Parameters
+    ----------
+    known
+        For `timestamp`, `event` and `weight`: every event has a time, some event has a kind, some has a weight.
+
+    Raises
+    ------
+    InputError
+        It has not.
+    """
+    for name in names:
+        if name in _OF_TIME and not known[TIMESTAMP]:
+            raise _lacking(name, "times", TIMESTAMP)
+    if EVENT in names and not known[EVENT]:
+        raise _lacking(EVENT, "kinds of events", EVENT)
+    if WEIGHT in names and not known[WEIGHT]:
+        raise _lacking(WEIGHT, "weights", WEIGHT)
 
 
 def context_of(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:

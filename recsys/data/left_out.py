@@ -9,8 +9,9 @@ import polars as pl
 
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, PADDING, POSITION, TIMESTAMP, USER_ID, WITHDRAWAL
 from recsys.data.baskets import in_drawn_order
+from recsys.data.catalogue import attributes_of
 from recsys.data.context import event_context
-from recsys.data.prepare import attributes_of, counting, standing_events
+from recsys.data.filters import counting, standing_events
 from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.vocabulary import Vocabulary
 from recsys.settings import Settings

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from recsys.data.baskets import basket_starts
-from recsys.data.sequences import Sequences
+from recsys.data.baskets import Steps
+from recsys.data.sequences import Sequences, Slices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -108,15 +108,14 @@ def leave_one_out(sequences: Sequences, *, baskets: bool = False) -> Split:
     this is said of baskets, and a basket's target is its first item.
     """
     starts, ends = sequences.offsets[:-1], sequences.offsets[1:]
-    everyone = np.arange(len(sequences))
-    steps = basket_starts(sequences) if baskets else np.arange(len(sequences.items))
-    after = np.searchsorted(steps, ends)  # [U] the first step of the next user
-    long = np.flatnonzero(after - np.searchsorted(steps, starts) >= 3)
-    last, before = steps[after[long] - 1], steps[after[long] - 2]
+    steps = Steps(sequences, baskets=baskets)
+    after = steps.of(ends)  # [U] the first step of the next user
+    long = np.flatnonzero(after - steps.of(starts) >= 3)
+    last, before = steps.places(after[long] - 1), steps.places(after[long] - 2)
     train_ends = ends.copy()
     train_ends[long] = before
     return Split(
-        train=sequences.crop(everyone, starts, train_ends),
+        train=Slices.of(sequences, np.arange(len(sequences)), starts, train_ends),
         validation=held_out_of(sequences, long, before, last if baskets else None),
         test=held_out_of(sequences, long, last, ends[long] if baskets else None),
         serving=sequences,
@@ -125,9 +124,12 @@ def leave_one_out(sequences: Sequences, *, baskets: bool = False) -> Split:
 
 def repeated_share(part: HeldOut) -> float:
     """Share of the targets that the user's history holds already; no list without seen items can hold them."""
-    owner = np.repeat(np.arange(len(part)), part.histories.lengths)
-    hits = part.histories.items == part.targets[owner]
-    return float((np.bincount(owner[hits], minlength=len(part)) > 0).mean()) if len(part) else 0.0
+    repeated = 0
+    for rows, block in part.histories.blocks():
+        owner = np.repeat(np.arange(len(block)), block.lengths)
+        hits = block.items == part.targets[rows][owner]
+        repeated += int((np.bincount(owner[hits], minlength=len(block)) > 0).sum())
+    return repeated / len(part) if len(part) else 0.0
 
 
 def held_out_of(
@@ -135,10 +137,10 @@ def held_out_of(
 ) -> HeldOut:
     """Questions of some users; `basket_ends` int64 [U] where the targets' baskets end, if they are told."""
     return HeldOut(
-        histories=sequences.crop(users, sequences.offsets[users], target_index),
+        histories=Slices.of(sequences, users, sequences.offsets[users], target_index),
         targets=sequences.items[target_index],
         times=None if sequences.times is None else sequences.times[target_index],
-        others=None if basket_ends is None else sequences.crop(users, target_index + 1, basket_ends),
+        others=None if basket_ends is None else Slices.of(sequences, users, target_index + 1, basket_ends),
     )
 
 

@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from recsys.data.baskets import basket_starts
-from recsys.data.sequences import Sequences
+from recsys.data.baskets import Steps
+from recsys.data.sequences import Sequences, Slices, counted
 from recsys.data.splits import HeldOut, Split, held_out_of, moment
 from recsys.errors import InputError
 from recsys.settings import SplitSettings
@@ -52,29 +52,27 @@ def time_split(
         The cut-offs leave no user for a part, or the histories of all questions do not fit into memory.
     """
     assert sequences.times is not None
-    # flat index at which each step begins, and the end: int64 [S + 1]
-    starts = basket_starts(sequences) if settings.same_time == "basket" else np.arange(len(sequences.items))
-    steps = np.append(starts, len(sequences.items))
+    steps = Steps(sequences, baskets=settings.same_time == "basket")
     # each user's steps: from `first`, after the cut from `cut`, to `end`; int64 [U]
-    first, end = (np.searchsorted(steps, sequences.offsets[side]) for side in (slice(None, -1), slice(1, None)))
-    cut = np.searchsorted(steps, sequences.offsets[:-1] + _count_before(sequences, test_from))
+    first, end = steps.of(sequences.offsets[:-1]), steps.of(sequences.offsets[1:])
+    cut = steps.of(sequences.offsets[:-1] + _count_before(sequences, test_from))
     known = cut > first
     if settings.validation == "time":
         assert validation_from is not None
-        middle = np.searchsorted(steps, sequences.offsets[:-1] + _count_before(sequences, validation_from))
+        middle = steps.of(sequences.offsets[:-1] + _count_before(sequences, validation_from))
     else:
         validation_from, middle = test_from, cut
 
     def asked(users: np.ndarray, targets: np.ndarray) -> HeldOut:
-        events = int((steps[targets] - sequences.offsets[users]).sum())
+        events = int((steps.places(targets) - sequences.offsets[users]).sum())
         if events > MOST:
             raise InputError(
                 f'split.target = "{settings.target}" asks {len(users):,} questions, whose histories hold {events:,} '
                 f'events together, and {MOST:,} is the most; set split.target = "last" or "random", or move '
                 "split.test_from."
             )
-        ends = steps[targets + 1] if settings.same_time == "basket" else None
-        return held_out_of(sequences, users, steps[targets], ends)
+        ends = steps.places(targets + 1) if settings.same_time == "basket" else None
+        return held_out_of(sequences, users, steps.places(targets), ends)
 
     train_ends, validation_users, validation_targets = _before_the_cut(first, middle, cut, settings, seed)
     trained = np.flatnonzero(train_ends > first)
@@ -83,13 +81,15 @@ def time_split(
     test = asked(*_targets(begin, end, settings.target, seed))
     newcomers = None if among else asked(*_targets(np.where(known, end, first), end, settings.target, seed))
     seen = np.zeros(int(sequences.items.max(initial=0)) + 1, dtype=bool)
-    seen[sequences.items[sequences.times < test_from]] = True
+    for _, block in sequences.blocks():
+        assert block.times is not None
+        seen[block.items[block.times < test_from]] = True
     cold = ~seen[test.targets]
     if settings.cold_items == "drop":
         test = test.select(np.flatnonzero(~cold))
         newcomers = None if newcomers is None else newcomers.select(np.flatnonzero(seen[newcomers.targets]))
     split = Split(
-        train=sequences.crop(trained, sequences.offsets[trained], steps[train_ends[trained]]),
+        train=Slices.of(sequences, trained, sequences.offsets[trained], steps.places(train_ends[trained])),
         validation=asked(validation_users, validation_targets),
         test=test,
         serving=sequences,
@@ -128,7 +128,7 @@ def cut_offs(times: np.ndarray, settings: SplitSettings) -> tuple[int, int]:
             )
     validation_from = configured(settings.validation_from)
     if validation_from is None:
-        before = ordered[ordered < test_from]
+        before = ordered[: np.searchsorted(ordered, test_from)]
         if not len(before):
             raise InputError(
                 f"split.test_from = {moment(test_from)} lies before every interaction (the first is of "
@@ -187,9 +187,11 @@ def _drawn(users: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def _count_before(sequences: Sequences, cut: int) -> np.ndarray:
     """Return int64 [U], the events of each user before a moment."""
-    assert sequences.times is not None
-    before = np.concatenate([[0], np.cumsum(sequences.times < cut)])
-    return before[sequences.offsets[1:]] - before[sequences.offsets[:-1]]
+    counts = np.zeros(len(sequences), dtype=np.int64)
+    for part, block in sequences.blocks():
+        assert block.times is not None
+        counts[part] = counted(block.times < cut, block.offsets)
+    return counts
 
 
 def _check_parts(split: Split, times: np.ndarray) -> None:

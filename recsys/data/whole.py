@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from recsys.columns import ITEM_ID
-from recsys.data.prepare import Dataset, align_catalogue, digest_of, few_users, read_log
+from recsys.data.catalogue import align_catalogue
+from recsys.data.log import read_log
+from recsys.data.prepare import Dataset, digest_of, few_users
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
 from recsys.data.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ none, it takes the whole event.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,10 @@ class Withdrawals:
     events: int = 0  # events that are gone
     lessened: int = 0  # events of which something was taken and something is left
     unmatched: int = 0  # withdrawals that found nothing to take back
+
+    def __add__(self, other: Withdrawals) -> Withdrawals:
+        """The counts of two parts of a log that share no user."""
+        return Withdrawals(**{of.name: getattr(self, of.name) + getattr(other, of.name) for of in fields(self)})
 
     def __str__(self) -> str:
         return (

@@ -12,14 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
-import numpy as np
 import polars as pl
 
 from recsys.candidates.base import LogSizes
 from recsys.candidates.registry import SOURCES
 from recsys.candidates.stage import block_bytes
-from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID
-from recsys.data.prepare import filter_interactions
+from recsys.columns import ITEM_ID, ITEMS
+from recsys.data.log import read_log
 from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
@@ -44,25 +43,25 @@ SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
 
 def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
-    """Sizes of the tables at these versions; reads their columns once, and holds a number a user."""
-    log = filter_interactions(scan(settings.warehouse, INTERACTIONS, versions.interactions), settings.filter)
-    lengths = log.group_by(USER_ID).len().select("len").collect(engine="streaming").to_series()
-    ids = log.select(ITEM_ID).unique()
-    touched = int(ids.select(pl.len()).collect(engine="streaming").item())
-    items, values, declared = touched, 0, settings.items
-    if declared is not None and versions.items is not None:
+    """Sizes of what is prepared of the tables at these versions; the log is read, unless it is there already.
+
+    Raises
+    ------
+    InputError
+        As `read_log` does.
+    """
+    log = read_log(settings, versions)
+    touched, items, values, declared = len(log.ids), len(log.ids), 0, settings.items
+    if declared is not None and log.items is not None and versions.items is not None:
+        items += len(log.items.join(log.ids.to_frame(), on=ITEM_ID, how="anti"))
         catalogue = scan(settings.warehouse, ITEMS, versions.items)
-        everyone = scan(settings.warehouse, INTERACTIONS, versions.interactions).select(ITEM_ID).unique()
-        items += int(
-            catalogue.join(everyone, on=ITEM_ID, how="anti").select(pl.len()).collect(engine="streaming").item()
-        )
         schema = catalogue.collect_schema()
         for name in declared.categorical:
             if name in schema:
                 column = pl.col(name).explode() if isinstance(schema[name], pl.List) else pl.col(name)
                 values += int(catalogue.select(column.n_unique()).collect(engine="streaming").item())
     return NightSizes(
-        lengths=lengths.to_numpy().astype(np.int64),
+        lengths=log.histories.lengths,
         items=items,
         touched=touched,
         values=values,

@@ -10,7 +10,8 @@ import polars as pl
 
 from recsys.candidates.text import Text
 from recsys.columns import ITEM_ID, ITEMS, LISTED, SENTENCE
-from recsys.data.prepare import align_catalogue, prepare
+from recsys.data.catalogue import align_catalogue
+from recsys.data.prepare import prepare
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items

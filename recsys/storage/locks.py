@@ -20,6 +20,22 @@ def locks(file: IO[Any], *, wait: bool = False) -> bool:
     return bool(lock_descriptor(file.fileno(), blocking=wait))
 
 
+def shares(file: IO[Any]) -> bool:
+    """Keep others from locking an open file until it is closed, as others may, too; False where one has locked it.
+
+    Systems without such locks refuse to remove a file that is open, which is what this one is for.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def lock_file(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a file that is there to be locked; it stays, and names its holder's process number.

@@ -10,8 +10,9 @@ import polars as pl
 
 from recsys.bundles.bundle import Bundle
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, SENTENCE, USER_ID, WITHDRAWAL
+from recsys.data.catalogue import align_catalogue, attributes_of
 from recsys.data.left_out import LeftOut, histories_of, left_out
-from recsys.data.prepare import Dataset, align_catalogue, attributes_of, prepare
+from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences, joined
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
