@@ -92,7 +92,7 @@ class Shop:
     def write_past(self) -> int:
         """Write the days before the first night into one file; returns its rows."""
         rows = pl.concat([self._day(day) for day in range(-self.past_days + 1, 1)])
-        self._write(rows, "past")
+        self._write(rows, 0, "past")
         self._write_catalogue()
         return len(rows)
 
@@ -109,12 +109,12 @@ class Shop:
             self._held.append(rows.filter(held))
             rows = rows.filter(~held)
         if kind == "corrections":
-            self._write(self._corrections(day, rng), f"corrections-{day:04}")
+            self._write(self._corrections(day, rng), day, "corrections")
             self._title = [f"{title} x" if rng.random() < 0.03 else title for title in self._title]
         elif kind == "late file":
-            self._write(pl.concat(self._held), f"late-{day:04}")
+            self._write(pl.concat(self._held), day, "late")
         elif kind == "doubled day":
-            self._write(self._plain[day - 1], f"copy-of-{day - 1:04}")
+            self._write(self._plain[day - 1], day, "copy")
         elif kind == "broken day":
             rows = rows.with_columns(user_id=pl.lit(""), timestamp=pl.lit("n/a"))
         elif kind == "clock ahead":
@@ -127,10 +127,10 @@ class Shop:
         elif kind == "half a day":
             rows = rows.filter(pl.int_range(pl.len()) % 2 == 0)
         if kind != "missing day":
-            self._write(rows, f"day-{day:04}")
+            self._write(rows, day, "day")
         broken = self.faults.get(day - 1)
         if broken is not None and broken.kind in ("broken day", "clock ahead"):  # the shop sends the file again
-            self._write(self._plain[day - 1], f"day-{day - 1:04}")
+            self._write(self._plain[day - 1], day - 1, "day")
         self._write_catalogue()
         self._plain = {known: of for known, of in self._plain.items() if known > day - 4}
         return len(self._plain[day])
@@ -218,8 +218,8 @@ class Shop:
             ]
         )
 
-    def _write(self, rows: pl.DataFrame, name: str) -> None:
-        rows.write_csv(self.folder / "log" / f"{name}.csv")
+    def _write(self, rows: pl.DataFrame, day: int, name: str) -> None:
+        rows.write_csv(self.folder / "log" / f"{day:04}-{name}.csv")  # in the order of their days
 
     def _write_catalogue(self) -> None:
         lines = [
