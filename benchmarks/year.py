@@ -45,7 +45,7 @@ from recsys.storage.warehouse import current_versions
 from recsys.table.build import build
 from recsys.text.represent import represent
 
-QUICK_NIGHTS, QUICK_EVERY = 10, 5
+QUICK_NIGHTS, QUICK_EVERY, QUICK_PAST = 10, 10, 30
 METRIC = "test/ndcg_at_10"
 MIB = 2**20
 
@@ -86,7 +86,7 @@ def one_night(settings: Settings) -> dict[str, Any]:
         return report
 
     listener, began, clock = Listener(), cpu(), time.perf_counter()
-    told: dict[str, Any] = {"error": None, "published": False, "figure": None, "ingest": None}
+    told: dict[str, Any] = {"error": None, "published": False, "figure": None, "epochs": 0}
     try:
         with watched(settings, listener):
             summary = night(settings, run)
@@ -99,7 +99,6 @@ def one_night(settings: Settings) -> dict[str, Any]:
             "verdict": summary["verdict"]["sentence"],
             "figure": summary["metrics"].get(METRIC),
             "epochs": summary["epochs"] + summary["refit"]["epochs"],
-            "removed": summary["retention"],
         }
         listener.said += [*summary["verdict"]["reasons"], *check_lines(summary["verdict"]), *remarks(summary)]
     whole = cpu() - began
@@ -146,7 +145,8 @@ def year(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     nights = QUICK_NIGHTS if given.quick else given.nights
     every = QUICK_EVERY if given.quick else given.every
     faults = planted(nights)
-    shop = Shop(folder=folder, events_a_day=given.events, past_days=given.past, seed=given.seed, faults=faults)
+    past_days = QUICK_PAST if given.quick else given.past
+    shop = Shop(folder=folder, events_a_day=given.events, past_days=past_days, seed=given.seed, faults=faults)
     past = shop.write_past()
     more = dict(pair.split("=", 1) for pair in given.set)
     settings = parse_settings(configuration(shop, "warehouse", more))
@@ -269,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--every", type=int, default=30, help="nights between two full runs")
-    parser.add_argument("--events", type=int, default=400, help="of a day")
+    parser.add_argument("--events", type=int, default=200, help="of a day")
     parser.add_argument("--past", type=int, default=60, help="days before the first night")
     parser.add_argument("--minutes", type=float, default=60, help="the year ends early after so many")
     parser.add_argument("--seed", type=int, default=0)

@@ -36,11 +36,12 @@ class Fault:
 # kind, words of the sentence that sees it
 KINDS: Final = {
     "corrections": ("another weight",),
-    "late file": ("late",),
-    "doubled day": ("repeat",),
+    "late file": ("late by more than",),
+    "doubled day": ("that repeat",),
     "missing day": ("newest event",),
     "broken day": ("rejected", "rows of interactions"),
     "clock ahead": ("rejected", "rows of interactions"),
+    "clock at zero": ("look wrong", "late by more than"),
     "clock in milliseconds": ("milliseconds",),
     "half a day": ("new rows, where", "events of a user on a day"),
 }
@@ -64,9 +65,9 @@ class Shop:
     """
 
     folder: Path
-    users: int = 1_500
-    items: int = 400
-    events_a_day: int = 400
+    users: int = 800
+    items: int = 300
+    events_a_day: int = 200
     past_days: int = 60
     new_users: int = 3  # a day
     new_items: int = 1  # a day
@@ -121,6 +122,10 @@ class Shop:
             ahead = pl.Series(rng.random(len(rows)) < 0.4)
             rows = rows.with_columns(
                 timestamp=pl.when(ahead).then(pl.col("timestamp") + 40 * 86_400).otherwise("timestamp")
+            )
+        elif kind == "clock at zero":
+            rows = rows.with_columns(
+                timestamp=pl.when(pl.int_range(pl.len()) % 10 == 0).then(86_400).otherwise("timestamp")
             )
         elif kind == "clock in milliseconds":
             rows = rows.with_columns(timestamp=pl.col("timestamp") * 1_000)
