@@ -13,6 +13,7 @@ Cost is CPU seconds, by step. The moved clock needs the package time-machine.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import resource
 import shutil
@@ -164,6 +165,8 @@ def year(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             record["fault"] = {"kind": faults[day].kind, "seen": seen(faults[day], told)}
         records.append(record)
         tell(record)
+        with (folder / "nights.jsonl").open("a") as file:  # what is known so far, of a year that is stopped
+            file.write(json.dumps(record) + "\n")
         if time.perf_counter() - began > given.minutes * 60:
             common.say(f"{given.minutes:g} minutes are over: the year ends with night {day}.")
             break

@@ -130,7 +130,7 @@ class Shop:
         elif kind == "clock in milliseconds":
             rows = rows.with_columns(timestamp=pl.col("timestamp") * 1_000)
         elif kind == "half a day":
-            rows = rows.filter(pl.int_range(pl.len()) % 2 == 0)
+            rows = rows.head(len(rows) // 2)  # the export ended at noon
         if kind != "missing day":
             self._write(rows, day, "day")
         broken = self.faults.get(day - 1)
