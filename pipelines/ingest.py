@@ -15,7 +15,7 @@ from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.tracking import log as tracking
 
-COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected")
+COUNTS = ("rows_read", "rows_added", "rows_rejected", "duplicates", "corrected", "late", "repeated")
 
 
 def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
@@ -34,6 +34,8 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         display.say(f"{rows} are already in the log and were not read again.")
     if report["skipped"]:
         display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
+    for note in report["notes"]:
+        display.say(note)
     for warning in report["warnings"]:
         display.warn(warning)
     return report

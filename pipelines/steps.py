@@ -244,6 +244,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
                 tracking.end_runs_of(store, name)
             raise
         finally:
+            gc.unfreeze()  # of a night that follows in this process, this one's cycles would stay for ever
             _STORE.reset(token)
             store.close()
             if lacking := tracking.lacking(store):

@@ -48,7 +48,7 @@ def ingest(
     Example: [bold]recsys ingest recsys.toml[/]
     """
     read = ("rows_read", "rows_added", "rows_rejected", "withdrawals", "duplicates")
-    counts = (*read, "corrected", "forgotten", "delisted")
+    counts = (*read, "corrected", "late", "repeated", "forgotten", "delisted")
     step(ctx, "ingest", config, overrides, ("versions", *counts), rebuild=rebuild)
 
 

@@ -24,6 +24,9 @@ class Change:
     added: int  # rows that are new or say something new
     duplicates: int  # rows of the reading that say what another one of it says
     corrected: int = 0  # events of the table whose weight the reading changes
+    known: dict[str, int] = field(default_factory=dict)  # by file: rows that say what the table says
+    late: int = 0  # new events that are older than the table's newest one by more than the settings allow
+    left_out: dict[str, int] = field(default_factory=dict)  # late events and corrections that are counted and no more
     listed: int | None = None  # items of the newest reading of the catalogue
     delisted: int = 0  # items of the reading before that the newest one lacks
     warnings: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ class Comparison:
 
     new: int  # rows
     duplicates: int = 0  # rows that say what an earlier one of the reading says
-    matched: int = 0  # rows that say what the table says
+    matched: np.ndarray | None = None  # int64: by PLACE, rows that say what the table says; None: there are none
     gone: np.ndarray | None = None  # bool [rows of the reading]: by PLACE, not new; None: all are
     weights: pl.DataFrame | None = None  # PLACE and WEIGHT of new rows that a later row of the reading weighs
     corrections: pl.DataFrame | None = None  # POSITION and WEIGHT of the table's rows that the reading corrects
@@ -45,7 +45,7 @@ def compare(log: StagedLog, held: pl.LazyFrame | None) -> Comparison:
         return Comparison(new=len(log))
     gone = np.zeros(len(log), dtype=bool)
     weights, corrections, contradictions = [], [], []
-    duplicates = matched = 0
+    duplicates, matched = 0, []
     compared = {} if log.timed else _compared(log, held)
     for mine, theirs in pairs_of(keys, log, near):
         rows, weighed = _distinct(mine) if log.timed else (mine, mine.clear())
@@ -59,12 +59,13 @@ def compare(log: StagedLog, held: pl.LazyFrame | None) -> Comparison:
         gone[new[PLACE].to_numpy()] = False
         weights.append(weighed.join(new, on=PLACE, how="semi").select(PLACE, WEIGHT))
         duplicates += len(mine) - len(rows)
-        matched += len(rows) - len(new)
+        if len(rows) > len(new):
+            matched.append(rows.join(new, on=PLACE, how="anti")[PLACE].to_numpy())
     _refuse(contradictions)
     return Comparison(
         new=len(log) - int(gone.sum()),
         duplicates=duplicates,
-        matched=matched,
+        matched=np.concatenate(matched) if matched else None,
         gone=gone,
         weights=_some(weights),
         corrections=_some(corrections),

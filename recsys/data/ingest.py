@@ -24,10 +24,11 @@ from recsys.data.checking import KEYS
 from recsys.data.contracts import check_timezone
 from recsys.data.forgotten import read_forgotten
 from recsys.data.merge import merge_interactions
+from recsys.data.notes import notes_of
 from recsys.data.opening import Opened, Progress, Reading, known_now, read_sources
 from recsys.data.provenance import FILLED, check_filled, declared, next_record
 from recsys.data.quarantine import attributes, quarantine, refuse, staged, without_forgotten
-from recsys.data.read_before import FILES, known_files, record_of, unchanged
+from recsys.data.read_before import FILES, known_files, names_before, record_of, unchanged
 from recsys.data.staged import StagedLog
 from recsys.data.watermarks import WATERMARKS, reached
 from recsys.datasets.advice import how_to_get
@@ -54,6 +55,9 @@ class IngestReport:
     withdrawals: int  # rows of this reading that take an earlier event back
     duplicates: dict[str, int]  # by table: rows of this reading that say what another one of it says
     corrected: dict[str, int]  # by table: events that were there and whose weight this reading changes
+    late: dict[str, int]  # by table: new events older than the newest one before by more than interactions.late_hours
+    # by table: rows of files with new names that say what the table says already, such as a day's file sent again
+    repeated: dict[str, int]
     forgotten: int  # rows of users who are to stay out (`recsys forget`)
     listed: int | None  # items of this reading of the catalogue; None: there is no catalogue
     delisted: int  # items of the reading of the catalogue before that this one lacks
@@ -65,6 +69,7 @@ class IngestReport:
     skipped: list[str]  # files without rows
     seconds: float
     warnings: list[str] = field(default_factory=list)  # sentences that must be seen
+    notes: list[str] = field(default_factory=list)  # sentences on late, corrected and repeated rows
 
 
 def ingest(
@@ -146,7 +151,10 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
     }
     files = known_now(reading, opened, staged(opened.checked[INTERACTIONS]), log)
     records[INTERACTIONS][FILES] = record_of(settings.interactions, forgotten, files)
-    changes = [merge_interactions(root, log, opened.ends, records[INTERACTIONS], rebuild=rebuild)]
+    names = names_before(root)
+    changes = [
+        merge_interactions(root, log, opened.ends, records[INTERACTIONS], settings.interactions, rebuild=rebuild)
+    ]
     changes += [
         merge_attributes(
             root,
@@ -165,6 +173,7 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
         reading.step(f"writing {change.table}")
         commit(root, change)
     catalogue = next((change for change in changes if change.table == ITEMS), None)
+    repeated = {name: rows for name, rows in changes[0].known.items() if names and name not in names}
     already = {"files": len(known), "rows": sum(file.read for file in known.values())}
     return IngestReport(
         versions=warehouse.current_versions(root),
@@ -176,6 +185,8 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
         withdrawals=log.withdrawals + sum(file.withdrawals for file in known.values()),
         duplicates={change.table: change.duplicates for change in changes},
         corrected={INTERACTIONS: changes[0].corrected},
+        late={INTERACTIONS: changes[0].late},
+        repeated={INTERACTIONS: sum(repeated.values())},
         forgotten=left_out,
         listed=catalogue.listed if catalogue else None,
         delisted=catalogue.delisted if catalogue else 0,
@@ -186,6 +197,7 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
         already={INTERACTIONS: already} if known else {},
         seconds=time.monotonic() - reading.started,
         warnings=[*(w for c in checked for w in c.warnings), *(w for change in changes for w in change.warnings)],
+        notes=notes_of(changes[0], repeated, settings.interactions),
     )
 
 

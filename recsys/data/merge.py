@@ -10,6 +10,8 @@ as they weigh, the rows of one file that say the same event are lines of one ord
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +25,7 @@ from recsys.data.staged import LOG_KEY, PLACE, ROWS_AT_ONCE, StagedFile, StagedL
 from recsys.errors import InputError
 from recsys.reading.readers import Rows
 from recsys.reading.reasons import FILE_LINE
+from recsys.settings import InteractionSettings
 from recsys.storage import warehouse
 
 OPEN_ENDS: Final = "open_ends"  # in a commit's metadata: see `open_ends`
@@ -37,7 +40,13 @@ def open_ends(root: str) -> list[dict[str, Any]]:
 
 
 def merge_interactions(
-    root: str, log: StagedLog, ends: list[dict[str, Any]], record: dict[str, Any], *, rebuild: bool = False
+    root: str,
+    log: StagedLog,
+    ends: list[dict[str, Any]],
+    record: dict[str, Any],
+    settings: InteractionSettings,
+    *,
+    rebuild: bool = False,
 ) -> Change:
     """New interactions and corrected weights.
 
@@ -52,6 +61,8 @@ def merge_interactions(
         `open_ends` of the table; the files were read with their sizes as marks.
     record
         What the commit says of the table's origin (`recsys.data.provenance`, `recsys.data.watermarks`).
+    settings
+        They say what becomes of late events and of corrections.
     rebuild
         Leave out what the table holds.
 
@@ -72,8 +83,19 @@ def merge_interactions(
         _same_kind_of_time(held, log.timed, warehouse.table_path(root, INTERACTIONS))
     found = compare(log, held)
     warnings = []
-    if held is not None and log.timed and not found.matched:
+    if held is not None and log.timed and found.matched is None:
         warnings = check_doubles(held, log)
+    late, left_out = 0, {}
+    if held is not None and log.timed:
+        places = _late(held, log, found, settings)
+        late = len(places)
+        if late and settings.late == "leave-out":
+            left_out["late events"] = late
+            found = _without(found, places, len(log))
+    corrected = 0 if found.corrections is None else len(found.corrections)
+    if corrected and settings.corrections == "leave-out":
+        left_out["corrections"], corrected = corrected, 0
+        found = replace(found, corrections=None)
     first = 0
     if held is not None:
         highest = held.select(pl.col(POSITION).max()).collect(engine="streaming").item()
@@ -93,10 +115,43 @@ def merge_interactions(
         expected=expected,
         added=found.new,
         duplicates=found.duplicates,
-        corrected=0 if found.corrections is None else len(found.corrections),
+        corrected=corrected,
+        known=_by_file(log, found),
+        late=late,
+        left_out=left_out,
         warnings=warnings,
         metadata={**record, OPEN_ENDS: [*kept, *_open_rows(log, found, first)][-_MOST_OPEN_ENDS:]},
     )
+
+
+def _late(held: pl.LazyFrame, log: StagedLog, found: Comparison, settings: InteractionSettings) -> np.ndarray:
+    """int64: by PLACE, the new rows that are older than the table's newest event by more than `late_hours`."""
+    newest = held.select(pl.col(TIMESTAMP).max()).collect(engine="streaming").item()
+    none = np.zeros(0, dtype=np.int64)
+    if newest is None or log.first is None:
+        return none
+    limit = newest - timedelta(hours=settings.late_hours)
+    if log.first >= int(limit.timestamp() * 1_000_000):
+        return none
+    old = log.frame().filter(pl.col(TIMESTAMP) < limit).select(PLACE).collect(engine="streaming")
+    places = np.sort(old[PLACE].to_numpy())
+    return places if found.gone is None else places[~found.gone[places]]
+
+
+def _without(found: Comparison, places: np.ndarray, rows: int) -> Comparison:
+    """The comparison with some new rows left out."""
+    gone = np.zeros(rows, dtype=bool) if found.gone is None else found.gone.copy()
+    gone[places] = True
+    return replace(found, gone=gone, new=found.new - len(places))
+
+
+def _by_file(log: StagedLog, found: Comparison) -> dict[str, int]:
+    """Rows of each file that say what the table says, of files that have some."""
+    if found.matched is None:
+        return {}
+    file = np.searchsorted(log.starts(), found.matched, side="right") - 1
+    counts = np.bincount(file, minlength=len(log.files))
+    return {one.rows.file.name: int(count) for one, count in zip(log.files, counts.tolist(), strict=True) if count}
 
 
 def _placed(log: StagedLog, found: Comparison, first: int) -> Iterator[pl.DataFrame]:

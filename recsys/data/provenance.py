@@ -27,7 +27,10 @@ from recsys.storage import warehouse
 
 FILLED: Final = "filled"  # key in a commit's metadata: name, sources, rules
 _NO_RULES: Final = frozenset(
-    {"source", "format", "separator", "max_rejected_share", "query", "table", "watermark", "watermark_overlap_hours"}
+    {
+        *("source", "format", "separator", "max_rejected_share", "query", "table", "watermark"),
+        *("watermark_overlap_hours", "late_hours", "late", "corrections"),
+    }
 )  # no row becomes another by these
 _ADDABLE: Final = frozenset({"timezone"})  # without it, times that lack a zone were rejected
 _POINTER: Final = ".latest.json"  # end of the file in bundles/ that names a configuration's newest bundle

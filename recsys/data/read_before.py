@@ -28,7 +28,8 @@ from recsys.storage.remote import filesystem, is_url
 FILES: Final = "files"  # key in a commit's metadata: `key`, the rules, and `known`, the files in the order of the log
 _MOST: Final = 2000  # that a commit holds, the newest
 _READING: Final = 1  # to be raised when a change of this program makes other rows of the same bytes
-_OTHER: Final = frozenset({"source", "max_rejected_share"})  # settings that no row depends on
+# settings that no row depends on, and those that hold for rows that are read from now on
+_OTHER: Final = frozenset({"source", "max_rejected_share", "late_hours", "late", "corrections"})
 _RACE: Final = 2_000_000_000  # (ns) a file as young as this may yet change and keep its times
 
 
@@ -96,6 +97,11 @@ def known_files(root: str, section: SourceSettings, forgotten: Forgotten | None)
     if said.get("key") != _key(section, forgotten):
         return {}
     return {name: KnownFile.from_json(given) for name, given in said["known"].items()}
+
+
+def names_before(root: str) -> frozenset[str]:
+    """Names of the files that the reading before was of, by whatever rules it read them."""
+    return frozenset(warehouse.said_last(root, INTERACTIONS).get(FILES, {}).get("known", {}))
 
 
 def record_of(section: SourceSettings, forgotten: Forgotten | None, files: Mapping[str, KnownFile]) -> dict[str, Any]:

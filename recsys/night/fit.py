@@ -20,6 +20,7 @@ from recsys.data.withdrawals import Withdrawals
 from recsys.models.base import Job, OnEpoch, Outcome, Recommender
 from recsys.models.registry import estimator_for
 from recsys.night.index import check_index, chosen_index
+from recsys.night.news import begun
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import BlendReport, fit_blend
 from recsys.retrieval.choice import IndexReport
@@ -86,7 +87,7 @@ def fit(
     if withdrawals.rows:
         say(str(withdrawals))
     estimator = estimator_for(settings)
-    origin = estimator.origin()
+    origin = begun(settings, dataset, estimator.origin())
     known = None if origin.bundle is None else known_before(origin.bundle, settings, dataset.split)
     for told in (known, origin.reason and f"Training starts from nothing: {origin.reason}"):
         if told is not None:

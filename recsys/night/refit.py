@@ -34,7 +34,7 @@ from recsys.training.checkpoint import checkpoints_of
 from recsys.training.origin import BEST_EPOCH, trained_until
 
 # of [train] and [recformer]: what a refit need not share with the training that was measured
-_FREE: Final = {"refit", "checkpoint_minutes", "warm_start", "warm_epochs"}
+_FREE: Final = {"refit", "checkpoint_minutes", "warm_start", "warm_epochs", "warm_share"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,11 @@ class InteractionSettings(SourceSettings):
     # log has weights, once as much is taken back as the event weighs), as a cancelled invoice does; the rows of a file
     # with one user, item, time and event are lines of one order then: their weights are added, equal ones once
     withdraw: tuple[Condition, ...] = ()
+    # (hours) a new event that is older by more than this than the newest one of the table counts as late
+    late_hours: float = Field(default=24.0, ge=0)
+    late: Literal["add", "leave-out"] = "add"  # late events: they are events, or they are counted and no more
+    # a row that says another weight of an event that the table has: the new weight holds, or it is counted and no more
+    corrections: Literal["apply", "leave-out"] = "apply"
 
     @model_validator(mode="after")
     def _orders_are_read_whole(self) -> Self:

@@ -109,7 +109,7 @@ class ModelSettings(KindSettings):
         if train["loss"] != "gbce":
             unread.append("train.calibration")
         if train["warm_start"] is None:
-            unread.append("train.warm_epochs")
+            unread += ["train.warm_epochs", "train.warm_share"]
         if self.text_adapter != "experts":
             unread.append("model.experts")
         return tuple(unread)
@@ -215,7 +215,7 @@ class RecformerModelSettings(ItemsAlone):
 
     def unread(self, tree: Mapping[str, Any]) -> tuple[str, ...]:
         """Settings for the sequence model, and the negatives where the loss has none."""
-        others = ("average_decay", "cold_negatives", "calibration", "warm_start", "warm_epochs")
+        others = ("average_decay", "cold_negatives", "calibration", "warm_start", "warm_epochs", "warm_share")
         unread = [*_CLOZE, *(f"train.{name}" for name in others)]
         if tree["train"]["loss"] != "sampled":
             unread.append("train.negatives")

@@ -28,6 +28,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "train.users": "trials would learn from different users",
     "train.warm_start": "a trial begins from nothing",
     "train.warm_epochs": "a trial begins from nothing",
+    "train.warm_share": "a trial begins from nothing",
     "train.checkpoint_minutes": "it changes no figure",
     "train.refit": "it follows after what validation measures",
     "recformer.validation_users": "trials would be asked different questions",

@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.reading.readers import Rows
 from recsys.reading.reasons import DEFECT, FILE_LINE, no_reason
 from recsys.reading.sources import SourceFile
-from recsys.settings import Settings
+from recsys.settings import InteractionSettings, Settings
 from recsys.storage import warehouse
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -128,7 +128,8 @@ def test_readings_add_up_to_the_newest_weight_of_every_event(
             key = (user, item, moment, event)
             expected[key] = expected.get(key) if weight is None else float(weight)
         record = {"filled": {"name": "x", "sources": [], "rules": {}}}
-        change = merge.merge_interactions(root, staged(good, tmp_path_factory.mktemp("s")), [], record)
+        as_told = InteractionSettings(source="log")
+        change = merge.merge_interactions(root, staged(good, tmp_path_factory.mktemp("s")), [], record, as_told)
         commit(root, change)
         assert change.added == len(expected) - len(before)
         assert change.corrected == sum(expected[key] != weight for key, weight in before.items())
