@@ -16,6 +16,7 @@ from recsys.settings.attributes import (
     NumericSettings,
 )
 from recsys.settings.blend import BlendSettings
+from recsys.settings.compute import ComputeSettings
 from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, ExportTargets, FileExportSettings, targets_of
@@ -55,6 +56,7 @@ __all__ = [
     "AttributedSettings",
     "BlendSettings",
     "CategoricalSettings",
+    "ComputeSettings",
     "Condition",
     "Context",
     "CrossSettings",

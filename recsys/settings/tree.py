@@ -9,6 +9,7 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from recsys.settings.blend import BlendSettings
+from recsys.settings.compute import ComputeSettings
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import Export, FileExportSettings
 from recsys.settings.filter import FilterSettings
@@ -69,6 +70,8 @@ class Settings(RunSettings):
     tune: TuneSettings = Field(default_factory=dict)  # what `recsys tune` changes; empty: as the kind of model says
     report: ReportSettings = ReportSettings()
     retention: RetentionSettings = RetentionSettings()
+    # decides nothing: left out of what names runs, bundles and tables
+    compute: ComputeSettings = Field(default=ComputeSettings(), exclude=True)
 
     @property
     def least_index_recall(self) -> float | None:
