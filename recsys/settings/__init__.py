@@ -19,6 +19,7 @@ from recsys.settings.attributes import (
 )
 from recsys.settings.blend import BlendSettings
 from recsys.settings.budget import BudgetSettings
+from recsys.settings.compute import ComputeSettings
 from recsys.settings.conditions import CONDITION_TESTS, Condition, group_count, pattern_problem
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import ExportSettings, ExportTargets, FileExportSettings, targets_of
@@ -61,6 +62,7 @@ __all__ = [
     "BlendSettings",
     "BudgetSettings",
     "CategoricalSettings",
+    "ComputeSettings",
     "Condition",
     "Context",
     "CrossSettings",

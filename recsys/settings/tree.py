@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys.settings.blend import BlendSettings
 from recsys.settings.budget import BudgetSettings
+from recsys.settings.compute import ComputeSettings
 from recsys.settings.evaluate import EvaluateSettings
 from recsys.settings.export import Export, FileExportSettings
 from recsys.settings.filter import FilterSettings
@@ -86,6 +87,8 @@ class Settings(RunSettings):
     metrics: MetricsSettings = MetricsSettings()
     budget: BudgetSettings = BudgetSettings()
     limits: LimitSettings = LimitSettings()
+    # decides nothing: left out of what names runs, bundles and tables
+    compute: ComputeSettings = Field(default=ComputeSettings(), exclude=True)
 
     @property
     def least_index_recall(self) -> float | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from recsys import runs
 from recsys.errors import InputError
 from recsys.features.model_source import EncoderError, find_model
-from recsys.settings import Settings
+from recsys.settings import Settings, TextSettings
 from recsys.storage.files import file_aside, write_json
 from recsys.storage.once import once
 
@@ -54,7 +54,7 @@ class KnownEncoder:
         return cls(id=encoder.id, model=encoder.model, dimensions=encoder.dimensions, precision=str(encoder.precision))
 
 
-def load(settings: Settings) -> Encoder:
+def load(text: TextSettings) -> Encoder:
     """The configured text encoder.
 
     Raises
@@ -64,7 +64,6 @@ def load(settings: Settings) -> Encoder:
     """
     from recsys.features import text as encoders  # torch and more, which who encodes nothing is spared
 
-    text = settings.text
     try:
         return encoders.load_encoder(text.model, max_tokens=text.max_tokens, prompt=text.prompt, truncate=text.truncate)
     except EncoderError as error:
@@ -89,7 +88,7 @@ def known(settings: Settings, loaded: Callable[[], Encoder] | None = None) -> Kn
         path = _place(settings)
         if path is not None and (remembered := _remembered(path)) is not None:
             return remembered
-        return remember(settings, (loaded or partial(load, settings))())
+        return remember(settings, (loaded or partial(load, settings.text))())
 
     return once("text encoder", settings.text.model_dump_json(), read)
 

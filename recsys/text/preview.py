@@ -45,7 +45,7 @@ def preview(settings: Settings, versions: TableVersions, shown: int) -> dict[str
     lengths = every.str.len_chars().to_numpy()
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     rows = order[np.unique(np.linspace(0, len(order) - 1, min(shown, len(order))).astype(np.int64))]
-    encoder = load(settings)
+    encoder = load(settings.text)
     return {
         "model": encoder.model,
         "prompt": encoder.prompt,

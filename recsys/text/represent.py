@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from recsys.columns import CONTENT_HASH, ENCODER, ITEM_VECTORS, ITEMS, SENTENCE, VECTOR
+from recsys.compute.choice import engine_of
 from recsys.errors import InputError, RecsysError
 from recsys.features.sentences import cleaned, joined, shortened
 from recsys.settings import Settings
 from recsys.storage.once import let_go
 from recsys.storage.remote import is_url
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
+from recsys.text.encoding import Encoding
 from recsys.text.known import KnownEncoder, known, load, remember
 
 if TYPE_CHECKING:
-    from recsys.features.text import Encoded, Encoder
+    from recsys.features.text import Encoder
 
 _NUMBER = 4.1  # bytes of a stored number of a vector: floats hardly compress, and their hashes take some, too
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
 ROWS = 262_144  # of the catalogue in memory at once
+_COUNTS = ("items", "encoded", "reused", "truncated", "shortened", "empty")  # as a report has them
 
 Progress = Callable[[int, int], None]  # (sentences encoded, sentences to encode as far as the catalogue was read)
 
@@ -79,60 +83,94 @@ def represent(settings: Settings, versions: TableVersions, progress: Progress | 
     """
     if settings.items is None or not settings.items.text or versions.items is None:
         return RepresentReport(encoder=None)
-    attributes = settings.items.text
-    catalogue = text_columns(settings, versions)
+    return _Represented(settings, text_columns(settings, versions), progress).stored()
+
+
+@dataclass(eq=False)
+class _Represented:
+    """A representation under way."""
+
+    settings: Settings
+    catalogue: pl.LazyFrame  # the attributes of the text
+    progress: Progress | None
     encoder: KnownEncoder | None = None
-    loaded = cache(lambda: load(settings))
-    version = latest_version(settings.warehouse, ITEM_VECTORS)
-    rows_of_all = int(catalogue.select(pl.len()).collect().item())
-    counts = dict.fromkeys(("items", "encoded", "reused", "truncated", "shortened", "empty"), 0)
-    silent = set(attributes)
-    for frame in catalogue.collect_batches(chunk_size=ROWS, maintain_order=True):
-        texts = cleaned(frame, attributes, settings.text.attribute_words)
-        every = joined(texts, len(frame))
-        silent -= {text.name for text in texts if text.kept.null_count() < len(frame)}
-        counts["items"] += len(frame)
-        counts["shortened"] += shortened(texts)
-        counts["empty"] += int((every == "").sum())
-        wanted = _hashed(every)
-        if wanted.is_empty():
-            continue
-        encoder = encoder or known(settings, loaded)
-        missing = _missing(settings, encoder, wanted, version)
-        if len(missing) and loaded().id != encoder.id:  # what was remembered of it is wrong
-            let_go("text encoder")
-            encoder = remember(settings, loaded())
-            missing = _missing(settings, encoder, wanted, version)
-        counts["reused"] += len(wanted) - len(missing)
-        if len(missing):
-            expected = len(missing)
-            if not counts["reused"] + counts["encoded"]:  # an encoder's first vectors: the rest lacks them, too
-                expected = len(missing) * rows_of_all // counts["items"]
-            _need_room(settings, encoder, expected)
-        before, total = counts["encoded"], counts["encoded"] + len(missing)
-        for start in range(0, len(missing), CHUNK):
-            part = missing.slice(start, CHUNK)
-            result = encode(
-                loaded(),
-                part[SENTENCE].to_list(),
-                batch_size=settings.text.batch_size,
-                progress=_shifted(progress, before + start, total),
-            )
+    version: int | None = None  # of the table of vectors
+    counts: Counter[str] = field(default_factory=Counter)
+    silent: set[str] = field(default_factory=set)
+    waiting: deque[pl.DataFrame] = field(default_factory=deque)  # chunks under way, in their order
+
+    def stored(self) -> RepresentReport:
+        """Encode and append what the table lacks."""
+        warehouse = self.settings.warehouse
+        self.version = latest_version(warehouse, ITEM_VECTORS)
+        attributes = self.catalogue.collect_schema().names()
+        self.silent = set(attributes)
+        loaded = cache(lambda: load(self.settings.text))
+        encoding = Encoding(self.settings.text, loaded, lambda done, _: self._tell(done))
+        for result in engine_of(self.settings).map(encoding, self._chunks(loaded)):
+            part = self.waiting.popleft()
             rows = pl.DataFrame(
                 {
-                    ENCODER: pl.repeat(encoder.id, len(part), eager=True),
+                    ENCODER: pl.repeat(self._known(loaded).id, len(part), eager=True),
                     CONTENT_HASH: part[CONTENT_HASH],
                     VECTOR: pl.Series(result.vectors).cast(pl.List(pl.Float32)),
                 }
             )
-            version = append(settings.warehouse, ITEM_VECTORS, rows, expected=version)
-            counts["truncated"] += int(result.truncated.sum())
-            counts["encoded"] += len(part)
-    return RepresentReport(
-        encoder=None if encoder is None else encoder.id,
-        silent=tuple(name for name in attributes if name in silent and counts["items"]),
-        **counts,
-    )
+            self.version = append(warehouse, ITEM_VECTORS, rows, expected=self.version)
+            self.counts["truncated"] += int(result.truncated.sum())
+            self.counts["encoded"] += len(part)
+            self._tell(0)
+        return RepresentReport(
+            encoder=None if self.encoder is None else self.encoder.id,
+            silent=tuple(name for name in attributes if name in self.silent and self.counts["items"]),
+            **{name: self.counts[name] for name in _COUNTS},
+        )
+
+    def _chunks(self, loaded: Callable[[], Encoder]) -> Iterator[pl.DataFrame]:
+        """Sentences that the table lacks and that are not under way, each once, in order of first appearance."""
+        counts, attributes = self.counts, self.catalogue.collect_schema().names()
+        rows_of_all = int(self.catalogue.select(pl.len()).collect().item())
+        for frame in self.catalogue.collect_batches(chunk_size=ROWS, maintain_order=True):
+            texts = cleaned(frame, attributes, self.settings.text.attribute_words)
+            every = joined(texts, len(frame))
+            self.silent -= {text.name for text in texts if text.kept.null_count() < len(frame)}
+            counts["items"] += len(frame)
+            counts["shortened"] += shortened(texts)
+            counts["empty"] += int((every == "").sum())
+            wanted = _hashed(every)
+            if wanted.is_empty():
+                continue
+            missing = self._missing(wanted, loaded)
+            if len(missing) and loaded().id != self._known(loaded).id:  # what was remembered of it is wrong
+                let_go("text encoder")
+                self.encoder = remember(self.settings, loaded())
+                missing = self._missing(wanted, loaded)
+            counts["reused"] += len(wanted) - len(missing)
+            if len(missing):
+                expected = len(missing)
+                if not counts["reused"] + counts["wanted"]:  # an encoder's first vectors: the rest lacks them, too
+                    expected = len(missing) * rows_of_all // counts["items"]
+                _need_room(self.settings, self._known(loaded), expected)
+            counts["wanted"] += len(missing)
+            for part in missing.iter_slices(CHUNK):
+                self.waiting.append(part)
+                yield part
+
+    def _missing(self, wanted: pl.DataFrame, loaded: Callable[[], Encoder]) -> pl.DataFrame:
+        """The wanted sentences that the table does not hold for this encoder, and that are not under way."""
+        held = _held(self.settings.warehouse, self._known(loaded).id, wanted, self.version, CONTENT_HASH)
+        for known_already in (held, *self.waiting):
+            wanted = wanted.join(known_already, on=CONTENT_HASH, how="anti", maintain_order="left")
+        return wanted
+
+    def _known(self, loaded: Callable[[], Encoder]) -> KnownEncoder:
+        self.encoder = self.encoder or known(self.settings, loaded)
+        return self.encoder
+
+    def _tell(self, done: int) -> None:
+        """Tell the progress: what is in the table, and so many sentences of a chunk that is under way."""
+        if self.progress is not None:
+            self.progress(self.counts["encoded"] + done, self.counts["wanted"])
 
 
 def text_columns(settings: Settings, versions: TableVersions, *further: str) -> pl.LazyFrame:
@@ -194,13 +232,6 @@ def _hashed(sentences: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({SENTENCE: distinct, CONTENT_HASH: pl.Series(hashes, dtype=pl.String)})
 
 
-def encode(encoder: Encoder, sentences: Sequence[str], **options: Any) -> Encoded:
-    """As `recsys.features.text.encode`."""
-    from recsys.features import text  # torch and more, which who encodes nothing is spared
-
-    return text.encode(encoder, sentences, **options)
-
-
 def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
     """The disk takes so many more vectors; found before hours of encoding.
 
@@ -221,12 +252,6 @@ def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
         )
 
 
-def _missing(settings: Settings, encoder: KnownEncoder, wanted: pl.DataFrame, version: int | None) -> pl.DataFrame:
-    """The wanted sentences that the table does not hold for this encoder."""
-    held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH)
-    return wanted.join(held, on=CONTENT_HASH, how="anti", maintain_order="left")
-
-
 def _held(root: str, encoder: str, wanted: pl.DataFrame, version: int | None, *columns: str) -> pl.DataFrame:
     """Of the wanted sentences those that the table holds for this encoder, a row each, by hash."""
     if version is None:
@@ -241,7 +266,3 @@ def _held(root: str, encoder: str, wanted: pl.DataFrame, version: int | None, *c
         .unique(CONTENT_HASH, keep="any")
         .sort(CONTENT_HASH)
     )
-
-
-def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(start + done, total)

@@ -92,7 +92,7 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     for key, value in values.items():
         section, _, name = key.partition(".")
         tree[section][name] = value
-    return parse_settings(tree, where=TRIAL)
+    return parse_settings(tree, where=TRIAL).model_copy(update={"compute": settings.compute})
 
 
 def shown(value: Any) -> str:

@@ -131,7 +131,7 @@ def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, tiny: str, monkeypatch: py
         return encode(encoder, sentences, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "encode", killed_at_the_third)
+        patch.setattr("recsys.text.encoding.encode", killed_at_the_third)
         represent(settings_for(cut, tiny), versions)
     assert len(stored(cut)) == 6
     resumed = represent(settings_for(cut, tiny), versions)
@@ -147,7 +147,7 @@ def test_vectors_by_sentence(tmp_path: Path) -> None:
     assert vectors.shape == (5, 384) and vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 1, 0, 1], abs=1e-5)
     assert (vectors[0] == vectors[4]).all() and (vectors[0] != vectors[2]).any()
-    direct = encode(module.load(settings), ["title: Toy Story"]).vectors[0]
+    direct = encode(module.load(settings.text), ["title: Toy Story"]).vectors[0]
     assert np.abs(vectors[2] - direct).max() <= max(SAMENESS.values())  # in other company
 
 
@@ -326,7 +326,7 @@ def test_a_preview_shows_what_is_cut_and_writes_nothing(tmp_path: Path, tiny: st
     assert [item["item_id"] for item in preview(settings, versions, shown=1)["shown"]] == [0]
     assert latest_version(tmp_path, ITEM_VECTORS) is None
     # what is called kept is what the encoder reads
-    encoder = module.load(settings)
+    encoder = module.load(settings.text)
     vectors = encode(
         encoder, ["title: one two three four five six seven eight nine", "title: one two three four"]
     ).vectors
