@@ -18,7 +18,7 @@ from recsys.observe.metrics import exposition, write_textfile
 from recsys.pipelines.status import disk
 from recsys.pipelines.watch import watch
 from recsys.retention.kept import name_of
-from recsys.running import failed
+from recsys.running import failed, running
 from recsys.runs import RunState
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
@@ -31,25 +31,30 @@ def measured(settings: Settings) -> Iterator[None]:
     A night that failed before it had a record gets one here, so that `recsys status` shows it. Metrics that cannot be
     written cost no night: a warning says so. A night that another run keeps out leaves nothing.
     """
-    began = _now()
+    began, folder = _now(), runs.state_folder(settings.warehouse)
     try:
-        yield
+        with running(name=settings.name):
+            yield
     except BaseException as error:
-        with contextlib.suppress(RecsysError), runs.locked(settings.warehouse) as folder:  # held: by the other night
-            night = _of_run(folder, failed().run)
-            if night is None and (run := failed().run) is not None:
-                night = RunState(key=f"start-{settings.name}", run_id=run, started=began, name=settings.name)
-                night = night.ended("failed", f"{type(error).__name__}: {masked(first_line(error))}")
-                runs.save(folder, night)
-            _write(settings, folder, night, "failed")
+        if folder.is_dir():  # else nothing was begun, and nothing is made
+            with contextlib.suppress(RecsysError), runs.locked(settings.warehouse):  # held: by the other night
+                _write(settings, folder, _failed_night(settings, folder, began, error), "failed")
         raise
-    folder = runs.state_folder(settings.warehouse)
     night = next((state for state in runs.states(folder) if _is_own(settings, state) and state.finished), None)
     _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
 
 
-def _of_run(folder: Path, run: str | None) -> RunState | None:
-    return None if run is None else runs.state_of(folder, run)
+def _failed_night(settings: Settings, folder: Path, began: str, error: BaseException) -> RunState | None:
+    """Return the record of the night that an error ended, made anew where it has none; None: it had no run."""
+    run = failed().run
+    if run is None:
+        return None
+    if (known := runs.state_of(folder, run)) is not None:
+        return known
+    night = RunState(key=f"start-{settings.name}", run_id=run, started=began, name=settings.name)
+    night = night.ended("failed", f"{type(error).__name__}: {masked(first_line(error))}")
+    runs.save(folder, night)
+    return night
 
 
 def _write(settings: Settings, folder: Path, night: RunState | None, state: str) -> None:

@@ -95,6 +95,45 @@ def test_the_bare_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "recsys init LOG --items FILE" in capsys.readouterr().out
 
 
+# --- the log ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--log-format", "json", "fetch", "nothing"],
+        ["fetch", "--log-format=json", "nothing"],
+        ["fetch", "nothing", "--log-format", "json"],
+    ],
+)
+def test_the_form_of_the_log_is_said_before_or_after_the_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.execute(arguments) == 2
+    captured = capsys.readouterr()
+    begun, error = map(json.loads, captured.err.splitlines())
+    assert (begun["event"], begun["step"]) == ("step begins", "fetch") and captured.out == ""
+    assert error["level"] == "error" and "There is no data set 'nothing'" in error["message"]
+    assert "RECSYS_LOG_FORMAT" not in os.environ
+
+
+def test_the_environment_chooses_the_form(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_LOG_FORMAT", "text")
+    assert cli.execute(["fetch", "nothing"]) == 2
+    begun, error = capsys.readouterr().err.splitlines()
+    assert begun == "fetch ..." and error.startswith("Error: There is no data set")
+    monkeypatch.setenv("RECSYS_LOG_FORMAT", "xml")
+    assert cli.execute(["fetch", "nothing"]) == 2 and "'xml' is not one of" in capsys.readouterr().err
+
+
+def test_a_command_that_reads_answers_in_sentences(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["status", config]) == 0
+    captured = capsys.readouterr()
+    assert "No night of shop is recorded" in captured.out and captured.err == ""
+    assert cli.execute(["status", "none.toml"]) == 2
+    assert capsys.readouterr().err.startswith("Error: There is no configuration")
+
+
 # --- wrong input -----------------------------------------------------------------------------------------
 
 

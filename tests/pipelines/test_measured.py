@@ -110,6 +110,16 @@ def test_a_night_that_fails_later_has_its_own_record(settings: Settings) -> None
     assert len(list(runs.states(runs.state_folder(settings.warehouse)))) == 1
 
 
+def test_a_night_that_never_began_makes_no_warehouse(settings: Settings) -> None:
+    with pytest.raises(ValueError), measured(settings), running(run=RUN):
+        raise ValueError  # of an earlier night in this process
+    assert not Path(settings.warehouse).exists() and not Path(str(settings.metrics.textfile)).exists()
+    published(settings, 1)
+    with pytest.raises(ValueError), measured(settings):
+        raise ValueError("MLflow does not answer")
+    assert state_of(settings) == "failed" and len(status(settings, 7)["nights"]) == 1
+
+
 def test_a_night_that_another_one_keeps_out_leaves_nothing(settings: Settings) -> None:
     with runs.locked(settings.warehouse), pytest.raises(RecsysError), measured(settings):
         raise RecsysError("Another run is writing.")
