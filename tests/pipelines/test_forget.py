@@ -34,7 +34,7 @@ from recsys.storage.warehouse import scan
 from recsys.tracking.log import open_store
 from tests.recsys.gate import shop
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PREFIX = "user-secret-"
 SECRET = f"{PREFIX}4711"  # the first user by id, who is in every sample
