@@ -15,10 +15,12 @@ from recsys import runs
 from recsys.audit import leftovers, served, stored
 from recsys.audit.findings import Finding, carried_out, mend
 from recsys.bundles.store import latest_bundle
+from recsys.data.forget import forget
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
 from recsys.exports.several import rollback
 from recsys.releases.record import champion, path_of
+from recsys.retention.collect import collect
 from recsys.settings import Settings
 from recsys.storage.warehouse import commit_metadata, latest_version
 from recsys.table.naming import candidates_table
@@ -208,3 +210,10 @@ def test_a_check_that_fails_is_a_finding_and_keeps_no_other_from_being_made() ->
     assert [finding.part for finding in findings] == ["a", "b"]
     assert "does not answer" in findings[0].what and "secret" not in findings[0].what
     assert "does not answer" in str(mend(findings)[0]["error"])
+
+
+def test_clean_up_goes_on_after_older_versions_were_forgotten(shop: Shop) -> None:
+    states = runs.state_folder(str(shop.root))
+    forget(str(shop.root), ["ann"], states)
+    assert collect(shop.settings, None, dry_run=True).removed == {}  # neither version that a release names is there
+    assert [finding.part for finding in found(shop)] == ["export", "export"]  # which the command writes anew, not this
