@@ -23,6 +23,7 @@ from recsys.errors import RecsysError
 from recsys.exports.sqlite import SqliteSink
 from recsys.pipelines import cli, nightly
 from recsys.pipelines import forget as module
+from recsys.pipelines.check import check
 from recsys.pipelines.forget import forget
 from recsys.releases.record import champion
 from recsys.service.following import ChampionSource
@@ -195,7 +196,9 @@ def test_a_kill_anywhere_is_made_good_by_the_second_call(
     with pytest.raises(KeyboardInterrupt):
         forget(settings, [SECRET])
     monkeypatch.setattr(module, "places", found)
+    assert "a `recsys forget` left something" in [one["what"] for one in check(settings)["findings"]]
     assert forget(settings, [SECRET])["clean"]
+    assert check(settings)["sound"]
     (folder / "log.csv").unlink()
     assert naming(folder, SECRET) == []
     assert champion(settings) is not None
