@@ -87,9 +87,9 @@ def forget(
         if dry_run:
             return _report(settings, sought, look(found), len(missing), dry_run=True)
         add_forgotten(settings.warehouse, sought, datetime.now(UTC))
-        done = empty(found)
-        report = _report(settings, sought, done, len(missing), dry_run=False)
-        return {**report, "proof": str(write_proof(states, settings.warehouse, sought, report))}
+        begun = write_proof(states, settings.warehouse, sought, {"clean": False, "sentence": "It has only begun."})
+        report = _report(settings, sought, empty(found), len(missing), dry_run=False)
+        return {**report, "proof": str(write_proof(states, settings.warehouse, sought, report, begun))}
 
 
 def ids_of(path: str) -> list[str]:

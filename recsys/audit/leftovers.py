@@ -60,7 +60,7 @@ def proofs(settings: Settings) -> Iterator[Finding]:
         if told.get("clean"):
             clean |= hashes
         elif hashes - clean:
-            what, advice = "a `recsys forget` left something", "repeat it with the same ids"
+            what, advice = "a `recsys forget` left something", "repeat the command with the same ids"
             yield Finding(part="forgotten", where=str(path), what=what, advice=advice)
             clean |= hashes
 

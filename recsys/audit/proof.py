@@ -16,18 +16,20 @@ from recsys.storage.files import file_aside, write_json, writing
 MOST: Final = 1000  # hashes that an account lists
 
 
-def write_proof(states: Path, root: str, sought: Sought, report: Mapping[str, Any]) -> Path:
+def write_proof(states: Path, root: str, sought: Sought, report: Mapping[str, Any], begun: Path | None = None) -> Path:
     """Write an account, and return its path.
 
     Parameters
     ----------
     report
         JSON-friendly, without an id.
+    begun
+        The account that was written when the call began, which this one replaces: a kill leaves that one.
     """
     held = read_forgotten(root)
     hashes = [] if held is None else held.hashes(sought)
     now = datetime.now(UTC)
-    path = states / PROOFS / f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.json"
+    path = begun or states / PROOFS / f"{now:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:8]}.json"
     said = {
         "at": now.isoformat(timespec="seconds"),
         "about": "sha256 of the salt in the table `forgotten` and the id; an item's id behind a mark",

@@ -153,9 +153,14 @@ def _export(sink: Sink, candidates: Callable[[], CandidateTable]) -> Any:
 
 
 def _data_version(settings: Settings, served: Release) -> int:
-    """The newest version of the candidate table that changed rows; cleaning up makes versions, too."""
+    """The newest version of the candidate table that changed rows; cleaning up makes versions, too.
+
+    Where `forget` has taken the commits before, the oldest that is left.
+    """
     history = DeltaTable(table_path(settings.warehouse, served.table_name)).history(20)
-    return next((int(one["version"]) for one in history if one.get("operation") not in _TIDYINGS), 0)
+    versions = [int(one["version"]) for one in history]
+    changed = (int(one["version"]) for one in history if one.get("operation") not in _TIDYINGS)
+    return next(changed, min(versions, default=0))
 
 
 def _is_own(settings: Settings, release: Release) -> bool:

@@ -112,13 +112,10 @@ def users_gone(root: str, before: datetime) -> frozenset[str]:
     """
     if latest_version(root, INTERACTIONS) is None:
         return frozenset()
-    last = pl.col(TIMESTAMP).max()
-    found = scan(root, INTERACTIONS).group_by(USER_ID).agg(last).collect(engine="streaming")
-    if len(found) and found[TIMESTAMP].null_count() == len(found):
-        raise InputError(
-            f"The log in {root} has no times, so nobody can say which events are before {before:%Y-%m-%d}."
-        )
-    return frozenset(found.filter(last < before)[USER_ID].cast(pl.String)) if len(found) else frozenset()
+    last = scan(root, INTERACTIONS).group_by(USER_ID).agg(pl.col(TIMESTAMP).max()).collect(engine="streaming")
+    if len(last) and last[TIMESTAMP].null_count() == len(last):
+        raise InputError(f"The log in {root} has no times, so nobody can say what is before {before:%Y-%m-%d}.")
+    return frozenset(last.filter(pl.col(TIMESTAMP) < before)[USER_ID].cast(pl.String))
 
 
 def remove_from_table(root: str, table: str, sought: Sought) -> int:

@@ -13,7 +13,7 @@ from recsys.columns import USER_ID, metric_name
 from recsys.errors import InputError
 from recsys.evaluation.metrics import Metric, per_user
 from recsys.evaluation.significance import CONFIDENCE, PairedTest, holm, paired_test
-from recsys.evaluation.users import TARGET, UserValues
+from recsys.evaluation.users import STAND_INS, TARGET, UserValues
 
 DEFAULT: Final = "ndcg@10"
 FEW: Final = 20  # users below which nothing is decided: resampling so few says little of others
@@ -121,12 +121,14 @@ def check_same_test(runs: Mapping[str, UserValues]) -> None:
     (label, first), *others = runs.items()
     for other, run in others:
         if run.digest() != first.digest():
+            private = any(one.about.get(STAND_INS) for one in (first, run))
+            names = ", or name bundles' folders: MLflow's users are pseudonyms of their warehouse" if private else ""
             pairs = [one.frame.select(pl.col(USER_ID, TARGET).cast(pl.String)).unique() for one in (first, run)]
             shared = len(pairs[0].join(pairs[1], on=[USER_ID, TARGET], how="semi", nulls_equal=True))
             raise InputError(
                 f"{label} and {other} were measured on different test parts ({len(first.frame):,} and "
                 f"{len(run.frame):,} rows, {shared:,} with the same user and target), so their difference would mean "
-                "nothing; evaluate both bundles on the same tables with the same split."
+                f"nothing; evaluate both bundles on the same tables with the same split{names}."
             )
 
 

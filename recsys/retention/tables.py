@@ -18,7 +18,7 @@ from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, USERS
 from recsys.retention.kept import Kept
 from recsys.retention.removal import Removal
 from recsys.settings import Settings
-from recsys.storage.intact import note_write
+from recsys.storage.intact import is_kept, note_write
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, table_path
 from recsys.table.naming import candidates_table
@@ -37,7 +37,8 @@ def older_versions(settings: Settings, kept: Kept, now: datetime) -> Iterator[Re
             continue
         opened = DeltaTable(table_path(root, table))
         options: dict[str, Any] = {"retention_hours": hours, "enforce_retention_duration": False}
-        if versions := [one for one in kept.versions.get(table, ()) if one <= opened.version()]:
+        path = table_path(root, table)
+        if versions := [one for one in kept.versions.get(table, ()) if is_kept(path, one)]:  # `forget` takes them
             options["keep_versions"] = list(versions)
         files = opened.vacuum(dry_run=True, **options)
         if files:

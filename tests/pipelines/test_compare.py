@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.evaluation.users import UserValues, to_parquet, write_file
+from recsys.evaluation.users import UserValues, from_parquet, to_parquet, with_stand_ins, write_file
 from recsys.pipelines import cli
+from recsys.report.files import stand_ins
 
 CONFIG = 'name = "shop"\nwarehouse = "{warehouse}"\n[interactions]\nsource = "log.csv"\n'
 
@@ -58,6 +59,17 @@ def test_runs_are_found_by_configuration_bundle_record_and_file(
     assert (found["reference"], found["run"], found["outcome"]) == (old, new, "better")
     assert found["difference"] == pytest.approx(20 / 50)
     assert [run["bundle"] for run in report["runs"]] == ["shop-10", "shop-30"]
+
+
+def test_pseudonyms_and_ids_of_one_warehouse_are_the_same_users(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = Path("old/evaluations/shared.parquet")  # as MLflow has it
+    held = from_parquet(values(30), "x")
+    write_file(shared, to_parquet(with_stand_ins(held, stand_ins(Path("old/runs")))))
+    assert "u00" not in str(from_parquet(shared.read_bytes(), "x").frame.to_dicts())
+    assert cli.execute(["compare", "old.toml", str(shared), "--metric", "hr@10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparisons"][0]["difference"] == pytest.approx(20 / 50)
+    assert cli.execute(["compare", "new.toml", str(shared)]) == 2
+    assert "MLflow's users are pseudonyms of their warehouse" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_table_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTINE, RAW, USER_ID, USERS
 from recsys.data import forget as module
 from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
+from recsys.data.sought import Sought, is_recognisable
 from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage import warehouse
@@ -200,3 +203,65 @@ def test_rejected_rows_go_and_stay_away_however_the_id_is_written(
     ingest(settings, now=NOW)
     users = warehouse.scan(root, QUARANTINE).collect()[USER_ID]
     assert sorted(users.fill_null("")) == (["", other] if old else [other, other])
+
+
+def test_an_item_and_what_is_old_go_and_the_source_does_not_bring_them_back(tmp_path: Path) -> None:
+    root, day = tmp_path / "warehouse", 86_400
+    lines = [f"ann,x,{day}", f"bob,x,{9 * day}", f"bob,y,{9 * day + 1}", f"cid,y,{2 * day}", f"cid,z,{9 * day}"]
+    odd = [f"bob,x,{9 * day}oops", "cid,y,1970-01-02 oops", "cid,y,1971-01-02 oops"]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines, *odd]) + "\n")
+    (tmp_path / "items.csv").write_text("item_id,title\nx,X\ny,Y\n")
+    tree: dict[str, Any] = {"name": "shop", "data_root": str(tmp_path), "warehouse": str(root)}
+    tree["interactions"] = {"source": "log.csv", "max_rejected_share": 0.9}
+    tree["items"] = {"source": "items.csv"}
+    settings = Settings.model_validate(tree)
+    ingest(settings, now=NOW)
+    before = datetime(1970, 1, 5, tzinfo=UTC)
+    assert module.users_gone(str(root), before) == {"ann"}  # cid has a later event
+    sought = Sought(items=frozenset(["x"]), before=before)
+    module.add_forgotten(str(root), sought, NOW)
+    removed = {table: module.remove_from_table(str(root), table, sought) for table in module.tables_of(str(root))}
+    assert removed == {INTERACTIONS: 3, "items": 1, QUARANTINE: 2}
+    kept = {("bob", "y"), ("cid", "z")}
+    for _ in range(2):
+        assert set(warehouse.scan(root, INTERACTIONS).select(USER_ID, ITEM_ID).collect().rows()) == kept
+        assert warehouse.scan(root, "items").collect()["title"].to_list() == ["Y"]
+        assert warehouse.scan(root, QUARANTINE).collect()[RAW].to_list() == ["cid,y,1971-01-02 oops"]
+        report = ingest(settings, now=NOW)
+        assert (report.rows_added, report.forgotten) == ({INTERACTIONS: 0, "items": 0}, 4)
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp\nann,y,{day}\nann,y,{10 * day}\ndan,x,{10 * day}\n")
+    assert ingest(settings, now=NOW).rows_added[INTERACTIONS] == 1  # she may come again, with what is new
+
+
+def test_a_log_without_times_has_nothing_before_a_date(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\na,1\nb,2\n")
+    tree: dict[str, Any] = {"name": "shop", "data_root": str(tmp_path), "warehouse": str(tmp_path / "warehouse")}
+    ingest(Settings.model_validate({**tree, "interactions": {"source": "log.csv"}}), now=NOW)
+    with pytest.raises(InputError, match="has no times, so nobody can say what is before 2024-06-01"):
+        module.users_gone(str(tmp_path / "warehouse"), NOW)
+
+
+def test_an_item_is_not_taken_for_the_user_of_the_same_id(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n7,8,100\n8,7,100\n")
+    (tmp_path / "users.csv").write_text("user_id,age\n7,1\n8,2\n")
+    read(tmp_path)
+    (tmp_path / "states").mkdir()
+    forget(str(tmp_path / "warehouse"), [], tmp_path / "states", now=NOW, items=["7"])
+    assert read(tmp_path).rows_added == {INTERACTIONS: 0, USERS: 0}
+    assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).select(USER_ID, ITEM_ID).collect().rows() == [(7, 8)]
+    assert len(warehouse.scan(tmp_path / "warehouse", USERS).collect()) == 2
+    forget(str(tmp_path / "warehouse"), ["7"], tmp_path / "states", now=NOW)
+    assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).collect().is_empty()
+
+
+@given(st.text(max_size=8), st.text(min_size=1, max_size=12), st.text(max_size=8))
+def test_an_id_is_found_where_it_stands_alone_and_only_there(before: str, user: str, after: str) -> None:
+    sought = Sought(users=frozenset([user]))
+    text = f"{before}\n{user}\n{after}"
+    if is_recognisable(user):
+        assert sought.named_in(text) and sought.named_in(json.dumps({"user": user}))
+    else:
+        assert not sought.named_in(text)
+    inside = f"{user[0]}{user}x" if user[0].isalnum() else None
+    if inside is not None and user not in inside[1 + len(user) :]:
+        assert not Sought(users=frozenset([f"{user}-17"])).named_in(inside)

@@ -1,0 +1,219 @@
+"""Planted faults of a warehouse made in milliseconds: each is found where it is, and mended where it can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys import runs
+from recsys.audit import leftovers, served, stored
+from recsys.audit.findings import Finding, carried_out, mend
+from recsys.bundles.store import latest_bundle
+from recsys.data.forget import forget
+from recsys.errors import RecsysError
+from recsys.exports.base import Candidates
+from recsys.exports.several import rollback
+from recsys.releases.record import champion, path_of
+from recsys.retention.collect import collect
+from recsys.settings import Settings
+from recsys.storage.warehouse import commit_metadata, latest_version
+from recsys.table.naming import candidates_table
+from tests.recsys.releases.shop import NAME, Shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """Two nights, exported; the second one is served."""
+    targets = {
+        "files": {"kind": "files", "path": str(tmp_path / "out")},
+        "lite": {"kind": "sqlite", "path": str(tmp_path / "lite.db")},
+    }
+    found = Shop(tmp_path / "warehouse", export=targets)
+    found.night("a")
+    found.night("b")
+    return found
+
+
+def candidates(settings: Settings) -> Candidates:
+    table = candidates_table(settings.warehouse, settings.name)
+    version = latest_version(settings.warehouse, table)
+    assert version is not None
+    run = commit_metadata(settings.warehouse, table)["run"]
+    return Candidates(path=f"{settings.warehouse}/{table}", version=version, run=run)
+
+
+def found(shop: Shop, *, deep: bool = False) -> list[Finding]:
+    settings = shop.settings
+    checks: list[tuple[str, Callable[[], Any]]] = [
+        ("table", lambda: stored.tables(settings, deep=deep)),
+        ("bundle", lambda: stored.bundles(settings, deep=deep)),
+        ("release", lambda: served.releases(settings)),
+        ("pointer", lambda: served.pointer(settings)),
+        ("export", lambda: served.exports(settings, lambda: candidates(settings))),
+        ("record", lambda: leftovers.records(settings)),
+        ("forgotten", lambda: leftovers.proofs(settings)),
+        ("scratch", lambda: leftovers.unfinished(settings)),
+        ("retention", lambda: leftovers.overdue(settings)),
+    ]
+    return list(carried_out(checks))
+
+
+def one(shop: Shop, *, deep: bool = False) -> Finding:
+    findings = found(shop, deep=deep)
+    assert len(findings) == 1, [finding.told() for finding in findings]
+    return findings[0]
+
+
+def test_a_sound_warehouse_has_no_finding(shop: Shop) -> None:
+    assert found(shop, deep=True) == []
+    assert found(Shop(shop.root.with_name("nothing"))) == []
+
+
+def pointer_of(shop: Shop) -> Path:
+    return shop.root / "bundles" / f"{NAME}.latest.json"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"path": "shop-gone", "bundle": "0"}'])
+def test_a_pointer_that_leads_nowhere_is_turned_to_the_last_good_release(shop: Shop, content: str | None) -> None:
+    path = pointer_of(shop)
+    path.unlink() if content is None else path.write_text(content)
+    finding = one(shop)
+    assert (finding.part, finding.where) == ("pointer", str(path))
+    release = champion(shop.settings)
+    assert release is not None and Path(release.bundle).name in finding.advice
+    assert [done["error"] for done in mend([finding])] == [None]
+    assert latest_bundle(shop.root, NAME).name == Path(release.bundle).name
+    assert found(shop) == []
+
+
+def test_the_bundle_before_is_taken_where_the_served_one_is_gone(shop: Shop) -> None:
+    release = champion(shop.settings)
+    assert release is not None
+    shutil.rmtree(release.bundle)
+    findings = {finding.part: finding for finding in found(shop)}
+    assert set(findings) == {"release", "pointer"}
+    assert findings["release"].repair is None and "recsys rollback" in findings["release"].advice
+    mend(findings.values())
+    assert latest_bundle(shop.root, NAME).is_dir()
+    assert [finding.part for finding in found(shop)] == ["release"]  # what is served is a person's choice
+
+
+def test_damaged_bundles_are_seen_by_size_and_deep_by_content(shop: Shop) -> None:
+    release = champion(shop.settings)
+    assert release is not None
+    weights = Path(release.bundle) / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"\0" if content[-1:] != b"\0" else content[:-1] + b"\1")
+    assert not [finding for finding in found(shop) if finding.part == "bundle"]
+    assert "weights.safetensors" in next(f.what for f in found(shop, deep=True) if f.part == "bundle")
+    weights.write_bytes(content + b"more")
+    assert "and was written with" in next(f.what for f in found(shop) if f.part == "bundle")
+    weights.unlink()
+    assert "weights.safetensors is missing" in next(f.what for f in found(shop) if f.part == "bundle")
+
+
+def test_damaged_tables_are_seen_by_size_and_deep_by_content(shop: Shop) -> None:
+    file = max((shop.root / "candidates").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(len(content) - 12) + content[-8:])
+    assert [finding for finding in found(shop) if finding.part == "table"] == []
+    finding = next(finding for finding in found(shop, deep=True) if finding.part == "table")
+    assert str(file) in finding.what and "recsys retrieve CONFIG" in finding.advice
+    file.write_bytes(content[:-1])
+    assert "bytes and was written with" in next(f.what for f in found(shop) if f.part == "table")
+    file.unlink()
+    assert {"table", "release"} <= {finding.part for finding in found(shop)}
+
+
+def test_an_export_that_is_gone_is_made_anew_and_one_that_was_taken_back_is_not(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "out").unlink()
+    finding = one(shop)
+    assert (finding.where, finding.what) == ("export.files (files)", "readers find no copy")
+    mend([finding])
+    assert found(shop) == [] and (tmp_path / "out").is_symlink()
+    rollback(shop.settings, "lite")
+    finding = one(shop)
+    assert finding.what == "readers see run a, and run b is served" and finding.repair is None
+    (tmp_path / "lite.db").write_bytes(b"no database")
+    assert "is not an SQLite database" in one(shop).what
+
+
+def test_a_switch_that_was_stopped_is_finished(shop: Shop) -> None:
+    path = path_of(shop.settings)
+    record = json.loads(path.read_text())
+    token = commit_metadata(str(shop.root), "candidates")["switch"]
+    last = record["releases"].pop()
+    path.write_text(json.dumps({**record, "switching": {"token": token, "release": last}}))
+    finding = next(finding for finding in found(shop) if finding.part == "release")
+    assert finding.what == "the switch to run b was stopped"
+    mend([finding])
+    assert found(shop) == []
+    release = champion(shop.settings)
+    assert release is not None and release.run == "b"
+
+
+def test_a_list_of_releases_that_lags_behind_the_table_is_brought_up(shop: Shop) -> None:
+    path = path_of(shop.settings)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "releases": record["releases"][:1]}))
+    finding = next(finding for finding in found(shop) if finding.part == "release")
+    assert "run a is served, and the candidate table is of run b" in finding.what
+    mend([finding])
+    assert found(shop) == []
+    path.write_text("{")
+    assert {finding.part for finding in found(shop)} >= {"release"}
+
+
+def test_records_and_left_overs(shop: Shop) -> None:
+    folder = runs.state_folder(str(shop.root))
+    (folder / "broken.json").write_text('{"key": ')
+    old, young = shop.root / "bundles" / ".x.writing-0", folder / ".y.writing-1"
+    old.mkdir()
+    young.write_text("somebody is at it")
+    os.utime(old, (0, 0))
+    dead = folder / "processes" / "gone"
+    dead.parent.mkdir(exist_ok=True)
+    dead.write_text("{}")
+    findings = {finding.where: finding for finding in found(shop)}
+    assert set(findings) == {str(folder / "broken.json"), str(old), str(dead)}
+    assert all(done["error"] is None for done in mend(findings.values()))
+    assert found(shop) == [] and young.exists() and not old.exists() and not dead.exists()
+    assert (folder / "broken.json.damaged").read_text() == '{"key": '
+    runs.save(folder, runs.RunState(key="k", run_id="r9", started="2999-01-01T00:00:00+00:00", status="failed"))
+    finding = one(shop)
+    assert "r9, was stopped or failed after the start" in finding.what and finding.repair is None
+
+
+def test_a_call_of_forget_that_left_something_is_a_finding_until_it_is_repeated(shop: Shop) -> None:
+    proofs = runs.state_folder(str(shop.root)) / "proofs"
+    proofs.mkdir()
+    (proofs / "20260101T000000Z-a.json").write_text(json.dumps({"clean": False, "hashes": ["h1", "h2"]}))
+    assert one(shop).what == "a `recsys forget` left something"
+    (proofs / "20260102T000000Z-b.json").write_text(json.dumps({"clean": True, "hashes": ["h1"]}))
+    assert one(shop).where.endswith("-a.json")
+    (proofs / "20260103T000000Z-c.json").write_text(json.dumps({"clean": True, "hashes": ["h2", "h3"]}))
+    assert found(shop) == []
+
+
+def test_a_check_that_fails_is_a_finding_and_keeps_no_other_from_being_made() -> None:
+    def fails() -> list[Finding]:
+        raise RecsysError("postgresql://me:secret@host/db does not answer.")
+
+    fine = Finding(part="b", where="w", what="x", advice="y", repair=fails)
+    findings = list(carried_out([("a", fails), ("b", lambda: [fine])]))
+    assert [finding.part for finding in findings] == ["a", "b"]
+    assert "does not answer" in findings[0].what and "secret" not in findings[0].what
+    assert "does not answer" in str(mend(findings)[0]["error"])
+
+
+def test_clean_up_goes_on_after_older_versions_were_forgotten(shop: Shop) -> None:
+    states = runs.state_folder(str(shop.root))
+    forget(str(shop.root), ["ann"], states)
+    assert collect(shop.settings, None, dry_run=True).removed == {}  # neither version that a release names is there
+    assert [finding.part for finding in found(shop)] == ["export", "export"]  # which the command writes anew, not this
