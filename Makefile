@@ -88,7 +88,7 @@ imports: setup  ## import-linter: pipelines -> recsys -> features
 
 constraints: setup  ## pin what is installed now
 	@echo '# Exact versions that `make setup` installs; pyproject.toml holds the lower bounds. Refresh: `make constraints`.' > constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//' >> constraints.txt
 
 peers: $(PEERS)/.installed  ## .venv-peers with the libraries that benchmarks/ compares with
 

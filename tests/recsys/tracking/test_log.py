@@ -196,7 +196,7 @@ def test_the_logged_toml_is_the_configuration(store: tracking.Store, tmp_path: P
     run_id = tracking.start_run(store, "settings")
     tracking.log_settings(store, run_id, settings)
     path = store.client.download_artifacts(run_id, "config.toml", str(tmp_path))
-    assert load_settings(path) == settings
+    assert load_settings(path).digest() == settings.digest()
 
 
 def test_tables_become_dataset_inputs(store: tracking.Store) -> None:
