@@ -45,8 +45,8 @@ def nightly(config: str, overrides: list[str] | None = None, timezone: str | Non
 
     Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside. A
     night that `judge` keeps back ends there: it is finished, and what it built stays beside until the next night. The
-    state's message is the verdict. Where another run holds the warehouse, a scheduled night is
-    skipped. `timezone` is that of the date in the run's name.
+    state's message is the verdict. A scheduled night is skipped where another run holds the warehouse. `timezone` is
+    that of the date in the run's name.
     """  # noqa: E501 - the first line is what Prefect's UI shows
     scheduled = deployment.get_id() is not None
     if scheduled:  # the process is there for this run alone
