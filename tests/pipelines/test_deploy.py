@@ -283,16 +283,18 @@ class Messages(BaseHTTPRequestHandler):
 
 def notify(prefect: Prefect, address: str) -> None:
     """Make the automation of docs/how-to/schedule.md, with a web hook of ours as the block."""
-    kind = httpx.get(f"{prefect.url}/block_types/slug/custom-webhook", timeout=60).json()
-    (schema,) = prefect.ask("block_schemas/filter", block_schemas={"block_type_id": {"any_": [kind["id"]]}})[:1]
-    data = {"name": "ours", "url": address, "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
-    block = prefect.ask(
-        "block_documents/", name="ours", data=data, block_type_id=kind["id"], block_schema_id=schema["id"]
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    hook = CustomWebhookNotificationBlock(
+        name="ours", url=address, json_data={"subject": "{{subject}}", "body": "{{body}}"}
     )
+    with temporary_settings({PREFECT_API_URL: prefect.url}):
+        block = hook.save("ours", overwrite=True)
     page = (ROOT / "docs" / "how-to" / "schedule.md").read_text(encoding="utf-8")
     (automation,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     file = prefect.folder / "automation.yaml"
-    file.write_text(automation.replace("block_document_id: ID", f"block_document_id: {block['id']}"))
+    file.write_text(automation.replace("block_document_id: ID", f"block_document_id: {block}"))
     prefect.command("prefect", "automation", "create", "--from-file", str(file))
 
 
