@@ -302,7 +302,7 @@ def notify(prefect: Prefect, address: str) -> None:
 @pytest.mark.integration
 def test_nights_of_a_deployment_on_a_clock_that_is_moved(config: str, prefect: Prefect, tmp_path: Path) -> None:
     """The first is published, the second kept back, the third killed, and the fourth takes it up."""
-    shop.write_log(tmp_path, 7)
+    shop.write_log(tmp_path, 10)
     ordered = ["--cron", "0 3 * * *", "--timezone", "Europe/Berlin"]
     made = json.loads(prefect.command("recsys", "deploy", config, *ordered, "--json"))
     assert made["deployment"] == "nightly/shop-a" and made["schedule"] == "0 3 * * * (Europe/Berlin)"
@@ -340,7 +340,7 @@ def test_nights_of_a_deployment_on_a_clock_that_is_moved(config: str, prefect: P
         assert reads_of["evaluate"] == reads_of["refit"] == [ids["train"]] and reads_of["ingest"] == []
         assert reads_of["judge"] == sorted([ids["evaluate"], ids["retrieve"]])
 
-        shop.write_log(tmp_path, 8)  # a day on which everybody did less than ever
+        shop.write_log(tmp_path, 11)  # a day on which everybody did less than ever
         kept = prefect.ended(prefect.night("nightly/shop-a", "2026-11-26"))
         assert (kept["name"], kept["state_name"], kept["state_type"]) == ("shop-a 2026-11-26", "KeptBack", "COMPLETED")
         assert kept["state"]["message"].startswith("Kept back: drift of events of a user on a day")
