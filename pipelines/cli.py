@@ -18,6 +18,7 @@ from recsys.pipelines.commands import start, schedule, steps, decide, releases, 
 # isort: on
 from recsys.pipelines.commands.base import app
 from recsys.pipelines.outcome import STOPPED, outcome
+from recsys.pipelines.time_limit import may_end_process
 
 _FORMAT = warnings.formatwarning
 # objects before cycles are looked for: Python's 700 cost a fifth of the imports' time, whose objects all stay;
@@ -30,6 +31,7 @@ def main() -> None:
     gc.set_threshold(*_COLLECT)
     signal.signal(signal.SIGTERM, _stop)
     warnings.formatwarning = _as_a_sentence
+    may_end_process()
     code = execute(sys.argv[1:])
     gc.freeze()  # the process ends: nothing of it has to be looked through for cycles, which takes torch half a second
     sys.exit(code)

@@ -83,8 +83,11 @@ def register(plan: Plan, *, serve: bool = False) -> tuple[RunnerDeployment, dict
             made = _deployment(plan, settings, variables)
             _not_anothers(client, made)
             made.apply()
-    runs = "this process" if serve else f"workers of the pool {plan.pool}: `prefect worker start --pool {plan.pool}`"
-    if not serve and plan.pool is None:
+    if serve:
+        runs = "this process, until it is stopped"
+    elif plan.pool is not None:
+        runs = f"workers of the pool {plan.pool}: `prefect worker start --pool {plan.pool}`"
+    else:
         runs = f"nobody yet: `recsys deploy {plan.config} --serve` runs the nights, or workers of a pool (--pool)"
     report = {
         "deployment": made.full_name,

@@ -62,7 +62,7 @@ def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
     return dict(plain(several.rollback(settings, target)))
 
 
-rollback_task = io_task(rollback)
+rollback_task = io_task(rollback, limit="export")
 
 
 def check_targets(settings: Settings) -> None:

@@ -7,13 +7,12 @@ stores a flow's parameters: keep passwords out of `overrides`, in the environmen
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import deployment
 from prefect.states import Completed, Failed, State
-from pydantic import Field
 
 from recsys.errors import RecsysError, first_line
 from recsys.pipelines import prefect_api, unmasked
@@ -31,10 +30,6 @@ from recsys.settings.read import load_settings
 from recsys.storage.addresses import masked
 from recsys.storage.intact import naming_damage
 
-Config = Annotated[str, Field(description="The configuration, a TOML file on the machine that runs the flow.")]
-Changes = Annotated[list[str] | None, Field(description="Settings to override, such as train.epochs=5.")]
-Zone = Annotated[str | None, Field(description="Time zone of the date in the run's name; else the machine's.")]
-
 
 def _alone(step: str, settings: RunSettings, **options: Any) -> dict[str, Any]:
     """The step's `NAME_alone`, whose module is imported when it runs."""
@@ -45,12 +40,13 @@ def _alone(step: str, settings: RunSettings, **options: Any) -> dict[str, Any]:
 
 
 @flow(name="nightly", flow_run_name=run_title)
-def nightly(config: Config, overrides: Changes = None, timezone: Zone = None) -> State[dict[str, Any]]:
+def nightly(config: str, overrides: list[str] | None = None, timezone: str | None = None) -> State[dict[str, Any]]:
     """The night: ingest, represent, train, evaluate, refit, retrieve, judge, publish, export, and one MLflow run around it.
 
     Nothing that readers see changes before `publish`: until then the new bundle and the new candidates lie beside. A
     night that `judge` keeps back ends there: it is finished, and what it built stays beside until the next night. The
-    state's message is the verdict. Where another run holds the warehouse, a scheduled night is skipped.
+    state's message is the verdict. A scheduled night is skipped where another run holds the warehouse. `timezone` is
+    that of the date in the run's name.
     """  # noqa: E501 - the first line is what Prefect's UI shows
     scheduled = deployment.get_id() is not None
     if scheduled:  # the process is there for this run alone
@@ -111,44 +107,44 @@ def _sentence(error: Exception) -> str:
 
 
 @flow(name="ingest", flow_run_name=run_title)
-def ingest_flow(config: Config, overrides: Changes = None, rebuild: bool = False) -> dict[str, Any]:
+def ingest_flow(config: str, overrides: list[str] | None = None, rebuild: bool = False) -> dict[str, Any]:
     """Ingest: logs and catalogue into the warehouse's tables."""
     return _alone("ingest", load_settings(config, unmasked.real(overrides)), rebuild=rebuild)
 
 
 @flow(name="represent", flow_run_name=run_title)
-def represent_flow(config: Config, overrides: Changes = None) -> dict[str, Any]:
+def represent_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """Represent: each distinct item sentence becomes a text vector, once."""
     return _alone("represent", load_settings(config, unmasked.real(overrides)))
 
 
 @flow(name="train", flow_run_name=run_title)
-def train_flow(config: Config, overrides: Changes = None) -> dict[str, Any]:
+def train_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """Train: the tables at one version become a bundle."""
     return _alone("train", load_settings(config, unmasked.real(overrides)))
 
 
 @flow(name="evaluate", flow_run_name=run_title)
-def evaluate_flow(config: Config, overrides: Changes = None, bundle: str | None = None) -> dict[str, Any]:
+def evaluate_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
     """Evaluate: a bundle against the untrained baselines, full ranking, on the held-out items."""
     return _alone("evaluate", load_settings(config, unmasked.real(overrides)), bundle=bundle)
 
 
 @flow(name="refit", flow_run_name=run_title)
-def refit_flow(config: Config, overrides: Changes = None, bundle: str | None = None) -> dict[str, Any]:
+def refit_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
     """Refit: the bundle to serve, of the measured one and all events; figures stay those of the measured one."""
     return _alone("refit", load_settings(config, unmasked.real(overrides)), bundle=bundle)
 
 
 @flow(name="retrieve", flow_run_name=run_title)
-def retrieve_flow(config: Config, overrides: Changes = None, bundle: str | None = None) -> dict[str, Any]:
+def retrieve_flow(config: str, overrides: list[str] | None = None, bundle: str | None = None) -> dict[str, Any]:
     """Retrieve: the candidate table, each user's top k from a bundle; in a night, `publish` makes it the newest one."""
     return _alone("retrieve", load_settings(config, unmasked.real(overrides)), bundle=bundle)
 
 
 @flow(name="export", flow_run_name=run_title)
 def export_flow(
-    config: Config, overrides: Changes = None, rollback: bool = False, target: str | None = None
+    config: str, overrides: list[str] | None = None, rollback: bool = False, target: str | None = None
 ) -> dict[str, Any]:
     """Export: copies of the candidate table for downstream services, in every target of the configuration."""
     settings = load_settings(config, unmasked.real(overrides))
@@ -156,12 +152,12 @@ def export_flow(
 
 
 @flow(name="refresh", flow_run_name=run_title)
-def refresh_flow(config: Config, overrides: Changes = None) -> dict[str, Any]:
+def refresh_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """Refresh: between nights, the rows of the users with new events, in the candidate table and in every target."""
     return _alone("refresh", load_settings(config, unmasked.real(overrides)))
 
 
 @flow(name="pretrain", flow_run_name=run_title)
-def pretrain_flow(config: Config, overrides: Changes = None) -> dict[str, Any]:
+def pretrain_flow(config: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """Pre-train: several logs and catalogues become a Recformer, or a text-only sequence model, that reads others."""
     return _alone("pretrain", load_pretrain_settings(config, unmasked.real(overrides)))

@@ -41,7 +41,7 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     return report
 
 
-read_task = io_task(read)
+read_task = io_task(read, limit="ingest")
 
 
 def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:

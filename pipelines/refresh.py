@@ -70,7 +70,7 @@ def rows(settings: Settings, versions: TableVersions, changed: table.Changed, re
     return {name: getattr(made, name) for name in made.__dataclass_fields__}
 
 
-rows_task = compute_task(rows)
+rows_task = compute_task(rows, limit="retrieve")
 
 
 def targets(
@@ -80,7 +80,7 @@ def targets(
     return several.update(settings, Candidates(**candidates), users, Candidates(**before))
 
 
-targets_task = io_task(targets)
+targets_task = io_task(targets, limit="export")
 
 
 def refresh_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from recsys.pipelines.time_limit import within
 from recsys.pipelines.watch import watch
 from recsys.running import running
 from recsys.settings import LimitSettings, RunSettings, Settings
+from recsys.storage.addresses import masked
 from recsys.storage.warehouse import TableVersions, commit_metadata, current_versions, latest_version, table_path
 from recsys.table.naming import candidates_table
 from recsys.tracking import log as tracking
@@ -67,14 +68,18 @@ class Step:
         The function; its first argument is the settings.
     io
         Whether it is tried again when storage or network fail, as often as `limits.retries` says.
+    limit
+        The step of a night whose limit of time it has; by default the function's name.
     """
 
     fn: Callable[..., dict[str, Any]]
     io: bool = False
+    limit: str | None = None
 
     def __call__(self, settings: RunSettings, *arguments: Any) -> dict[str, Any]:
         """Do the work once, within the step's limit of time."""
-        with within(self.fn.__name__, getattr(_limits(settings).timeout_minutes, self.fn.__name__, None)):
+        name = self.limit or self.fn.__name__
+        with within(name, getattr(_limits(settings).timeout_minutes, name, None)):
             return self.fn(settings, *arguments)
 
     def waits(self, settings: RunSettings) -> list[float]:
@@ -91,7 +96,11 @@ class Step:
         from prefect.cache_policies import NO_CACHE
 
         def work(given: _Closed) -> _Closed:
-            return _Closed(self(*given.value))
+            try:
+                return _Closed(self(*given.value))
+            except RecsysError as error:  # its sentence goes into a state and a log on the server
+                error.args = tuple(masked(part) if isinstance(part, str) else part for part in error.args)
+                raise
 
         name = self.fn.__name__
         about = (self.fn.__doc__ or name).partition("\n")[0]
@@ -111,14 +120,14 @@ def _limits(settings: RunSettings) -> LimitSettings:
     return settings.limits if isinstance(settings, Settings) else LimitSettings()
 
 
-def compute_task(function: Callable[..., dict[str, Any]]) -> Step:
+def compute_task(function: Callable[..., dict[str, Any]], limit: str | None = None) -> Step:
     """A step that computes: done once, because a second attempt would fail the same way an hour later."""
-    return Step(function)
+    return Step(function, limit=limit)
 
 
-def io_task(function: Callable[..., dict[str, Any]]) -> Step:
+def io_task(function: Callable[..., dict[str, Any]], limit: str | None = None) -> Step:
     """A step that reads or writes outside the warehouse: tried again when storage or network fail."""
-    return Step(function, io=True)
+    return Step(function, io=True, limit=limit)
 
 
 Run = Callable[..., dict[str, Any]]  # calls a step with the settings and its other arguments

@@ -48,9 +48,3 @@ def test_custom_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert report.metrics["test/ndcg_at_10"] > report.baselines["popularity"]["test/ndcg_at_10"]
     finally:
         kinds.KINDS.pop("svd", None)
-
-
-def test_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = example("schedule", monkeypatch).deployment(str(FOLDER.parent / "configs" / "demo.toml"))
-    assert planned.full_name == "nightly/demo" and planned.parameters == {"config": planned.parameters["config"]}
-    assert planned.schedules[0].schedule.cron == "0 3 * * *"

@@ -12,16 +12,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 from prefect import flow
+from prefect._internal.concurrency.cancellation import CancelledError
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.exceptions import TerminationSignal
 from prefect.testing.utilities import prefect_test_harness
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
@@ -37,15 +42,16 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
 from recsys.features import text as encoders
 from recsys.observe.lines import log
-from recsys.pipelines import cli, nightly, steps
+from recsys.pipelines import cli, deploy, events, flows, launch, nightly, prefect_api, steps
 from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
 from recsys.pipelines.console import show_night
 from recsys.pipelines.progress import Show
 from recsys.pipelines.status import status
+from recsys.pipelines.time_limit import StepOverran
 from recsys.pipelines.ui import page
-from recsys.pipelines.watch import watching
+from recsys.pipelines.watch import Watch, watching
 from recsys.running import short
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
@@ -660,17 +666,162 @@ def test_a_night_that_was_killed_in_training_goes_on_inside_it(
     assert [point.step for point in points] == [1, 2]  # the curve is whole
 
 
-def test_the_flow_leaves_an_artifact_with_a_link(config: str, harness: None) -> None:
-    summary = nightly.nightly(config, ["train.epochs=1"])
+@pytest.fixture
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Events that the night gives to Prefect to send."""
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "emit_event", lambda **event: sent.append(event))
+    return sent
+
+
+def on_server(found: Callable[[], Any]) -> Any:
+    """Wait until the server has what is sent to it in the background."""
+    for _ in range(600):
+        if value := found():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("The server has not got it.")
+
+
+def test_prefect_has_the_nights_lines_artifact_and_event(
+    config: str, harness: None, emitted: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(config, ["train.epochs=1"])
+    summary = launch.run_night(settings, config, ["train.epochs=1"], Show())
     assert summary["epochs"] == 1
     artifact = Artifact.get("night-tiny-shop")
     assert artifact is not None and isinstance(artifact.data, str)
     assert "| test/ndcg_at_10 |" in artifact.data and summary["mlflow"]["link"] in artifact.data
+    assert f"- report: `{summary['report']}`" in artifact.data
+    (event,) = emitted
+    assert event["event"] == "recsys.night.published"
+    assert event["resource"] == {"prefect.resource.id": "recsys.night.tiny_Shop", "prefect.resource.name": "tiny_Shop"}
+    assert event["payload"]["sentence"] == summary["verdict"]["sentence"]
+    assert event["payload"]["report"] == summary["report"] and event["payload"]["mlflow"] == summary["mlflow"]["link"]
+    told = capsys.readouterr().err
+    assert told.count("The night takes about") == 1 and "Finished in state" not in told  # no line twice
     with get_client(sync_client=True) as client:
-        (run,) = client.read_flow_runs()
-        assert run.name == f"tiny_Shop {run.expected_start_time.astimezone():%Y-%m-%d}"  # type: ignore[union-attr]
-        assert run.state is not None and run.state.is_completed()
+        run = next(run for run in client.read_flow_runs() if {"recsys", "tiny_Shop"} <= set(run.tags))
+        assert run.state is not None and run.state.is_completed() and run.expected_start_time is not None
         assert f"run:{short(summary['run_id'])}" in run.tags
+        assert run.name == f"tiny_Shop {run.expected_start_time.astimezone():%Y-%m-%d}"
+        of = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        on_server(lambda: [line for line in client.read_logs(of) if line.message.startswith("The night takes about")])
+
+
+def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the flow take itself for one that a deployment's schedule has started."""
+    monkeypatch.setattr(flows.deployment, "get_id", lambda: "deployment")
+    monkeypatch.setattr(flows, "may_end_process", lambda: None)
+
+
+def test_a_scheduled_night_that_fails_ends_with_its_sentence(
+    config: str, harness: None, emitted: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled(monkeypatch)
+    state = nightly.nightly(config, ["interactions.source=nowhere.csv"], return_state=True)
+    (event,) = emitted
+    assert state.is_failed() and state.message is not None and "nowhere.csv" in state.message
+    assert "Traceback" not in state.message and "\n" not in state.message
+    assert event["event"] == "recsys.night.failed" and event["payload"]["sentence"] == state.message
+
+
+def test_a_scheduled_night_that_meets_another_is_skipped_and_one_by_hand_fails(
+    config: str, harness: None, emitted: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(config)
+    with runs.locked(settings.warehouse):
+        with pytest.raises(runs.WarehouseBusy):
+            nightly.nightly(config)
+        scheduled(monkeypatch)
+        state = nightly.nightly(config, return_state=True)
+    assert state.is_completed() and state.name == "Skipped"
+    assert state.message is not None and state.message.startswith(f"Another run (process {os.getpid()}) is writing")
+    assert [event["event"] for event in emitted] == ["recsys.night.failed", "recsys.night.skipped"]
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("gone"), CancelledError()])
+def test_a_scheduled_night_that_loses_prefect_goes_on_without_it(
+    config: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def night(settings: Settings, run: steps.Run = steps.as_function) -> dict[str, Any]:
+        if run is steps.as_task:
+            raise error
+        return {"by": "functions"}
+
+    monkeypatch.setattr(nightly, "night", night)
+    assert flows._night(config, None, True, Watch()) == {"by": "functions"}
+    with pytest.raises(type(error)):  # the command goes on by itself
+        flows._night(config, None, False, Watch())
+
+
+def test_a_scheduled_night_that_somebody_stops_does_not_go_on(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def night(settings: Settings, run: steps.Run = steps.as_function) -> dict[str, Any]:
+        raise TerminationSignal(signal=signal.SIGTERM)
+
+    monkeypatch.setattr(nightly, "night", night)
+    with pytest.raises(TerminationSignal):
+        flows._night(config, None, True, Watch())
+
+
+def test_a_deployment_is_registered_once_for_a_name_and_says_who_runs_it(
+    config: str, tmp_path: Path, harness: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_api, "named", lambda: True)
+
+    def register(**more: Any) -> Any:
+        given = {"config": config, "cron": "0 3 * * *", "timezone": "Europe/Berlin"} | more
+        _, report = deploy.register(deploy.Plan(**given))
+        with get_client(sync_client=True) as client:
+            return report, client.read_deployment_by_name("nightly/tiny_Shop")
+
+    report, first = register()
+    assert report["run by"].startswith("nobody yet") and first.job_variables == {}
+    assert first.concurrency_options is not None and first.concurrency_options.collision_strategy == "CANCEL_NEW"
+    with pytest.raises(InputError, match=r"has no work pool unknown \(it has: .*\); `prefect work-pool create unknown"):
+        register(pool="unknown")
+    with get_client(sync_client=True) as client:
+        for name, kind in {"here": "process", "ships": "docker"}.items():
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template={}))
+    with pytest.raises(InputError, match="ships is of the type docker, whose runs need an image"):
+        register(pool="ships")
+    with pytest.raises(InputError, match="here starts processes, which have no image"):
+        register(pool="here", image="shop:1")
+    report, found = register(pool="here", cron="30 4 * * *", overrides=("train.epochs=1",))
+    assert (found.id, found.work_pool_name, found.job_variables) == (first.id, "here", {"working_dir": str(tmp_path)})
+    assert [one.schedule.cron for one in found.schedules] == ["30 4 * * *"]  # the former schedule is gone
+    assert found.parameters["overrides"] == ["train.epochs=1"]
+    assert report["run by"].endswith("`prefect worker start --pool here`")
+    _, found = register(pool="ships", image="shop:1")
+    assert found.job_variables == {"image": "shop:1", "volumes": [f"{tmp_path}:{tmp_path}"]}
+    _, found = register()
+    assert found.work_pool_name is None and found.job_variables == {} and "overrides" not in found.parameters
+    (tmp_path / "other.toml").write_text(Path(config).read_text())
+    with pytest.raises(InputError, match=r"the deployment nightly/tiny_Shop of the configuration .*recsys\.toml"):
+        register(config=str(tmp_path / "other.toml"))
+
+
+def test_a_step_of_prefects_that_overruns_its_limit_ends_and_masks_what_it_says(config: str, harness: None) -> None:
+    outer = signal.setitimer(signal.ITIMER_REAL, 0.0)  # the test runner's own time-out
+
+    def export(settings: Settings) -> dict[str, Any]:
+        time.sleep(60)
+        return {}
+
+    def publish(settings: Settings) -> dict[str, Any]:
+        raise RecsysError("postgresql://me:word@db does not answer.")
+
+    @flow(name="limited")
+    def limited(step: str) -> dict[str, Any]:
+        settings = load_settings(config, ["limits.timeout_minutes.export=0.001"])
+        return steps.as_task({"export": steps.io_task(export), "publish": steps.compute_task(publish)}[step], settings)
+
+    with pytest.raises(StepOverran, match=r"The step export was ended after 0\.001 min"):
+        limited("export")
+    with pytest.raises(RecsysError, match=r"postgresql://.*@db does not answer\.$") as caught:
+        limited("publish")
+    assert ":word@" not in str(caught.value)
+    signal.setitimer(signal.ITIMER_REAL, *outer)
 
 
 def arrays(dataset: Dataset) -> list[bytes]:
