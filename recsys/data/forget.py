@@ -23,7 +23,9 @@ from pyarrow import fs
 
 from recsys.columns import CANDIDATES, INTERACTIONS, QUARANTINE, USER_ID, USERS
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
+from recsys.data.log import home_of
 from recsys.errors import InputError
+from recsys.storage.artefacts import remove_all
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import note_write
@@ -77,6 +79,7 @@ def forget(root: str, users: Sequence[str], states: Path, now: datetime | None =
         purge(table_path(root, table), commit_metadata(root, table), shared=False)
         note_write(table_path(root, table))
     _drop_unpublished(root)
+    remove_all(home_of(root))  # prepared data hold the users' events; the next step makes them anew
     cleaned = sum(_clean_state(path, set(wanted)) for path in sorted(states.glob("*.json")))
     unsent = drop_quotes(states / "unsent")
     return ForgetReport(users=len(wanted), removed=counts, run_states=cleaned, unsent=unsent)

@@ -118,5 +118,5 @@ def test_what_a_disk_refuses_is_a_sentence(tmp_path: Path) -> None:
     def full(folder: Path) -> Mapping[str, Any]:
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(RecsysError, match="^The prepared data .* cannot be written: No space left on device"):
+    with pytest.raises(RecsysError, match=r"^The prepared data .* cannot be written: No space left on device"):
         obtain(tmp_path, "text", "k", full, Maker.read)
