@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/prepare.py --data . --quick --json
     .venv/bin/python benchmarks/prepare.py --data . --size 1_000_000,1_000_000,100_000_000 --core 2
 
-Each call is a process of its own. "peak" is the most that it had in memory at once (ru_maxrss): pages of mapped files
-count there, though the system takes them back whenever something else needs room. "own" is the most that was its own
-(RssAnon, by samples, so it needs Linux), which nothing can take back. Both hold the program, some 300 MiB.
+Each call is a process of its own. "peak" is the most that it had in memory at once (VmHWM, so it needs Linux): pages of
+mapped files count there, though the system takes them back whenever something else needs room. "own" is the most that
+was its own (RssAnon, by samples), which nothing can take back. Both hold the program, some 200 MiB.
 
 The logs are generated, so `--data` is not read; every benchmark takes it.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -75,24 +74,24 @@ def settings_of(folder: Path, core: int, strategy: str) -> Any:
     )
 
 
+def held(what: str) -> int:
+    """Bytes of this process, by their name in the kernel's status of it; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(what)), 0)
+
+
 class Own:
     """Follows the memory that is the process's own."""
 
     def __init__(self) -> None:
-        self.most, self._ended = self.now(), threading.Event()
+        self.most, self._ended = held("RssAnon"), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    @staticmethod
-    def now() -> int:
-        """Bytes; 0 where the system does not tell."""
-        status = Path("/proc/self/status")
-        lines = status.read_text().splitlines() if status.exists() else []
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
-
     def _follow(self) -> None:
         while not self._ended.wait(EVERY):
-            self.most = max(self.most, self.now())
+            self.most = max(self.most, held("RssAnon"))
 
     def end(self) -> int:
         """The most bytes so far."""
@@ -110,12 +109,11 @@ def call(folder: Path, core: int, strategy: str) -> dict[str, Any]:
     own, cpu, wall = Own(), time.process_time(), time.perf_counter()
     dataset = prepare(settings, current_versions(settings.warehouse))
     spent, waited = time.process_time() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "cpu_seconds": spent,
         "seconds": waited,
         "own_bytes": own.end(),
-        "peak_bytes": peak if sys.platform == "darwin" else 1024 * peak,
+        "peak_bytes": held("VmHWM"),
         "interactions": dataset.report["interactions"],
         "digest": dataset.digest,
     }

@@ -20,8 +20,10 @@ from pyarrow import fs
 
 from recsys.columns import CANDIDATES, INTERACTIONS, ITEM_ID, ITEMS, QUARANTINE, REJECTED_AT, TIMESTAMP, USER_ID, USERS
 from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
+from recsys.data.log import home_of
 from recsys.data.sought import Sought
 from recsys.errors import InputError
+from recsys.storage.artefacts import remove_all
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import note_write
@@ -71,6 +73,7 @@ def forget(
     removed = {table: remove_from_table(root, table, sought) for table in tables_of(root)}
     for name in set(candidate_folders(root)) - set(removed):
         drop_unpublished(root, name)
+    remove_all(home_of(root))  # prepared data hold the users' events; the next step makes them anew
     return ForgetReport(
         users=len(sought.users),
         removed=removed,

@@ -45,5 +45,6 @@ def _removals(settings: Settings, stays: Kept, store: Store | None, now: datetim
     yield from folders.report_pages(settings, stays)
     yield from folders.values_per_user(settings, stays)
     yield from folders.bundles(settings, stays)
+    yield from folders.prepared_data(settings, stays)
     yield from tables.small_files(settings)
     yield from tables.older_versions(settings, stays, now)

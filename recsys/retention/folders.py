@@ -1,4 +1,4 @@
-"""Bundles, pages, values per user and records of nights that are no longer needed."""
+"""Bundles, pages, prepared data, values per user and records of nights that are no longer needed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from recsys import runs
 from recsys.bundles import mirror
 from recsys.bundles.manifest import read_manifest
 from recsys.bundles.mirror import address, bundles_folder
+from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.evaluation import users
 from recsys.report.files import FOLDER as REPORTS
@@ -19,6 +20,7 @@ from recsys.retention.kept import Kept, is_own
 from recsys.retention.removal import Removal
 from recsys.runs import local_folder, state_folder
 from recsys.settings import Settings
+from recsys.storage import artefacts
 
 
 def bundles(settings: Settings, kept: Kept) -> Iterator[Removal]:
@@ -44,6 +46,15 @@ def report_pages(settings: Settings, kept: Kept) -> Iterator[Removal]:
     for path in found[:-1]:
         if path.stem.partition("-")[2] not in kept.runs and _written_before(path, kept.since):
             yield _file("page", path)
+
+
+def prepared_data(settings: Settings, kept: Kept) -> Iterator[Removal]:
+    """Prepared data that nobody has read for long, or that are more than the few that stay; they can be made again."""
+    home = home_of(settings.warehouse)
+    more = artefacts.older(home)
+    for path in sorted(home.glob("[!.]*-*")):
+        if path in more or _written_before(path, kept.since):
+            yield Removal(kind="prepared data", what=str(path), size=size_of(path), act=partial(artefacts.remove, path))
 
 
 def records(settings: Settings, kept: Kept) -> Iterator[Removal]:

@@ -16,11 +16,13 @@ from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTIN
 from recsys.data import forget as module
 from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
+from recsys.data.log import read_log
 from recsys.data.sought import Sought, is_recognisable
 from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage import warehouse
 from recsys.storage.stream import overwrite_streamed, stage
+from recsys.storage.warehouse import current_versions
 from recsys.tracking.spool import Spool
 from recsys.tracking.spool import read as read_spool
 
@@ -84,6 +86,17 @@ def test_no_file_holds_her_any_more(folder: Path) -> None:
     assert ANN not in everything(folder / "warehouse")
     assert ANN not in everything(folder / "states")
     assert "bob" in (folder / "states" / "k.json").read_text()
+
+
+def test_what_was_prepared_of_her_goes(folder: Path) -> None:
+    tree = {"name": "shop", "data_root": str(folder), "warehouse": str(folder / "warehouse")}
+    settings = Settings.model_validate(tree | {"interactions": {"source": "log.csv"}})
+    read_log(settings, current_versions(settings.warehouse))
+    prepared = list((folder / "warehouse" / "prepared").glob("log-*"))
+    assert len(prepared) == 1 and ANN in (prepared[0] / "users.arrow").read_text(errors="replace")
+    remove(folder, ANN)
+    assert not [path for path in (folder / "warehouse" / "prepared").rglob("*") if path.suffix != ".lock"]
+    assert read_log(settings, current_versions(settings.warehouse)).histories.users.to_list() == ["bob", "cid"]
 
 
 def test_what_mlflow_has_not_taken_yet_does_not_quote_her_later(folder: Path) -> None:

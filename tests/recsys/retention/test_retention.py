@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from deltalake import DeltaTable
 
 from recsys.releases.record import Release
-from recsys.retention import tables
-from recsys.retention.kept import releases_kept
+from recsys.retention import folders, tables
+from recsys.retention.kept import kept, releases_kept
 from recsys.retention.removal import carry_out
 from recsys.settings import RetentionSettings
 from recsys.settings.read import parse_settings
@@ -86,3 +87,21 @@ def test_many_small_files_become_few_and_no_row_changes(tmp_path: Path, monkeypa
     assert scan(tmp_path, "item_vectors").sort("content_hash").collect().equals(before)
     assert not list(tables.small_files(settings))
     assert replace(report, dry_run=False).total == 0
+
+
+def test_prepared_data_that_nobody_reads_go(tmp_path: Path) -> None:
+    settings = parse_settings(
+        {"name": "shop", "warehouse": str(tmp_path / "warehouse"), "interactions": {"source": "log.csv"}}
+    )
+    home = tmp_path / "warehouse" / "prepared"
+    ages = {"log-1": 0, "log-2": 1, "log-3": 2, "log-4": 3, "dataset-1": 40, "dataset-2": 1}  # days
+    for name, days in ages.items():
+        (home / name).mkdir(parents=True)
+        (home / name / "files.json").write_text("{}")
+        os.utime(home / name, (NOW.timestamp() - 86_400 * days,) * 2)
+    stays = kept(settings, [], [], NOW)
+    for dry_run in (True, False):
+        report = carry_out(folders.prepared_data(settings, stays), "", dry_run=dry_run)
+        assert [Path(name).name for name in report.names["prepared data"]] == ["dataset-1", "log-4"]
+        assert report.freed["prepared data"] == 4
+    assert sorted(path.name for path in home.glob("*-*")) == ["dataset-2", "log-1", "log-2", "log-3"]
