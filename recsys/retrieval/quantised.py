@@ -195,7 +195,7 @@ class _Asked:
         off = np.sqrt(np.square(wide).sum(axis=1)) * items.lost + taken * items.longest
         with np.errstate(over="ignore"):
             margin = 2 * (off * (1 + 1e-6) + np.finfo(np.float32).tiny) / step
-        return cls(whole=torch.from_numpy(whole.astype(np.int8)), margin=margin, any=queries.any(axis=1))
+        return cls(whole=torch.from_numpy(whole.astype(np.int8)), margin=margin, any=np.asarray(queries.any(axis=1)))
 
     def least(self, reached: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """int32: products of the items of these rows that may be as good as one whose product is `reached`."""
