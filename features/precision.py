@@ -1,4 +1,4 @@
-"""Whether bf16 pays: it does where the processor multiplies it natively. And how many of its kernels are kept."""
+"""Whether bf16 and int8 pay: where the processor multiplies them natively. And how many of its kernels are kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 os.environ.setdefault(KERNELS, "64")
 
 
-# levels of instructions, as the variable names them, that multiply bf16 in software
+# levels of instructions, as the variable names them, that multiply bf16 in software; of those of int8 the products of
+# some lose what does not fit into 16 bits
 LEVEL: Final = "ONEDNN_MAX_CPU_ISA"
 _WITHOUT_BF16: Final = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+_WITHOUT_INT8: Final = {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
 
 
 def native_bf16() -> bool:
@@ -25,13 +28,25 @@ def native_bf16() -> bool:
     False where torch cannot say, where it was built without oneDNN, which makes these products, and where
     ONEDNN_MAX_CPU_ISA keeps oneDNN from the instructions.
     """
+    return _multiplies(_WITHOUT_BF16, "avx512_bf16", "amx_bf16", "bf16")
+
+
+def native_int8() -> bool:
+    """Whether this processor multiplies int8 in hardware and adds it in int32, so that nothing is lost.
+
+    False where `native_bf16` is False for want of an answer.
+    """
+    return hasattr(torch, "_int_mm") and _multiplies(_WITHOUT_INT8, "avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def _multiplies(without: set[str], *instructions: str) -> bool:
     asked = getattr(torch.cpu, "get_capabilities", None)
     if asked is None or not torch.backends.mkldnn.is_available():
         return False
-    if os.environ.get(LEVEL, "").upper() in _WITHOUT_BF16:
+    if os.environ.get(LEVEL, "").upper() in without:
         return False
     capabilities = asked()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(capabilities.get(name) for name in instructions)
 
 
 def amx() -> bool:

@@ -19,6 +19,7 @@ from numba import boolean, float32, float64, int32, int64, njit, types, uint64, 
 from scipy import sparse
 
 from recsys.loops.plain import LANES, Product
+from recsys.loops.prefetch import AHEAD, LINE, prefetch
 
 _PLACES: Final = threading.local()  # of each thread: arrays that are used again and again
 
@@ -322,6 +323,9 @@ def _dots(queries, vectors, rows, codes, found):  # type: ignore[no-untyped-def]
     whole = width - width % sixteen
     lanes = np.empty(LANES, dtype=np.float32)
     for pair in range(len(rows)):
+        ahead = uint64(codes[min(pair + AHEAD, len(rows) - 1)])
+        for start in range(uint64(0), width, uint64(LINE)):
+            prefetch(vectors, ahead, start)
         row, code = uint64(rows[pair]), uint64(codes[pair])
         lanes[:] = 0
         for start in range(uint64(0), whole, sixteen):
@@ -342,6 +346,9 @@ def _exact_dots(queries, vectors, rows, codes, found):  # type: ignore[no-untype
     width, one, two = uint64(queries.shape[1]), uint64(1), uint64(2)
     products = np.zeros(queries.shape[1] + 1)
     for pair in range(len(rows)):
+        ahead = uint64(codes[min(pair + AHEAD, len(rows) - 1)])
+        for start in range(uint64(0), width, uint64(LINE)):
+            prefetch(vectors, ahead, start)
         row, code = uint64(rows[pair]), uint64(codes[pair])
         for place in range(width):
             products[place] = np.float64(queries[row, place]) * np.float64(vectors[code, place])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recsys.bundles.bundle import Bundle
 from recsys.data.prepare import Dataset
 from recsys.data.sequences import Sequences
 from recsys.models.base import Recommender
@@ -35,11 +36,21 @@ def check_index(settings: Settings, sizes: NightSizes | None = None) -> None:
 
 
 def chosen_index(
-    settings: Settings, dataset: Dataset, model: Recommender, vectors: np.ndarray, allowed: np.ndarray
+    settings: Settings,
+    dataset: Dataset,
+    model: Recommender,
+    vectors: np.ndarray,
+    allowed: np.ndarray,
+    measured: Bundle | None = None,
 ) -> tuple[ItemIndex, IndexReport]:
     """Choose the search among a model's vectors by a sample of the users, drawn by the seed.
 
     The users ask with the events that the model was trained on: what the split holds out chooses nothing.
+
+    Parameters
+    ----------
+    measured
+        The bundle that this one is made of; its choice is kept where the same settings made it.
     """
 
     def sample() -> tuple[np.ndarray, Sequences]:
@@ -49,4 +60,14 @@ def chosen_index(
         some = histories.select(np.sort(drawn))
         return model.encode(some), some
 
-    return choose_index(settings.retrieve, vectors, allowed, sample, len(dataset.split.serving))
+    users = len(dataset.split.serving)
+    return choose_index(settings.retrieve, vectors, allowed, sample, users, _kept(settings, measured))
+
+
+def _kept(settings: Settings, measured: Bundle | None) -> ItemIndex | None:
+    """Return the search of a bundle, if it was chosen by these settings."""
+    if measured is None:
+        return None
+    now, then = settings.retrieve, measured.settings.retrieve
+    same = all(getattr(now, name) == getattr(then, name) for name in ("index", "recall", "k", "exclude_seen"))
+    return measured.index() if same else None

@@ -242,7 +242,7 @@ def _retrained(
         new_items = dataset.vocabulary.size > bundle.vocabulary.size
         again, counted = recounted(blended, _with_blend_of(settings, bundle), dataset, new_items=new_items)
         consumed["counted"] = counted.to_dict()
-    index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed)
+    index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed, bundle)
     if searched.is_said:
         say(searched.reason)
     path = write_bundle(

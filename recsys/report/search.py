@@ -14,7 +14,8 @@ SECOND: Final = 1_000_000  # microseconds
 
 def search(night: Night) -> dict[str, Any] | None:
     """Return a chart and a table of the indexes that were tried; None where none was."""
-    index = mapping(night.step("refit").get("index")) or mapping(night.step("train").get("index"))
+    chosen_by = [mapping(night.step(step).get("index")) for step in ("refit", "train")]
+    index = next((index for index in chosen_by if rows(index.get("points"))), {})  # a refit may keep what was chosen
     points = [point for point in map(mapping, rows(index.get("points"))) if known(point.get("recall"))]
     if not points:
         return None

@@ -46,6 +46,7 @@ ENOUGH: Final = 0.995  # of recall, from which on a curve needs no further point
 SPREAD: Final = 0.05  # of the items' lengths, from which on a graph is made of lengthened vectors
 PROMISE: Final = 0.1  # of the items, which an index of `auto` hopes to compare: what it cannot save is not tried
 SHARE: Final = 0.1  # of the exact searches of a night, which building a candidate may take
+KEPT_EXACT: Final = "The search is exact, as that of the measured bundle."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,7 @@ def choose_index(
     allowed: np.ndarray,
     sample: Callable[[], tuple[np.ndarray, Sequences]],
     users: int,
+    before: ItemIndex | None = None,
 ) -> tuple[ItemIndex, IndexReport]:
     """Choose the search of a bundle as `retrieve.index` and `retrieve.recall` say.
 
@@ -127,6 +129,9 @@ def choose_index(
         Gives queries float32 [U, D] and what these users have seen; not called where nothing is to be measured.
     users
         Whom the night searches for; few do not pay for a long build.
+    before
+        The search that the same settings chose for nearly the same vectors: it is taken over, and an index is built
+        and measured anew; others are tried only where it no longer finds enough.
 
     Raises
     ------
@@ -141,6 +146,8 @@ def choose_index(
     candidates = list(_candidates(settings.index, exact, users))
     if reason := _needless(settings.index, exact, candidates, users):
         return exact, IndexReport(factory=EXACT, reason=reason, **about)
+    if before is not None and before.exact:
+        return exact, IndexReport(factory=EXACT, reason=KEPT_EXACT, **about)
     queries, histories = sample()
     asked = np.flatnonzero(queries.any(axis=1))
     if not len(asked):
@@ -148,7 +155,11 @@ def choose_index(
         return exact, IndexReport(factory=EXACT, reason=reason, **about)
     sweep = _Sweep.of(exact, queries[asked], histories.select(asked), settings)
     about |= {"asked": len(asked), "exact_cpu": sweep.cpu}
-    points, kept, best, failed = [], exact, np.inf if settings.index != AUTO else about["exact_work"] * users, ""
+    kept_on, tried = (None, []) if before is None else sweep.again(before)
+    if kept_on is not None:
+        about |= {"points": tried, "seconds": time.process_time() - began}
+        return kept_on, _report(tried[-1], about)
+    points, kept, best, failed = tried, exact, np.inf if settings.index != AUTO else about["exact_work"] * users, ""
     chosen, like, least = None, None, np.inf
     for factory in candidates:
         building = _building(factory, items, width)
@@ -171,8 +182,13 @@ def choose_index(
         return exact, IndexReport(factory=EXACT, reason=_unreached(points, wanted, settings.k) + failed, **about)
     assert kept.approximate is not None
     set_parameters(kept.approximate.index, chosen.parameters)
+    return kept, _report(chosen, about)
+
+
+def _report(chosen: Point, about: dict[str, Any]) -> IndexReport:
+    """Return what is said of a point that is served."""
     of = {name: getattr(chosen, name) for name in ("factory", "parameters", "fetch", "lengthened", "recall")}
-    return kept, IndexReport(reason=_said(chosen, settings.k, about["exact_work"]), **of, **about)
+    return IndexReport(reason=_said(chosen, about["k"], about["exact_work"]), **of, **about)
 
 
 def _candidates(wanted: str, exact: ItemIndex, users: int) -> Iterator[str]:
@@ -226,6 +242,20 @@ class _Sweep:
         scores = top_k(exact, queries, histories, k=k, exclude_seen=excluded)[1]
         cpu = 1e6 * (time.process_time() - began) / len(queries)
         return cls(exact=exact, queries=queries, histories=histories, settings=settings, scores=scores, cpu=cpu)
+
+    def again(self, before: ItemIndex) -> tuple[ItemIndex | None, list[Point]]:
+        """Build an index as it was, and measure it; None where it finds too little now, or cannot be built."""
+        assert before.approximate is not None
+        was, parameters = before.approximate, parameters_of(before.approximate.index)
+        try:
+            built = build_approximate(self.exact.vectors, self.exact.codes, was.factory, lengthened=was.lengthened)
+        except RecsysError:
+            return None, []
+        set_parameters(built.index, parameters)
+        built = replace(built, fetch=was.fetch)
+        point = self.point(built, parameters)
+        enough = point.recall - point.error >= self.settings.recall
+        return replace(self.exact, approximate=built) if enough else None, [point]
 
     def points(self, built: Approximate, most: float) -> Iterator[Point]:
         """Ask an index with every parameter, until it finds nearly all, no more, or costs more than `most`."""

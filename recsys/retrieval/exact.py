@@ -2,15 +2,16 @@
 
 A search finds, a fixed computation decides. float32 products are added in an order that depends on the machine and on
 how many queries come at once, so their last bits, and with them the order of nearly equal items, are not reproducible.
-Here `products.py` compares every query with every item and returns each item that its error bound cannot exclude; those
-pairs are scored again by `exact_scores`. So the result equals a brute force over all items, and does not depend on
-which users share a batch.
+Here `quantised.py`, or `products.py`, compares every query with every item and returns each item that its error bound
+cannot exclude; those pairs are scored again by `exact_scores`. So the result equals a brute force over all items, and
+does not depend on which users share a batch.
 
 Shapes: b users, k wanted, P pairs, D width, V items (arrays by code have V + 1 rows), M of them that can be found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
@@ -18,13 +19,14 @@ import numpy as np
 import torch
 
 from recsys.columns import PADDING
-from recsys.features.precision import native_bf16
+from recsys.features.precision import native_bf16, native_int8
 from recsys.loops.choice import loops
-from recsys.retrieval.products import Products
+from recsys.retrieval.products import Products, keys_of_rows
+from recsys.retrieval.quantised import LEAST, Quantised
 
 FEW: Final = 16  # queries and
 SMALL: Final = 65_536  # items up to which float32 takes less time: to prepare a product in bf16 costs more
-LOOSE: Final = 8  # times as many pairs as wanted, from which on bf16 excludes too few to pay
+LOOSE: Final = 8  # times as many pairs as wanted, from which on rounded products exclude too few to pay
 
 
 class ExactSearch:
@@ -49,8 +51,13 @@ class ExactSearch:
         return inside
 
     @cached_property
+    def int8_products(self) -> Quantised:
+        """The vectors ready for products with queries, in int8."""
+        return Quantised.of(self.vectors, self.codes)
+
+    @cached_property
     def products(self) -> Products:
-        """The vectors ready for products with queries, in bf16 where the processor multiplies it natively."""
+        """The same in bf16 where the processor multiplies it natively."""
         return Products.of(self.vectors, self.codes, torch.bfloat16) if native_bf16() else self.fp32_products
 
     @cached_property
@@ -78,27 +85,39 @@ class ExactSearch:
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         owner = seen // stride
         hidden = owner * size + np.searchsorted(self.codes, seen % stride)
-        small = len(queries) <= FEW and size <= SMALL
-        products, start = self.fp32_products if small else self.products, 0
-        while start < len(queries):
-            part = slice(start, start + products.users)
-            own = slice(*np.searchsorted(owner, [part.start, part.stop]))
-            most = None if products.is_fp32 else LOOSE * k
-            pairs = products.candidates(queries[part], k, hidden[own] - part.start * size, most)
-            if pairs is None:
-                products = self.fp32_products
-                continue
-            rows, found = pairs[0] + start, self.codes[pairs[1]]
-            values = exact_scores(queries, self.vectors, rows, found)
-            order, place = loops(len(queries)).first(rows - start, found, values, part.stop - start, k)
-            at = rows[order], place
-            codes[at], scores[at] = found[order], values[order]
-            start = part.stop
+        wanted = np.arange(len(queries))
+        for products in self._ways(len(queries), k):
+            left = []
+            for start in range(0, len(wanted), products.users):
+                users = wanted[start : start + products.users]
+                pairs = products.candidates(queries[users], k, keys_of_rows(hidden, users, size), LOOSE * k)
+                rows, found = pairs.rows, self.codes[pairs.places]
+                values = exact_scores(queries, self.vectors, users[rows], found)
+                order, place = loops(len(queries)).first(rows, found, values, len(users), k)
+                at = users[rows[order]], place
+                codes[at], scores[at] = found[order], values[order]
+                left.append(users[pairs.left])
+                if 2 * len(pairs.left) > len(users):  # the others will hardly do better
+                    left.append(wanted[start + products.users :])
+                    break
+            wanted = np.concatenate(left) if left else wanted
+            if not len(wanted):
+                break
         for row in np.flatnonzero(~queries.any(axis=1)):  # every score is 0: the lowest codes
             own_seen = hidden[slice(*np.searchsorted(owner, [row, row + 1]))] - row * size
             first = np.setdiff1d(np.arange(min(size, k + len(own_seen))), own_seen, assume_unique=True)[:k]
             codes[row, : len(first)], scores[row, : len(first)] = self.codes[first], 0.0
         return codes, scores
+
+    def _ways(self, users: int, k: int) -> Iterator[Products | Quantised]:
+        """Products, those that take least time first; the last ones exclude what can be excluded."""
+        size = len(self.codes)
+        if users > FEW or size > SMALL:
+            if native_int8() and size >= LEAST * k:
+                yield self.int8_products
+            if not self.products.is_fp32:
+                yield self.products
+        yield self.fp32_products
 
 
 def exact_scores(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:

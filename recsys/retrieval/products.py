@@ -17,8 +17,9 @@ Shapes: b users, M items of the index, D width, P pairs of user and item, k want
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,28 @@ UNIT: Final = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}  # rounding of 
 def searched_bytes(items: int) -> int:
     """Memory that a search among all of V items takes beside their vectors: scores, maxima, and what passes."""
     return 3 * 4 * max(ENTRIES, USERS[0] * items)
+
+
+class Pairs(NamedTuple):
+    """Pairs of user and item that may be among the k best of the user.
+
+    Attributes
+    ----------
+    rows, places
+        int64 [P] each, ascending; `places` among the M items. Every user's k best are there, or all items that are not
+        hidden where there are no more than k. Of a query of zeros there is no pair, as all items are as good.
+    left
+        int64: rows without an answer.
+    """
+
+    rows: np.ndarray
+    places: np.ndarray
+    left: np.ndarray = np.empty(0, dtype=np.int64)
+
+    @classmethod
+    def none(cls, users: int) -> Pairs:
+        """No answer for so many users."""
+        return cls(cls._field_defaults["left"], cls._field_defaults["left"], np.arange(users))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,9 +105,7 @@ class Products:
         """Return whether no vector was rounded."""
         return self.rows.dtype == torch.float32
 
-    def candidates(
-        self, queries: np.ndarray, k: int, hidden: np.ndarray, most: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def candidates(self, queries: np.ndarray, k: int, hidden: np.ndarray, most: int | None = None) -> Pairs:
         """Pairs of user and item that may be among the k best of the user.
 
         Parameters
@@ -92,15 +113,9 @@ class Products:
         queries
             float32 [b, D], finite; at most about `users` of them.
         hidden
-            int64 [H] keys `row * M + place` of pairs that may not be found.
+            int64 [H] ascending keys `row * M + place` of pairs that may not be found.
         most
-            Pairs of a user, on average, above which the answer is None.
-
-        Returns
-        -------
-        rows, places
-            int64 [P] each, ascending; `places` among the M items. Every user's k best are there, or all items that are
-            not hidden where there are no more than k. Of a query of zeros there is no pair, as all items are as good.
+            Pairs of a user, on average, above which there is no answer; float32 always answers.
         """
         given = torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32))
         rounded = given.to(self.rows.dtype)
@@ -108,20 +123,14 @@ class Products:
         scores[:, self.size :] = -torch.inf
         owner, place = np.divmod(hidden, self.size)
         scores[torch.from_numpy(owner), torch.from_numpy(place)] = -torch.inf
-        deep, k = _deep(scores.shape[1], k), min(k, self.size)
-        maxima = _maxima(scores, deep)
-        least = self._threshold(_reached(maxima, k), given, rounded)
-        if (least <= 0).any():  # `_maxima` knows no order below 0
-            maxima = scores.unflatten(1, (-1, deep)).amax(dim=2)
-            least = self._threshold(_reached(maxima, k), given, rounded)
-        least[~given.any(dim=1)] = torch.inf
-        row, group = (maxima >= least[:, None]).nonzero(as_tuple=True)
-        inside = scores.view(-1, deep)[row * maxima.shape[1] + group]  # [g, deep]
-        found = (inside >= least[row, None]) & (inside > -torch.inf)
-        if most is not None and int(found.sum()) > most * len(given):
-            return None
-        which, column = found.nonzero(as_tuple=True)
-        return row[which].numpy(), (group[which] * deep + column).numpy()
+        pairs = reaching(
+            scores,
+            min(k, self.size),
+            lambda reached: self._threshold(reached, given, rounded),
+            given.any(dim=1),
+            None if self.is_fp32 else most,
+        )
+        return Pairs(*pairs) if pairs else Pairs.none(len(queries))
 
     def _threshold(self, reached: torch.Tensor, queries: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
         """[b] that the score of an item has where its true score is as high as that of an item which has `reached`.
@@ -140,6 +149,51 @@ class Products:
         # a threshold in the scores' own type, next below
         least = least.to(self.rows.dtype)
         return torch.nextafter(least, torch.full_like(least, -torch.inf))
+
+
+def reaching(
+    scores: torch.Tensor,
+    k: int,
+    threshold: Callable[[torch.Tensor], torch.Tensor],
+    asked: torch.Tensor,
+    most: int | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pairs of user and item whose scores [b, M + p] reach a threshold, of the type of the scores; see `candidates`.
+
+    Parameters
+    ----------
+    threshold
+        Of each user, [b], for scores that k items of him reach.
+    asked
+        bool [b]: users of whom pairs are wanted.
+    """
+    deep, none = _deep(scores.shape[1], k), lowest(scores.dtype)
+    maxima = _maxima(scores, deep)
+    least = threshold(_reached(maxima, k))
+    if scores.dtype == torch.bfloat16 and (least <= 0).any():  # `_maxima` knows no order below 0
+        maxima = scores.unflatten(1, (-1, deep)).amax(dim=2)
+        least = threshold(_reached(maxima, k))
+    row, group = ((maxima >= least[:, None]) & asked[:, None]).nonzero(as_tuple=True)
+    inside = scores.view(-1, deep)[row * maxima.shape[1] + group]  # [g, deep]
+    found = (inside >= least[row, None]) & (inside > none)
+    if most is not None and int(found.sum()) > most * len(scores):
+        return None
+    which, column = found.nonzero(as_tuple=True)
+    return row[which].numpy(), (group[which] * deep + column).numpy()
+
+
+def keys_of_rows(keys: np.ndarray, rows: np.ndarray, stride: int) -> np.ndarray:
+    """Those ascending keys `row * stride + place` that are of some ascending rows, as if there were no others."""
+    starts, ends = np.searchsorted(keys, rows * stride), np.searchsorted(keys, (rows + 1) * stride)
+    counts = ends - starts
+    before = np.cumsum(counts) - counts
+    place = np.repeat(starts - before, counts) + np.arange(counts.sum())
+    return np.asarray(keys[place] - np.repeat((rows - np.arange(len(rows))) * stride, counts))
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """The score of what may not be found: below all others."""
+    return -torch.inf if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
 def _deep(size: int, k: int) -> int:

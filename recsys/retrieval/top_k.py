@@ -67,7 +67,7 @@ def top_k(
         )
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     vectors, members, stride = items.vectors, items.codes, len(items.vectors)
-    seen = _seen_keys(histories, members, stride) if exclude_seen else np.empty(0, dtype=np.int64)
+    seen = _seen_keys(histories, items) if exclude_seen else np.empty(0, dtype=np.int64)
     if items.exact:
         return items.exact_search.best(queries, seen, k)
     seen_counts = np.bincount(seen // stride, minlength=len(queries))  # [b]
@@ -119,9 +119,9 @@ def top_k_with_repeats(
     """
     codes, scores = top_k(items, queries, histories, k=k)
     stride = len(items.vectors)
-    seen = _seen_keys(histories, items.codes, stride)
+    seen = _seen_keys(histories, items)
     if hiding is not None:
-        seen = seen[~np.isin(seen, _seen_keys(hiding, items.codes, stride))]
+        seen = seen[~np.isin(seen, _seen_keys(hiding, items))]
     rows, own = seen // stride, seen % stride
     own_scores = exact_scores(queries, items.vectors, rows, own)
     users, had, values = bonuses(histories.items, histories.offsets, repeats)
@@ -163,13 +163,11 @@ def _unseen(items: ItemIndex, queries: np.ndarray, rows: np.ndarray, seen: np.nd
     return kept
 
 
-def _seen_keys(histories: Sequences, members: np.ndarray, stride: int) -> np.ndarray:
-    """Ascending distinct int64 keys `row * stride + code` of the events whose item the index holds."""
-    indexed = np.zeros(stride, dtype=bool)
-    indexed[members] = True
+def _seen_keys(histories: Sequences, items: ItemIndex) -> np.ndarray:
+    """Ascending distinct int64 keys `row * (V + 1) + code` of the events whose item can be found."""
     owner = np.repeat(np.arange(len(histories), dtype=np.int64), histories.lengths)
-    relevant = indexed[histories.items]
-    keys = np.sort(owner[relevant] * stride + histories.items[relevant])
+    relevant = items.exact_search.holds[histories.items]
+    keys = np.sort(owner[relevant] * len(items.vectors) + histories.items[relevant])
     return keys[np.diff(keys, prepend=-1) > 0]  # np.unique hashes, and takes ten times as long
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from recsys.evaluation.plots import plot_index
 from recsys.report.night import Night
 from recsys.report.search import search
 from recsys.retrieval.choice import IndexReport, choose_index
-from recsys.retrieval.factory import EXACT, check_factory
-from recsys.retrieval.index import ItemIndex, build_index
+from recsys.retrieval.factory import EXACT, build_approximate, check_factory
+from recsys.retrieval.index import Approximate, ItemIndex, build_index
+from recsys.retrieval.stored import set_parameters
 from recsys.retrieval.top_k import top_k
 from recsys.settings import RetrieveSettings
 
@@ -49,6 +52,38 @@ def test_equal_input_gives_an_equal_choice_and_equal_lists() -> None:
     (one, said), (other, again) = choose("IVF32,Flat"), choose("IVF32,Flat")
     assert (said.parameters, said.recall, said.fetch) == (again.parameters, again.recall, again.fetch)
     assert np.array_equal(top_k(one, QUERIES, HAD, k=K)[0], top_k(other, QUERIES, HAD, k=K)[0])
+
+
+def test_a_choice_is_kept_for_nearly_the_same_vectors_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, first = choose("IVF32,SQ8")
+    built: list[str] = []
+
+    def counted(*args: Any, **more: Any) -> Approximate:
+        built.append(args[2])
+        return build_approximate(*args, **more)
+
+    monkeypatch.setattr("recsys.retrieval.choice.build_approximate", counted)
+    moved = (VECTORS + np.float32(0.01) * RNG.standard_normal(VECTORS.shape, dtype=np.float32)).astype(np.float32)
+    settings = RetrieveSettings(index="IVF32,SQ8", recall=0.9, k=K)
+    chosen_again = partial(choose_index, settings, moved, ALLOWED, lambda: (QUERIES, HAD), 10**6)
+    kept, report = chosen_again(before=index)
+    assert built == ["IVF32,SQ8"] and len(report.points) == 1
+    assert (report.factory, report.parameters) == (first.factory, first.parameters)
+    exact, found = build_index(moved, ALLOWED), top_k(kept, QUERIES, HAD, k=K)[0]
+    best = top_k(exact, QUERIES, HAD, k=K)[0]
+    shares = [len(np.intersect1d(own, true)) / K for own, true in zip(found, best, strict=True)]
+    assert np.mean(shares) == pytest.approx(report.recall, abs=1e-6) and report.recall >= 0.9
+    again, said = chosen_again(before=exact)
+    assert again.exact and said.factory == EXACT and len(built) == 1
+
+
+def test_a_choice_that_finds_too_little_now_is_made_anew() -> None:
+    index, _ = choose("IVF32,Flat")
+    assert index.approximate is not None
+    set_parameters(index.approximate.index, {"nprobe": 1})
+    settings = RetrieveSettings(index="IVF32,Flat", recall=0.99, k=K)
+    found, report = choose_index(settings, VECTORS, ALLOWED, lambda: (QUERIES, HAD), 10**6, before=index)
+    assert not found.exact and report.recall >= 0.99 and len(report.points) > 1
 
 
 def test_a_recall_that_nothing_reaches_is_said_and_served_exactly() -> None:

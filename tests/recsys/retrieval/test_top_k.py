@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
-from recsys.features.precision import native_bf16
+from recsys.features.precision import native_bf16, native_int8
 from recsys.retrieval.exact import exact_scores
 from recsys.retrieval.index import Approximate, ItemIndex, build_index
+from recsys.retrieval.quantised import LEAST
 from recsys.retrieval.top_k import top_k
 
 
@@ -148,17 +149,27 @@ def test_one_long_history_does_not_widen_the_approximate_search_of_the_others(mo
     assert sum(users for users, n in fetched if n > 100) == 1
 
 
-PRECISIONS = [False, pytest.param(True, marks=pytest.mark.skipif(not native_bf16(), reason="no bf16 here"))]
+PRECISIONS = [
+    pytest.param(torch.float32),
+    pytest.param(torch.bfloat16, marks=pytest.mark.skipif(not native_bf16(), reason="no bf16 here")),
+    pytest.param(torch.int8, marks=pytest.mark.skipif(not native_int8(), reason="no int8 here")),
+]
+
+
+def only(monkeypatch: pytest.MonkeyPatch, precision: torch.dtype) -> None:
+    """Products of this precision come first."""
+    monkeypatch.setattr("recsys.retrieval.exact.native_bf16", lambda: precision == torch.bfloat16)
+    monkeypatch.setattr("recsys.retrieval.exact.native_int8", lambda: precision == torch.int8)
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("items", "width", "shift"), [(3, 9, 0.0), (127, 9, 0.0), (2000, 65, 0.0), (2000, 65, -30.0)])
-def test_products_of_either_precision_equal_brute_force(
-    monkeypatch: pytest.MonkeyPatch, bf16: bool, items: int, width: int, shift: float
+def test_products_of_every_precision_equal_brute_force(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype, items: int, width: int, shift: float
 ) -> None:
     """A bias of -30 on every item: no score is above 0."""
-    monkeypatch.setattr("recsys.retrieval.exact.native_bf16", lambda: bf16)
+    only(monkeypatch, precision)
     vectors, allowed, queries, lists = random_case(10, items=items, width=width)
     vectors[1:, -1], queries[:, -1] = shift, 1.0
     queries[7] = 0.0
@@ -167,12 +178,17 @@ def test_products_of_either_precision_equal_brute_force(
     expected = brute_force(vectors, allowed, queries, lists, 10)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
-    assert index.exact_search.products.rows.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    made = {name for name in index.exact_search.__dict__ if name.endswith("products")}
+    if precision == torch.int8:
+        assert made == ({"int8_products"} if items >= LEAST * 10 else {"products", "fp32_products"})
+    else:
+        assert index.exact_search.products.rows.dtype == precision
 
 
 @pytest.mark.skipif(not native_bf16(), reason="no bf16 here")
-def test_where_bf16_excludes_too_few_items_float32_does() -> None:
+def test_where_bf16_excludes_too_few_items_float32_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """One vector is a thousand times as long as the others, so the error of bf16 may be larger than their scores."""
+    only(monkeypatch, torch.bfloat16)
     vectors, _, queries, lists = random_case(11, items=3000, width=33)
     vectors[1] *= 1000
     index = build_index(vectors, np.arange(3001) > 0)

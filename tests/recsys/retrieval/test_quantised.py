@@ -1,0 +1,110 @@
+"""Products of int8 leave no item out that may be among the best, whatever the vectors look like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.features.precision import native_int8
+from recsys.retrieval import quantised
+from recsys.retrieval.exact import ExactSearch, exact_scores
+from recsys.retrieval.products import keys_of_rows
+from recsys.retrieval.quantised import EVERY, LEAST, Quantised
+
+pytestmark = pytest.mark.skipif(not native_int8(), reason="no int8 here")
+
+SHAPES = ("even", "heavy tails", "one loud column", "one loud item", "few distinct", "tiny", "ascending")
+
+
+def vectors_of(shape: str, items: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    vectors = rng.standard_normal((items + 1, width), dtype=np.float32)
+    if shape == "heavy tails":
+        vectors = (vectors**5).astype(np.float32)
+    elif shape == "one loud column":
+        vectors[:, 0] *= 1000
+    elif shape == "one loud item":
+        vectors[1] *= 1000
+    elif shape == "few distinct":
+        vectors = vectors[rng.integers(0, 5, items + 1)]
+    elif shape == "tiny":
+        vectors *= np.float32(1e-30)
+    elif shape == "ascending":
+        vectors *= np.linspace(0.1, 3, items + 1, dtype=np.float32)[:, None]
+    vectors[0] = 0
+    return vectors
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), shape=st.sampled_from(SHAPES), users=st.sampled_from([1, 5, 40]))
+def test_lists_equal_a_sort_of_all_exact_scores(seed: int, shape: str, users: int) -> None:
+    rng = np.random.default_rng(seed)
+    k, items, width = int(rng.integers(1, 12)), int(rng.integers(LEAST * 12, 1500)), int(rng.integers(1, 70))
+    vectors = vectors_of(shape, items, width, rng)
+    queries = rng.standard_normal((users, width), dtype=np.float32)
+    queries[rng.integers(0, users)] *= np.float32(rng.choice([0.0, 1e-20, 1.0]))
+    codes = np.sort(rng.choice(np.arange(1, items + 1), LEAST * 12 - 1, replace=False))
+    pairs = rng.random((users, items + 1)) < rng.choice([0.0, 0.1])
+    pairs[:, np.setdiff1d(np.arange(items + 1), codes)] = False
+    seen = np.flatnonzero(pairs)
+    every = exact_scores(queries, vectors, np.repeat(np.arange(users), len(codes)), np.tile(codes, users))
+    every = np.where(pairs[:, codes], -np.inf, every.reshape(users, -1)).astype(np.float32)
+    order = np.argsort(-every, axis=1, kind="stable")[:, :k]
+    found, scores = ExactSearch(vectors, codes).best(queries, seen, k)
+    np.testing.assert_array_equal(found, codes[order])
+    np.testing.assert_array_equal(scores, np.take_along_axis(every, order, axis=1))
+
+
+def test_many_users_and_one_get_the_same_pairs_answered_though_the_guess_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The best items of everybody are all in the sample, so that the guess is far too high."""
+    rng = np.random.default_rng(0)
+    k, items, width = 20, 4_000, 16
+    vectors = rng.standard_normal((items, width), dtype=np.float32)
+    vectors[::EVERY] *= 10
+    queries = rng.standard_normal((33, width), dtype=np.float32)
+    made = Quantised.of(vectors, np.arange(items))
+    whole: list[int] = []
+    real = Quantised._whole
+
+    def counted(self: Quantised, asked: object, users: np.ndarray, *rest: object) -> object:
+        whole.extend(users.tolist())
+        return real(self, asked, users, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Quantised, "_whole", counted)
+    monkeypatch.setattr(quantised, "SURE", -2.0)
+    pairs = made.candidates(queries, k, np.empty(0, dtype=np.int64))
+    assert whole and not len(pairs.left)
+    best = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
+    for user in range(33):
+        assert set(best[user]) <= set(pairs.places[pairs.rows == user])
+    assert (np.diff(pairs.rows) >= 0).all()
+
+
+@pytest.mark.parametrize("users", [1, 40])
+def test_products_of_the_largest_numbers_are_whole(users: int) -> None:
+    """Sums of pairs that do not fit into 16 bits, as some processors add them."""
+    rows = torch.full((256, 384), 127, dtype=torch.int8)
+    rows[::2] = -127
+    queries = torch.full((users, 384), 127, dtype=torch.int8)
+    expected = queries.long() @ rows.long().T
+    assert torch.equal(torch._int_mm(queries, rows.T).long(), expected)
+
+
+def test_the_share_that_passes_is_small() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((20_000, 64), dtype=np.float32)
+    queries = rng.standard_normal((64, 64), dtype=np.float32)
+    pairs = Quantised.of(vectors, np.arange(20_000)).candidates(queries, 100, np.empty(0, dtype=np.int64))
+    assert not len(pairs.left)
+    assert len(pairs.rows) < 4 * 100 * 64
+
+
+def test_keys_of_some_rows() -> None:
+    keys = np.array([3, 12, 15, 31, 39])
+    np.testing.assert_array_equal(keys_of_rows(keys, np.array([1, 3]), 10), [2, 5, 11, 19])
+    np.testing.assert_array_equal(keys_of_rows(keys, np.array([0, 1, 2, 3]), 10), keys)
+    assert not len(keys_of_rows(keys, np.array([], dtype=np.int64), 10))
