@@ -22,7 +22,7 @@ from recsys.storage.warehouse import TableVersions
 from recsys.table import build as retrieval
 from recsys.tracking import log as tracking
 
-COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted", "by_fallback", "filled_lists")
+COUNTS = ("rows", "users", "k", "short_lists", "empty_lists", "unlisted", "by_fallback", "filled_lists", "kept")
 
 
 def retrieve(
@@ -44,6 +44,10 @@ def retrieve(
 
         built = retrieval.build(settings, versions, bundle, parent or step.run_id, moment, progress)
         report = step.done(built if parent else _served(settings, built, bundle))
+        if report["kept"]:
+            display.say(
+                f"The rows of {report['kept']:,} users stay as they are: nothing that decides on them has changed."
+            )
         if not report["rows"]:
             display.warn(f"No user of {report['users']:,} has a candidate: the table is empty.")
         if report["unlisted"]:

@@ -31,8 +31,10 @@ from recsys.storage.delta import scan_delta
 from recsys.storage.warehouse import TableVersions, scan
 from recsys.table.built import BuiltCandidates, CandidatesReport, Counted
 from recsys.table.everyone import whom_to_serve
+from recsys.table.kept import MADE_BY, kept_rows, made_by
 from recsys.table.naming import LOG, NAME, candidates_table
 from recsys.table.rows import UserRows, rows_for
+from recsys.table.stored import merged
 
 
 def retrieve(
@@ -91,12 +93,15 @@ def build(
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
     rows = rows_for(settings, versions, served, serving, fallback, allowed, run=run_id, as_of=as_of)
     rules = rows.rules
+    kept = kept_rows(settings, versions, served, rules, serving.users)
+    if kept is not None:
+        rows = rows.of(~kept.among(serving.users))
     table = candidates_table(settings.warehouse, settings.name)
     staged = stream.stage(
         settings.warehouse,
         table,
         rows.schema,
-        rows.frames(progress),
+        rows.frames(progress) if kept is None else merged(kept.frames(rows.lineage), rows.frames(progress)),
         sorted_by=USER_ID,
         metadata=said_of(settings, rows),
     )
@@ -114,6 +119,7 @@ def build(
         rules=[] if rules is None else list(rules.names),
         rules_digest=None if rules is None else rules.digest,
         denied=0 if rules is None else int((~rules.allowed[1:]).sum()),
+        kept=0 if kept is None else len(kept.users),
         log_users=len(dataset.split.serving) + dataset.report["left_out"]["users"],
         **rows.counted(),
     )
@@ -128,6 +134,7 @@ def said_of(settings: Settings, rows: UserRows) -> dict[str, Any]:
         "bundle": bundle.label,
         "as_of": rows.as_of.isoformat(),
         **({} if rules is None else {"rules": ", ".join(rules.names), "rules_digest": rules.digest}),
+        MADE_BY: made_by(settings, rows.versions),
         LOG: {"table": log_id(settings.warehouse), "version": rows.versions.interactions},
     }
 

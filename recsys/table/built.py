@@ -31,6 +31,7 @@ class Counted:
     rules: list[str] = field(default_factory=list)  # that made the lists, by name
     rules_digest: str | None = None  # of their settings, and of the items that they allow
     denied: int = 0  # items that rules recommend to nobody
+    kept: int = 0  # users whose rows are those of the table before: nothing that decides on them has changed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,6 @@ from deltalake import DeltaTable
 from recsys import runs
 from recsys.columns import INTERACTIONS, INTERACTIONS_VERSION, USER_ID
 from recsys.data.changes import changed_users, log_id
-from recsys.errors import RecsysError
 from recsys.retrieval.shelf import listed_items
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
@@ -38,9 +37,9 @@ from recsys.table.build import said_of
 from recsys.table.everyone import some_to_serve
 from recsys.table.naming import LOG, candidates_table
 from recsys.table.rows import rows_for
+from recsys.table.stored import frames, merged
 
 REFRESH: Final = "refresh"  # in a commit's metadata: how many users a refresh changed
-_ROWS: Final = 200_000  # in memory at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +156,7 @@ def refresh(
         root,
         table,
         rows.schema,
-        merged(replaced.others(_frames(files)), rows.frames(progress)),
+        merged(replaced.others(frames(files)), rows.frames(progress)),
         sorted_by=USER_ID,
         metadata=said_of(settings, rows) | {REFRESH: len(users)},
         token=token,
@@ -179,30 +178,6 @@ def refresh(
     )
 
 
-def merged(others: Iterable[pl.DataFrame], new: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Merge rows of some users with those of others; both ascend by (user_id, rank), and so does what comes out.
-
-    No user has rows in both. Of each side a frame is in memory.
-    """
-    coming = iter(new)
-    waiting = next(coming, None)
-    for frame in others:
-        if frame.is_empty():
-            continue
-        last = pl.lit(frame[USER_ID][-1])
-        while waiting is not None:
-            due = waiting.filter(pl.col(USER_ID) <= last)
-            frame = frame.merge_sorted(due, key=USER_ID) if len(due) else frame
-            if len(due) < len(waiting):
-                waiting = waiting.slice(len(due))
-                break
-            waiting = next(coming, None)
-        yield frame
-    while waiting is not None:
-        yield waiting
-        waiting = next(coming, None)
-
-
 class _Replaced:
     """Counts the rows that go."""
 
@@ -216,21 +191,6 @@ class _Replaced:
             self.rows += int(theirs.sum())
             self.seen |= set(frame[USER_ID].filter(theirs).unique())
             yield frame.filter(~theirs)
-
-
-def _frames(files: list[str]) -> Iterator[pl.DataFrame]:
-    """The rows of the table in the order in which they were published."""
-    last: Any = None
-    batches = pl.scan_parquet(files, glob=False).collect_batches(chunk_size=_ROWS, maintain_order=True) if files else ()
-    for frame in batches:
-        users = frame[USER_ID]
-        if not users.is_sorted() or (last is not None and len(users) and users[0] < last):
-            raise RecsysError(
-                "The rows of the candidate table are not in the order in which they were published (was the table "
-                "compacted?); run `recsys retrieve CONFIG` once."
-            )
-        last = users[-1] if len(users) else last
-        yield frame
 
 
 def _everyone(settings: Settings, versions: TableVersions, files: list[str]) -> pl.Series:

@@ -6,7 +6,7 @@ Shapes: U users.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +66,20 @@ class UserRows:
         items = self.served.bundle.vocabulary.items.dtype
         return {**SCHEMAS[CANDIDATES], USER_ID: self.histories.users.dtype, ITEM_ID: items}
 
+    @property
+    def lineage(self) -> list[pl.Expr]:
+        """The columns that are the same in every row."""
+        bundle, schema = self.served.bundle, self.schema
+        values = {
+            RUN: self.run,
+            BUNDLE: bundle.label,
+            INDEX: bundle.index_id,
+            AS_OF: self.as_of.astimezone(UTC),
+            INTERACTIONS_VERSION: self.versions.interactions,
+            ITEMS_VERSION: self.versions.items,
+        }
+        return [pl.lit(value, dtype=schema[name]).alias(name) for name, value in values.items()]
+
     def frames(self, progress: Callable[[int], None] | None = None) -> Iterator[pl.DataFrame]:
         """The rows, ascending by (user_id, rank), in batches of whole users.
 
@@ -74,16 +88,7 @@ class UserRows:
         progress
             Called with the number of users of each finished batch.
         """
-        bundle, schema, start = self.served.bundle, self.schema, 0
-        lineage = {
-            RUN: self.run,
-            BUNDLE: bundle.label,
-            INDEX: bundle.index_id,
-            AS_OF: self.as_of.astimezone(UTC),
-            INTERACTIONS_VERSION: self.versions.interactions,
-            ITEMS_VERSION: self.versions.items,
-        }
-        constants = [pl.lit(value, dtype=schema[name]).alias(name) for name, value in lineage.items()]
+        schema, start, constants = self.schema, 0, self.lineage
         options = (self.shelf, self.fallback, self.rules)
         for batch in candidate_batches(self.served, self.histories, self.settings, *options):
             self.counts[start : start + len(batch.counts)] = batch.counts
@@ -94,6 +99,10 @@ class UserRows:
             yield batch.rows.with_columns(constants).select(*schema)
             if progress:
                 progress(len(batch.counts))
+
+    def of(self, some: np.ndarray) -> UserRows:
+        """The rows of some of the users, bool [U]."""
+        return replace(self, histories=self.histories.select(some))
 
     def counted(self) -> dict[str, int]:
         """Return `totals`, and how many users have too few rows and none, once `frames` has ended."""
