@@ -78,7 +78,7 @@ def inspect(warehouse: str, cores: int) -> None:
     if key in _INSPECTED:
         return
     with _mark(warehouse) as mark:
-        mine = _facts(None)
+        mine = _mine()
         pinned = {
             name: ray.remote(num_cpus=0, max_retries=1)(_facts)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
@@ -121,6 +121,10 @@ def _compare(mine: dict[str, Any], other: dict[str, Any], machine: dict[str, Any
 
 def _called(machine: dict[str, Any]) -> str:
     return f"The machine {machine['NodeManagerHostname']} ({machine['NodeManagerAddress']}) of the Ray cluster"
+
+
+def _mine() -> dict[str, Any]:
+    return _facts(None)
 
 
 def _facts(mark: str | None) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class Ray(Engine):
         """Yield the result of each shard; see `Engine.map`."""
         waiting: deque[Any] = deque()
         given, name = None, uuid.uuid4().hex
-        task = ray.remote(num_cpus=self.cores, max_retries=self.retries)(_done)
+        # spread: Ray would fill half of a machine before it asks the next one
+        options = {"num_cpus": self.cores, "max_retries": self.retries, "scheduling_strategy": "SPREAD"}
+        task = ray.remote(**options)(_done)
         try:
             for shard in shards:
                 if given is None:
