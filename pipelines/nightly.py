@@ -19,6 +19,7 @@ from typing import Any
 
 from recsys import runs
 from recsys.bundles.mirror import address
+from recsys.compute.choice import check_compute
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
@@ -92,6 +93,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
 def _night(settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
+    check_compute(settings)
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:

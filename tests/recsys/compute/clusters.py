@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+MACHINES = 3
 LOOPBACK = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback instead of the address that others reach
@@ -30,8 +31,8 @@ class Machines:
         Of the head.
     """
 
-    def __init__(self, cluster: Any) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Any, options: dict[str, Any]) -> None:
+        self._cluster, self._options = cluster, options
         self.address = str(cluster.address)
 
     @property
@@ -41,6 +42,11 @@ class Machines:
     def kill_one(self) -> None:
         """Kill all processes of a machine that is not the head."""
         self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+
+    def replace(self) -> None:
+        """Start a machine in place of a killed one."""
+        if self.count < MACHINES:
+            self._cluster.add_node(**self._options)
 
 
 @contextlib.contextmanager
@@ -57,12 +63,13 @@ def three_machines() -> Iterator[Machines]:
     ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable says, for a test before which Ray was imported
     # a short path: those of Ray's sockets are long, and no system takes more than about a hundred characters
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    machine = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
+    options: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
+    options |= {"temp_dir": folder, "include_dashboard": False}
     cluster = Cluster(shutdown_at_exit=True)
     try:
-        for _ in range(3):
-            cluster.add_node(temp_dir=folder, include_dashboard=False, **machine)
-        yield Machines(cluster)
+        for _ in range(MACHINES):
+            cluster.add_node(**options)
+        yield Machines(cluster, options)
     finally:
         ray.shutdown()
         cluster.shutdown()
