@@ -33,7 +33,9 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 test: setup check  ## install, check and test: what CI runs
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: setup  ## the tests marked slow (minutes)
+# Ray alone takes 200 MB, and no other test needs it
+test-slow: setup  ## the tests marked slow (minutes), with the extra `ray`
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest -m slow
 
 NUMERIC := $(BIN)/python -m pytest -q -m 'numeric and not slow'

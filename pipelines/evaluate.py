@@ -13,6 +13,7 @@ import polars as pl
 from recsys.bundles.mirror import address
 from recsys.bundles.store import measured_bundle
 from recsys.columns import USER_ID, metric_name
+from recsys.compute.choice import check_compute
 from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import plots, users
@@ -160,4 +161,5 @@ evaluate_task = compute_task(evaluate)
 
 def evaluate_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Evaluate a bundle, by default the newest, on the newest tables."""
+    check_compute(settings)
     return run(evaluate_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))

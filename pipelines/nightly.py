@@ -19,6 +19,7 @@ from typing import Any
 
 from recsys import runs
 from recsys.bundles.mirror import address
+from recsys.compute.choice import check_compute
 from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
@@ -98,6 +99,7 @@ def _night(
 ) -> dict[str, Any]:
     display = watch()
     began = time.perf_counter()
+    check_compute(settings)
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys import runs
+from recsys.compute.choice import check_compute
 from recsys.pipelines.console import facts
 from recsys.pipelines.steps import (
     Run,
@@ -45,6 +46,7 @@ represent_task = compute_task(represent)
 def represent_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     """Encode the sentences of the newest tables."""
     with runs.locked(settings.warehouse):
+        check_compute(settings)
         return run(represent_task, settings, newest_versions(settings))
 
 

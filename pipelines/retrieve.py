@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recsys import runs
+from recsys.compute.choice import check_compute
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -80,4 +81,5 @@ retrieve_task = compute_task(retrieve)
 def retrieve_alone(settings: Settings, run: Run = as_function, bundle: str | None = None) -> dict[str, Any]:
     """Make the candidate table with a bundle, by default the newest, from the newest tables."""
     with runs.locked(settings.warehouse):
+        check_compute(settings)
         return run(retrieve_task, settings, newest_versions(settings), chosen_bundle(settings, bundle))

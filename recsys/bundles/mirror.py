@@ -60,6 +60,13 @@ def warehouse_of(path: str | Path) -> str:
     return str(Path(path).resolve().parents[1]) if origin is None else origin.removesuffix(f"/{BUNDLES}")
 
 
+def shared_path(path: str | Path) -> str:
+    """The place that other machines open a bundle by: its URL where the folder is in a mirror, else the whole path."""
+    path = Path(path).absolute()
+    origin = _origin(path.parent)
+    return str(path) if origin is None else f"{origin}/{path.name}"
+
+
 def is_there(path: str | Path) -> bool:
     """Return whether a bundle is there; from a store it is downloaded.
 

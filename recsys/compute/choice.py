@@ -21,9 +21,12 @@ def engine_of(settings: Settings) -> Engine:
     compute = settings.compute
     if compute.engine == "local":
         return LOCAL
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported: it tells nobody anything
+    # Ray reads these when it is imported: it tells nobody of its use, and a head that does not answer is given up after
+    # two minutes, not fourteen
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
     if compute.address == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # and this: it listens on this machine alone
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # it listens on this machine alone
     try:
         from recsys.compute.ray import Ray
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from recsys.errors import InputError, first_line
@@ -78,7 +78,7 @@ def inspect(warehouse: str, cores: int) -> None:
     if key in _INSPECTED:
         return
     with _mark(warehouse) as mark:
-        mine = _facts(None)
+        mine = _mine()
         pinned = {
             name: ray.remote(num_cpus=0, max_retries=1)(_facts)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
@@ -86,11 +86,13 @@ def inspect(warehouse: str, cores: int) -> None:
             for name in workers
         }
         for name, reference in pinned.items():
-            _compare(mine, _answer(reference, machines[name]), machines[name], warehouse)
+            if (other := _answer(reference, machines[name])) is not None:
+                _compare(mine, other, machines[name], warehouse)
     _INSPECTED.add(key)
 
 
-def _answer(reference: Any, machine: dict[str, Any]) -> dict[str, Any]:
+def _answer(reference: Any, machine: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts of a machine; None: it has left the cluster meanwhile, so no task goes there."""
     where = _called(machine)
     try:
         return dict(ray.get(reference, timeout=_PATIENCE))
@@ -99,6 +101,9 @@ def _answer(reference: Any, machine: dict[str, Any]) -> dict[str, Any]:
             f"{where} has not started a process in {_PATIENCE:g} seconds; look at it, or take it out of the cluster."
         ) from None
     except RayError as error:
+        lives = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == machine["NodeID"])
+        if isinstance(error, TaskUnschedulableError) or not lives:
+            return None
         missing = "recsys" in str(error) and "No module named" in str(error)
         said = "recsys is not installed there" if missing else first_line(getattr(error, "cause", None) or error)
         raise InputError(f"{where} cannot work for this program ({said}); install the same recsys on it.") from error
@@ -121,6 +126,10 @@ def _compare(mine: dict[str, Any], other: dict[str, Any], machine: dict[str, Any
 
 def _called(machine: dict[str, Any]) -> str:
     return f"The machine {machine['NodeManagerHostname']} ({machine['NodeManagerAddress']}) of the Ray cluster"
+
+
+def _mine() -> dict[str, Any]:
+    return _facts(None)
 
 
 def _facts(mark: str | None) -> dict[str, Any]:

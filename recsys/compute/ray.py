@@ -8,6 +8,7 @@ of it fetches it, and keeps it until it gets another's.
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ class Ray(Engine):
         """Yield the result of each shard; see `Engine.map`."""
         waiting: deque[Any] = deque()
         given, name = None, uuid.uuid4().hex
-        task = ray.remote(num_cpus=self.cores, max_retries=self.retries)(_done)
+        # spread: Ray would fill half of a machine before it asks the next one
+        options = {"num_cpus": self.cores, "max_retries": self.retries, "scheduling_strategy": "SPREAD"}
+        task = ray.remote(**options)(_done)
         try:
             for shard in shards:
                 if given is None:
@@ -91,6 +94,8 @@ class Ray(Engine):
 def _done(name: str, given: list[Any], shard: Any) -> Any:
     """Do a shard, in a process of Ray's."""
     if name not in _KEPT:
+        # arrays are those of Ray's store, for all processes of a machine; torch warns that nobody may write to them
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         _KEPT.clear()
         _KEPT[name] = ray.get(given[0])
     return _KEPT[name](shard)

@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
+from recsys.compute.base import Engine
+from recsys.compute.local import LOCAL
 from recsys.data.splits import HeldOut
 from recsys.evaluation.bands import curve_band
 from recsys.evaluation.journeys import journeys
@@ -125,6 +127,7 @@ def evaluate_scorers(
     text: np.ndarray | None = None,
     users_to: Callable[[pl.DataFrame], None] | None = None,
     journeys_of: int = 0,
+    engine: Engine = LOCAL,
 ) -> EvaluationReport:
     """Rank with the model and with each baseline, and compare them.
 
@@ -156,6 +159,8 @@ def evaluate_scorers(
         Called with the served ranker's values per user, see `users.user_values`.
     journeys_of
         Users to describe, and at most as many failures.
+    engine
+        That ranks.
     """
     scorers = {served: model, **baselines}
     top_k = max(*settings.cutoffs, HEADLINE)
@@ -177,7 +182,7 @@ def evaluate_scorers(
                 progress(done, users * len(scorers), name)
 
         began = time.perf_counter()
-        found[name] = _rank(scorer, held_out, profiles, settings, chosen, top_k, advance)
+        found[name] = _rank(scorer, held_out, profiles, settings, chosen, top_k, advance, engine)
         seconds[name] = time.perf_counter() - began
 
     rankings = {name: ranked.ranking for name, ranked in found.items()}
@@ -269,6 +274,7 @@ def _rank(
     chosen: np.ndarray,
     top_k: int,
     progress: Callable[[int], None],
+    engine: Engine,
 ) -> Ranked:
     """Rank the targets; measure the lists as they come, and keep those of the chosen users only."""
     lists = ListMeasures(profiles, held_out.histories, cutoffs=settings.cutoffs, k=HEADLINE)
@@ -290,6 +296,7 @@ def _rank(
         top_k=top_k,
         progress=progress,
         lists=take,
+        engine=engine,
     )
     return Ranked(ranking=ranking, lists=lists, shown=shown)
 

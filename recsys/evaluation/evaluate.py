@@ -23,6 +23,7 @@ from recsys.bundles.store import REFIT, measured_bundle, passed_on
 from recsys.candidates.popularity import popularity as count_popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
+from recsys.compute.choice import engine_of
 from recsys.data.asked import test_questions
 from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
@@ -119,6 +120,7 @@ def evaluate(
         text=text() if any("text" in name for name in settings.evaluate.baselines) else None,
         users_to=users_to,
         journeys_of=settings.report.described,
+        engine=engine_of(settings),
     )
     stated = protocol(settings, dataset.split) | consumed | report.report["protocol"]
     if len(asked) < len(dataset.split.test):

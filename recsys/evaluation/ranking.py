@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import torch
 
 from recsys.columns import PADDING
+from recsys.compute.base import Engine
+from recsys.compute.local import LOCAL
 from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
 from recsys.loops.choice import loops
@@ -78,6 +81,7 @@ def rank_targets(
     top_k: int = 100,
     progress: Callable[[int], None] | None = None,
     lists: Callable[[np.ndarray], None] | None = None,
+    engine: Engine = LOCAL,
 ) -> Ranking:
     """Rank every target among all allowed items but those that its basket also holds; the lists hold these, too.
 
@@ -98,6 +102,8 @@ def rank_targets(
     lists
         Called with each block's lists, int32 [b, k]; `Ranking.top` then stays empty, so that memory does not grow by k
         for each user.
+    engine
+        That ranks the blocks; a single one is always ranked here.
 
     Raises
     ------
@@ -105,49 +111,67 @@ def rank_targets(
         A score is not a number; comparisons with it would rank every target first.
     """
     users, width = len(held_out), len(allowed)
-    targets = held_out.targets.astype(np.int64)
     ranks, best, worst = (np.full(users, MISS, dtype=np.int64) for _ in range(3))
     top = np.zeros((users if lists is None else 0, top_k), dtype=np.int32)
-    forbidden = np.flatnonzero(~allowed | (np.arange(width) == PADDING))
     seen_targets = 0
     block = USERS if isinstance(score_block, PairScores) else max(1, BLOCK_FLOATS // width)
-    for start in range(0, users, block):
-        stop = min(start + block, users)
-        given = score_block(start, stop)
+    shards = [(start, min(start + block, users)) for start in range(0, users, block)]
+    work = _Ranking(score_block=score_block, held_out=held_out, allowed=allowed, exclude_seen=exclude_seen, top_k=top_k)
+    done = (engine if len(shards) > 1 else LOCAL).map(work, shards)
+    for (start, stop), found in zip(shards, done, strict=True):
+        ranks[start:stop], best[start:stop], worst[start:stop] = found.ranks, found.best, found.worst
+        seen_targets += found.seen_targets
+        if lists is None:
+            top[start:stop] = found.top
+        else:
+            lists(found.top)
+        if progress:
+            progress(stop - start)
+    return Ranking(ranks=ranks, best=best, worst=worst, top=top, seen_targets=seen_targets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ranking:
+    """Work on a block of users, from the first to before the last: their `Ranking`."""
+
+    score_block: ScoreBlock
+    held_out: HeldOut
+    allowed: np.ndarray
+    exclude_seen: bool
+    top_k: int
+
+    @cached_property
+    def forbidden(self) -> np.ndarray:
+        return np.flatnonzero(~self.allowed | (np.arange(len(self.allowed)) == PADDING))
+
+    def __call__(self, block: tuple[int, int]) -> Ranking:
+        """Rank the targets of a block."""
+        start, stop = block
+        held_out, width = self.held_out, len(self.allowed)
+        given = self.score_block(start, stop)
         if isinstance(given, ScoredPairs):
-            best_first, placed, seen = _ranked_pairs(given, held_out, start, stop, allowed, exclude_seen, top_k)
-            ranks[start:stop], best[start:stop], worst[start:stop] = placed
-            seen_targets += seen
-            if lists is None:
-                top[start:stop] = best_first
-            else:
-                lists(best_first)
-            if progress:
-                progress(stop - start)
-            continue
+            best_first, placed, seen = _ranked_pairs(
+                given, held_out, start, stop, self.allowed, self.exclude_seen, self.top_k
+            )
+            return Ranking(ranks=placed[0], best=placed[1], worst=placed[2], top=best_first, seen_targets=seen)
         scores = np.require(given, np.float32, ["C", "W"])  # [b, V + 1]
         if scores.shape != (stop - start, width):
             raise ValueError(f"score_block gave {scores.shape} for users {start} to {stop} and {width} codes")
-        scores[:, forbidden] = -np.inf
+        scores[:, self.forbidden] = -np.inf
         if np.isnan(scores.max(initial=-np.inf)):
             raise RecsysError(
                 f"The model scores are not numbers for users {start} to {stop}; did the training diverge?"
             )
-        if exclude_seen:
+        targets, seen_targets = held_out.targets[start:stop].astype(np.int64), 0
+        if self.exclude_seen:
             rows, codes = _seen(held_out, start, stop)
             scores[rows, codes] = -np.inf
-            own = codes == targets[start + rows]
-            seen_targets += len(np.unique(rows[own & (codes != PADDING)]))
-        best_first = top_codes(scores, top_k)
-        if lists is None:
-            top[start:stop] = best_first
-        else:
-            lists(best_first)
+            own = codes == targets[rows]
+            seen_targets = len(np.unique(rows[own & (codes != PADDING)]))
+        best_first = top_codes(scores, self.top_k)
         scores[held_out.rest(start, stop)] = -np.inf
-        ranks[start:stop], best[start:stop], worst[start:stop] = _place(scores, targets[start:stop])
-        if progress:
-            progress(stop - start)
-    return Ranking(ranks=ranks, best=best, worst=worst, top=top, seen_targets=seen_targets)
+        ranks, best, worst = _place(scores, targets)
+        return Ranking(ranks=ranks, best=best, worst=worst, top=best_first, seen_targets=seen_targets)
 
 
 def _ranked_pairs(

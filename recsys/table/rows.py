@@ -14,6 +14,9 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import AS_OF, BUNDLE, CANDIDATES, INDEX, INTERACTIONS_VERSION, ITEM_ID, ITEMS_VERSION, RUN, USER_ID
+from recsys.compute.base import Engine
+from recsys.compute.choice import engine_of
+from recsys.compute.local import LOCAL
 from recsys.data.sequences import Sequences
 from recsys.retrieval.shelf import Shelf
 from recsys.rules.apply import Rules
@@ -38,6 +41,8 @@ class UserRows:
         See `recsys.serving.lists`.
     run, as_of, versions
         Lineage: the run that served the bundle, the moment (with a zone) that the rows speak for, and the tables.
+    engine
+        That makes the lists.
     counts
         int64 [U] rows of each user, once `frames` has ended.
     totals
@@ -53,6 +58,7 @@ class UserRows:
     run: str
     as_of: datetime
     versions: TableVersions
+    engine: Engine = LOCAL
     counts: np.ndarray = field(init=False)
     totals: dict[str, int] = field(init=False)
 
@@ -89,7 +95,7 @@ class UserRows:
             Called with the number of users of each finished batch.
         """
         schema, start, constants = self.schema, 0, self.lineage
-        options = (self.shelf, self.fallback, self.rules)
+        options = (self.shelf, self.fallback, self.rules, self.engine)
         for batch in candidate_batches(self.served, self.histories, self.settings, *options):
             self.counts[start : start + len(batch.counts)] = batch.counts
             self.totals["without_signal"] += batch.without_signal
@@ -148,4 +154,5 @@ def rows_for(
         run=run,
         as_of=as_of,
         versions=versions,
+        engine=engine_of(settings),
     )

@@ -1,0 +1,180 @@
+"""Text encoding and candidates here and on a Ray cluster of one and of two processes on this machine.
+
+    .venv/bin/python benchmarks/ray_speed.py
+
+Generated sentences, encoded by MiniLM of the offline extra, and candidate lists of a generated shop, by the text model
+and its blend. Each side does the same shards, and its results are compared bit by bit with those of this process. Every
+process has one thread. The processes are started, and have opened encoder and bundle, before the clock runs. Beside the
+wall time stand the CPU seconds of all processes: other programs disturb them least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import polars as pl
+import psutil
+
+from recsys.columns import SENTENCE
+from recsys.compute.base import Engine
+from recsys.compute.local import LOCAL
+from recsys.data.ingest import ingest
+from recsys.data.prepare import prepare
+from recsys.datasets.synthetic import generate
+from recsys.night.fit import fit
+from recsys.serving.batches import candidate_batches
+from recsys.serving.recommender import open_bundle
+from recsys.settings.read import parse_settings
+from recsys.text.encoding import Encoding
+from recsys.text.known import load
+from recsys.text.represent import represent
+
+SENTENCES, CHUNK, BATCH = 8192, 512, 64
+QUICK = 1024  # sentences
+# what the libraries read when they are imported: a thread a process, and Ray on loopback alone
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def shop(folder: Path) -> tuple[Any, Any, str]:
+    """Settings, table versions and a bundle of a generated shop."""
+    generate(folder)
+    settings = parse_settings(
+        {
+            "name": "speed",
+            "data_root": str(folder),
+            "warehouse": str(folder / "warehouse"),
+            "interactions": {"source": "interactions.csv"},
+            "items": {"source": "items.jsonl", "text": ["title"]},
+            "model": {"kind": "text"},
+            "retrieve": {"k": 100, "batch_size": BATCH},
+        }
+    )
+    versions = ingest(settings).versions
+    represent(settings, versions)
+    return settings, versions, fit(settings, versions).bundle
+
+
+def chunks(count: int) -> list[pl.DataFrame]:
+    """Generated sentences of about 15 words."""
+    rng = np.random.default_rng(0)
+    words = [f"{first}{second}" for first in ("tea", "cup", "drill", "cream", "lamp") for second in range(400)]
+    texts = [" ".join(rng.choice(words, rng.integers(8, 22))) for _ in range(count)]
+    return [pl.DataFrame({SENTENCE: texts[start : start + CHUNK]}) for start in range(0, count, CHUNK)]
+
+
+def seconds_of_all() -> float:
+    """CPU seconds of this process and of those that it has started."""
+    mine = psutil.Process()
+    spent = 0.0
+    for process in (mine, *mine.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        spent += times.user + times.system
+    return spent
+
+
+def timed(work: Callable[[], list[Any]]) -> tuple[list[Any], dict[str, float]]:
+    """Results, wall and CPU seconds; the first run, in which processes open what they need, is not timed."""
+    work()
+    began, before = time.perf_counter(), seconds_of_all()
+    found = work()
+    return found, {"wall": time.perf_counter() - began, "cpu": seconds_of_all() - before, "load": os.getloadavg()[0]}
+
+
+def side(engine: Engine, settings: Any, texts: list[pl.DataFrame], served: Any, users: Any) -> dict[str, Any]:
+    """Both steps by an engine."""
+    encoding = Encoding(settings.text, cache(partial(load, settings.text)))
+    vectors, encoded = timed(lambda: [result.vectors for result in engine.map(encoding, texts)])
+
+    def search() -> list[pl.DataFrame]:
+        batches: Iterator[Any] = candidate_batches(served, users, settings.retrieve, engine=engine)
+        return [batch.rows for batch in batches]
+
+    rows, listed = timed(search)
+    return {"vectors": np.concatenate(vectors), "rows": pl.concat(rows), "text": encoded, "candidates": listed}
+
+
+def figures(quick: bool) -> dict[str, Any]:
+    """Seconds of every side."""
+    import ray
+
+    from recsys.compute.ray import Ray
+
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the paths of Ray's sockets are long
+    try:
+        settings, versions, bundle = shop(folder)
+        users = prepare(settings, versions).split.serving
+        users = users.select(np.arange(len(users) // 8 if quick else len(users)))
+        served, texts = open_bundle(bundle), chunks(QUICK if quick else SENTENCES)
+        common.say("this process")
+        sides = {"this process": side(LOCAL, settings, texts, served, users)}
+        for workers in (1, 2):
+            name = f"Ray, {workers} worker" + "s" * (workers > 1)
+            common.say(name)
+            ray.init(
+                address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+                object_store_memory=200_000_000, _temp_dir=str(folder / str(workers)),
+            )  # fmt: skip
+            engine = Ray(address="local", cores=1, retries=0, warehouse=settings.warehouse)
+            sides[name] = side(engine, settings, texts, served, users)
+            ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    first = sides["this process"]
+    told = [
+        {
+            "side": name,
+            "equal": bool((of["vectors"] == first["vectors"]).all()) and of["rows"].equals(first["rows"]),
+            "text": of["text"],
+            "candidates": of["candidates"],
+        }
+        for name, of in sides.items()
+    ]
+    return {"sentences": len(texts) * CHUNK, "users": len(users), "sides": told}
+
+
+def show(of: dict[str, Any]) -> None:
+    """Print the table."""
+    rows = [
+        {"step": step, "side": side["side"], **{key: f"{side[step][key]:.1f}" for key in ("wall", "cpu", "load")}}
+        for step in ("text", "candidates")
+        for side in of["sides"]
+    ]
+    print(
+        f"{of['sentences']:,} sentences, {of['users']:,} users; bits equal: {all(s['same rows'] for s in of['sides'])}"
+    )
+    print(common.table(rows))
+
+
+def main() -> None:
+    """Run from the shell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rows: does it run?")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    given = parser.parse_args()
+    if ENVIRONMENT.items() - os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+    common.answer(given, figures(given.quick), show)
+
+
+if __name__ == "__main__":
+    common.from_shell(main)

@@ -1,0 +1,91 @@
+"""Work that a copy of it does, as another process would, makes the same tables and figures to the last bit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import recsys.text.represent as text
+from recsys.compute.base import Engine
+from recsys.evaluation import ranking
+from tests.recsys.compute.ring import Ring, make_ring
+
+# as in Ray's processes: nothing writes to such an array
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+
+
+class Copying(Engine):
+    """Does the work with copies of all, whose arrays are read-only as in Ray's store, some shards ahead."""
+
+    def __init__(self) -> None:
+        self.shards = 0
+
+    def map(self, work: Callable[[Any], Any], shards: Iterable[Any]) -> Iterator[Any]:
+        done, copy = [], None
+        for shard in shards:
+            copy = copy or copied(work)
+            done.append(copied(copy(copied(shard))))
+            self.shards += 1
+            if len(done) > 3:
+                yield done.pop(0)
+        yield from done
+
+    def check(self, warehouse: str) -> None:
+        pass
+
+
+def copied(value: Any) -> Any:
+    buffers: list[pickle.PickleBuffer] = []
+    content = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(content, buffers=[bytes(buffer.raw()) for buffer in buffers])
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Ring:
+    return make_ring(tmp_path_factory.mktemp("ring"))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Copying:
+    """In place of the configured one for settings that ask for Ray."""
+    made = Copying()
+    for module in ("recsys.text.represent", "recsys.table.rows", "recsys.evaluation.evaluate"):
+        before = __import__(module, fromlist=["engine_of"]).engine_of
+        monkeypatch.setattr(
+            f"{module}.engine_of", lambda of, before=before: made if of.compute.engine == "ray" else before(of)
+        )
+    return made
+
+
+def test_text_vectors(ring: Ring, engine: Copying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "CHUNK", 8)
+    monkeypatch.setattr(text, "ROWS", 20)
+    here, there = (
+        ring.vectors(ring.elsewhere(tmp_path / name, ring.with_compute(engine=name))) for name in ("local", "ray")
+    )
+    assert here.equals(there) and engine.shards == 9
+
+
+def test_candidates(ring: Ring, engine: Copying) -> None:
+    here, there = (ring.candidates(ring.with_compute(engine=name)) for name in ("local", "ray"))
+    assert here.equals(there) and engine.shards == 18
+
+
+def test_figures(ring: Ring, engine: Copying, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "BLOCK_FLOATS", 1_000)
+    monkeypatch.setattr(ranking, "USERS", 16)
+    here, there = (ring.measured(ring.with_compute(engine=name)) for name in ("local", "ray"))
+    assert here == there and engine.shards == 8 + 5 * 8
+
+
+def test_what_is_too_little_to_be_sent_is_done_here(ring: Ring, engine: Copying) -> None:
+    settings = ring.with_compute(engine="ray")
+    whole = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"batch_size": 1000})})
+    ring.candidates(whole)
+    ring.measured(settings)
+    assert not engine.shards
