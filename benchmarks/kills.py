@@ -86,6 +86,7 @@ class Night:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": "",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "RECSYS_LOG_FORMAT": "text",
         }
         command = [sys.executable, "-m", "recsys", "run", "recsys.toml", "--json"]
         self.began = time.monotonic()

@@ -48,7 +48,7 @@ RUN = [sys.executable, "-m", "recsys"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": "", **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": "", "RECSYS_LOG_FORMAT": "text", **more}
 
 
 def free_port() -> int:
