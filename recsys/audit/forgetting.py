@@ -36,6 +36,7 @@ from recsys.report.files import stand_ins
 from recsys.retention.kept import named_anywhere
 from recsys.runs import local_folder, state_folder
 from recsys.settings import Settings
+from recsys.storage.addresses import masked
 from recsys.storage.purge import data_files_of_all
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import latest_version, table_path
@@ -272,7 +273,7 @@ def _tracked(asked: Asked, derived: Sought, shown: Sought) -> Place:
         return number
 
     return Place(
-        name=f"MLflow, experiment {asked.settings.tracking.experiment}",
+        name=f"MLflow {masked(asked.settings.tracking.uri)}",
         what="files of runs",
         count=lambda: sum(1 for _ in found()),
         remove=remove,

@@ -236,7 +236,7 @@ def test_too_many_rejected_rows_stop_the_run(tmp_path: Path) -> None:
     message = str(error.value)
     assert message.startswith(
         "3 of 4 rows of interactions are rejected, more than interactions.max_rejected_share = 0.7 allows: "
-        "time without a zone (2), wrong number of fields (1); for example log.csv line 3: '1,11,2024-01-01,'"
+        "time without a zone (2), wrong number of fields (1); for example log.csv line 3: '<user>,11,2024-01-01,'"
     )
     assert "warehouse/quarantine: declare interactions.timezone" in message
     for name in (INTERACTIONS, ITEMS):
