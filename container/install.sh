@@ -8,14 +8,14 @@ case $part in
 libraries)
   python3 -m venv "$venv"
   # the build of torch without CUDA first and alone, so that nothing else pulls a larger one
-  "$venv/bin/pip" install --no-cache-dir --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
+  "$venv/bin/python" -m pip install --no-cache-dir --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
   "$venv/bin/python" container/requirements.py "$3" >/tmp/requirements.txt
-  "$venv/bin/pip" install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt
+  "$venv/bin/python" -m pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt
   ;;
 recsys)
   wheels=$(mktemp -d)
-  "$venv/bin/pip" wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir "$wheels" .
-  "$venv/bin/pip" install --quiet --no-index --no-deps --force-reinstall "$wheels"/recsys-*.whl
+  "$venv/bin/python" -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir "$wheels" .
+  "$venv/bin/python" -m pip install --quiet --no-index --no-deps --ignore-installed "$wheels"/recsys-*.whl
   rm -r "$wheels"
   ;;
 *)

@@ -129,7 +129,7 @@ def test_the_image_s_steps_without_docker(tmp_path: Path) -> None:
             shutil.copytree(ROOT / part, project / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / part, project / part)
-    venv.create(environment, with_pip=True, symlinks=True)
+    venv.create(environment, with_pip=False, symlinks=True)
     inside = next((environment / "lib").glob("python*")) / "site-packages"
     (inside / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # in place of the first layer
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}

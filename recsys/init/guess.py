@@ -159,7 +159,7 @@ def _tree(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table], outpu
     paths = [sample.path, *(table.sample.path for table in tables.values())]
     roots = [_folder(path) for path in paths]
     local = not any(map(is_url, paths)) and _alike(roots)
-    root = os.path.commonpath([Path(r) for r in roots]) if local else ""
+    root = (os.path.commonpath([Path(r) for r in roots]) or ".") if local else ""
     base = root or output.parent  # what the sources are relative to
     log = _source(sample, guessed.columns, base, guessed.decimal)
     if sample.format == "sequences":

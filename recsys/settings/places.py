@@ -97,13 +97,24 @@ def moved(settings: Section, folder: Path, target: Path, shell: Collection[str])
         Keys whose values came with `--set` and are to be in the copy.
     """
     elsewhere = os.path.realpath(folder) != os.path.realpath(target)
-    said: dict[str, str] = {}
+    return {
+        key: _relative(value, target)
+        for key, value, mark in _unfixed(settings)
+        if _among(key, shell) or (elsewhere and mark is not IN_STATE)
+    }
+
+
+def in_full(settings: Section, shell: Collection[str]) -> dict[str, str]:
+    """Return the paths that came with `--set`, from the root: for a process that works in another folder."""
+    return {key: _from_root(value) for key, value, _ in _unfixed(settings) if _among(key, shell)}
+
+
+def _unfixed(settings: Section) -> Iterator[tuple[str, str, RelativeTo]]:
+    """The paths that depend on a folder, as they are opened; without those below `data_root`."""
     for key, value, mark in _paths(settings):
-        if mark is IN_DATA or _is_fixed(_as_written(value)) or (mark is MODEL and not _is_model(value)):
-            continue
-        if _among(key, shell) or (elsewhere and mark is not IN_STATE):
-            said[key] = _relative(value, target)
-    return said
+        named = mark is MODEL and not _is_model(value)  # as in a hub
+        if mark is not IN_DATA and not named and not _is_fixed(_as_written(value)):
+            yield key, value, mark
 
 
 def _as_written(value: Any) -> Any:
@@ -257,6 +268,12 @@ def _relative(path: str, folder: Path) -> str:
     if path.startswith(_SQLITE):
         return _SQLITE + _relative(path.removeprefix(_SQLITE), folder)
     return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
+
+
+def _from_root(path: str) -> str:
+    if path.startswith(_SQLITE):
+        return _SQLITE + _from_root(path.removeprefix(_SQLITE))
+    return str(Path(path).absolute())
 
 
 def _matches(path: str) -> bool:

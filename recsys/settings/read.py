@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from recsys import plugins
 from recsys.errors import InputError
 from recsys.settings import RunSettings, Section, Settings
-from recsys.settings.places import located
+from recsys.settings.places import in_full, located
 
 _KEY: Final = "[key]"  # pydantic's word at the end of a location: the key of a mapping is wrong, not its value
 
@@ -106,6 +106,17 @@ def override_of(override: str) -> tuple[list[str], Any]:
 def keys_of(overrides: Sequence[str]) -> set[str]:
     """Full names of the settings, or sections, that `--set` overrides."""
     return {".".join(override_of(override)[0]) for override in overrides}
+
+
+def anchored(settings: RunSettings, overrides: Sequence[str]) -> list[str]:
+    """Return overrides that mean the same in another working directory: their paths once more, from the root.
+
+    Parameters
+    ----------
+    settings
+        As they were read with these overrides.
+    """
+    return [*overrides, *(f"{key}={path}" for key, path in in_full(settings, keys_of(overrides)).items())]
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from recsys.errors import InputError
 from recsys.settings import FileExportSettings, Settings, SqliteExportSettings, targets_of
 from recsys.settings.places import Place, moved
-from recsys.settings.read import keys_of, load_settings, parse_settings
+from recsys.settings.read import anchored, keys_of, load_settings, parse_settings
 from recsys.tuning.space import with_values
 
 SHOP = """\
@@ -191,3 +191,20 @@ def test_a_place_survives_copies(shop: Path) -> None:
     settings = load_settings(shop)
     again = settings.model_copy(deep=True)
     assert isinstance(again.warehouse, Place) and again.warehouse.written == "warehouse" and again == settings
+
+
+def test_overrides_are_handed_to_a_process_in_another_folder(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [
+        "data_root=d",
+        "tracking.uri=sqlite:///m.db",
+        "export={path = 'e'}",
+        "train.epochs=3",
+        "warehouse=s3://b/w",
+    ]
+    settings = load_settings(shop, given)
+    handed = anchored(settings, given)
+    monkeypatch.chdir("/")
+    again = load_settings(shop, handed)
+    assert again.warehouse == "s3://b/w" and again.train.epochs == 3
+    assert paths(again)[0] == str(shop.parent.parent.parent / "home" / "d")
+    assert paths(again)[2:] == [str(shop.parent.parent.parent / "home" / name) for name in ("m.db", "e")]
