@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect.runtime import flow_run
 
@@ -30,9 +31,11 @@ def title(config: str, overrides: Sequence[str] | None, scheduled: datetime, tim
     scheduled
         When it is to begin; a run that begins late keeps the date.
     timezone
-        Of the date, such as Europe/Berlin; None is that of the machine.
+        Of the date, such as Europe/Berlin; None, and one that is unknown, is that of the machine.
     """
-    zone = ZoneInfo(timezone) if timezone else None
+    zone = None
+    with contextlib.suppress(ZoneInfoNotFoundError, ValueError, OSError):  # a name must not cost a night
+        zone = ZoneInfo(timezone) if timezone else None
     return f"{configuration_name(config, overrides)} {scheduled.astimezone(zone):%Y-%m-%d}"
 
 

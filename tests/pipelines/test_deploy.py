@@ -125,6 +125,7 @@ def test_a_run_is_called_by_configuration_and_date(config: str, scheduled: str, 
     assert title(config, None, when, timezone) == f"shop-a {date}"
     assert title(config, ["name=shop-b"], when, timezone) == f"shop-b {date}"
     assert title("/gone/recsys.toml", None, when, timezone) == f"recsys {date}"
+    assert title(config, None, when, "Mars") == f"shop-a {when.astimezone():%Y-%m-%d}"
 
 
 def test_the_next_night_keeps_its_hour_when_the_clock_changes(config: str) -> None:
