@@ -22,7 +22,7 @@ from recsys.data.catalogue import attributes_of
 from recsys.data.context import context_of, need_context
 from recsys.data.filters import counting, k_core, standing_events
 from recsys.data.mapped import FRAME, HistoriesWriter, read_frame, read_histories, remove_times, write_frame
-from recsys.data.parts import LogUsers, needed, parts_of, users_of
+from recsys.data.parts import PART, LogUsers, needed, parts_of, users_of
 from recsys.data.sequences import AT_ONCE, Sequences, ends_of, first_codes
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.withdrawals import Withdrawals
@@ -37,7 +37,7 @@ from recsys.storage.warehouse import TableVersions, scan
 FOLDER: Final = "prepared"  # of a warehouse, or of its folder on this machine
 LOG: Final = "log"  # the kind of artefact, and the name of its histories
 _NO_TIME: Final = np.iinfo(np.int64).min
-_MEMORY: Final = 700 * 2**20  # bytes that sorting a part takes, and
+_OF_ROW: Final = 280  # bytes that sorting a row of a part takes, and
 _OF_USER: Final = 100  # those of a user
 _OF_EVENT: Final = 56  # bytes on disk besides its ids: rows of the parts, sorted, filtered, and as the parts of a split
 
@@ -249,7 +249,8 @@ def _check_room(folder: Path, users: LogUsers) -> None:
         Says how much memory or disk is lacking.
     """
     events = int(users.rows.sum())
-    memory, free = _MEMORY + _OF_USER * len(users.ids), free_on_processor()
+    rows = min(events, max(PART, int(users.rows.max(initial=0))))  # of the largest part
+    memory, free = _OF_ROW * rows + _OF_USER * len(users.ids), free_on_processor()
     if free is not None and memory > free:
         raise InputError(
             f"Preparing {events:,} events takes about {memory / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are "

@@ -19,6 +19,7 @@ from recsys.candidates.registry import SOURCES
 from recsys.candidates.stage import block_bytes
 from recsys.columns import ITEM_ID, ITEMS
 from recsys.data.log import read_log
+from recsys.data.sequences import AT_ONCE
 from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
@@ -31,7 +32,8 @@ from recsys.storage.warehouse import TableVersions, scan
 MIB: Final = 2**20
 TEXT_PROGRAM: Final = 420 * MIB  # transformers, and a small encoder twice: as the library and as we have it
 TEXT_BATCH: Final = 100 * MIB
-OF_EVENT: Final = 150  # bytes of an event: its row, its codes, and the copies of both that the parts are
+OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of training, histories of questions
+OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
 OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
@@ -96,7 +98,7 @@ class NightMemory:
 def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemory:
     """The peak of each step in bytes, of a process that holds `held` now."""
     events, estimator = int(sizes.lengths.sum()), estimator_for(settings)
-    data = OF_EVENT * events + OF_ITEM * sizes.items
+    data = OF_EVENT * events + OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
     text = 4 * sizes.items * (sizes.text + sizes.text_width(settings)) if sizes.text else 0
     reads_text = sizes.text and (estimator.reads_text or settings.blend.text)
     represent = held + (TEXT_PROGRAM + TEXT_BATCH + OF_ITEM * sizes.items if sizes.text else 0)

@@ -18,7 +18,6 @@ from recsys.columns import INTERACTIONS
 from recsys.data import baskets, filters, log, parts, prepare, sequences, split_files
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.machine import GIB
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import MOMENT, SCHEMAS, append, current_versions
 
@@ -164,7 +163,7 @@ def test_too_little_room_is_a_sentence_before_the_work(
     table(tmp_path, LOG)
     of = configured(tmp_path)
     if kind == "memory":
-        monkeypatch.setattr(log, "free_on_processor", lambda: GIB // 8)
+        monkeypatch.setattr(log, "free_on_processor", lambda: 1000)
     else:
         usage = type("Usage", (), {"free": 10})
         monkeypatch.setattr(log.shutil, "disk_usage", lambda _: usage)
