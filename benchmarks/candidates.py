@@ -32,7 +32,7 @@ from recsys.retrieval.top_k import top_k
 
 WIDTH, K, SEEN = 128, 100, 50
 SEARCHES = {10_000: 4096, 100_000: 512, 1_000_000: 128}  # items to users
-BLENDS = {20_000: 512, 200_000: 512, 1_000_000: 256}
+BLENDS = {20_000: 512, 100_000: 512, 200_000: 512, 1_000_000: 256}
 TRAINED = 20_000  # histories that the sources are fitted on
 TIMES = 3  # the fastest counts
 

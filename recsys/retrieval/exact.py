@@ -20,7 +20,7 @@ import torch
 
 from recsys.columns import PADDING
 from recsys.features.precision import native_bf16, native_int8
-from recsys.loops.choice import loops
+from recsys.loops.choice import MANY, loops
 from recsys.retrieval.products import Products, keys_of_rows
 from recsys.retrieval.quantised import LEAST, Quantised
 
@@ -42,6 +42,7 @@ class ExactSearch:
 
     def __init__(self, vectors: np.ndarray, codes: np.ndarray) -> None:
         self.vectors, self.codes = vectors, codes
+        self._left_out: set[torch.dtype] = set()  # whose bounds exclude too little of these vectors to pay
 
     @cached_property
     def holds(self) -> np.ndarray:
@@ -99,6 +100,8 @@ class ExactSearch:
                 left.append(users[pairs.left])
                 if 2 * len(pairs.left) > len(users):  # the others will hardly do better
                     left.append(wanted[start + products.users :])
+                    if len(users) >= MANY:
+                        self._left_out.add(products.rows.dtype)
                     break
             wanted = np.concatenate(left) if left else wanted
             if not len(wanted):
@@ -113,9 +116,9 @@ class ExactSearch:
         """Products, those that take least time first; the last ones exclude what can be excluded."""
         size = len(self.codes)
         if users > FEW or size > SMALL:
-            if native_int8() and size >= LEAST * k:
+            if native_int8() and size >= LEAST * k and torch.int8 not in self._left_out:
                 yield self.int8_products
-            if not self.products.is_fp32:
+            if torch.bfloat16 not in self._left_out and not self.products.is_fp32:
                 yield self.products
         yield self.fp32_products
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import faiss
 import numpy as np
@@ -17,6 +18,7 @@ from recsys.errors import RecsysError
 from recsys.features.precision import native_bf16, native_int8
 from recsys.retrieval.exact import exact_scores
 from recsys.retrieval.index import Approximate, ItemIndex, build_index
+from recsys.retrieval.products import Pairs, Products
 from recsys.retrieval.quantised import LEAST
 from recsys.retrieval.top_k import top_k
 
@@ -195,6 +197,18 @@ def test_where_bf16_excludes_too_few_items_float32_does(monkeypatch: pytest.Monk
     found = top_k(index, queries, histories_of(lists), k=10)
     assert "fp32_products" in index.exact_search.__dict__
     np.testing.assert_array_equal(found[0], brute_force(vectors, np.arange(3001) > 0, queries, lists, 10)[0])
+    monkeypatch.setattr("recsys.retrieval.products.Products.candidates", in_float32(Products.candidates))
+    np.testing.assert_array_equal(top_k(index, queries, histories_of(lists), k=10)[0], found[0])
+
+
+def in_float32(candidates: Callable[..., Pairs]) -> Callable[..., Pairs]:
+    """Refuse products of another precision: they were of no use before."""
+
+    def checked(products: Products, *args: Any) -> Pairs:
+        assert products.is_fp32
+        return candidates(products, *args)
+
+    return checked
 
 
 def approximate(vectors: np.ndarray, probes: int = 1) -> ItemIndex:
