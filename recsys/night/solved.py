@@ -1,9 +1,9 @@
 """Regressions of an earlier bundle that serve on, as too little of the log is new to be worth solving them again.
 
 Solving them takes most of what the blend takes to fit (7.9 CPU seconds at a million events of 20,000 items, where all
-counts take 1.4), and some new events change their weights little. They are solved again once `blend.resolve_share` of the training events came
-since they were solved, however many nights that takes. New items have no weights until then; the blend knows which
-items those are.
+counts take 1.4), and some new events change their weights little. They are solved again once `blend.resolve_share` of
+the training events came since they were solved, however many nights that takes. New items have no weights until then;
+the blend knows which items those are.
 """
 
 from __future__ import annotations
