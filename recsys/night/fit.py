@@ -122,7 +122,7 @@ def fit(
     if blend is not None:
         say(blend.reason)
     consumed = _consumed(outcome, blend)
-    index, searched = chosen_index(settings, dataset, model, parts.vectors, parts.allowed)
+    index, searched = chosen_index(settings, dataset, model, parts.vectors, parts.allowed, origin.bundle)
     if searched.is_said:
         say(searched.reason)
     bundle = write_bundle(

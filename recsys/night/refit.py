@@ -246,7 +246,7 @@ def _retrained(
         blending = _with_blend_of(settings, bundle)
         again, counted = recounted(blended, blending, dataset, new_items=new_items, former=former)
         consumed["counted"] = counted.to_dict()
-    index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed)
+    index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed, bundle)
     if searched.is_said:
         say(searched.reason)
     path = write_bundle(
