@@ -43,7 +43,7 @@ KINDS: Final = {
     "clock ahead": ("rejected", "rows of interactions"),
     "clock at zero": ("look wrong", "late by more than"),
     "clock in milliseconds": ("milliseconds",),
-    "half a day": ("new rows, where", "events of a user on a day"),
+    "half a day": ("far fewer than", "drift of"),
 }
 
 

@@ -184,7 +184,8 @@ def check_lines(verdict: Mapping[str, Any]) -> list[str]:
     skips = [
         f"not checked: {', '.join(names)} ({why[:1].lower()}{why[1:].rstrip('.')})" for why, names in without.items()
     ]
-    return [*verdict["reasons"], counted, *skips]
+    unusual = [f"unusual: {check['sentence']}" for check in checks if check.get("unusual")]
+    return [*verdict["reasons"], *unusual, counted, *skips]
 
 
 def exported(report: Mapping[str, Any] | None) -> str | None:

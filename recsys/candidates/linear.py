@@ -6,7 +6,7 @@ Shapes: b users of a block, V items (tables by code have V + 1 rows, row 0 is no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Self
 
 import numpy as np
@@ -78,6 +78,22 @@ class Linear(Source):
         """See the class."""
         after = Scores(block.weights(last=PAST, decay=FADING), self.after)
         return {"linear": self._within(block).at(rows, codes), "linear_next": after.at(rows, codes)}
+
+    def recoded(self, codes: np.ndarray, size: int) -> Self:
+        """The same weights by other codes.
+
+        Parameters
+        ----------
+        codes
+            int [V]: the new code of each code from 1 on; 0 where the item is gone.
+        size
+            New number of items.
+        """
+        return replace(
+            self,
+            within=tables.recoded(self.within, codes, size),
+            after=tables.recoded(self.after, codes, size),
+        )
 
     def reach(self) -> Reach:
         """See `Source`; of the regression that proposes."""

@@ -60,9 +60,12 @@ def block_bytes(items: int) -> int:
     return SCORED * min(stored, USERS * OF_SCORE * (items + 1)) + searched_bytes(items)
 
 
-def fit_sources(data: TrainingData) -> tuple[Source, ...]:
-    """Every registered source that the data hold something for."""
-    fitted = (_told(source, "fit", lambda s: s.fit(data)) for source in SOURCES.values())
+def fit_sources(data: TrainingData, former: Source | None = None) -> tuple[Source, ...]:
+    """Every registered source that the data hold something for; `former` stands in the place of its kind."""
+    fitted = (
+        former if isinstance(former, source) else _told(source, "fit", lambda s: s.fit(data))
+        for source in SOURCES.values()
+    )
     return tuple(source for source in fitted if source is not None)
 
 

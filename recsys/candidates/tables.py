@@ -84,3 +84,24 @@ def reach(table: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
 def entries_expected(pairs: int, touched: int, kept: int) -> int:
     """Entries of a table of so many pairs of items, of which each of `touched` rows keeps so many."""
     return min(pairs, touched**2, kept * touched, ENTRIES)
+
+
+def recoded(table: sparse.csr_array, codes: np.ndarray, size: int) -> sparse.csr_array:
+    """The entries of a table by other codes, columns ascending.
+
+    Parameters
+    ----------
+    codes
+        int [V]: the new code of each code from 1 on; 0 where the item is gone.
+    size
+        New number of items.
+    """
+    places = np.concatenate([[0], codes]).astype(np.int64)
+    rows = places[np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))]
+    columns = places[table.indices]
+    known = (rows > 0) & (columns > 0)
+    made = sparse.csr_array((table.data[known], (rows[known], columns[known])), shape=(size + 1, size + 1))
+    made.sort_indices()
+    return sparse.csr_array(
+        (made.data, made.indices.astype(table.indices.dtype), made.indptr.astype(table.indptr.dtype)), shape=made.shape
+    )

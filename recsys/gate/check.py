@@ -19,6 +19,7 @@ class Check:
     value: float | None = None
     limit: float | None = None
     sentence: str = ""
+    unusual: bool = False  # passed, and people should still hear of it
 
     @property
     def failed(self) -> bool:

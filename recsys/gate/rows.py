@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from statistics import median
 from typing import Any, Final
@@ -15,6 +16,7 @@ FEWEST_NIGHTS: Final = 7  # from which their spread is known
 SPREADS: Final = 8.0  # standard deviations of the logarithm, robustly measured
 NORMAL: Final = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 BEYOND: Final = 4.0  # (times) the largest of these nights, or a share of the smallest: as much has happened before
+UNUSUAL: Final = 0.75  # of the smallest of these nights, or of the largest: what lies beyond is told, and passes
 FEWEST_ROWS: Final = 20  # new rows, from which a share says something
 
 
@@ -85,9 +87,14 @@ def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: f
     sentence = f"{rows:,} new rows, where the last {len(earlier)} nights had {usual:,.0f} (median)."
     if least is not None and value < least:
         return Check(name=name, status="failed", value=value, limit=least, sentence=sentence)
+    found = Check(name=name, status="passed", value=value, limit=least, sentence=sentence)
     if most is not None:
-        return at_most(name, value, most, sentence)
-    return Check(name=name, status="passed", value=value, limit=least, sentence=sentence)
+        found = at_most(name, value, most, sentence)
+    if not found.failed and not UNUSUAL * min(earlier) <= rows <= max(earlier) / UNUSUAL:
+        than = "fewer" if value < 1 else "more"
+        said = f"{sentence.rstrip('.')}; far {than} than any of these nights, and within the limits."
+        return replace(found, sentence=said, unusual=True)
+    return found
 
 
 def check_age(newest: datetime | None, as_of: datetime, limit: float | None) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.manifest import BLEND
 from recsys.bundles.store import Part, write_bundle
+from recsys.candidates.base import Source
 from recsys.columns import ITEM_ID, TITLE
 from recsys.data.asked import validation_questions
 from recsys.data.consumed import Consumed
@@ -19,8 +20,9 @@ from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.data.withdrawals import Withdrawals
 from recsys.models.base import Job, OnEpoch, Outcome, Recommender
 from recsys.models.registry import estimator_for
-from recsys.night.index import check_index, chosen_index
+from recsys.night.index import check_index, chosen_index, former_search
 from recsys.night.news import begun
+from recsys.night.solved import SOLVED, record_of, solved_before
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import BlendReport, fit_blend
 from recsys.retrieval.choice import IndexReport
@@ -113,11 +115,14 @@ def fit(
     )
     parts, outcome = fitted.parts, fitted.outcome
     model = estimator.recommender(settings, parts)
-    blended, blend = blend_of(settings, dataset, model)
+    solved = solved_before(settings, dataset, origin.bundle if known is None else None)
+    blended, blend = blend_of(settings, dataset, model, None if solved is None else solved.source)
+    if blend is not None and solved is not None:
+        blend = replace(blend, reason=f"{blend.reason} {solved.reason}")
     if blend is not None:
         say(blend.reason)
     consumed = _consumed(outcome, blend)
-    index, searched = chosen_index(settings, dataset, model, parts.vectors, parts.allowed)
+    index, searched = chosen_index(settings, dataset, model, parts.vectors, parts.allowed, former_search(origin.bundle))
     if searched.is_said:
         say(searched.reason)
     bundle = write_bundle(
@@ -141,6 +146,7 @@ def fit(
             "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,
+            SOLVED: record_of(solved, dataset),
         },
         more=parts_beside(dataset, blended, learns=estimator.learns),
         index=index,
@@ -190,13 +196,18 @@ def _consumed(outcome: Outcome | None, blend: BlendReport | None) -> dict[str, A
     return {name: None if one is None else one.to_dict() for name, one in found.items()}
 
 
-def blend_of(settings: Settings, dataset: Dataset, model: Recommender) -> tuple[Blended | None, BlendReport | None]:
-    """Return the blend of the model with the other sources, measured beside the model alone on validation."""
+def blend_of(
+    settings: Settings, dataset: Dataset, model: Recommender, former: Source | None = None
+) -> tuple[Blended | None, BlendReport | None]:
+    """Return the blend of the model with the other sources, measured beside the model alone on validation.
+
+    `former`, where there is one, is a source that was fitted before and serves on.
+    """
     alone = None
     if model.repeats is not None and settings.blend.kind != "never":  # its vectors do not say all of it
         validation = validation_questions(settings, dataset)
         alone = validation_metrics(model.encode, model.vectors, model.allowed, validation, settings, model.repeats)
-    return fit_blend(settings, dataset, model.encode, model.vectors, model.allowed, alone)
+    return fit_blend(settings, dataset, model.encode, model.vectors, model.allowed, alone, former=former)
 
 
 def _checkpoints(

@@ -1,6 +1,12 @@
-"""The search of a night's bundle, chosen by queries of the night's own users."""
+"""The search of a night's bundle, chosen by queries of the night's own users.
+
+Indexes of all kinds are tried where nothing is known of the vectors. A former bundle of about as many items knows which
+kind is cheapest; then that one alone is built and measured, and the others are tried only if it no longer finds enough.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +17,11 @@ from recsys.models.base import Recommender
 from recsys.models.demand import NightSizes
 from recsys.models.registry import estimator_for
 from recsys.retrieval.choice import SAMPLE, IndexReport, choose_index
-from recsys.retrieval.factory import check_factory
+from recsys.retrieval.factory import check_factory, is_exact
 from recsys.retrieval.index import ItemIndex
 from recsys.settings import Settings
+
+GROWN: Final = 0.2  # share of the items by which a catalogue may change before all kinds of index are tried again
 
 
 def check_index(settings: Settings, sizes: NightSizes | None = None) -> None:
@@ -41,7 +49,7 @@ def chosen_index(
     model: Recommender,
     vectors: np.ndarray,
     allowed: np.ndarray,
-    measured: Bundle | None = None,
+    before: Bundle | None = None,
 ) -> tuple[ItemIndex, IndexReport]:
     """Choose the search among a model's vectors by a sample of the users, drawn by the seed.
 
@@ -49,8 +57,8 @@ def chosen_index(
 
     Parameters
     ----------
-    measured
-        The bundle that this one is made of; its choice is kept where the same settings made it.
+    before
+        A bundle of nearly the same vectors, whose choice is kept while it finds enough.
     """
 
     def sample() -> tuple[np.ndarray, Sequences]:
@@ -61,13 +69,18 @@ def chosen_index(
         return model.encode(some), some
 
     users = len(dataset.split.serving)
-    return choose_index(settings.retrieve, vectors, allowed, sample, users, _kept(settings, measured))
+    return choose_index(settings.retrieve, vectors, allowed, sample, users, _kept(settings, before, len(vectors) - 1))
 
 
-def _kept(settings: Settings, measured: Bundle | None) -> ItemIndex | None:
-    """Return the search of a bundle, if it was chosen by these settings."""
-    if measured is None:
+def former_search(bundle: Bundle | None) -> Bundle | None:
+    """Return a former night's bundle if its index may serve on; an exact search may no longer be the cheapest one."""
+    return None if bundle is None or is_exact(str(bundle.manifest["index"]["factory"])) else bundle
+
+
+def _kept(settings: Settings, before: Bundle | None, items: int) -> ItemIndex | None:
+    """Return the search of a bundle, if the same settings chose it among about as many items."""
+    if before is None or abs(items - before.vocabulary.size) > GROWN * items:
         return None
-    now, then = settings.retrieve, measured.settings.retrieve
+    now, then = settings.retrieve, before.settings.retrieve
     same = all(getattr(now, name) == getattr(then, name) for name in ("index", "recall", "k", "exclude_seen"))
-    return measured.index() if same else None
+    return before.index() if same else None

@@ -23,6 +23,7 @@ from recsys.models.base import Job, OnEpoch
 from recsys.models.registry import estimator_for
 from recsys.night.fit import parts_beside
 from recsys.night.index import chosen_index
+from recsys.night.solved import SOLVED, record_of, served_before, solved_before
 from recsys.ranking.recount import recounted
 from recsys.retrieval.choice import IndexReport
 from recsys.runs import step_key
@@ -182,6 +183,7 @@ def _recounted(
             **_tables(versions),
             "consumed": consumed,
             "trained_until": trained_until(known.split.train, bundle),
+            SOLVED: record_of(None, known),
             REFIT: {"kind": "counts", "measured": bundle.label},
         },
         more=parts_beside(known, again, learns=True),
@@ -237,10 +239,12 @@ def _retrained(
     )
     outcome, model = fitted.outcome, estimator.recommender(settings, fitted.parts)
     consumed = {**(lineage.get("consumed") or {}), "trained": None if outcome is None else outcome.trained.to_dict()}
-    again = None
+    again, solved = None, solved_before(settings, dataset, served_before(settings))
     if blended is not None:
         new_items = dataset.vocabulary.size > bundle.vocabulary.size
-        again, counted = recounted(blended, _with_blend_of(settings, bundle), dataset, new_items=new_items)
+        former = None if solved is None else solved.source
+        blending = _with_blend_of(settings, bundle)
+        again, counted = recounted(blended, blending, dataset, new_items=new_items, former=former)
         consumed["counted"] = counted.to_dict()
     index, searched = chosen_index(settings, dataset, model, fitted.parts.vectors, fitted.parts.allowed, bundle)
     if searched.is_said:
@@ -264,6 +268,7 @@ def _retrained(
             "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, start),
             "known_before": lineage.get("known_before"),
+            SOLVED: record_of(solved, dataset),
             REFIT: {"kind": "all", "measured": bundle.label},
         },
         more=parts_beside(dataset, again, learns=estimator.learns),
@@ -283,7 +288,8 @@ def _retrained(
         bundle_id=read_bundle(path, verify=False).id,
         measured=str(bundle.path),
         kind="all",
-        reason=f"The served bundle {learnt}; it knows {new:,} items that the measured one does not.",
+        reason=f"The served bundle {learnt}; it knows {new:,} items that the measured one does not."
+        + ("" if solved is None or blended is None else f" {solved.reason}"),
         seconds=0.0,
         epochs=trained,
         history=outcome.history if outcome else [],

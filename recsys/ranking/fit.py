@@ -104,6 +104,7 @@ def fit_blend(
     alone: dict[str, float] | None = None,
     *,
     ranker: str = DEFAULT,
+    former: Source | None = None,
 ) -> tuple[Blended | None, BlendReport | None]:
     """The blend of a model with the other sources; None where the settings or validation are against it.
 
@@ -117,11 +118,13 @@ def fit_blend(
         What the model reaches on validation where its vectors do not say all of it, as with `model.repeats`.
     ranker
         Name of the registered ranker that is fitted.
+    former
+        A source that was fitted before and serves on.
     """
     if settings.blend.kind == "never":
         return None, None
     began = time.perf_counter()
-    sources, counted, lacking = training_sources(settings, dataset)
+    sources, counted, lacking = training_sources(settings, dataset, former)
     rng = np.random.default_rng(settings.seed)
     held_out = drawn_users(dataset.split.validation, USERS, rng)
     measured = _measure(settings, held_out, queries, build_index(vectors, allowed), sources)
@@ -189,8 +192,15 @@ def bounded(reach: dict[str, dict[str, float]]) -> Iterator[str]:
             yield f" The source {name!r} counted {shares['pairs']:.1%} of the pairs of events."
 
 
-def training_sources(settings: Settings, dataset: Dataset) -> tuple[tuple[Source, ...], Consumed, str]:
+def training_sources(
+    settings: Settings, dataset: Dataset, former: Source | None = None
+) -> tuple[tuple[Source, ...], Consumed, str]:
     """The sources of a data set: training histories, and the catalogue's text where it has any.
+
+    Parameters
+    ----------
+    former
+        A source that was fitted before and serves on.
 
     Returns
     -------
@@ -207,7 +217,7 @@ def training_sources(settings: Settings, dataset: Dataset) -> tuple[tuple[Source
     train = dataset.split.train
     histories = train if settings.blend.counts else train.select(np.arange(0))
     data = TrainingData(histories=histories, size=dataset.vocabulary.size, catalogue=dataset.catalogue, text=text)
-    return fit_sources(data), Consumed.of(histories.items, histories.offsets), lacking
+    return fit_sources(data, former), Consumed.of(histories.items, histories.offsets), lacking
 
 
 def _measure(

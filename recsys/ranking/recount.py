@@ -13,7 +13,9 @@ from recsys.ranking.fit import training_sources
 from recsys.settings import Settings
 
 
-def recounted(blended: Blended, settings: Settings, dataset: Dataset, *, new_items: bool) -> tuple[Blended, Consumed]:
+def recounted(
+    blended: Blended, settings: Settings, dataset: Dataset, *, new_items: bool, former: Source | None = None
+) -> tuple[Blended, Consumed]:
     """Fit the sources of a blend again on the training part of a data set.
 
     Parameters
@@ -21,6 +23,8 @@ def recounted(blended: Blended, settings: Settings, dataset: Dataset, *, new_ite
     new_items
         The data set has items that the blend does not know, behind those that it knows. Otherwise sources that read the
         catalogue stay as they are, for which no text vectors are needed.
+    former
+        A source that was fitted before and serves on.
 
     Returns
     -------
@@ -39,7 +43,7 @@ def recounted(blended: Blended, settings: Settings, dataset: Dataset, *, new_ite
         if new_items
         else settings.model_copy(update={"blend": settings.blend.model_copy(update={"text": False})})
     )
-    fitted, counted, lacking = training_sources(wanted, dataset)
+    fitted, counted, lacking = training_sources(wanted, dataset, former)
     if lacking:
         raise RecsysError(lacking.strip())
     by_name = {source.name: source for source in fitted}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys.settings.section import Section
+from recsys.settings.section import Section, Share
 
 
 class BlendSettings(Section):
@@ -17,3 +17,6 @@ class BlendSettings(Section):
     text: bool = True  # the catalogue's text is a source, where it has any, also if the model reads none
     # who followed whom, who came along and what sells are sources; False: text alone, and what the history holds
     counts: bool = True
+    # (0 to 1) of the training events, those that came since the regressions were solved: up to it yesterday's serve on,
+    # after a warm start from "previous" alone; 0: they are solved each night
+    resolve_share: Share = 0.01
