@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from recsys.exports.sqlite import SqliteSink
 from recsys.pipelines import cli, nightly
 from recsys.pipelines import forget as module
 from recsys.pipelines.check import check
+from recsys.pipelines.evaluate import evaluate_alone
 from recsys.pipelines.forget import forget
 from recsys.releases.record import champion
 from recsys.service.following import ChampionSource
@@ -77,15 +80,18 @@ def after_a_night(tmp_path_factory: pytest.TempPathFactory, database: Path) -> t
     """A folder with everything, and all that the night said."""
     folder = tmp_path_factory.mktemp("secret")
     shutil.copy(database, folder / "mlflow.db")
-    settings = write_config(folder)
+    write_config(folder)
     write_log(folder, f"{SECRET},i3,oops", f"{PREFIX}5001,i3,oops")
-    with pytest.MonkeyPatch.context() as patch:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
         patch.chdir(folder)  # MLflow's files are put where the process runs
-        nightly.night(settings)
+        logging.getLogger().addHandler(heard := logging.StreamHandler(said))
+        assert cli.execute(["run", str(folder / "recsys.toml"), "--no-prefect"]) == 0, said.getvalue()
+        logging.getLogger().removeHandler(heard)
     prepared = folder / "warehouse" / "prepared" / "log-1234"
     prepared.mkdir(parents=True)  # arrays that hold histories
     (prepared / "users.arrow").write_bytes(b"\0\0" + SECRET.encode())
-    return folder, ""
+    return folder, said.getvalue()
 
 
 @pytest.fixture
@@ -100,7 +106,11 @@ def folder(after_a_night: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> 
     aside.rename(source)
 
 
-def test_ids_stand_in_tables_exports_and_the_values_beside_them_alone(folder: Path) -> None:
+def test_ids_stand_in_tables_exports_and_the_values_beside_them_alone(
+    folder: Path, after_a_night: tuple[Path, str]
+) -> None:
+    said = after_a_night[1]
+    assert "MLflow run" in said and PREFIX not in said  # neither the terminal nor a log names anybody
     settings = load_settings(folder / "recsys.toml")
     held = {str(path.relative_to(folder)).partition("/")[0] for path in naming(folder, PREFIX)}
     assert held == {"log.csv", "warehouse", "lite.db", ".out.versions", ".duck.db.versions", "lake"}
@@ -108,8 +118,6 @@ def test_ids_stand_in_tables_exports_and_the_values_beside_them_alone(folder: Pa
     assert inside == {"interactions", "quarantine", "candidates", "evaluations", "prepared"}
     # asked for, they are shown
     with_ids = settings.model_copy(update={"report": settings.report.model_copy(update={"show_user_ids": True})})
-    from recsys.pipelines.evaluate import evaluate_alone
-
     told = evaluate_alone(with_ids)
     assert all(str(one["user_id"]).startswith(PREFIX) for one in told["examples"])
 
