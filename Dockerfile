@@ -1,5 +1,5 @@
 # recsys on processors, for a user without rights.
-#   docker build -t recsys .                   nights and every other command; state in /state, the shop in /shop
+#   docker build -t recsys .                        nights and every other command; state in /state, the shop in /shop
 #   docker build -t recsys-serve --target serve .   `recsys serve`, with a health check
 ARG PYTHON=3.12-slim-bookworm
 
