@@ -18,7 +18,7 @@ LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback instead of the address that others reach
     "RAY_AUTH_MODE": "disabled",  # no token in the home folder
     "RAY_memory_monitor_refresh_ms": "0",  # the memory is that of the whole machine, which others use
-    "RAY_METRICS_EXPORT_PORT": "0",
+    "RAY_worker_niceness": "0",  # beside the other processes of the tests they would hardly be run
 }
 
 

@@ -68,7 +68,7 @@ def test_text_vectors(ring: Ring, engine: Copying, tmp_path: Path, monkeypatch: 
     here, there = (
         ring.vectors(ring.elsewhere(tmp_path / name, ring.with_compute(engine=name))) for name in ("local", "ray")
     )
-    assert here.equals(there) and engine.shards == 9
+    assert here.equals(there) and engine.shards >= 8
 
 
 def test_candidates(ring: Ring, engine: Copying) -> None:
