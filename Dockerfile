@@ -1,11 +1,11 @@
 # recsys on processors, for a user without rights.
 #   docker build -t recsys .                        nights and every other command; state in /state, the shop in /shop
 #   docker build -t recsys-serve --target serve .   `recsys serve`, with a health check
-ARG PYTHON=3.12-slim-bookworm
+ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS build
-# where the builds of torch without CUDA are; elsewhere: --build-arg TORCH_INDEX=...
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# an index with builds of torch without CUDA, which make the image some GB smaller
+ARG TORCH_INDEX=
 ARG EXTRAS=offline,postgresql,redis,duckdb,s3
 WORKDIR /build
 # the libraries change seldom, so they are a layer that a new version of the code reuses

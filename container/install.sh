@@ -7,8 +7,9 @@ part=$1 venv=$2
 case $part in
 libraries)
   python3 -m venv "$venv"
-  # the build of torch without CUDA first and alone, so that nothing else pulls a larger one
-  "$venv/bin/python" -m pip install --no-cache-dir --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
+  # torch first and alone, so that nothing else pulls a larger build than the index has
+  "$venv/bin/python" -m pip install --no-cache-dir --constraint constraints.txt \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
   "$venv/bin/python" container/requirements.py "$3" >/tmp/requirements.txt
   "$venv/bin/python" -m pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/requirements.txt
   ;;

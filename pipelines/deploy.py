@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.pipelines import prefect_api
 from recsys.settings import Settings
-from recsys.settings.read import load_settings
+from recsys.settings.read import anchored, load_settings
 from recsys.storage.addresses import masked
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _deployment(plan: Plan, settings: Settings, variables: dict[str, Any]) -> Ru
         nightly,
         name=settings.name,
         schedule=Cron(plan.cron, timezone=plan.timezone),
-        parameters=parameters | ({"overrides": list(plan.overrides)} if plan.overrides else {}),
+        parameters=parameters | ({"overrides": anchored(settings, plan.overrides)} if plan.overrides else {}),
         description=f"The night of {settings.name}.",
         tags=["recsys", settings.name],
         version=version("recsys"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import field_validator
 
+from recsys.settings.places import IN_STATE
 from recsys.settings.section import Section
 
 
 class MetricsSettings(Section):
     """Numbers of the newest night for Prometheus, written at its end whether it succeeds or not."""
 
-    textfile: str | None = None  # a file *.prom in the folder of node_exporter's textfile collector; None: none
+    textfile: Annotated[str | None, IN_STATE] = (
+        None  # a file *.prom in the folder of node_exporter's textfile collector; None: none
+    )
 
     @field_validator("textfile")
     @classmethod
