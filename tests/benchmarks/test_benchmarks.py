@@ -27,7 +27,7 @@ from recsys.models.recformer.start import start
 from recsys.settings import ModelSettings, RecformerSettings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-SHARED = ("common.py", "generated_log.py", "withheld.py", "serving_load.py")  # what scripts import
+SHARED = ("common.py", "generated_log.py", "withheld.py", "serving_load.py", "year_shop.py")  # what scripts import
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name not in SHARED)
 
 
