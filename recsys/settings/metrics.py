@@ -13,9 +13,8 @@ from recsys.settings.section import Section
 class MetricsSettings(Section):
     """Numbers of the newest night for Prometheus, written at its end whether it succeeds or not."""
 
-    textfile: Annotated[str | None, IN_STATE] = (
-        None  # a file *.prom in the folder of node_exporter's textfile collector; None: none
-    )
+    # a file *.prom in the folder of node_exporter's textfile collector; None: none
+    textfile: Annotated[str | None, IN_STATE] = None
 
     @field_validator("textfile")
     @classmethod
