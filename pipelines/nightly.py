@@ -83,8 +83,8 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     """
     # before any work: a wrong path or address must not cost a night
     with (
-        sound(check_whole, settings),
         measured(settings),
+        sound(check_whole, settings),
         tracked(settings) as store,
         runs.locked(settings.warehouse) as folder,
         keeping(),
