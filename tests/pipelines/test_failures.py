@@ -145,7 +145,9 @@ def test_a_server_that_dies_in_training_costs_no_work(shop: Path) -> None:
         run = client.get_run(summary["run_id"])
         assert run.info.status == "FINISHED" and run.data.metrics["test/ndcg_at_10"] > 0
         children = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run.info.run_id}'")
-        assert {child.info.status for child in children} == {"FINISHED"} and len(children) == 6
+        names = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "export"]
+        assert {child.info.status for child in children} == {"FINISHED"}
+        assert sorted(child.info.run_name for child in children) == sorted(names)
         (train,) = [child for child in children if child.info.run_name == "train"]
         points = client.get_metric_history(train.info.run_id, "train/loss")
         assert [point.step for point in points] == list(range(1, summary["epochs"] + 1))
