@@ -12,7 +12,7 @@ class ReportSettings(Section):
 
     enabled: bool = True  # a page a night, in the warehouse and in MLflow
     users: int = Field(default=10, ge=0, le=100)  # users shown with histories and lists, and as many failures
-    show_user_ids: bool = False  # ids as the log has them; otherwise a keyed hash stands for each user
+    show_user_ids: bool = False  # ids as the log has them, in pages, records and MLflow; False: keyed hashes
 
     @property
     def described(self) -> int:
