@@ -315,6 +315,9 @@ def test_nights_of_a_deployment_on_a_clock_that_is_moved(config: str, prefect: P
     (schedule,) = deployed["schedules"]
     assert schedule["schedule"]["cron"] == "0 3 * * *" and schedule["schedule"]["timezone"] == "Europe/Berlin"
     assert not (tmp_path / "warehouse").exists()
+    planned = prefect.until(lambda: prefect.ask("flow_runs/filter", sort="EXPECTED_START_TIME_ASC") or None)
+    assert {run["auto_scheduled"] for run in planned} == {True}  # the server's own clock starts nights
+    assert datetime.fromisoformat(made["next night"]) == datetime.fromisoformat(planned[0]["expected_start_time"])
 
     settings = load_settings(config)
     states = runs.state_folder(settings.warehouse)
