@@ -56,7 +56,7 @@ ENVIRONMENT = {
 
 def shop(folder: Path) -> tuple[Any, Any, str]:
     """Settings, table versions and a bundle of a generated shop."""
-    generate(folder)
+    generate(folder, users=1500, items=300)
     settings = parse_settings(
         {
             "name": "speed",
@@ -126,7 +126,7 @@ def figures(quick: bool) -> dict[str, Any]:
     try:
         settings, versions, bundle = shop(folder)
         users = prepare(settings, versions).split.serving
-        users = users.select(np.arange(len(users) // 8 if quick else len(users)))
+        users = users.select(np.arange(len(users) // 3 if quick else len(users)))
         served, texts = open_bundle(bundle), chunks(QUICK if quick else SENTENCES)
         common.say("this process")
         sides = {"this process": side(LOCAL, settings, texts, served, users)}
