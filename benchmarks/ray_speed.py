@@ -1,16 +1,15 @@
 """Text encoding and candidates here and on a Ray cluster of one and of two processes on this machine.
 
-    .venv/bin/python benchmarks/ray_speed.py
+    .venv/bin/python benchmarks/ray_speed.py --data .
 
 Generated sentences, encoded by MiniLM of the offline extra, and candidate lists of a generated shop, by the text model
 and its blend. Each side does the same shards, and its results are compared bit by bit with those of this process. Every
 process has one thread. The processes are started, and have opened encoder and bundle, before the clock runs. Beside the
-wall time stand the CPU seconds of all processes: other programs disturb them least.
+wall time stand the CPU seconds of all processes: other programs disturb them least. Nothing is read from `--data`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -54,9 +53,9 @@ ENVIRONMENT = {
 }
 
 
-def shop(folder: Path) -> tuple[Any, Any, str]:
+def shop(folder: Path, quick: bool) -> tuple[Any, Any, str]:
     """Settings, table versions and a bundle of a generated shop."""
-    generate(folder)
+    generate(folder, **({"users": 800, "items": 200} if quick else {}))
     settings = parse_settings(
         {
             "name": "speed",
@@ -124,9 +123,8 @@ def figures(quick: bool) -> dict[str, Any]:
 
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the paths of Ray's sockets are long
     try:
-        settings, versions, bundle = shop(folder)
+        settings, versions, bundle = shop(folder, quick)
         users = prepare(settings, versions).split.serving
-        users = users.select(np.arange(len(users) // 8 if quick else len(users)))
         served, texts = open_bundle(bundle), chunks(QUICK if quick else SENTENCES)
         common.say("this process")
         sides = {"this process": side(LOCAL, settings, texts, served, users)}
@@ -170,10 +168,7 @@ def show(of: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run from the shell."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rows: does it run?")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
-    given = parser.parse_args()
+    given = common.options(__doc__).parse_args()
     if ENVIRONMENT.items() - os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     common.answer(given, figures(given.quick), show)

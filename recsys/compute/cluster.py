@@ -49,6 +49,13 @@ def connect(address: str) -> None:
             f"No Ray cluster answers at compute.address = {address!r} ({first_line(error)}); "
             f'{advice or "look whether it runs there"}, or set compute.engine = "local".'
         ) from None
+    except ValueError as error:
+        if "ray[client]" not in str(error):
+            raise
+        raise InputError(
+            f'compute.address = {address!r} needs the client of Ray; run `pip install "ray[client]"`, or run this on a '
+            "machine of the cluster."
+        ) from None
     except (RuntimeError, ImportError) as error:
         if "ersion" in str(error):
             raise InputError(

@@ -48,23 +48,28 @@ class Ray(Engine):
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
         """Yield the result of each shard; see `Engine.map`."""
         waiting: deque[Any] = deque()
-        given, name = None, uuid.uuid4().hex
-        # spread: Ray would fill half of a machine before it asks the next one
-        options = {"num_cpus": self.cores, "max_retries": self.retries, "scheduling_strategy": "SPREAD"}
-        task = ray.remote(**options)(_done)
+        send: Callable[[Any], Any] | None = None
         try:
             for shard in shards:
-                if given is None:
+                if send is None:
                     self.check(self.warehouse)
-                    given = [ray.put(work)]  # in a list Ray does not fetch it for every task
-                waiting.append(task.remote(name, given, shard))
+                    send = self._sender(work)
+                waiting.append(send(shard))
                 while len(waiting) > self._ahead():
                     yield self._result(waiting.popleft())
             while waiting:
                 yield self._result(waiting.popleft())
         finally:  # nobody wants what is left, after an error
-            for left in waiting:
+            for left in waiting if ray.is_initialized() else ():
                 ray.cancel(left)
+
+    def _sender(self, work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Put the work into the store; returns what begins a task of it."""
+        # spread: Ray would fill half of a machine before it asks the next one
+        options = {"num_cpus": self.cores, "max_retries": self.retries, "scheduling_strategy": "SPREAD"}
+        task, name = ray.remote(**options)(_done), uuid.uuid4().hex
+        given = [ray.put(work)]  # in a list Ray does not fetch it for every task
+        return lambda shard: task.remote(name, given, shard)
 
     def _ahead(self) -> int:
         """Tasks under way at once; a cluster may have grown."""
