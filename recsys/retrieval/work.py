@@ -2,8 +2,9 @@
 
 A choice by a stopwatch is not repeatable. So indexes are compared by what a search does, which is a matter of the
 vectors alone: items compared, cells looked at, scores computed again. The constants turn counts into microseconds of
-one core of the machine that they were calibrated on (an AMD EPYC with AVX-512 that multiplies int8, `benchmarks/index.py`);
-on another one with int8 the ratios between them differ little, and on one without the exact search takes twice as long. A sweep reports measured seconds beside the estimates.
+one core of the machine that they were calibrated on: an AMD EPYC with AVX-512 that multiplies int8. On another one with
+int8 the ratios between them differ little; on one without, the exact search takes twice as long. A sweep reports
+measured seconds beside the estimates.
 
 Shapes: V items, D width, n fetched for each user.
 """
