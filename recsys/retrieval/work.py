@@ -2,8 +2,9 @@
 
 A choice by a stopwatch is not repeatable. So indexes are compared by what a search does, which is a matter of the
 vectors alone: items compared, cells looked at, scores computed again. The constants turn counts into microseconds of
-one core of the machine that they were calibrated on (an AMD EPYC with AVX-512 and bf16, `benchmarks/index.py`); on
-another machine the ratios between them differ little. A sweep reports measured seconds beside the estimates.
+one core of the machine that they were calibrated on: an AMD EPYC with AVX-512 that multiplies int8. On another one with
+int8 the ratios between them differ little; on one without, the exact search takes twice as long. A sweep reports
+measured seconds beside the estimates.
 
 Shapes: V items, D width, n fetched for each user.
 """
@@ -14,10 +15,10 @@ import re
 from typing import Final
 
 WIDTH: Final = 128  # that the constants per item are of
-EXACT: Final = (120.0, 2.5e-5)  # microseconds a user, and for each item and column
+EXACT: Final = (120.0, 0.8e-5)  # microseconds a user, and for each item and column
 USER: Final = 20.0  # of a user's search by an index: masking, sorting
 CELL: Final = 0.014  # of each cell: its score, and finding the nearest
-AGAIN: Final = 0.27  # of each item that is scored again by exact products
+AGAIN: Final = 0.15  # of each item that is scored again by exact products
 FETCHED: Final = 0.15  # of each item that is fetched
 COMPARED: Final = (("HNSW", 0.06), ("fs", 0.006), ("RaBitQ", 0.013), ("SQ", 0.018), ("PQ", 0.025), ("", 0.026))  # each
 FLOPS: Final = 60_000.0  # multiplications and additions of a large product in a microsecond
