@@ -55,7 +55,7 @@ ENVIRONMENT = {
 
 def shop(folder: Path, quick: bool) -> tuple[Any, Any, str]:
     """Settings, table versions and a bundle of a generated shop."""
-    generate(folder, **({"users": 800, "items": 200} if quick else {}))
+    generate(folder, **({"users": 800, "items": 300} if quick else {}))
     settings = parse_settings(
         {
             "name": "speed",

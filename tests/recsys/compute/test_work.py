@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import polars as pl
 import pytest
 
 import recsys.text.represent as text
+from recsys.bundles.mirror import shared_path
 from recsys.compute.base import Engine
+from recsys.errors import RecsysError
 from recsys.evaluation import ranking
+from recsys.text.encoding import Encoding
+from recsys.text.known import load
 from tests.recsys.compute.ring import Ring, make_ring
 
 # as in Ray's processes: nothing writes to such an array
@@ -81,6 +86,24 @@ def test_figures(ring: Ring, engine: Copying, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ranking, "USERS", 16)
     here, there = (ring.measured(ring.with_compute(engine=name)) for name in ("local", "ray"))
     assert here == there and engine.shards == 8 + 5 * 8
+
+
+def test_another_machine_opens_a_bundle_by_its_whole_path_or_its_url(
+    ring: Ring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(ring.bundle).parent)
+    assert shared_path(Path(ring.bundle).name) == ring.bundle
+    (tmp_path / "origin.json").write_text('{"url": "s3://bucket/shop/bundles"}')
+    assert shared_path(tmp_path / "ring-0123456789ab") == "s3://bucket/shop/bundles/ring-0123456789ab"
+
+
+def test_an_encoder_that_is_another_one_elsewhere_is_refused(ring: Ring) -> None:
+    work = Encoding(ring.settings.text, lambda: load(ring.settings.text))
+    build, (text, known) = work.__reduce__()
+    assert build(text, known)(pl.DataFrame({"sentence": ["tea"]})).vectors.shape == (1, 16)
+    other = text.model_copy(update={"max_tokens": 9})  # stands for another kind of processor
+    with pytest.raises(RecsysError, match=rf"is another one on the machine .* where the run began \({known}\)"):
+        build(other, known)(pl.DataFrame({"sentence": ["tea"]}))
 
 
 def test_what_is_too_little_to_be_sent_is_done_here(ring: Ring, engine: Copying) -> None:
