@@ -4,8 +4,9 @@
 
 Generated sentences, encoded by MiniLM of the offline extra, and candidate lists of a generated shop, by the text model
 and its blend. Each side does the same shards, and its results are compared bit by bit with those of this process. Every
-process has one thread. The processes are started, and have opened encoder and bundle, before the clock runs. Beside the
-wall time stand the CPU seconds of all processes: other programs disturb them least. Nothing is read from `--data`.
+process has one thread, and has imported the libraries before the clock runs; that it opens encoder and bundle is in the
+times. Beside the wall time stand the CPU seconds of all processes: other programs disturb them least. Nothing is read
+from `--data`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from recsys.text.represent import represent
 
 SENTENCES, CHUNK, BATCH = 8192, 256, 64
 QUICK = 1536  # sentences
-WARM = 4  # shards of a run before the clock, in which processes open what they need
+WARM = 4  # shards of a run before the clock, in which processes import the libraries
 # what the libraries read when they are imported: a thread a process, and Ray on loopback alone
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -128,6 +129,7 @@ def figures(quick: bool) -> dict[str, Any]:
         served, texts = open_bundle(bundle), chunks(QUICK if quick else SENTENCES)
         common.say("this process")
         sides = {"this process": side(LOCAL, settings, texts, served, users)}
+        common.say(f"{sides['this process']['text']} {sides['this process']['candidates']}")
         for workers in (1, 2):
             name = f"Ray, {workers} worker" + "s" * (workers > 1)
             common.say(name)
@@ -137,6 +139,7 @@ def figures(quick: bool) -> dict[str, Any]:
             )  # fmt: skip
             engine = Ray(address="local", cores=1, retries=0, warehouse=settings.warehouse)
             sides[name] = side(engine, settings, texts, served, users)
+            common.say(f"{sides[name]['text']} {sides[name]['candidates']}")
             ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -160,9 +163,8 @@ def show(of: dict[str, Any]) -> None:
         for step in ("text", "candidates")
         for side in of["sides"]
     ]
-    print(
-        f"{of['sentences']:,} sentences, {of['users']:,} users; bits equal: {all(s['same rows'] for s in of['sides'])}"
-    )
+    equal = all(side["equal"] for side in of["sides"])
+    print(f"{of['sentences']:,} sentences, {of['users']:,} users; {'all' if equal else 'NOT all'} bits are equal")
     print(common.table(rows))
 
 
