@@ -102,7 +102,7 @@ def _check_models(settings: Settings) -> None:
     if start not in (None, PREVIOUS) and not is_url(str(start)):
         find_bundle(str(start))
     init = settings.recformer.init
-    if settings.model.kind == "recformer" and init and _is_path(init) and not is_url(init):
+    if init and _is_path(init) and not is_url(init):
         folder = Path(init).expanduser()
         if not folder.is_dir() and not folder.with_name(f"{folder.name}.latest.json").is_file():
             raise InputError(f"There is no folder {init} for recformer.init; check its name.")

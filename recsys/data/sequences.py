@@ -144,6 +144,10 @@ class Slices(Sequences):
         made.__dict__.update(whole=whole, rows=rows, starts=starts, ends=ends)  # histories are frozen
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send their own events to another process, and not the whole."""
+        return _made, (self.users, self.items, self.offsets, self.times, self.attributes, self.context)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -191,6 +195,17 @@ class Slices(Sequences):
 
     def _some(self, part: slice) -> Sequences:
         return self.whole.crop(self.rows[part], self.starts[part], self.ends[part])
+
+
+def _made(
+    users: pl.Series,
+    items: np.ndarray,
+    offsets: np.ndarray,
+    times: np.ndarray | None,
+    attributes: pl.DataFrame | None,
+    context: pl.DataFrame | None,
+) -> Sequences:
+    return Sequences(users=users, items=items, offsets=offsets, times=times, attributes=attributes, context=context)
 
 
 def ends_of(lengths: np.ndarray) -> np.ndarray:

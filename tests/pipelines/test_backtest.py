@@ -240,7 +240,7 @@ def test_the_user_s_warehouse_is_read_and_not_touched(
         return {
             name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in found
-            if (name := path.relative_to(root).as_posix()).split("/")[0] not in ("backtests", "runs")
+            if (name := path.relative_to(root).as_posix()).split("/")[0] not in ("backtests", "prepared", "runs")
         }
 
     before = files()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,10 @@ def test_a_missing_public_data_set_is_fetched_by_a_command(
     config: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "configs"  # beside which no data lie
+    folder.mkdir()
     with pytest.raises(InputError, match=told):
-        ingest(load_settings(CONFIGS / config))
+        ingest(load_settings(shutil.copy(CONFIGS / config, folder)))
 
 
 def test_what_fetch_does_not_bring_is_not_promised(tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def fit_with(
     with patch.context() as planted:
         if only_blend:
             blend = fitting.fit_blend
-            planted.setattr(fitting, "fit_blend", lambda s, dataset, *rest: blend(s, leak(dataset), *rest))
+            planted.setattr(
+                fitting, "fit_blend", lambda s, dataset, *rest, **more: blend(s, leak(dataset), *rest, **more)
+            )
         else:
             planted.setattr(fitting, "prepare", lambda *arguments: leak(prepare(*arguments)))
         return fit(configured, versions)

@@ -118,7 +118,7 @@ def test_the_commands(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = done("releases")
     assert code == 0 and "Nothing of shop is served yet" in text
     code, text = done("rollback", "--why", "x")
-    assert code == 2 and "so there is nothing to go back to" in text
+    assert code == 2 and "There is no warehouse" in text
     first, second, kept = told.night(), told.night(), told.run()
     told.shop.kept_back(kept)
     code, text = done("rollback", "--why", " ")
