@@ -135,9 +135,9 @@ def night(items: int, users: int, dimensions: int = 128, loss: str = "full", tex
         announced.update({step: getattr(memory, step) for step in STEPS})
         return memory
 
-    def after_training(*arguments: Any) -> Any:
+    def after_training(*arguments: Any, **more: Any) -> Any:
         measured["train"] = most()
-        return blend(*arguments)
+        return blend(*arguments, **more)
 
     nightly.check_night, fit.fit_blend = noted, after_training
     with tempfile.TemporaryDirectory(prefix="recsys-memory-") as name:

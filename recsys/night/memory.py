@@ -36,7 +36,7 @@ OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of 
 OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
-OF_CANDIDATE: Final = 250  # bytes of a candidate: features, context, scores, and their copies in the fit
+OF_CANDIDATE: Final = 40  # bytes of a candidate: features, context, scores, and their copies in the fit
 SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
 RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked, and
 BLOCK_FLOATS: Final = 4_000_000  # numbers of one of them, as recsys/evaluation/ranking.py has them
@@ -124,9 +124,9 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + searched_bytes(sizes.items)
     served = begun + tables + vectors + block
     refit = 0
-    if settings.train.refit != "none":  # all events and the measured bundle lie beside what is made of them
+    if settings.train.refit != "none":  # beside the measured bundle, and what evaluation gave nothing back of
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
-        refit = begun + data + tables + vectors + max(counting, again)
+        refit = served + data + vectors + max(counting, again)
     return NightMemory(represent=represent, train=train, blend=blend, evaluate=served, refit=refit, retrieve=served)
 
 
