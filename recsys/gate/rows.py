@@ -78,7 +78,7 @@ def check_volume(rows: int, earlier: Sequence[int], least: float | None, most: f
         return skipped(name, "The log has no new rows; gate.max_age_hours finds a log that stands still.")
     earlier = earlier[-NIGHTS:]
     if len(earlier) < FEWEST_NIGHTS:
-        return skipped(name, f"{len(earlier)} nights before this one brought rows, and {FEWEST_NIGHTS} are needed.")
+        return skipped(name, f"Nights before this one that brought rows: {len(earlier)}; {FEWEST_NIGHTS} are needed.")
     usual = median(earlier)
     value = rows / usual
     spread = math.exp(SPREADS * NORMAL * median(abs(math.log(one / usual)) for one in earlier))
