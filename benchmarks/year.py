@@ -35,10 +35,9 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.night.fit import fit
 from recsys.night.refit import refit
 from recsys.pipelines.console import check_lines, remarks
-from recsys.pipelines.launch import watched
 from recsys.pipelines.nightly import night
 from recsys.pipelines.steps import Step
-from recsys.pipelines.watch import Watch
+from recsys.pipelines.watch import Watch, watching
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.once import keeping
@@ -91,7 +90,7 @@ def one_night(settings: Settings) -> dict[str, Any]:
     listener, began, clock = Listener(), cpu(), time.perf_counter()
     told: dict[str, Any] = {"error": None, "published": False, "figure": None, "epochs": 0}
     try:
-        with watched(settings, listener):
+        with watching(listener):
             summary = night(settings, run)
     except RecsysError as error:
         told["error"] = f"{type(error).__name__}: {error}"
