@@ -6,10 +6,13 @@ The commands are in `commands/`, in the order of `recsys --help`; how a command 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
+import threading
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 # each adds its commands to the application, so their order is that of the help
 # isort: off
@@ -21,6 +24,7 @@ from recsys.pipelines.outcome import STOPPED, outcome
 from recsys.pipelines.time_limit import may_end_process
 
 _FORMAT = warnings.formatwarning
+_AGAIN: Final = 0.1  # (seconds) after a stop that was dropped, as long as freeing an object may take
 # objects before cycles are looked for: Python's 700 cost a fifth of the imports' time, whose objects all stay;
 # `steps.tracked` sets it back before the work
 _COLLECT = (50_000, 20, 50)
@@ -30,6 +34,7 @@ def main() -> None:
     """The `recsys` command."""
     gc.set_threshold(*_COLLECT)
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _once_more
     warnings.formatwarning = _as_a_sentence
     may_end_process()
     code = execute(sys.argv[1:])
@@ -46,6 +51,15 @@ def _stop(*_: object) -> None:
     """End as an exception does: it closes runs, and Prefect's temporary server, which outlives a plain kill."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not cut the closing short
     sys.exit(STOPPED)
+
+
+def _once_more(told: Any, shown: Callable[[Any], Any] = sys.unraisablehook) -> None:
+    """Stop again where the signal came while an object was being freed: Python drops what is raised there."""
+    if told.exc_type is SystemExit:
+        signal.signal(signal.SIGTERM, _stop)
+        threading.Timer(_AGAIN, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        shown(told)
 
 
 def execute(arguments: list[str]) -> int:

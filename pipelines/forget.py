@@ -172,8 +172,8 @@ def _notes(settings: Settings, sought: Sought) -> Iterable[str]:
         kept = [path for path in bundles_naming(settings, sought) if path not in idle_bundles(settings, sought)]
         if kept:
             yield (
-                f"The bundle {kept[-1].name} is served and lists an item; nobody is recommended it. Repeat the command "
-                "after the next night, and the bundle goes, too."
+                f"What is served needs bundles that list an item ({', '.join(path.name for path in kept)}); nobody is "
+                "recommended it. Repeat the command after the next night, and they go, too."
             )
     if sought.before is not None:
         yield "Candidates of users with later events stay until the next night makes them anew."

@@ -82,7 +82,7 @@ def check(uri: str, port: int) -> None:
     if database is not None and not database.is_file():
         raise InputError(
             f"There is no MLflow store {uri.removeprefix('sqlite:///')} (looked in {Path.cwd()}); "
-            "`recsys run CONFIG` makes one, and `--uri` names another."
+            "`recsys ui CONFIG` opens that of a configuration, and `--uri` names another."
         )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

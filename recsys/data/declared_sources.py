@@ -89,6 +89,9 @@ def _head(file: SourceFile, section: SourceSettings, scratch: Path) -> SourceFil
     """A small file with the columns of a large one; None where only a whole reading can tell them."""
     copy = scratch / "head"
     if file.format == "parquet":
+        partitions = [part for part in Path(file.path).parts[:-1] if "=" in part]  # folders that stand for columns
+        copy = scratch.joinpath(*partitions, "head")
+        copy.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the reading says it better
             pl.DataFrame(schema=pl.read_parquet_schema(file.path)).clear(1).write_parquet(copy)
             return replace(file, path=str(copy))

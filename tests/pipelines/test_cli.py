@@ -17,7 +17,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli
 from recsys.pipelines.commands import start, tools
 from recsys.pipelines.console import capped
-from recsys.pipelines.outcome import commands
+from recsys.pipelines.outcome import STOPPED, commands
 from recsys.pipelines.ui import program, ui_command
 
 CONFIG = """
@@ -416,3 +416,20 @@ def test_repeated_targets_are_said_where_they_cap_the_report() -> None:
     assert capped({**report, "protocol": {"exclude_seen": False}}) is None
     assert capped({**report, "repeated_targets": 0.0}) is None
     assert capped({"protocol": {}}) is None  # a report of an older night
+
+
+def test_a_stop_that_comes_while_an_object_is_freed_is_not_lost() -> None:
+    code = """
+import os, signal, sys, time
+from recsys.pipelines import cli
+signal.signal(signal.SIGTERM, cli._stop)
+sys.unraisablehook = cli._once_more
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(10_000):  # the handler runs here, and what it raises is dropped
+            pass
+Freed()
+time.sleep(30)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=25, check=False).returncode == STOPPED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recsys.pipelines.cli import execute
@@ -32,6 +33,15 @@ WRONG = {  # what is wrong: the configuration, and a word of the sentence
 OF_SOURCES = ("source", "pattern", "column", "time zone", "catalogue", "id map", "tracking")
 ON_TABLES = ["represent", "train", "evaluate", "refit", "retrieve", "export", "refresh", "tune", "gc", "report"]
 ON_TABLES += ["rollback --why x", "promote r1 --why x", "forget --user u1", "features"]
+
+
+def test_folders_that_stand_for_columns_are_columns(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for user in range(4):
+        part = folder / "shop" / "log" / f"user_id=00{user}" / "part.parquet"
+        part.parent.mkdir(parents=True)
+        pl.DataFrame({"item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]}).write_parquet(part)
+    (folder / "shop" / "recsys.toml").write_text(SHOP.replace("log.csv", "log/*/*.parquet"))
+    assert execute(["ingest", str(folder / "shop" / "recsys.toml")]) == 0, capfd.readouterr().err
 
 
 @pytest.fixture
