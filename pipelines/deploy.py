@@ -131,9 +131,12 @@ def _next_night(plan: Plan) -> datetime:
 
     try:
         schedule = CronSchedule(cron=plan.cron, timezone=plan.timezone)
-        dates = asyncio.run(schedule.get_dates(1, start=datetime.now(zone)))
-    except ValueError:  # a day that no month has, too
+    except ValueError:
         raise InputError(_wrong_cron(plan.cron)) from None
+    try:
+        dates = asyncio.run(schedule.get_dates(1, start=datetime.now(zone)))
+    except ValueError:
+        raise InputError(f'--cron "{plan.cron}" names a day that never comes; correct its day or month.') from None
     return dates[0].astimezone(zone)
 
 

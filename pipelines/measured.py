@@ -41,7 +41,8 @@ def measured(settings: Settings) -> Iterator[None]:
                 _write(settings, folder, _failed_night(settings, folder, began, error), "failed")
         raise
     night = next((state for state in runs.states(folder) if _is_own(settings, state) and state.finished), None)
-    _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
+    with running(name=settings.name, run=None if night is None else night.run_id):
+        _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
 
 
 def _failed_night(settings: Settings, folder: Path, began: str, error: BaseException) -> RunState | None:

@@ -31,8 +31,8 @@ def records(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 part="record",
                 where=str(path),
-                what="it cannot be read, and is taken for none",
-                advice="put it aside with `recsys check --repair`",
+                what="it cannot be read, so the figures of its night are lost",
+                advice="bring it back from a backup, or put it aside with `recsys check --repair`",
                 repair=partial(path.rename, path.with_name(path.name + _DAMAGED)),
             )
     own = [state for state in runs.states(folder) if (name_of(state) or settings.name) == settings.name]

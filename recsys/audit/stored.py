@@ -24,6 +24,7 @@ from recsys.settings import Settings
 from recsys.storage.addresses import masked
 from recsys.storage.delta import data_files, scan_delta
 from recsys.storage.intact import check_intact, repair
+from recsys.storage.purge import data_files_of_all
 from recsys.storage.remote import filesystem, is_url
 from recsys.storage.warehouse import SCHEMAS, latest_version, table_path
 
@@ -38,6 +39,8 @@ def tables(settings: Settings, *, deep: bool) -> Iterator[Finding]:
         path = masked(table_path(root, name))
         try:
             if latest_version(root, name) is None:
+                if rows := data_files_of_all(table_path(root, name)):
+                    yield _table(path, f"it has {len(rows)} files of rows and no commit that names them")
                 continue
             opened = DeltaTable(table_path(root, name))
             check_intact(opened, table_path(root, name))

@@ -160,11 +160,11 @@ class _Roots:
             base = "." if _among(key, self.shell) else self.folder
             there = self._there(key)
             names = [] if base == "." or _is_fixed(value) or _same(self.folder) else self._names(key)
-            if names and not any(map(there, (_joined(_joined(base, value), name) for name in names))):
-                first = names[:1] if key == "state_root" else names  # the warehouse decides, if it is one of them
-                if any(map(there, (_joined(value, name) for name in first))):
-                    base = "."
-                    self.old[key] = _relative(value, Path(self.folder))
+            first = names[:1] if key == "state_root" else names  # the warehouse decides, if it is one of them
+            beside = any(map(there, (_joined(_joined(base, value), name) for name in first)))
+            if not beside and any(map(there, (_joined(value, name) for name in first))):
+                base = "."
+                self.old[key] = _relative(value, Path(self.folder))
             self.known[key] = base
         base = self.known[key]
         return base if given else _joined(base, str(getattr(self.settings, key)))
@@ -203,7 +203,7 @@ def _paths(section: Section, prefix: str = "") -> Iterator[tuple[str, Any, Relat
             for inner, one in value.items():
                 if isinstance(one, Section):
                     yield from _paths(one, f"{key}.{inner}.")
-        elif value is not None and (mark := _mark(section, name)) is not None:
+        elif value is not None and _is_path(key, value) and (mark := _mark(section, name)) is not None:
             yield key, value, mark
 
 
@@ -215,7 +215,7 @@ def _changed(section: Tree, change: Callable[[str, str, RelativeTo], str], prefi
         other = value
         if isinstance(value, Section):
             other = _changed(value, change, f"{key}.")
-        elif mark is not None and isinstance(value, str) and not isinstance(value, Place):
+        elif mark is not None and isinstance(value, str) and not isinstance(value, Place) and _is_path(key, value):
             path = change(key, value, mark)
             other = value if path == value else Place(path, value)
         if other is not value:
@@ -228,6 +228,11 @@ def _changed(section: Tree, change: Callable[[str, str, RelativeTo], str], prefi
         assert of is not None
         of[name] = value
     return copied
+
+
+def _is_path(key: str, value: Any) -> bool:
+    """Whether the value of a setting that may be a path is one: of MLflow's addresses those of a local database are."""
+    return key != "tracking.uri" or str(value).startswith(_SQLITE)
 
 
 def _mark(section: Section, name: str) -> RelativeTo | None:

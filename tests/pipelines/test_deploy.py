@@ -58,7 +58,7 @@ def plan(config: str, **more: Any) -> Plan:
         ([], "No server of Prefect is named, so there is nowhere to register the night; `prefect server start`"),
         (["--cron", "0 3 * *"], '--cron "0 3 * *" is no schedule; give five fields'),
         (["--cron", "0 25 * * *"], '--cron "0 25 * * *" is no schedule'),
-        (["--cron", "0 3 31 2 *"], '--cron "0 3 31 2 *" is no schedule'),  # a day that never comes
+        (["--cron", "0 3 31 2 *"], '--cron "0 3 31 2 *" names a day that never comes'),
         (["--cron", "@daily"], '--cron "@daily" is no schedule'),
         (["--timezone", "Europe/Berlln"], "--timezone Europe/Berlln is no time zone; give a name such as"),
         (["--timezone", "../etc/passwd"], "--timezone ../etc/passwd is no time zone"),

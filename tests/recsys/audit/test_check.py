@@ -75,6 +75,14 @@ def test_a_sound_warehouse_has_no_finding(shop: Shop) -> None:
     assert found(Shop(shop.root.with_name("nothing"))) == []
 
 
+def test_rows_without_a_commit_are_a_finding(shop: Shop) -> None:
+    (log,) = shop.root.glob("candidates*/_delta_log")
+    for commit in log.iterdir():
+        commit.unlink()
+    told = [finding.what for finding in found(shop) if finding.where == str(log.parent)]
+    assert len(told) == 1 and told[0].endswith("files of rows and no commit that names them")
+
+
 def pointer_of(shop: Shop) -> Path:
     return shop.root / "bundles" / f"{NAME}.latest.json"
 

@@ -208,3 +208,18 @@ def test_overrides_are_handed_to_a_process_in_another_folder(shop: Path, monkeyp
     assert again.warehouse == "s3://b/w" and again.train.epochs == 3
     assert paths(again)[0] == str(shop.parent.parent.parent / "home" / "d")
     assert paths(again)[2:] == [str(shop.parent.parent.parent / "home" / name) for name in ("m.db", "e")]
+
+
+@pytest.mark.parametrize("address", ["databricks", "uc", "http://host:5000", "file:mlruns"])
+def test_other_addresses_of_mlflow_are_no_paths(shop: Path, address: str) -> None:
+    shop.write_text(f'tracking.uri = "{address}"\n' + SHOP)
+    assert load_settings(shop).tracking.uri == address
+
+
+@pytest.mark.parametrize("stray", ["mlruns/mlflow.db", "exports/shop/x"])
+def test_the_warehouse_alone_decides_where_the_state_is(shop: Path, stray: str) -> None:
+    (shop.parent / stray).parent.mkdir(parents=True, exist_ok=True)
+    (shop.parent / stray).write_text("")
+    (Path.cwd() / "warehouse").mkdir()
+    with pytest.warns(FutureWarning, match="state_root"):
+        assert Path(load_settings(shop).warehouse).absolute() == Path.cwd() / "warehouse"
