@@ -1,4 +1,4 @@
-"""What the project needs besides itself, a line a package: `requirements.py EXTRA,EXTRA`; its builder is the first."""
+"""Print the requirements of the project, a line a package: `requirements.py EXTRA,EXTRA`; its builder is the first."""
 
 from __future__ import annotations
 

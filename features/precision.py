@@ -1,4 +1,4 @@
-"""Whether bf16 and int8 pay: where the processor multiplies them natively. And how many of its kernels are kept."""
+"""Tell whether bf16 and int8 pay, which the processor must multiply natively, and how many of its kernels are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def native_bf16() -> bool:
 
 
 def native_int8() -> bool:
-    """Whether this processor multiplies int8 in hardware and adds it in int32, so that nothing is lost.
+    """Return whether this processor multiplies int8 in hardware and adds it in int32, so that nothing is lost.
 
     False where `native_bf16` is False for want of an answer.
     """

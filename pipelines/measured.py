@@ -1,4 +1,4 @@
-"""What a night leaves for those who watch it: metrics for Prometheus, and steps over their budgets."""
+"""Metrics of a night for Prometheus, and its steps over their budgets."""
 
 from __future__ import annotations
 

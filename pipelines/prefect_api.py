@@ -27,7 +27,7 @@ def named() -> bool:
 
 
 def failed(error: BaseException) -> bool:
-    """Whether an error is of Prefect, or of the way to it, and not the work's; a run that Prefect ends is not."""
+    """Return whether an error is Prefect's, or of the way to it; a run that Prefect ends is no such error."""
     if type(error).__name__ in _ENDS:
         return False
     return type(error).__module__.partition(".")[0] in _OWN

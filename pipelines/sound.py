@@ -109,5 +109,5 @@ def _check_models(settings: Settings) -> None:
 
 
 def _is_path(model: str) -> bool:
-    """Whether a model's name cannot be a hub's."""
+    """Return whether a model's name cannot be a hub's."""
     return model.startswith((".", "/", "~")) or model.count("/") > 1

@@ -1,4 +1,4 @@
-"""What this process is at: a run, whose name it bears, and a step. Log lines, commits and MLflow's runs carry it.
+"""The run, the night's name and the step of this process. Log lines, commits and MLflow's runs carry them.
 
 A night has one id, that of its MLflow run. Its first eight digits are enough wherever a run is named.
 """
@@ -41,7 +41,7 @@ def current() -> Running:
 
 
 def failed() -> Running:
-    """What an error ended last, for those who tell of the error afterwards."""
+    """Return what an error ended last, for those who tell of the error afterwards."""
     return _failed
 
 

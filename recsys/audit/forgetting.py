@@ -49,7 +49,7 @@ _USERS_FILE: Final = evaluations.FILE
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Asked:
-    """What is forgotten, and what it is looked for with.
+    """A request to forget, and the tools to look for it.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ def search_table(path: str, name: str, sought: Sought) -> int:
 
 
 def _line_names(line: bytes, name: str, sought: Sought) -> bool:
-    """Whether a line of a commit has a sought id as the first or last value of a column."""
+    """Return whether a line of a commit has a sought id as the first or last value of a column."""
     try:
         stats = json.loads(json.loads(line)["add"]["stats"])
     except (ValueError, KeyError, TypeError):
@@ -241,7 +241,7 @@ def bundles_naming(settings: Settings, sought: Sought) -> list[Path]:
 
 
 def idle_bundles(settings: Settings, sought: Sought) -> list[Path]:
-    """Those that nothing serves, and that nothing which is served was measured with."""
+    """Bundles among them that nothing serves, and that nothing which is served was measured with."""
     needed = named_anywhere(settings)
     return [path for path in bundles_naming(settings, sought) if path.name not in needed]
 
@@ -286,7 +286,7 @@ def _values_of(schema: Any, sought: Sought) -> pl.Expr:
 
 
 def _quotes(asked: Asked, derived: Sought, shown: Sought, path: str, content: bytes, begun: datetime | None) -> bool:
-    """Whether a file of a run quotes what is sought; of a night before the moment every one does."""
+    """Return whether a file of a run quotes what is sought; of a night before the moment every one does."""
     if begun is not None and derived.before is not None and begun < derived.before:
         return True
     if path == _USERS_FILE:

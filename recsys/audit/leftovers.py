@@ -90,7 +90,7 @@ def unfinished(settings: Settings) -> Iterator[Finding]:
 
 
 def overdue(settings: Settings) -> Iterator[Finding]:
-    """What `[retention]` should have taken two days ago; MLflow is not asked."""
+    """Left-overs that `[retention]` should have taken two days ago; MLflow is not asked."""
     if settings.retention.enabled:
         late = collect(settings, None, dry_run=True, now=datetime.now(UTC) - _LATE)
         for kind, names in late.names.items():
@@ -99,7 +99,7 @@ def overdue(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a living process holds a lock file."""
+    """Return whether a living process holds a lock file."""
     try:
         with path.open("r+", encoding="utf-8") as file:
             return not locks(file)

@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Emptied:
-    """What became of a place; JSON-friendly.
+    """The result for a place; JSON-friendly.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ def empty(places: Iterable[Place]) -> list[Emptied]:
 
 
 def _tried(act: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What an act returns, or the sentence of its error."""
+    """Return the result of an act, or the sentence of its error."""
     try:
         return act(), None
     except RecsysError as error:

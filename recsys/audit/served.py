@@ -1,4 +1,4 @@
-"""What is served: pointer, list of releases, candidate table, exports and MLflow must name one and the same run."""
+"""Check what is served: pointer, releases, candidate table, exports and MLflow must name one and the same run."""
 
 from __future__ import annotations
 

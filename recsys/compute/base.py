@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Engine(ABC):
-    """What does the work of a run; results do not depend on which one it is."""
+    """An engine that does the work of a run; results do not depend on which one it is."""
 
     @abstractmethod
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:

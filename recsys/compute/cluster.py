@@ -140,7 +140,7 @@ def _mine() -> dict[str, Any]:
 
 
 def _facts(mark: str | None) -> dict[str, Any]:
-    """What has to be the same on all machines, and whether this one sees a file."""
+    """Facts that have to be the same on all machines, and whether this one sees a file."""
     versions = {"Python": ".".join(map(str, sys.version_info[:3])), "recsys": code_version()[:12]}
     for name in _LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""What the tables of items and users declare, in the order of the vocabulary and of the histories."""
+"""Attributes of items and users, in the order of the vocabulary and of the histories."""
 
 from __future__ import annotations
 

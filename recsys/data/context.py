@@ -54,7 +54,7 @@ def event_context(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame |
 
 
 def need_context(names: Collection[str], known: Mapping[str, bool]) -> None:
-    """Whether a log has what the names need.
+    """Return whether a log has what the names need.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ def tables_of(root: str) -> list[str]:
 
 
 def own_tables(root: str) -> list[str]:
-    """Those that are read from the sources, the log last."""
+    """Names of the tables that are read from the sources, the log last."""
     return [name for name in (USERS, ITEMS, QUARANTINE, INTERACTIONS) if latest_version(root, name) is not None]
 
 

@@ -66,7 +66,7 @@ class Forgotten:
         return max(moments, default=None)
 
     def hashes(self, sought: Sought) -> list[str]:
-        """What the list holds, or would hold, of what is sought."""
+        """Return what the list holds, or would hold, of what is sought."""
         users = [_digest(self.salt, user) for user in sorted(sought.users)]
         items = [_digest(self.salt, _ITEM + item) for item in sorted(sought.items)]
         floor = [] if sought.before is None else [f"{_BEFORE}{sought.before.isoformat()}"]
@@ -77,7 +77,7 @@ class Forgotten:
         return _those(users, self.__contains__)
 
     def gone(self, rows: pl.LazyFrame) -> pl.Expr | None:
-        """Whether a row is to stay out, as an expression; None: none of these rows is."""
+        """Return whether a row is to stay out, as an expression; None: none of these rows is."""
         columns, tests = rows.collect_schema().names(), []
         for column, one in ((USER_ID, self.__contains__), (ITEM_ID, self.has_item)):
             if column in columns:

@@ -1,4 +1,4 @@
-"""What somebody wants forgotten: users, items, and events before a moment; and whether rows or texts name one of them.
+"""Users, items and events that somebody wants forgotten, and whether rows or texts name one of them.
 
 An id that looks like one (`user-17`, an address, a UUID) is recognised in every text. One that could be any word or
 number (`ann`, `17`) is only looked for in fields and columns that hold ids.
@@ -28,7 +28,7 @@ _UNITS: Final = ((11, 1), (14, 1_000), (17, 1_000_000))  # most digits, and unit
 
 @dataclass(frozen=True, kw_only=True)
 class Sought:
-    """What is to be forgotten.
+    """Users, items and events to forget.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Sought:
         return tuple(sorted({text for one in ids for text in (one, json.dumps(one)[1:-1], html.escape(one))}))
 
     def rows(self, table: str) -> pl.Expr:
-        """Whether a row of one of the warehouse's tables with ids goes; users and items by their own columns."""
+        """Return whether a row of one of the warehouse's tables with ids goes; users and items by their own columns."""
         tests = []
         if self.users and table != ITEMS:
             tests.append(is_one(USER_ID, self.users))
@@ -60,7 +60,7 @@ class Sought:
         return pl.any_horizontal(tests) if tests else pl.lit(False)
 
     def columns(self, schema: Mapping[str, Any], user: str | None, item: str | None) -> pl.Expr:
-        """Whether a row of a copy in other names goes.
+        """Return whether a row of a copy in other names goes.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Sought:
 
 
 def is_one(column: str, ids: Iterable[str], *, of_list: bool = False) -> pl.Expr:
-    """Whether a column's id, or one of a column of lists, is among ids."""
+    """Return whether a column's id, or one of a column of lists, is among ids."""
     known = pl.Series(sorted(ids), dtype=pl.String).implode()
     if of_list:
         return pl.col(column).list.eval(pl.element().cast(pl.String).is_in(known)).list.any().fill_null(False)

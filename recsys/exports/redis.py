@@ -407,7 +407,7 @@ def members_of(wanted: dict[str, str]) -> Any:
 
 
 def _names(value: str, member: str, items: Collection[str]) -> bool:
-    """Whether a user's JSON object lists one of the items."""
+    """Return whether a user's JSON object lists one of the items."""
     return any(str(item) in items for item in json.loads(value).get(member, ()))
 
 

@@ -89,7 +89,7 @@ def served_before(settings: Settings) -> Bundle | None:
 
 
 def _is_alike(settings: Settings, previous: Bundle) -> bool:
-    """Whether the bundle's regressions are of the events that these settings would take."""
+    """Return whether the bundle's regressions are of the events that these settings would take."""
     then = previous.settings
     return (
         settings.train.warm_start == PREVIOUS

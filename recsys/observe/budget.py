@@ -1,4 +1,4 @@
-"""Whether a step takes more time or memory than it usually does."""
+"""Steps that take more time or memory than they usually do."""
 
 from __future__ import annotations
 

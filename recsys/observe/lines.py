@@ -52,7 +52,7 @@ class JsonLines(logging.Formatter):
 
 
 class Stream(io.TextIOBase):
-    """What takes the place of stderr: text that is no line of JSON, from whatever library, becomes one."""
+    """A stream in the place of stderr: text that is no line of JSON, from whatever library, becomes one."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -117,7 +117,7 @@ class Log:
 
     @property
     def json(self) -> bool:
-        """Whether lines are JSON now."""
+        """Return whether lines are JSON now."""
         return self._stream is not None
 
     def begin(self) -> None:

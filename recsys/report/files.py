@@ -132,7 +132,7 @@ def shows(content: str, sought: Sought, called: Callable[[Any], str]) -> bool:
 
 
 def _begun(path: Path) -> datetime:
-    """When the night of a page began, as its name tells."""
+    """Return the time at which the night of a page began, as its name tells."""
     try:
         return datetime.strptime(path.name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:

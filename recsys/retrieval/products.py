@@ -183,7 +183,7 @@ def reaching(
 
 
 def keys_of_rows(keys: np.ndarray, rows: np.ndarray, stride: int) -> np.ndarray:
-    """Those ascending keys `row * stride + place` that are of some ascending rows, as if there were no others."""
+    """Select ascending keys `row * stride + place` of some ascending rows, numbered as if there were no other rows."""
     starts, ends = np.searchsorted(keys, rows * stride), np.searchsorted(keys, (rows + 1) * stride)
     counts = ends - starts
     before = np.cumsum(counts) - counts

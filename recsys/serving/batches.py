@@ -106,7 +106,7 @@ class Searching:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What another process needs: where the bundle lies, and what was made of the tables."""
+        """Send to another process where the bundle lies, and what was made of the tables."""
         allowed = None if self.shelf is None else self.shelf.allowed
         return _elsewhere, (
             shared_path(self.served.bundle.path),

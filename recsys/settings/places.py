@@ -170,7 +170,7 @@ class _Roots:
         return base if given else _joined(base, str(getattr(self.settings, key)))
 
     def _names(self, key: str) -> list[str]:
-        """What is to be found under a root: sources, or what nights have written."""
+        """Names to look for under a root: sources, or what nights have written."""
         if key == "state_root" and "state_root" in self.settings.model_fields_set:
             return []  # whoever writes it knows what it is relative to
         mark = IN_DATA if key == "data_root" else IN_STATE
@@ -231,7 +231,7 @@ def _changed(section: Tree, change: Callable[[str, str, RelativeTo], str], prefi
 
 
 def _is_path(key: str, value: Any) -> bool:
-    """Whether the value of a setting that may be a path is one: of MLflow's addresses those of a local database are."""
+    """Return whether a value is a path: of MLflow's addresses those of a local database are."""
     return key != "tracking.uri" or str(value).startswith(_SQLITE)
 
 
@@ -241,12 +241,12 @@ def _mark(section: Section, name: str) -> RelativeTo | None:
 
 
 def _among(key: str, given: Collection[str]) -> bool:
-    """Whether a key, or a section above it, is among the given ones."""
+    """Return whether a key, or a section above it, is among the given ones."""
     return any(key == one or key.startswith(f"{one}.") for one in given)
 
 
 def _is_fixed(value: str) -> bool:
-    """Whether a path means the same in every folder."""
+    """Return whether a path means the same in every folder."""
     if value.startswith(_SQLITE):
         value = value.removeprefix(_SQLITE)
         return value.startswith((":memory:", "/")) or not value

@@ -118,7 +118,7 @@ def _read(folder: Path, read: Callable[[Path, Any], Value]) -> tuple[Value] | No
 
 @contextlib.contextmanager
 def _facts(folder: Path) -> Iterator[Any]:
-    """What is known of an artefact, which nobody removes meanwhile; None where it is not there, or damaged."""
+    """Return the facts of an artefact, which nobody removes meanwhile; None where it is not there, or damaged."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context((folder / _LIST).open(encoding="utf-8"))
@@ -135,7 +135,7 @@ def _facts(folder: Path) -> Iterator[Any]:
 
 
 def _used(folder: Path) -> float:
-    """When an artefact was last read; 0 where it has gone."""
+    """Return the time at which an artefact was last read; 0 where it has gone."""
     try:
         return folder.stat().st_mtime
     except OSError:

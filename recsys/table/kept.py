@@ -124,5 +124,5 @@ def _kept_rows(
 
 
 def _look_at_time(rules: Rules | None) -> bool:
-    """Whether a rule asks how long ago an event was."""
+    """Return whether a rule asks how long ago an event was."""
     return rules is not None and any(isinstance(rule, Seen) for rule in rules.rules)

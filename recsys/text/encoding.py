@@ -51,7 +51,7 @@ class Encoding:
         return encode(self.loaded(), sentences, batch_size=self.text.batch_size, progress=self.progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What another process needs: the settings, and the encoder's identity."""
+        """Send to another process the settings, and the encoder's identity."""
         model = Path(self.text.model)
         text = self.text.model_copy(update={"model": str(model.absolute())}) if model.is_dir() else self.text
         return _elsewhere, (text, self.loaded().id)

@@ -1,4 +1,4 @@
-"""Whether runs that are named elsewhere are still in MLflow, with their files."""
+"""Return whether runs that are named elsewhere are still in MLflow, with their files."""
 
 from __future__ import annotations
 

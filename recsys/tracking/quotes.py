@@ -122,7 +122,7 @@ def _search(store: Store, query: str) -> Iterator[Any]:
 
 
 def _is_named(store: Store, run: Any, name: str) -> bool:
-    """Whether a step that was run alone is of a configuration."""
+    """Return whether a step that was run alone is of a configuration."""
     content = _content(store, run.info.run_id, _CONFIG)
     try:
         return content is not None and json.loads(content)["name"] == name
