@@ -80,15 +80,7 @@ class Linear(Source):
         return {"linear": self._within(block).at(rows, codes), "linear_next": after.at(rows, codes)}
 
     def recoded(self, codes: np.ndarray, size: int) -> Self:
-        """The same weights by other codes.
-
-        Parameters
-        ----------
-        codes
-            int [V]: the new code of each code from 1 on; 0 where the item is gone.
-        size
-            New number of items.
-        """
+        """The same weights by other codes, as `recsys.candidates.tables.recoded` takes them."""
         return replace(
             self,
             within=tables.recoded(self.within, codes, size),

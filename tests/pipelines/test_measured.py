@@ -1,4 +1,4 @@
-"""What a night leaves for those who watch it, however it ends."""
+"""Metrics and marks that a night leaves for those who watch it, however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process is at: nested blocks, a run that goes on as another, and what an error leaves."""
+"""The run and step of a process: nested blocks, a run that goes on as another, and what an error leaves."""
 
 from __future__ import annotations
 

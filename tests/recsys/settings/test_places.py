@@ -47,7 +47,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paths(settings: Settings) -> list[str]:
-    """What is opened: data, warehouse, MLflow's file and the exports."""
+    """Paths that are opened: data, warehouse, MLflow's file and the exports."""
     exports = [
         str(one.path)
         for one in targets_of(settings.export).values()
@@ -136,7 +136,7 @@ def test_what_only_the_working_directory_has_is_used_and_said_once(shop: Path) -
 
 @pytest.mark.parametrize("here", ["data/log.csv", "data/log.csv.gz"])
 def test_what_the_configuration_has_beside_it_counts(shop: Path, here: str) -> None:
-    """Of two folders that have it the configuration's is read; so it is where neither has it."""
+    """The configuration's folder is read where both folders have it, and where neither has."""
     shop.write_text(SHOP.replace("log.csv", "log.csv*"))
     for folder in (Path.cwd(), shop.parent):
         (folder / "data").mkdir()

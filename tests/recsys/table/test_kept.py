@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,6 @@ from tests.recsys.table.shops import NOW, TeaShop
 
 LATER = NOW + timedelta(days=1)
 WHOLE = 42  # users whose lists the model fills; of the last one it knows nothing
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    root = tmp_path_factory.mktemp("tea")
-    shop = TeaShop(root / "shop")
-    bundle = shop.learn()
-    shop.publish(bundle, "run-1")
-    return root / "shop", bundle
-
-
-@pytest.fixture
-def shop(first: tuple[Path, str], tmp_path: Path) -> TeaShop:
-    shop = TeaShop(tmp_path / "shop")
-    shutil.rmtree(shop.root)
-    shutil.copytree(first[0], shop.root)
-    return shop
 
 
 def built(shop: TeaShop, settings: Settings | None = None) -> BuiltCandidates:
