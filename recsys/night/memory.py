@@ -12,14 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from recsys.candidates.base import LogSizes
 from recsys.candidates.registry import SOURCES
 from recsys.candidates.stage import block_bytes
 from recsys.columns import ITEM_ID, ITEMS
+from recsys.data.asked import most_asked, most_validated
 from recsys.data.log import read_log
-from recsys.data.sequences import AT_ONCE
+from recsys.data.prepare import drawn_share
+from recsys.data.sequences import AT_ONCE, Sequences, Slices
 from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
@@ -36,10 +39,14 @@ OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of 
 OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
 MEASURED: Final = 10_000  # validation users on whom the blend is measured
-OF_CANDIDATE: Final = 40  # bytes of a candidate: features, context, scores, and their copies in the fit
+OF_CANDIDATE: Final = 65  # bytes of a candidate: features, context, scores, and their copies in the fit
+OF_QUESTION: Final = 600  # bytes of a test question: its history and its line in the table of users, and
+OF_RANK: Final = 140  # of a rank that a ranker gives it: three of them, and what is made of them by cut-off
 SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
 RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked, and
 BLOCK_FLOATS: Final = 4_000_000  # numbers of one of them, as recsys/evaluation/ranking.py has them
+OF_WHOLE: Final = 12  # bytes of an event: of all of them in the codes of a refit, which are no file's, and
+OF_SERVED: Final = 20  # of those of all users, from whom the ones who get rows are taken: few or many of them
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
@@ -53,7 +60,12 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
         As `read_log` does.
     """
     log = read_log(settings, versions)
-    touched, items, values, declared = len(log.ids), len(log.ids), 0, settings.items
+    lengths, touched = log.histories.lengths, len(log.ids)
+    learnt = lengths
+    if settings.train.users < 1:
+        drawn = drawn_share(len(lengths), settings.train.users, settings.seed)
+        learnt, touched = lengths[drawn], _touched(log.histories, drawn, touched)
+    items, values, declared = len(log.ids), 0, settings.items
     if declared is not None and log.items is not None and versions.items is not None:
         items += len(log.items.join(log.ids.to_frame(), on=ITEM_ID, how="anti"))
         catalogue = scan(settings.warehouse, ITEMS, versions.items)
@@ -63,13 +75,22 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
                 column = pl.col(name).explode() if isinstance(schema[name], pl.List) else pl.col(name)
                 values += int(catalogue.select(column.n_unique()).collect(engine="streaming").item())
     return NightSizes(
-        lengths=log.histories.lengths,
+        lengths=lengths,
+        learnt=learnt,
         items=items,
         touched=touched,
         values=values,
         attributes=0 if declared is None else len(declared.categorical) + len(declared.numeric),
         text=TEXT_WIDTH if declared is not None and declared.text and versions.items is not None else 0,
     )
+
+
+def _touched(histories: Sequences, users: np.ndarray, items: int) -> int:
+    """How many of so many items some users' histories hold."""
+    seen = np.zeros(items + 1, dtype=bool)
+    for _, block in Slices.of(histories, users, histories.offsets[users], histories.offsets[users + 1]).blocks():
+        seen[block.items] = True
+    return int(np.count_nonzero(seen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +125,17 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
     represent = held + (TEXT_PROGRAM + TEXT_BATCH + OF_ITEM * sizes.items if sizes.text else 0)
     held = represent - TEXT_BATCH if sizes.text else held
     begun = held + data + (text if reads_text else 0)
+    width = 4 * estimator.width(sizes)
     train, training = 0, estimator.demand(sizes)
     if training is not None:
-        train = begun + training.peak
+        validated = min(len(sizes.lengths), most_validated(settings, sizes.items))
+        train = begun + training.peak + validated * (width + OF_RANK)
         begun += training.program + round(SHARE_KEPT * (training.peak - training.program))
-    vectors = VECTORS * 4 * sizes.items * estimator.width(sizes)
+    vectors = VECTORS * sizes.items * width
     tables, blend, counting = 0, 0, 0
     block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + block_bytes(sizes.items)
     if settings.blend.kind != "never":
-        log = LogSizes(lengths=sizes.lengths, items=sizes.items, touched=sizes.touched)
+        log = LogSizes(lengths=sizes.learnt, items=sizes.items, touched=sizes.touched)
         kept, fitting = zip(*(source.memory(log) for source in SOURCES.values()), strict=True)
         tables = sum(kept)
         users = min(MEASURED, len(sizes.lengths))
@@ -122,12 +145,22 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         blend = begun + tables + vectors + max(*fitting, candidates + block)
     else:
         block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + searched_bytes(sizes.items)
-    served = begun + tables + vectors + block
+    served = begun + tables + vectors
     refit = 0
-    if settings.train.refit != "none":  # beside the measured bundle, and what evaluation gave nothing back of
+    if settings.train.refit != "none":  # beside the measured bundle
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
-        refit = served + data + vectors + max(counting, again)
-    return NightMemory(represent=represent, train=train, blend=blend, evaluate=served, refit=refit, retrieve=served)
+        whole = OF_WHOLE * events + OF_ITEM * sizes.items
+        refit = served + whole + vectors + max(counting, again)
+    asked = min(len(sizes.lengths), most_asked(settings, sizes.items))
+    rankers = 2 + len(settings.evaluate.baselines)
+    return NightMemory(
+        represent=represent,
+        train=train,
+        blend=blend,
+        evaluate=served + block + asked * (OF_QUESTION + width + rankers * OF_RANK),
+        refit=refit,
+        retrieve=served + block + OF_SERVED * events,
+    )
 
 
 def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
