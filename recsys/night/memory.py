@@ -31,6 +31,7 @@ from recsys.night.index import check_index
 from recsys.retrieval.products import searched_bytes
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
+from recsys.text.mapped import LEAST
 
 MIB: Final = 2**20
 TEXT_PROGRAM: Final = 420 * MIB  # transformers, and a small encoder twice: as the library and as we have it
@@ -47,6 +48,7 @@ RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked, and
 BLOCK_FLOATS: Final = 4_000_000  # numbers of one of them, as recsys/evaluation/ranking.py has them
 OF_WHOLE: Final = 12  # bytes of an event: of all of them in the codes of a refit, which are no file's, and
 OF_SERVED: Final = 20  # of those of all users, from whom the ones who get rows are taken: few or many of them
+HALF: Final = 2  # bytes of a number of a large catalogue's text vectors; those of the blend have 4
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
@@ -120,11 +122,9 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
     """The peak of each step in bytes, of a process that holds `held` now."""
     events, estimator = int(sizes.lengths.sum()), estimator_for(settings)
     data = OF_EVENT * events + OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
-    text = 4 * sizes.items * (sizes.text + sizes.text_width(settings)) if sizes.text else 0
-    reads_text = sizes.text and (estimator.reads_text or settings.blend.text)
     represent = held + (TEXT_PROGRAM + TEXT_BATCH + OF_ITEM * sizes.items if sizes.text else 0)
     held = represent - TEXT_BATCH if sizes.text else held
-    begun = held + data + (text if reads_text else 0)
+    begun = held + data + _text_bytes(settings, sizes, model=estimator.reads_text)
     width = 4 * estimator.width(sizes)
     train, training = 0, estimator.demand(sizes)
     if training is not None:
@@ -161,6 +161,17 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         refit=refit,
         retrieve=served + block + OF_SERVED * events,
     )
+
+
+def _text_bytes(settings: Settings, sizes: NightSizes, *, model: bool) -> int:
+    """Bytes of text vectors, as the encoder gives them and as model and blend read them."""
+    blend = settings.blend.text and settings.blend.kind != "never"
+    if not sizes.text or not (model or blend):
+        return 0
+    raw, width = sizes.text, sizes.text_width(settings)
+    if sizes.items < LEAST:
+        return 4 * sizes.items * (raw + width)
+    return sizes.items * (HALF * raw + HALF * width * model + 4 * width * blend)
 
 
 def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
