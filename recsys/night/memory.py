@@ -39,7 +39,7 @@ TEXT_BATCH: Final = 100 * MIB
 OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of training, histories of questions
 OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
-MEASURED: Final = 10_000  # validation users on whom the blend is measured
+MEASURED: Final = 10_000  # validation users on whom the blend is measured; so many test questions suffice, too
 OF_CANDIDATE: Final = 65  # bytes of a candidate: features, context, scores, and their copies in the fit
 OF_QUESTION: Final = 600  # bytes of a test question: its history and its line in the table of users, and
 OF_RANK: Final = 140  # of a rank that a ranker gives it: three of them, and what is made of them by cut-off
@@ -151,7 +151,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
         whole = OF_WHOLE * events + OF_ITEM * sizes.items
         refit = served + whole + vectors + max(counting, again)
-    asked = min(len(sizes.lengths), most_asked(settings, sizes.items))
+    asked = _asked(settings, sizes)
     rankers = 2 + len(settings.evaluate.baselines)
     return NightMemory(
         represent=represent,
@@ -161,6 +161,11 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         refit=refit,
         retrieve=served + block + OF_SERVED * events,
     )
+
+
+def _asked(settings: Settings, sizes: NightSizes) -> int:
+    """Test questions that are ranked, about one a user."""
+    return min(len(sizes.lengths), most_asked(settings, sizes.items))
 
 
 def _text_bytes(settings: Settings, sizes: NightSizes, *, model: bool) -> int:
@@ -191,6 +196,8 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
         changed = () if demand is None else demand.advice
         if step == "blend":
             changed = ('set blend.kind = "never"',)
+        if step == "evaluate" and _asked(settings, sizes) > MEASURED:
+            changed = (f"set evaluate.users = {MEASURED}",)
         if step == "refit":
             less = "counts" if settings.train.refit == "all" else "none"
             changed = (f'set train.refit = "{less}"',)

@@ -114,6 +114,17 @@ def test_what_makes_a_night_larger() -> None:
     assert peaks(few, train={"validation_users": 2000}).train < peaks(few).train
 
 
+def test_many_questions_may_be_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(folder, blend={"kind": "never"}, train={"refit": "none", "epochs": 0})
+    ingest(settings)
+    versions = current_versions(settings.warehouse)
+    many = np.full(1_000_000, 3)
+    monkeypatch.setattr(night_memory, "night_sizes", lambda *_: replace(SMALL, lengths=many, learnt=many[:9]))
+    monkeypatch.setattr(night_memory, "free_on_processor", lambda: 2**20)
+    with pytest.raises(InputError, match=r"at its peak \(evaluate\), .*; set evaluate.users = 10000\.$"):
+        check_night(settings, versions)
+
+
 def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(folder)
     ingest(settings)
