@@ -40,7 +40,10 @@ from recsys.text.mapped import LEAST
 MIB: Final = 2**20
 TEXT_PROGRAM: Final = 420 * MIB  # transformers, and a small encoder twice: as the library and as we have it
 TEXT_BATCH: Final = 100 * MIB
-OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of training, histories of questions
+# bytes of an event, by 10^7 and 10^8 of them: while a data set is made, in the first step that reads it; and then, as
+# what is mapped of it: codes and times of all and of training, histories of questions
+OF_PREPARED: Final = 40
+OF_EVENT: Final = 16
 OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
 MEASURED: Final = 10_000  # validation users on whom the blend is measured; so many test questions suffice, too
@@ -58,6 +61,8 @@ OF_WHOLE: Final = 12
 OF_SERVED: Final = 20
 HALF: Final = 2  # bytes of a number of a large catalogue's text vectors; those of the blend have 4
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
+# of a block of users that were ranked, what a refit finds no use for: none in a large night, all of it in a small one
+SHARE_BLOCK: Final = 0.6
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
 
@@ -129,15 +134,16 @@ class NightMemory:
 def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemory:
     """The peak of each step in bytes, of a process that holds `held` now."""
     events, estimator = int(sizes.lengths.sum()), estimator_for(settings)
-    data = OF_EVENT * events + OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
+    made = OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
     represent = held + (TEXT_PROGRAM + TEXT_BATCH + OF_ITEM * sizes.items if sizes.text else 0)
     held = represent - TEXT_BATCH if sizes.text else held
-    begun = held + data + _text_bytes(settings, sizes, model=estimator.reads_text)
+    prepared = held + OF_PREPARED * events + made
+    begun = held + OF_EVENT * events + made + _text_bytes(settings, sizes, model=estimator.reads_text)
     width = 4 * estimator.width(sizes)
-    train, training = 0, estimator.demand(sizes)
+    train, training = prepared, estimator.demand(sizes)
     if training is not None:
         validated = min(len(sizes.lengths), most_validated(settings, sizes.items))
-        train = begun + training.peak + validated * (width + OF_RANK)
+        train = max(train, begun + training.peak + validated * (width + OF_RANK))
         begun += training.program + round(SHARE_KEPT * (training.peak - training.program))
     vectors = VECTORS * sizes.items * width
     tables, blend, counting = 0, 0, 0
@@ -158,7 +164,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
     if settings.train.refit != "none":  # beside the measured bundle
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
         whole = OF_WHOLE * events + OF_ITEM * sizes.items
-        refit = served + whole + vectors + max(counting, again)
+        refit = served + round(SHARE_BLOCK * block) + whole + vectors + max(counting, again)
     asked = _asked(settings, sizes)
     rankers = 2 + len(settings.evaluate.baselines)
     return NightMemory(

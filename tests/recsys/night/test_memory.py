@@ -105,9 +105,11 @@ def test_what_makes_a_night_larger() -> None:
     assert peaks(replace(SMALL, text=384)).represent > peaks().represent == GIB
     assert peaks(million, blend={"kind": "never"}).blend == 0 < peaks(million).blend
     described = {"source": "items.csv", "text": ["title"]}
-    assert peaks(million, model={"kind": "text"}, items=described).train == 0
+    assert peaks(million, model={"kind": "text"}, items=described).train < peaks(million).train
     longer = replace(SMALL, lengths=np.full(200_000, 50), learnt=np.full(200_000, 50))
     assert peaks(longer).blend > peaks().blend
+    huge = replace(SMALL, lengths=np.full(1_000_000, 100), learnt=np.full(10_000, 100))
+    assert peaks(huge).train > GIB + 40 * 10**8  # while the data are made
     few = replace(longer, learnt=longer.learnt[:2000])  # counts of few users, and the questions of all
     assert peaks(few).blend < peaks(longer).blend and peaks(few).evaluate < peaks(longer).evaluate
     assert peaks(few, evaluate={"users": 2000}).evaluate < peaks(few).evaluate
