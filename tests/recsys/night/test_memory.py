@@ -136,7 +136,8 @@ def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: 
     assert str(memory) == f"The night takes about {peak / GIB:.1f} GiB of memory at its peak ({step})."
     monkeypatch.setattr(night_memory, "free_on_processor", lambda: 2**20)
     wide = settings_of(folder, model={"dimensions": 1024})
-    for of, advice in ((settings, 'set blend.kind = "never".'), (wide, 'set train.refit = "counts".')):
+    once = settings_of(folder, train={"refit": "none"})
+    for of, advice in ((once, 'set blend.kind = "never".'), (wide, 'set train.refit = "counts".')):
         with pytest.raises(InputError) as caught:
             check_night(of, versions)
         told = str(caught.value)
