@@ -14,7 +14,7 @@ from typing import Final, Self
 import numpy as np
 import torch
 
-_BLOCK: Final = 65_536  # vectors that are held in float64 at once
+AT_ONCE: Final = 65_536  # vectors that are held in float64, or whitened, at once
 _NOTHING: Final = 1e-12  # variance that counts as zero
 _ROUNDING: Final = 1e-6  # share of the strongest direction's variance below which float32 holds only rounding
 
@@ -114,8 +114,8 @@ def _moments(vectors: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Return count, mean [E] and covariance [E, E] of the rows that are not zero, in float64."""
     width = vectors.shape[1]
     count, total, products = 0, np.zeros(width), np.zeros((width, width))
-    for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK]
+    for start in range(0, len(vectors), AT_ONCE):
+        block = vectors[start : start + AT_ONCE]
         block = block[_filled(block)].astype(np.float64)
         count += len(block)
         total += block.sum(axis=0)

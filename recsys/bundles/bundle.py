@@ -52,6 +52,7 @@ from recsys.bundles.manifest import (
     label,
     read_manifest,
 )
+from recsys.bundles.mapped import read_arrays
 from recsys.bundles.mirror import address, is_there, local_path
 from recsys.columns import ITEM_ID, PADDING
 from recsys.data.vocabulary import Vocabulary
@@ -141,12 +142,12 @@ class Bundle:
         return file_of(name) in self.manifest["files"]
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a further part, such as "blend"; None: this bundle has none."""
+        """The arrays of a further part, such as "blend"; None: this bundle has none. Nobody may write into them."""
         if not self.has(name):
             return None
         path = checked(self.path, self.manifest, file_of(name))
         with parsing(self.path):
-            return dict(safetensors.numpy.load_file(path))
+            return read_arrays(path)
 
     def index(self) -> ItemIndex:
         """The search, opened at the first call; a file of FAISS after its hash was compared with the manifest."""

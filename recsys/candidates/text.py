@@ -18,7 +18,7 @@ from recsys.candidates.base import Block, Feature, Source, TrainingData, keys_of
 from recsys.candidates.scores import Scores, pair_products
 from recsys.columns import PADDING, SENTENCE
 from recsys.data.recency import DECAY, LAST
-from recsys.features.whitening import Whitening
+from recsys.features.whitening import AT_ONCE, Whitening
 from recsys.features.words import word_table
 from recsys.retrieval.exact import ExactSearch
 from recsys.retrieval.shelf import Shelf
@@ -110,10 +110,12 @@ def whitened_text(settings: Settings, sentences: pl.Series) -> np.ndarray | None
     has_text = (sentences.fill_null("") != "").to_numpy()  # [V]
     if has_text.sum() < 2:
         return None
-    raw = text_vectors(settings, sentences)[has_text]
+    raw = text_vectors(settings, sentences)  # zeros, which do not count, where there is no text
     whitening = Whitening.fit(raw, settings.text.dimensions or raw.shape[1])
     vectors = np.zeros((len(sentences) + 1, whitening.dimensions), dtype=np.float32)
-    vectors[1:][has_text] = whitening.project(raw) / np.sqrt(whitening.dimensions)
+    for start in range(0, len(raw), AT_ONCE):
+        rows = start + np.flatnonzero(has_text[start : start + AT_ONCE])
+        vectors[1 + rows] = whitening.project(raw[rows]) / np.sqrt(whitening.dimensions)
     return vectors
 
 

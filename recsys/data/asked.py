@@ -28,5 +28,19 @@ def validation_questions(settings: Settings, dataset: Dataset) -> HeldOut:
     return _drawn(held_out, count, dataset.vocabulary.size, VALIDATION_SCORES, settings.seed)
 
 
+def most_asked(settings: Settings, items: int) -> int:
+    """Return the largest number of test questions that are ranked among so many items."""
+    return _most(settings.evaluate.users, items, TEST_SCORES)
+
+
+def most_validated(settings: Settings, items: int) -> int:
+    """Return the same of a validation's questions."""
+    return _most(settings.train.validation_users, items, VALIDATION_SCORES)
+
+
 def _drawn(held_out: HeldOut, count: int | None, items: int, scores: int, seed: int) -> HeldOut:
-    return some_users(held_out, max(FEWEST, scores // max(items, 1)) if count is None else count, seed)
+    return some_users(held_out, _most(count, items, scores), seed)
+
+
+def _most(count: int | None, items: int, scores: int) -> int:
+    return max(FEWEST, scores // max(items, 1)) if count is None else count

@@ -183,9 +183,14 @@ def few_users(dataset: Dataset, share: float, seed: int) -> Dataset:
     if share == 1:
         return dataset
     train = dataset.split.train
-    drawn = np.random.default_rng((seed, 0)).permutation(len(train))
-    kept = train.select(np.sort(drawn[: max(1, round(share * len(train)))]))
+    kept = train.select(drawn_share(len(train), share, seed))
     return replace(dataset, split=replace(dataset.split, train=kept))
+
+
+def drawn_share(users: int, share: float, seed: int) -> np.ndarray:
+    """A share of so many users, at least one, drawn by the seed: their places, int64 ascending."""
+    drawn = np.random.default_rng((seed, 0)).permutation(users)
+    return np.sort(drawn[: max(1, round(share * users))])
 
 
 def _tied_share(sequences: Sequences) -> float | None:

@@ -20,10 +20,12 @@ class NightSizes:
     ----------
     lengths
         int64 [U], events of each history.
+    learnt
+        int64 [T], the same of those that model and blend learn from (`train.users`).
     items
         V, the catalogue's items that nobody touched included.
     touched
-        Items with events.
+        Items with events of these.
     values
         Distinct values of all categorical attributes of items together; 0 without.
     attributes
@@ -33,6 +35,7 @@ class NightSizes:
     """
 
     lengths: np.ndarray
+    learnt: np.ndarray
     items: int
     touched: int
     values: int = 0

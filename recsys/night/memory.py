@@ -1,8 +1,12 @@
 """Predict the peak memory of a night by step, before its steps begin.
 
-The tables say how large the log and the catalogue are; what a step makes of them is counted, and the constants are
-calibrated: `benchmarks/memory.py` prints announced beside measured. A process gives little of what it freed back, so
-what a step leaves is carried to the next.
+The tables say how large the log and the catalogue are, and the settings whom the night learns from and how many it
+asks; what a step makes of them is counted, and the constants are calibrated: `benchmarks/memory.py` prints announced
+beside measured. The constants were fitted to four nights, on shops of 2,000 to 200,000 items and up to 10^7 events, of
+which all, 4% or 2% of the users were learnt from: there the predicted peak is .95 to 1.08 times the largest that was
+seen. Larger nights were not compared. What a step keeps is carried to the next; what it frees is mostly taken again.
+
+How many users get rows does not matter: rows are made in batches, and whoever gets them is chosen among all histories.
 
 Shapes: U users, V items.
 """
@@ -12,14 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from recsys.candidates.base import LogSizes
 from recsys.candidates.registry import SOURCES
 from recsys.candidates.stage import block_bytes
 from recsys.columns import ITEM_ID, ITEMS
+from recsys.data.asked import most_asked, most_validated
 from recsys.data.log import read_log
-from recsys.data.sequences import AT_ONCE
+from recsys.data.prepare import drawn_share
+from recsys.data.sequences import AT_ONCE, Sequences, Slices
 from recsys.errors import InputError
 from recsys.machine import GIB, free_on_processor, held_by_process
 from recsys.models.demand import TEXT_WIDTH, NightSizes
@@ -28,19 +35,34 @@ from recsys.night.index import check_index
 from recsys.retrieval.products import searched_bytes
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan
+from recsys.text.mapped import LEAST
 
 MIB: Final = 2**20
 TEXT_PROGRAM: Final = 420 * MIB  # transformers, and a small encoder twice: as the library and as we have it
 TEXT_BATCH: Final = 100 * MIB
-OF_EVENT: Final = 40  # bytes of an event: mapped codes and times of all and of training, histories of questions
+# bytes of an event, by 10^7 and 10^8 of them: while a data set is made, in the first step that reads it; and then, as
+# what is mapped of it: codes and times of all and of training, histories of questions
+OF_PREPARED: Final = 40
+OF_EVENT: Final = 16
 OF_MADE: Final = 45  # bytes that the process keeps of an event of the block in which data are prepared
 OF_ITEM: Final = 300  # bytes of an item: its row of the catalogue, its id, its sentence
-MEASURED: Final = 10_000  # validation users on whom the blend is measured
-OF_CANDIDATE: Final = 40  # bytes of a candidate: features, context, scores, and their copies in the fit
+MEASURED: Final = 10_000  # validation users on whom the blend is measured; so many test questions suffice, too
+# bytes of a candidate: features, context, scores, and their copies in the fit; by 8 million at 200,000 items
+OF_CANDIDATE: Final = 65
+# bytes of a test question: its history and its line in the table of users; and of a rank that a ranker gives it: three
+# of them, and what is made of them by cut-off. By 2,000 and 100,000 questions, and two and five rankers
+OF_QUESTION: Final = 600
+OF_RANK: Final = 140
 SHARE_OTHERS: Final = 4 / 7  # of the sources: their candidates are mostly others
 RANKED: Final = 4  # [b, V] float32 alive while a block of users is ranked, and
 BLOCK_FLOATS: Final = 4_000_000  # numbers of one of them, as recsys/evaluation/ranking.py has them
+# bytes of an event: in a refit's codes, which are no file's; and where those who get rows are chosen. By 10^7 events
+OF_WHOLE: Final = 12
+OF_SERVED: Final = 20
+HALF: Final = 2  # bytes of a number of a large catalogue's text vectors; those of the blend have 4
 VECTORS: Final = 3  # copies of the item vectors: the model's, the bundle's and the index's
+# of a block of users that were ranked, what a refit finds no use for: none in a large night, all of it in a small one
+SHARE_BLOCK: Final = 0.6
 SHARE_KEPT: Final = 0.2  # of what a training took that the process keeps
 
 
@@ -53,7 +75,12 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
         As `read_log` does.
     """
     log = read_log(settings, versions)
-    touched, items, values, declared = len(log.ids), len(log.ids), 0, settings.items
+    lengths, touched = log.histories.lengths, len(log.ids)
+    learnt = lengths
+    if settings.train.users < 1:
+        drawn = drawn_share(len(lengths), settings.train.users, settings.seed)
+        learnt, touched = lengths[drawn], _touched(log.histories, drawn, touched)
+    items, values, declared = len(log.ids), 0, settings.items
     if declared is not None and log.items is not None and versions.items is not None:
         items += len(log.items.join(log.ids.to_frame(), on=ITEM_ID, how="anti"))
         catalogue = scan(settings.warehouse, ITEMS, versions.items)
@@ -63,13 +90,22 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
                 column = pl.col(name).explode() if isinstance(schema[name], pl.List) else pl.col(name)
                 values += int(catalogue.select(column.n_unique()).collect(engine="streaming").item())
     return NightSizes(
-        lengths=log.histories.lengths,
+        lengths=lengths,
+        learnt=learnt,
         items=items,
         touched=touched,
         values=values,
         attributes=0 if declared is None else len(declared.categorical) + len(declared.numeric),
         text=TEXT_WIDTH if declared is not None and declared.text and versions.items is not None else 0,
     )
+
+
+def _touched(histories: Sequences, users: np.ndarray, items: int) -> int:
+    """How many of so many items some users' histories hold."""
+    seen = np.zeros(items + 1, dtype=bool)
+    for _, block in Slices.of(histories, users, histories.offsets[users], histories.offsets[users + 1]).blocks():
+        seen[block.items] = True
+    return int(np.count_nonzero(seen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +134,22 @@ class NightMemory:
 def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemory:
     """The peak of each step in bytes, of a process that holds `held` now."""
     events, estimator = int(sizes.lengths.sum()), estimator_for(settings)
-    data = OF_EVENT * events + OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
-    text = 4 * sizes.items * (sizes.text + sizes.text_width(settings)) if sizes.text else 0
-    reads_text = sizes.text and (estimator.reads_text or settings.blend.text)
+    made = OF_MADE * min(events, AT_ONCE) + OF_ITEM * sizes.items
     represent = held + (TEXT_PROGRAM + TEXT_BATCH + OF_ITEM * sizes.items if sizes.text else 0)
     held = represent - TEXT_BATCH if sizes.text else held
-    begun = held + data + (text if reads_text else 0)
-    train, training = 0, estimator.demand(sizes)
+    prepared = held + OF_PREPARED * events + made
+    begun = held + OF_EVENT * events + made + _text_bytes(settings, sizes, model=estimator.reads_text)
+    width = 4 * estimator.width(sizes)
+    train, training = prepared, estimator.demand(sizes)
     if training is not None:
-        train = begun + training.peak
+        validated = min(len(sizes.lengths), most_validated(settings, sizes.items))
+        train = max(train, begun + training.peak + validated * (width + OF_RANK))
         begun += training.program + round(SHARE_KEPT * (training.peak - training.program))
-    vectors = VECTORS * 4 * sizes.items * estimator.width(sizes)
+    vectors = VECTORS * sizes.items * width
     tables, blend, counting = 0, 0, 0
     block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + block_bytes(sizes.items)
     if settings.blend.kind != "never":
-        log = LogSizes(lengths=sizes.lengths, items=sizes.items, touched=sizes.touched)
+        log = LogSizes(lengths=sizes.learnt, items=sizes.items, touched=sizes.touched)
         kept, fitting = zip(*(source.memory(log) for source in SOURCES.values()), strict=True)
         tables = sum(kept)
         users = min(MEASURED, len(sizes.lengths))
@@ -122,12 +159,38 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         blend = begun + tables + vectors + max(*fitting, candidates + block)
     else:
         block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + searched_bytes(sizes.items)
-    served = begun + tables + vectors + block
+    served = begun + tables + vectors
     refit = 0
-    if settings.train.refit != "none":  # beside the measured bundle, and what evaluation gave nothing back of
+    if settings.train.refit != "none":  # beside the measured bundle
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
-        refit = served + data + vectors + max(counting, again)
-    return NightMemory(represent=represent, train=train, blend=blend, evaluate=served, refit=refit, retrieve=served)
+        whole = OF_WHOLE * events + OF_ITEM * sizes.items
+        refit = served + round(SHARE_BLOCK * block) + whole + vectors + max(counting, again)
+    asked = _asked(settings, sizes)
+    rankers = 2 + len(settings.evaluate.baselines)
+    return NightMemory(
+        represent=represent,
+        train=train,
+        blend=blend,
+        evaluate=served + block + asked * (OF_QUESTION + width + rankers * OF_RANK),
+        refit=refit,
+        retrieve=served + block + OF_SERVED * events,
+    )
+
+
+def _asked(settings: Settings, sizes: NightSizes) -> int:
+    """Test questions that are ranked, about one a user."""
+    return min(len(sizes.lengths), most_asked(settings, sizes.items))
+
+
+def _text_bytes(settings: Settings, sizes: NightSizes, *, model: bool) -> int:
+    """Bytes of text vectors, as the encoder gives them and as model and blend read them."""
+    blend = settings.blend.text and settings.blend.kind != "never"
+    if not sizes.text or not (model or blend):
+        return 0
+    raw, width = sizes.text, sizes.text_width(settings)
+    if sizes.items < LEAST:
+        return 4 * sizes.items * (raw + width)
+    return sizes.items * (HALF * raw + HALF * width * model + 4 * width * blend)
 
 
 def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
@@ -147,6 +210,8 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
         changed = () if demand is None else demand.advice
         if step == "blend":
             changed = ('set blend.kind = "never"',)
+        if step == "evaluate" and _asked(settings, sizes) > MEASURED:
+            changed = (f"set evaluate.users = {MEASURED}",)
         if step == "refit":
             less = "counts" if settings.train.refit == "all" else "none"
             changed = (f'set train.refit = "{less}"',)

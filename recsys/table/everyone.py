@@ -175,6 +175,7 @@ def _texts(settings: Settings, versions: TableVersions, bundle: Bundle, others: 
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float32, copy=False)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys.columns import SENTENCE
 from recsys.data.prepare import Dataset
-from recsys.features.whitening import Whitening
+from recsys.features.whitening import AT_ONCE, Whitening
 from recsys.settings import Settings
 from recsys.text.represent import text_vectors
 
@@ -25,7 +25,7 @@ class TextItems:
     Attributes
     ----------
     vectors
-        float32 [V + 1, D] unit vectors; zeros for padding and for items without text.
+        [V + 1, D] unit vectors, of the type of the encoder's; zeros for padding and for items without text.
     allowed
         bool [V + 1], items with text: the others cannot be placed.
     whitening
@@ -50,7 +50,8 @@ def text_items(
     Parameters
     ----------
     raw
-        float32 [V, E], row `i` belongs to code `i + 1`; zeros where an item has no text.
+        [V, E], row `i` belongs to code `i + 1`; zeros where an item has no text. float32, or float16 of a large
+        catalogue.
     dimensions
         D, of the whitening that is fitted here; None: not whitened.
     whitening
@@ -62,14 +63,18 @@ def text_items(
     """
     if whitening is None and dimensions is not None:
         whitening = Whitening.fit(raw, dimensions, equal=equal, aligned=aligned)
-    vectors = raw if whitening is None else whitening.apply(raw)
-    vectors = np.concatenate([np.zeros_like(vectors[:1], shape=(1, vectors.shape[1])), vectors])
-    allowed = np.concatenate([[False], np.abs(raw).max(axis=1, initial=0) > 0])
+    width = raw.shape[1] if whitening is None else whitening.dimensions
+    vectors, allowed = np.zeros((len(raw) + 1, width), dtype=raw.dtype), np.zeros(len(raw) + 1, dtype=bool)
+    for start in range(0, len(raw), AT_ONCE):
+        block = raw[start : start + AT_ONCE]
+        rows = slice(start + 1, start + 1 + len(block))
+        vectors[rows] = block if whitening is None else whitening.apply(block)
+        allowed[rows] = (block != 0).any(axis=1)
     return TextItems(vectors=vectors, allowed=allowed, whitening=whitening)
 
 
 def raw_vectors(settings: Settings, dataset: Dataset) -> np.ndarray | None:
-    """The encoder's vectors float32 [V, E]; None where the configuration has no text or no item has any."""
+    """The encoder's vectors [V, E], as `text_vectors` gives them; None where no item has any text that is asked for."""
     sentences: pl.Series = dataset.catalogue[SENTENCE]
     if settings.items is None or not settings.items.text or (sentences.fill_null("") == "").all():
         return None

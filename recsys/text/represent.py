@@ -25,6 +25,7 @@ from recsys.settings import Settings
 from recsys.storage.once import let_go
 from recsys.storage.remote import is_url
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
+from recsys.text import mapped
 from recsys.text.encoding import Encoding
 from recsys.text.known import KnownEncoder, known, load, remember
 
@@ -194,7 +195,9 @@ def text_columns(settings: Settings, versions: TableVersions, *further: str) -> 
 
 
 def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
-    """Vectors that `represent` has stored, float32 [n, E], one for each of n sentences; zeros for empty ones.
+    """Vectors that `represent` has stored, [n, E], one for each of n sentences; zeros for empty ones.
+
+    They are float32 in memory, or float16 mapped from a file where there are many; see `recsys.text.mapped`.
 
     Raises
     ------
@@ -204,13 +207,16 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
     encoder = known(settings)
     wanted = _hashed(sentences)
     version = latest_version(settings.warehouse, ITEM_VECTORS)
+    if len(sentences) >= mapped.LEAST:
+
+        def batches() -> Iterator[pl.DataFrame]:
+            _check_held(settings, encoder, wanted, _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH))
+            every = scan(settings.warehouse, ITEM_VECTORS, version).filter(pl.col(ENCODER) == encoder.id)
+            return every.select(CONTENT_HASH, VECTOR).collect_batches(chunk_size=mapped.AT_ONCE)
+
+        return mapped.mapped_vectors(settings.warehouse, encoder, sentences, wanted, batches)
     held = _held(settings.warehouse, encoder.id, wanted, version, CONTENT_HASH, VECTOR)
-    if len(held) < len(wanted):
-        raise InputError(
-            f"{len(wanted) - len(held)} of {len(wanted)} item sentences have no vector of the text encoder "
-            f"{encoder.model} ({encoder.id}, {encoder.precision}) in the warehouse {settings.warehouse}; "
-            "run `recsys represent` first."
-        )
+    _check_held(settings, encoder, wanted, held)
     table = np.zeros((len(held) + 1, encoder.dimensions), dtype=np.float32)  # the last row: no sentence
     table[:-1] = held[VECTOR].explode().to_numpy().reshape(len(held), encoder.dimensions)
     place = held.select(CONTENT_HASH).with_row_index("row").join(wanted, on=CONTENT_HASH)
@@ -222,6 +228,15 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
         .fill_null(len(held))
     )
     return table[rows.to_numpy()]
+
+
+def _check_held(settings: Settings, encoder: KnownEncoder, wanted: pl.DataFrame, held: pl.DataFrame) -> None:
+    if len(held) < len(wanted):
+        raise InputError(
+            f"{len(wanted) - len(held)} of {len(wanted)} item sentences have no vector of the text encoder "
+            f"{encoder.model} ({encoder.id}, {encoder.precision}) in the warehouse {settings.warehouse}; "
+            "run `recsys represent` first."
+        )
 
 
 def _hashed(sentences: pl.Series) -> pl.DataFrame:

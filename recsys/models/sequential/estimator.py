@@ -161,7 +161,7 @@ def item_text(settings: Settings, dataset: Dataset, previous: Bundle | None = No
 def training_sizes(settings: Settings, sizes: NightSizes) -> Sizes:
     """The sizes that decide the training's memory, of those of a night."""
     model = sequence_settings(settings)
-    starts, ends = windows(np.concatenate([[0], np.cumsum(np.maximum(sizes.lengths - 2, 0))]), model.max_length)
+    starts, ends = windows(np.concatenate([[0], np.cumsum(np.maximum(sizes.learnt - 2, 0))]), model.max_length)
     wanted = model.attributes
     rows = (sizes.items + 1) * model.id_lookups * model.ids + sizes.values * model.attribute_lookups * wanted
     return Sizes(

@@ -58,7 +58,8 @@ class ItemFeatures:
     attributes
         By name.
     text
-        float32 [V + 1, E] whitened text vectors, zero where an item has no text; None without text.
+        [V + 1, E] whitened text vectors, zero where an item has no text; None without text. float32, or float16 of a
+        large catalogue.
     firsts
         int64 [C + 1], where several catalogues stand one after the other: the first code of each, then V + 1.
         Negatives are drawn from the history's own one. None: one catalogue.
@@ -183,7 +184,7 @@ class ItemTower(nn.Module):
             mapped = self.attribute_maps[module_key(name)](self._pooled(name, codes))
             x = mapped if x is None else x + mapped
         if self.text_map is not None:
-            mapped = self.text_map(self.text if codes is None else self.text[codes])
+            mapped = self.text_map((self.text if codes is None else self.text[codes]).float())
             x = mapped if x is None else x + mapped
         assert x is not None
         if codes is not None:

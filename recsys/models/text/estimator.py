@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from recsys.errors import InputError
@@ -26,7 +27,7 @@ class TextEstimator(Estimator):
         tensors = {} if text.whitening is None else text.whitening.to_tensors()
         return Fitted(
             parts=Parts(
-                vectors=text.vectors,
+                vectors=text.vectors.astype(np.float32, copy=False),
                 allowed=text.allowed,
                 weights={name: torch.as_tensor(value) for name, value in tensors.items()},
                 declared={"text": describe_text(self.settings, text)},

@@ -39,6 +39,7 @@ def test_words_stand_in_the_row_of_their_item() -> None:
 def test_whitened_text_is_zero_without_text_and_of_length_one_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = parse_settings({"name": "x", "interactions": {"source": "log.csv"}})
     raw = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32) + 2
+    raw[38:] = 0
     monkeypatch.setattr(module, "text_vectors", lambda *_: raw)
     sentences = pl.Series(["word"] * 38 + ["", None])
     found = whitened_text(settings, sentences)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from recsys.data.ingest import ingest
-from recsys.data.prepare import prepare
+from recsys.data.prepare import few_users, prepare
 from recsys.errors import InputError
 from recsys.machine import GIB
 from recsys.models.demand import TEXT_WIDTH, NightSizes
@@ -28,7 +28,7 @@ from recsys.storage.warehouse import current_versions
 
 WITHIN = 1.25  # factor between the announced and the measured peak of the process, either way
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory.py"
-SMALL = NightSizes(lengths=np.full(2000, 20), items=5000, touched=4000)
+SMALL = NightSizes(lengths=np.full(2000, 20), learnt=np.full(2000, 20), items=5000, touched=4000)
 
 
 def settings_of(folder: Path, **changed: Any) -> Settings:
@@ -75,6 +75,18 @@ def test_sizes_are_those_of_the_prepared_data(folder: Path) -> None:
     assert trained.mixed
 
 
+def test_sizes_are_of_the_users_that_are_learnt_from(folder: Path) -> None:
+    settings = settings_of(folder, train={"users": 0.2})
+    ingest(settings)
+    versions = current_versions(settings.warehouse)
+    sizes, dataset = night_sizes(settings, versions), prepare(settings, versions)
+    known = few_users(dataset, 0.2, settings.seed).split.train.users
+    learnt = dataset.split.serving.select(dataset.split.serving.users.is_in(known.implode()).to_numpy())
+    assert sizes.learnt.tolist() == learnt.lengths.tolist() and len(sizes.learnt) == 8
+    assert sizes.touched == len(np.unique(learnt.items)) < sizes.items
+    assert int(sizes.lengths.sum()) == dataset.report["interactions"]
+
+
 def peaks(sizes: NightSizes = SMALL, **tree: Any) -> NightMemory:
     plain: dict[str, Any] = {"name": "shop", "interactions": {"source": "log.csv"}}
     return predict_night(parse_settings(plain | tree), sizes, held=GIB)
@@ -93,9 +105,26 @@ def test_what_makes_a_night_larger() -> None:
     assert peaks(replace(SMALL, text=384)).represent > peaks().represent == GIB
     assert peaks(million, blend={"kind": "never"}).blend == 0 < peaks(million).blend
     described = {"source": "items.csv", "text": ["title"]}
-    assert peaks(million, model={"kind": "text"}, items=described).train == 0
-    longer = replace(SMALL, lengths=np.full(200_000, 50))
+    assert peaks(million, model={"kind": "text"}, items=described).train < peaks(million).train
+    longer = replace(SMALL, lengths=np.full(200_000, 50), learnt=np.full(200_000, 50))
     assert peaks(longer).blend > peaks().blend
+    huge = replace(SMALL, lengths=np.full(1_000_000, 100), learnt=np.full(10_000, 100))
+    assert peaks(huge).train > GIB + 40 * 10**8  # while the data are made
+    few = replace(longer, learnt=longer.learnt[:2000])  # counts of few users, and the questions of all
+    assert peaks(few).blend < peaks(longer).blend and peaks(few).evaluate < peaks(longer).evaluate
+    assert peaks(few, evaluate={"users": 2000}).evaluate < peaks(few).evaluate
+    assert peaks(few, train={"validation_users": 2000}).train < peaks(few).train
+
+
+def test_many_questions_may_be_what_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(folder, blend={"kind": "never"}, train={"refit": "none", "epochs": 0})
+    ingest(settings)
+    versions = current_versions(settings.warehouse)
+    many = np.full(1_000_000, 3)
+    monkeypatch.setattr(night_memory, "night_sizes", lambda *_: replace(SMALL, lengths=many, learnt=many[:9]))
+    monkeypatch.setattr(night_memory, "free_on_processor", lambda: 2**20)
+    with pytest.raises(InputError, match=r"at its peak \(evaluate\), .*; set evaluate.users = 10000\.$"):
+        check_night(settings, versions)
 
 
 def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +135,14 @@ def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: 
     step, peak = memory.peak
     assert str(memory) == f"The night takes about {peak / GIB:.1f} GiB of memory at its peak ({step})."
     monkeypatch.setattr(night_memory, "free_on_processor", lambda: 2**20)
-    with pytest.raises(InputError) as caught:
-        check_night(settings, versions)
-    told = str(caught.value)
-    assert "GiB of memory at its peak" in told and "\n" not in told
-    assert told.endswith('set train.refit = "counts".')
+    wide = settings_of(folder, model={"dimensions": 1024})
+    once = settings_of(folder, train={"refit": "none"})
+    for of, advice in ((once, 'set blend.kind = "never".'), (wide, 'set train.refit = "counts".')):
+        with pytest.raises(InputError) as caught:
+            check_night(of, versions)
+        told = str(caught.value)
+        assert "GiB of memory at its peak" in told and "\n" not in told
+        assert told.endswith(advice)
     monkeypatch.setattr(night_memory, "free_on_processor", lambda: None)
     check_night(settings, versions)
 
@@ -123,6 +155,7 @@ def test_a_night_that_would_not_fit_says_what_to_set(folder: Path, monkeypatch: 
         {"items": 2000, "users": 2000, "text": True},
         {"items": 20_000, "users": 4000},
         {"items": 150_000, "users": 2000, "dimensions": 64, "loss": "sampled"},
+        {"items": 50_000, "users": 100_000, "events": 1_000_000, "dimensions": 64, "asked": 5_000, "share": 0.02},
     ],
     ids=str,
 )

@@ -27,3 +27,11 @@ def test_without_whitening_the_encoders_own_vectors_serve() -> None:
     assert items.whitening is None
     assert items.vectors.tolist() == [[0, 0], raw[0].tolist(), [0, 0]]
     assert items.allowed.tolist() == [False, True, False]
+
+
+def test_vectors_stay_as_small_as_they_came() -> None:
+    raw = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float16) + np.float16(3)
+    items = text_items(raw, 4)
+    assert items.vectors.dtype == np.float16
+    exact = text_items(raw.astype(np.float32), 4)
+    np.testing.assert_allclose(items.vectors.astype(np.float32), exact.vectors, atol=1e-3)

@@ -151,6 +151,22 @@ def test_vectors_by_sentence(tmp_path: Path) -> None:
     assert np.abs(vectors[2] - direct).max() <= max(SAMENESS.values())  # in other company
 
 
+def test_vectors_of_many_sentences_are_mapped_from_a_file(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, tiny)
+    represent(settings, write_items(tmp_path, TITLES))
+    wanted = pl.Series(["title: Heat", None, "title: Toy Story", "", "title: Heat"])
+    few = text_vectors(settings, wanted)
+    monkeypatch.setattr("recsys.text.mapped.LEAST", 5)
+    many = text_vectors(settings, wanted)
+    assert many.dtype == np.float16 and not many.flags.writeable
+    assert (many == few.astype(np.float16)).all()
+    with pytest.raises(InputError, match=r"1 of 2 item sentences have no vector .* run `recsys represent`"):
+        text_vectors(settings, pl.Series(["title: Heat", "title: Nixon", None, None, None]))
+    assert (text_vectors(settings, wanted[:4]) == few[:4]).all()
+
+
 def test_vectors_that_were_never_made(tmp_path: Path, tiny: str) -> None:
     settings = settings_for(tmp_path, tiny)
     with pytest.raises(InputError, match=r"1 of 1 item sentences have no vector .* run `recsys represent`"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -138,3 +140,13 @@ def test_an_attribute_may_be_called_as_it_likes(name: str) -> None:
     assert built().shape == (4, 8)
     assert f"attribute_maps.{module_key(name)}.weight" in built.state_dict()
     assert (module_key(name) == name) == (name == "Größe in cm")
+
+
+def test_text_in_half_precision_is_read_as_what_it_says() -> None:
+    of = features()
+    assert of.text is not None
+    half = replace(of, text=of.text.half())
+    told = replace(of, text=of.text.half().float())
+    codes = torch.tensor([2, 0, 3])
+    assert torch.equal(tower(half)(), tower(told)()) and torch.equal(tower(half)(codes), tower(told)(codes))
+    assert tower(half).text.dtype == torch.float16  # it stays as small as it came
