@@ -56,7 +56,7 @@ def run_step(
         from prefect import tags
 
         flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
-        with unmasked.of(overrides) as shown, tags("recsys", settings.name):
+        with unmasked.of(overrides) as shown, tags("recsys", settings.name), display.step(step):
             report: dict[str, Any] = flow(config, shown, **options)
             return report
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys import runs
-from recsys.errors import RecsysError, first_line
+from recsys.errors import RecsysError, first_line, is_panic
 from recsys.observe.budget import over
 from recsys.observe.figures import NDCG
 from recsys.observe.lines import log
@@ -53,9 +53,16 @@ def _failed_night(settings: Settings, folder: Path, began: str, error: BaseExcep
     if (known := runs.state_of(folder, run)) is not None:
         return known
     night = RunState(key=f"start-{settings.name}", run_id=run, started=began, name=settings.name)
-    night = night.ended("failed", f"{type(error).__name__}: {masked(first_line(error))}")
+    night = night.ended("failed", said(error))
     runs.save(folder, night)
     return night
+
+
+def said(error: BaseException) -> str:
+    """Return what a night's record says of the error that ended it."""
+    if isinstance(error, Exception) or is_panic(error):
+        return f"{type(error).__name__}: {masked(first_line(error))}."
+    return "Interrupted." if isinstance(error, KeyboardInterrupt) else "Stopped from outside."
 
 
 def _write(settings: Settings, folder: Path, night: RunState | None, state: str) -> None:

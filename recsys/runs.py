@@ -66,6 +66,9 @@ class RunState:
         Of the configuration; empty in records of earlier versions.
     warehouse
         The folder above these records, as the process named it that wrote them.
+    seconds
+        Of the whole night, from its begin to its end, with the steps of a stopped start that it went on with; None
+        before its end, and in records of earlier versions.
     steps
         Finished step to `{"report": ..., "seconds": ..., "key": ...}`; `peak_bytes` where memory was followed, `over`
         where it took more than its budget.
@@ -80,6 +83,7 @@ class RunState:
     settings: str = ""
     name: str = ""
     warehouse: str = ""
+    seconds: float | None = None
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_step(
