@@ -122,8 +122,9 @@ def _hush_prefect() -> None:
 
     Prefect's server still receives them.
     """
-    import prefect  # noqa: F401 - sets its loggers up
+    from prefect.logging.configuration import ensure_logging_setup
 
+    ensure_logging_setup()  # else it comes with the flow, after this
     for handler in logging.getLogger().handlers:  # Prefect puts its console on the root logger
         ours = type(handler).__module__.startswith("prefect.")
         if ours and not any(isinstance(known, _NotOurs) for known in handler.filters):

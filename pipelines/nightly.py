@@ -32,7 +32,7 @@ from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
-from recsys.pipelines.measured import earlier, measured, said, tell_end, with_budget
+from recsys.pipelines.measured import earlier, measured, said, tell_end, tell_metrics, with_budget
 from recsys.pipelines.prefect_mark import mark
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
@@ -93,7 +93,9 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         tracking.begun(store, settings) as begun,
         watched(store, begun) as machine,
     ):
-        return _night(settings, run, store, folder, machine, begun, began)
+        summary = _night(settings, run, store, folder, machine, begun, began)
+    tell_metrics(settings, summary["run_id"])
+    return summary
 
 
 def _night(
@@ -139,7 +141,7 @@ def _night(
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
         display.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
 
-    usual = earlier(settings, folder, state.started)
+    usual = earlier(settings, folder)
     # of the steps of a stopped start; what it did in vain is not the night's
     taken_over = sum(done["seconds"] for name, done in state.steps.items() if name != "ingest")
 
@@ -196,8 +198,8 @@ def _night(
         retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
         known = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
-        former = ingested_before(known, settings.name, state.started)
-        nights = versions_before(known, settings.name, state.started)
+        former = ingested_before(known, settings.name)
+        nights = versions_before(known, settings.name)
         judged = step("judge", judge_task, versions, parent, reports, former, as_of, nights)
         discard_kept_back(known, settings.name, parent)
         let_go(DATASET)
