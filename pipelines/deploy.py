@@ -204,7 +204,6 @@ def _job_variables(client: SyncPrefectClient, plan: Plan, url: str) -> dict[str,
 
 
 def _deployment(plan: Plan, settings: Settings, variables: dict[str, Any]) -> RunnerDeployment:
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType, RunnerDeployment
     from prefect.schedules import Cron
 
@@ -219,8 +218,9 @@ def _deployment(plan: Plan, settings: Settings, variables: dict[str, Any]) -> Ru
         description=f"The night of {settings.name}.",
         tags=["recsys", settings.name],
         version=version("recsys"),
-        # a night that is running is not stopped for the next one
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        # The warehouse's lock keeps a second night out. A limit of Prefect's is a lease of five minutes: a server that
+        # is away for longer cuts the step, and one that is back holds the place of a night whose end it never heard.
+        concurrency_limit=None,  # said even so: an earlier one would stay
         job_variables=variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )

@@ -56,7 +56,7 @@ def nightly(config: str, overrides: list[str] | None = None, timezone: str | Non
     with recorded() as display:
         try:
             command.summary = summary = _night(config, overrides, scheduled, display)
-            return _ended(summary)
+            return _ended(summary, display)
         except Exception as error:
             if prefect_api.failed(error):
                 raise
@@ -84,18 +84,23 @@ def _night(config: str, overrides: list[str] | None, scheduled: bool, display: W
         return night(settings)
 
 
-def _ended(summary: dict[str, Any]) -> State[dict[str, Any]]:
-    """Tell Prefect what came of a night; returns the state that the flow run ends in."""
+def _ended(summary: dict[str, Any], display: Watch) -> State[dict[str, Any]]:
+    """Tell Prefect what came of a night; returns the state that the flow run ends in, whatever Prefect has taken."""
     from recsys.pipelines.nightly import artifact_key, summary_markdown
 
     verdict, name = summary["verdict"], summary["name"]
     where = {"report": summary.get("report"), "mlflow": summary["mlflow"]["link"], "run_id": summary["run_id"]}
     page = f"\n- report: `{where['report']}`" if where["report"] else ""
-    create_markdown_artifact(
-        markdown=summary_markdown(summary) + page,
-        key=artifact_key(name),
-        description=f"The night of {name}. {verdict['sentence']}",
-    )
+    try:
+        create_markdown_artifact(
+            markdown=summary_markdown(summary) + page,
+            key=artifact_key(name),
+            description=f"The night of {name}. {verdict['sentence']}",
+        )
+    except Exception as error:  # what is published is published
+        if not prefect_api.failed(error):
+            raise
+        display.warn(f"Prefect did not take the night's page ({type(error).__name__}); the night itself is complete.")
     tell("published" if verdict["passed"] else "kept-back", name, verdict["sentence"], **where)
     state = "Completed" if verdict["passed"] else "KeptBack"
     return Completed(name=state, message=verdict["sentence"], data=summary)

@@ -47,6 +47,7 @@ read_task = io_task(read, limit="ingest")
 def ingest(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     """Read the sources and append to the tables; reading the same files again adds nothing."""
     with tracked(settings) as store, tracking.step_run(store, "ingest") as run_id:
+        log.give()
         report = read(settings, rebuild)
         versions, digest = plain(table_versions(report)), runs.digest_of(report["digests"])
         tracking.log_tables(store, run_id, settings.warehouse, versions, digest, context="ingest")

@@ -94,16 +94,15 @@ def has_values(settings: Settings, trained: Mapping[str, Any]) -> bool:
     return users.local_path(settings.warehouse, trained["bundle"]).is_file()
 
 
-def ingested_before(states: Iterable[runs.RunState], name: str, started: str) -> dict[str, Any] | None:
-    """Return the ingest report of the newest finished night of a configuration before a moment; None: there is none."""
-    nights = [state for state in finished(states, name) if state.started < started]
-    newest = max(nights, key=lambda state: state.started, default=None)
+def ingested_before(states: Iterable[runs.RunState], name: str) -> dict[str, Any] | None:
+    """Return the ingest report of the newest finished night of a configuration; None: there is none."""
+    newest = max(finished(states, name), key=lambda state: state.order, default=None)
     return None if newest is None else dict(newest.steps["ingest"]["report"])
 
 
-def versions_before(states: Iterable[runs.RunState], name: str, started: str) -> list[int]:
-    """Return the versions of the log that the finished nights of a configuration before a moment worked on."""
-    reports = [state.steps["ingest"]["report"] for state in finished(states, name) if state.started < started]
+def versions_before(states: Iterable[runs.RunState], name: str) -> list[int]:
+    """Return the versions of the log that the finished nights of a configuration worked on."""
+    reports = [state.steps["ingest"]["report"] for state in finished(states, name)]
     return sorted({int(report["versions"]["interactions"]) for report in reports})
 
 

@@ -56,7 +56,7 @@ def run_step(
         from prefect import tags
 
         flow = getattr(importlib.import_module("recsys.pipelines.flows"), f"{step}_flow")
-        with unmasked.of(overrides) as shown, tags("recsys", settings.name):
+        with unmasked.of(overrides) as shown, tags("recsys", settings.name), display.step(step):
             report: dict[str, Any] = flow(config, shown, **options)
             return report
 
@@ -122,8 +122,9 @@ def _hush_prefect() -> None:
 
     Prefect's server still receives them.
     """
-    import prefect  # noqa: F401 - sets its loggers up
+    from prefect.logging.configuration import ensure_logging_setup
 
+    ensure_logging_setup()  # else it comes with the flow, after this
     for handler in logging.getLogger().handlers:  # Prefect puts its console on the root logger
         ours = type(handler).__module__.startswith("prefect.")
         if ours and not any(isinstance(known, _NotOurs) for known in handler.filters):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys import runs
-from recsys.errors import RecsysError, first_line
+from recsys.errors import RecsysError, first_line, is_panic
 from recsys.observe.budget import over
 from recsys.observe.figures import NDCG
 from recsys.observe.lines import log
@@ -26,7 +26,7 @@ from recsys.storage.addresses import masked
 
 @contextlib.contextmanager
 def measured(settings: Settings) -> Iterator[None]:
-    """Write the metrics of the night that the block is, when it ends: published, kept back or failed.
+    """Write the metrics of the night that the block is, when it fails.
 
     A night that failed before it had a record gets one here, so that `recsys status` shows it. Metrics that cannot be
     written cost no night: a warning says so. A night that another run keeps out leaves nothing.
@@ -40,8 +40,13 @@ def measured(settings: Settings) -> Iterator[None]:
             with contextlib.suppress(RecsysError), runs.locked(settings.warehouse):  # held: by the other night
                 _write(settings, folder, _failed_night(settings, folder, began, error), "failed")
         raise
-    night = next((state for state in runs.states(folder) if _is_own(settings, state) and state.finished), None)
-    with running(name=settings.name, run=None if night is None else night.run_id):
+
+
+def tell_metrics(settings: Settings, run_id: str) -> None:
+    """Write the metrics of a night that has ended, published or kept back."""
+    folder = runs.state_folder(settings.warehouse)
+    night = runs.state_of(folder, run_id)
+    with running(name=settings.name, run=run_id):
         _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
 
 
@@ -52,10 +57,18 @@ def _failed_night(settings: Settings, folder: Path, began: str, error: BaseExcep
         return None
     if (known := runs.state_of(folder, run)) is not None:
         return known
-    night = RunState(key=f"start-{settings.name}", run_id=run, started=began, name=settings.name)
-    night = night.ended("failed", f"{type(error).__name__}: {masked(first_line(error))}")
+    number = runs.next_number(folder)
+    night = RunState(key=f"start-{settings.name}", run_id=run, started=began, number=number, name=settings.name)
+    night = night.ended("failed", said(error))
     runs.save(folder, night)
     return night
+
+
+def said(error: BaseException) -> str:
+    """Return what a night's record says of the error that ended it."""
+    if isinstance(error, Exception) or is_panic(error):
+        return f"{type(error).__name__}: {masked(first_line(error))}."
+    return "Interrupted." if isinstance(error, KeyboardInterrupt) else "Stopped from outside."
 
 
 def _write(settings: Settings, folder: Path, night: RunState | None, state: str) -> None:
@@ -65,7 +78,7 @@ def _write(settings: Settings, folder: Path, night: RunState | None, state: str)
     good = [one.finished for one in runs.states(folder) if _is_own(settings, one) and one.finished and _published(one)]
     try:
         text = exposition(
-            settings.name, night, state, success=max(good, default=None), ended=_now(), disk=disk(settings)
+            settings.name, night, state, success=next(iter(good), None), ended=_now(), disk=disk(settings)
         )
         write_textfile(path, text)
     except (RecsysError, OSError) as error:
@@ -80,13 +93,9 @@ def _published(state: RunState) -> bool:
     return state.status == "finished" and "publish" in state.steps
 
 
-def earlier(settings: Settings, folder: Path, started: str) -> list[RunState]:
-    """Return the finished nights of a configuration before a moment, the newest first."""
-    return [
-        state
-        for state in runs.states(folder)
-        if _is_own(settings, state) and state.status == "finished" and state.started < started
-    ]
+def earlier(settings: Settings, folder: Path) -> list[RunState]:
+    """Return the finished nights of a configuration, the newest first."""
+    return [state for state in runs.states(folder) if _is_own(settings, state) and state.status == "finished"]
 
 
 def with_budget(settings: Settings, state: RunState, step: str, before: Sequence[RunState]) -> RunState:

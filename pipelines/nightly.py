@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
-from recsys.pipelines.measured import earlier, measured, tell_end, with_budget
+from recsys.pipelines.measured import earlier, measured, said, tell_end, tell_metrics, with_budget
 from recsys.pipelines.prefect_mark import mark
 from recsys.pipelines.prices import price_markdown
 from recsys.pipelines.publish import publish_task
@@ -81,6 +82,7 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     RecsysError
         Another run holds the warehouse, or MLflow does not answer.
     """
+    began = time.perf_counter()
     # before any work: a wrong path or address must not cost a night
     with (
         measured(settings),
@@ -91,14 +93,16 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         tracking.begun(store, settings) as begun,
         watched(store, begun) as machine,
     ):
-        return _night(settings, run, store, folder, machine, begun)
+        summary = _night(settings, run, store, folder, machine, begun, began)
+    tell_metrics(settings, summary["run_id"])
+    return summary
 
 
 def _night(
-    settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine, begun: str
+    settings: Settings, run: Run, store: tracking.Store, folder: Path, machine: Machine, begun: str, began: float
 ) -> dict[str, Any]:
     display = watch()
-    began = time.perf_counter()
+    began_work = time.perf_counter()
     check_compute(settings)
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
@@ -106,7 +110,7 @@ def _night(
         ingested = run(ingest_task, settings)
         log.note({"peak_bytes": peak.look()})
     ingest_peak = peak.most
-    ingest_seconds = time.perf_counter() - began
+    ingest_seconds = time.perf_counter() - began_work
     versions = table_versions(ingested)
 
     def still_there(earlier: runs.RunState) -> bool:
@@ -137,7 +141,9 @@ def _night(
         done = ", ".join(name for name in state.steps if name != "ingest") or "nothing but ingest"
         display.say(f"Going on with the run of {state.started}, which was stopped; done before: {done}.")
 
-    usual = earlier(settings, folder, state.started)
+    usual = earlier(settings, folder)
+    # of the steps of a stopped start; what it did in vain is not the night's
+    taken_over = sum(done["seconds"] for name, done in state.steps.items() if name != "ingest")
 
     def step(name: str, task: Step, *arguments: Any) -> dict[str, Any]:
         nonlocal state
@@ -192,8 +198,8 @@ def _night(
         retrieved = step("retrieve", retrieve_task, versions, refitted["bundle"], parent, as_of)
         known = list(runs.states(folder))
         reports = {name: done["report"] for name, done in state.steps.items()}
-        former = ingested_before(known, settings.name, state.started)
-        nights = versions_before(known, settings.name, state.started)
+        former = ingested_before(known, settings.name)
+        nights = versions_before(known, settings.name)
         judged = step("judge", judge_task, versions, parent, reports, former, as_of, nights)
         discard_kept_back(known, settings.name, parent)
         let_go(DATASET)
@@ -203,19 +209,20 @@ def _night(
                 step("export", export_task, candidates_of(published["candidates"]), parent)
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
-        seconds = {name: done["seconds"] for name, done in state.steps.items()}
-        tracking.log_metrics(store, parent, {f"seconds/{name}": value for name, value in seconds.items()})
         summary = _summary(settings, store, state, resumed)
-        summary["seconds"] = {**seconds, "total": round(time.perf_counter() - began, 3)}
-        tracking.log_text(store, parent, "report.md", summary_markdown(summary))
-        tracking.describe(store, parent, summary_markdown(summary))
         if settings.report.enabled:
             began_page = time.perf_counter()
             with display.step("report"):
                 made = run(report_task, settings, night_record(settings, state, summary["mlflow"]["link"]), parent)
             state = state.with_step("report", made, round(time.perf_counter() - began_page, 3))
             summary["report"] = made["path"]
-        runs.save(folder, state.ended("finished"))
+        seconds = {name: done["seconds"] for name, done in state.steps.items()}
+        tracking.log_metrics(store, parent, {f"seconds/{name}": value for name, value in seconds.items()})
+        total = round(time.perf_counter() - began + taken_over, 3)
+        summary["seconds"] = {**seconds, "total": total}
+        tracking.log_text(store, parent, "report.md", summary_markdown(summary))
+        tracking.describe(store, parent, summary_markdown(summary))
+        runs.save(folder, replace(state.ended("finished"), seconds=total))
         tell_end(summary)
         tracking.end_run(store, parent)
         summary["retention"] = keep_less(settings, store)
@@ -223,7 +230,7 @@ def _night(
         summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     except BaseException as error:
         with contextlib.suppress(RecsysError):  # of a full disk; the night's own error is the one to show
-            runs.save(folder, state.ended("failed", f"{type(error).__name__}: {masked(str(error))}"))
+            runs.save(folder, state.ended("failed", said(error)))
         tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise
     return summary

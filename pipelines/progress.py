@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from recsys.observe.lines import log
 from recsys.pipelines.watch import Watch
-from recsys.running import in_step
+from recsys.running import current, in_step, last, running
 from recsys.storage.addresses import masked
 
 _QUIET_SECONDS: Final = 10.0  # between two lines of one step where there is no terminal
@@ -53,12 +53,22 @@ class Show(Watch):
                     finally:
                         self._bars = self._bar = None
             else:
-                self._line(f"{name} ...", {"event": "step begins"})
+                self._begins(name)
                 log.sweep()
-                yield
+                try:
+                    yield
+                finally:
+                    log.give()
             seconds = time.perf_counter() - began
             ended = {"event": "step ends", "seconds": round(seconds, 3), **log.noted()}
-            self._line(f"{name} done in {seconds:.1f} s", ended)
+            with running(run=last().run, name=last().name):
+                self._line(f"{name} done in {seconds:.1f} s", ended)
+
+    def _begins(self, name: str) -> None:
+        if log.json and current().run is None:  # a step alone: its run begins with its work
+            log.hold(f"{name} ...", {"event": "step begins"})
+        else:
+            self._line(f"{name} ...", {"event": "step begins"})
 
     def advance(self, done: int, total: int | None, text: str = "") -> None:
         if self._bars is not None and self._bar is not None:

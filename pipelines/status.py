@@ -69,7 +69,7 @@ def _night(state: RunState) -> dict[str, Any]:
         "started": state.started,
         "state": _state(state, verdict),
         "sentence": state.error or verdict.get("sentence"),
-        "seconds": round(sum(done["seconds"] for done in state.steps.values())),
+        "seconds": round(_seconds(state)),
         "by_step": {name: done["seconds"] for name, done in state.steps.items()},
         "peak_bytes": max(peaks.values(), default=None),
         "over_budget": [one["sentence"] for done in state.steps.values() for one in done.get("over", ())],
@@ -77,6 +77,11 @@ def _night(state: RunState) -> dict[str, Any]:
         "rows": reports.get("retrieve", {}).get("rows"),
         METRIC: metrics.get(METRIC),
     }
+
+
+def _seconds(state: RunState) -> float:
+    """The night's time, as its command told it; of its steps alone where it has not ended."""
+    return state.seconds if state.seconds is not None else float(sum(done["seconds"] for done in state.steps.values()))
 
 
 def _state(state: RunState, verdict: dict[str, Any]) -> str:

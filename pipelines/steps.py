@@ -289,6 +289,7 @@ def step_run(
 ) -> Iterator[StepRun]:
     """The MLflow run of a step, nested in the night's; a step alone logs settings and tables itself."""
     with tracked(settings) as store, tracking.step_run(store, step, parent) as run_id:
+        log.give()
         if parent is None:
             tracking.log_settings(store, run_id, settings)
             if versions is not None:

@@ -33,6 +33,7 @@ class Running:
 
 _at = Running()  # one run a process: threads of libraries, which inherit no context, tell it as well
 _failed = Running()
+_last = Running()  # what has begun last in the step
 
 
 def current() -> Running:
@@ -45,6 +46,11 @@ def failed() -> Running:
     return _failed
 
 
+def last() -> Running:
+    """Return the run at work, or the last one that the step began, for those who tell of its end afterwards."""
+    return _last if _at.run is None else _at
+
+
 def switch(run: str) -> None:
     """Go on as another run, which was stopped before, until the block of `running` ends."""
     global _at
@@ -54,12 +60,14 @@ def switch(run: str) -> None:
 @contextlib.contextmanager
 def running(*, run: str | None = None, name: str | None = None, step: str | None = None) -> Iterator[None]:
     """Set what is given for the length of the block."""
-    global _at, _failed
+    global _at, _failed, _last
     before = _at
     if before.run is None:
         _failed = Running()
     given = {"run": run, "name": name, "step": step}
     _at = replace(before, **{key: value for key, value in given.items() if value is not None})
+    if run is not None:
+        _last = _at
     try:
         yield
     except BaseException:
@@ -73,9 +81,9 @@ def running(*, run: str | None = None, name: str | None = None, step: str | None
 @contextlib.contextmanager
 def in_step(step: str) -> Iterator[None]:
     """Set the step for the length of the block; the run may change meanwhile, and stays changed."""
-    global _at, _failed
+    global _at, _failed, _last
     before = _at.step
-    _at = replace(_at, step=step)
+    _at, _last = replace(_at, step=step), Running()
     try:
         yield
     except BaseException:

@@ -60,12 +60,18 @@ class RunState:
         The MLflow run.
     started
         ISO 8601, UTC; kept over restarts, so that a resumed run's output carries the same time.
+    number
+        Of the night among all of its folder, from 1, by which they are in order: a clock may jump back. 0 in records of
+        earlier versions.
     settings
         Digest of the settings.
     name
         Of the configuration; empty in records of earlier versions.
     warehouse
         The folder above these records, as the process named it that wrote them.
+    seconds
+        Of the whole night, from its begin to its end, with the steps of a stopped start that it went on with; None
+        before its end, and in records of earlier versions.
     steps
         Finished step to `{"report": ..., "seconds": ..., "key": ...}`; `peak_bytes` where memory was followed, `over`
         where it took more than its budget.
@@ -74,13 +80,20 @@ class RunState:
     key: str
     run_id: str
     started: str
+    number: int = 0
     status: Status = "running"
     finished: str | None = None
     error: str | None = None
     settings: str = ""
     name: str = ""
     warehouse: str = ""
+    seconds: float | None = None
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Greater for the later one of two nights."""
+        return self.number, self.started
 
     def with_step(
         self, name: str, report: Mapping[str, Any], seconds: float, key: str = "", peak_bytes: int | None = None
@@ -222,7 +235,12 @@ def _elsewhere(value: Any, before: str, now: str) -> Any:
 def states(folder: Path) -> Iterator[RunState]:
     """The recorded states of a folder, newest first; what cannot be read is left out."""
     found = [state for path in folder.glob("*.json") if (state := load(folder, path.stem)) is not None]
-    yield from sorted(found, key=lambda state: state.started, reverse=True)
+    yield from sorted(found, key=lambda state: state.order, reverse=True)
+
+
+def next_number(folder: Path) -> int:
+    """Return the number of the night that begins now."""
+    return 1 + max((state.number for state in states(folder)), default=0)
 
 
 def state_of(folder: Path, run_id: str) -> RunState | None:
@@ -271,8 +289,16 @@ def begin(
     else:
         done = {} if stopped is None else {name: step for name, step in stopped.steps.items() if usable(name, step)}
         here = str(folder.parent)
+        number = next_number(folder)
         state = RunState(
-            key=key, run_id=new_run(), started=_now(), settings=settings, name=name, warehouse=here, steps=done
+            key=key,
+            run_id=new_run(),
+            started=_now(),
+            number=number,
+            settings=settings,
+            name=name,
+            warehouse=here,
+            steps=done,
         )
         resumed = False
     save(folder, state)

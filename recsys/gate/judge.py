@@ -396,6 +396,10 @@ def _plausible_checks(
     def values(theirs: np.ndarray) -> np.ndarray:
         return per_user(theirs, metric, k)
 
+    rivals = {f"the baseline {name}": values(theirs) for name, theirs in others.items()}
+    if champion is not None:
+        rivals["what is served now"] = values(champion)
+    yield plausible.check_hits(values(ranks), rivals, owner)
     validation, users = _validation(night)
     yield plausible.check_over_validation(per_user(ranks, "ndcg", 10), validation, users, gate.max_over_validation)
     jump = "jump over the champion"

@@ -1,6 +1,6 @@
-"""Checks for figures that are too good to be true: the signs of a target that leaked into the model.
+"""Checks for figures that cannot be right: too good to be true, the sign of a target that leaked, or no hit at all.
 
-Each compares the night's figure with a multiple of another one, and fails where it is above beyond chance.
+Each compares the night's figure with another one, and fails only beyond chance.
 
 Shapes: Q questions.
 """
@@ -8,6 +8,7 @@ Shapes: Q questions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -16,10 +17,13 @@ from scipy import stats
 
 from recsys.evaluation.significance import intervals
 from recsys.gate.check import Check, at_least, at_most, skipped, unless_chance, unless_off
-from recsys.gate.figures import RESAMPLES
+from recsys.gate.figures import BASELINE_USERS, RESAMPLES
 
 FEWEST: Final = 20  # users
 SURE: Final = 0.999  # one-sided
+# of another ranker where the night has none: of two equally good ones (hits by Poisson) one has none and the other at
+# least so many on less than 5% of all nights, whatever their hit rate
+SURE_HITS: Final = 3
 
 
 def check_jump(
@@ -43,6 +47,8 @@ def check_jump(
             return skipped(name, f"{users} users are too few ({FEWEST} are needed).", most)
         if not other.any():
             return skipped(name, f"The figure of {whose} is 0.", most)
+        if not own.any():
+            return skipped(name, "The night's figure is 0.", most)
         times = float(own.mean() / other.mean())
         excess = (own - most * other)[:, None]
         (interval,) = intervals(
@@ -69,8 +75,12 @@ def check_over_validation(
     name = "test against validation"
 
     def make(most: float) -> Check:
-        if validation is None or not validation:
+        if validation is None:
             return skipped(name, "There is no figure of validation.", most)
+        if not validation:
+            return skipped(name, "The figure on validation is 0.", most)
+        if not test.any():
+            return skipped(name, "The figure on test is 0.", most)
         if min(len(test), validation_users) < FEWEST:
             return skipped(name, f"{min(len(test), validation_users)} users are too few ({FEWEST} are needed).", most)
         times = float(test.mean() / validation)
@@ -95,8 +105,10 @@ def check_promise(hits: np.ndarray, promised: float | None, limit: float | None)
     name = "promise of the table before"
 
     def make(least: float) -> Check:
-        if promised is None or not promised:
+        if promised is None:
             return skipped(name, "The release before has no hit rate.", least)
+        if not promised:
+            return skipped(name, "The hit rate of the release before is 0.", least)
         if len(hits) < FEWEST:
             return skipped(name, f"{len(hits)} of its users have new events ({FEWEST} are needed).", least)
         kept = float(hits.mean())
@@ -109,6 +121,31 @@ def check_promise(hits: np.ndarray, promised: float | None, limit: float | None)
         return _suspected(unless_chance(at_least(name, kept / promised, least, sentence), bool(beyond)))
 
     return unless_off(name, limit, make)
+
+
+def check_hits(own: np.ndarray, others: Mapping[str, np.ndarray], owner: np.ndarray) -> Check:
+    """Keep back what answers no question where another ranker answers some.
+
+    Parameters
+    ----------
+    own, others
+        float64 [Q] values of a metric: the night's, and by name the other rankers'.
+    owner
+        int64 [Q]: the user of each question.
+    """
+    name = "any hit"
+    users = len(np.unique(owner))
+    if own.any():
+        found = int((own > 0).sum())
+        return at_least(name, found, 1, f"{found:,} of {len(own):,} test questions are answered.")
+    if not any(values.any() for values in others.values()):
+        return skipped(name, "No ranker answers a test question, so nothing can be compared.", 1)
+    most = max(others, key=lambda other: int((others[other] > 0).sum()))
+    hits = int((others[most] > 0).sum())
+    sentence = f"The night answers none of {len(own):,} test questions; {most} answers {hits:,}."
+    if users < BASELINE_USERS:
+        return skipped(name, f"{sentence} {users} test users are too few to decide ({BASELINE_USERS} are needed).", 1)
+    return unless_chance(at_least(name, 0, 1, sentence), hits >= SURE_HITS)
 
 
 def _suspected(check: Check) -> Check:

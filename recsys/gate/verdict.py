@@ -100,7 +100,7 @@ def decide(
             if lead.outcome == "worse"
         ]
     reasons += [f"{check.name[0].upper()}{check.name[1:]}: {check.sentence}" for check in checks if check.failed]
-    figures = _figures(champion, who, baselines, users, few)
+    figures = _figures(value, champion, who, baselines, users, few)
     if not reasons:
         sentence = f"Published: {figures}."
     else:
@@ -121,11 +121,24 @@ def decide(
     )
 
 
-def _figures(champion: Champion | None, who: str, baselines: Mapping[str, list[Lead]], users: int, few: int) -> str:
+def _figures(
+    value: float | None,
+    champion: Champion | None,
+    who: str,
+    baselines: Mapping[str, list[Lead]],
+    users: int,
+    few: int,
+) -> str:
     """Say how the night stands to the champion and to the best baseline."""
+    if not users:
+        return "no user has a test question, so nothing was compared"
     if users < few:
         return f"undecided by figures, as {users} test users are too few ({few} are needed)"
-    parts = []
+    others = [*(champion.leads[:1] if champion else ()), *(found[0] for found in baselines.values())]
+    if value == 0 and not any(lead.value for lead in others):
+        start = "nothing was served before; " if champion is None else ""
+        return f"{start}no ranker answers a test question, so nothing can be compared"
+    parts = ["no test question is answered by this night"] if value == 0 else []
     if champion is None:
         parts.append("nothing was served before")
     elif not champion.leads:
@@ -159,6 +172,8 @@ def _to(lead: Lead, who: str) -> str:
 
 
 def _behind(lead: Lead, name: str) -> str:
+    if lead.value == 0:
+        return "no baseline answers a test question"
     named = f"the best baseline ({name})"
     if lead.outcome == "better":
         return f"{named} is behind by {number(lead.difference)}"

@@ -105,6 +105,7 @@ class Log:
         self._kept: tuple[TextIO, TextIO, int, bool, bool] | None = None
         self._handler: logging.Handler | None = None
         self._noted: dict[str, Any] = {}
+        self._held: tuple[str, Mapping[str, Any]] | None = None
         self._variable = os.environ.get(VARIABLE)
 
     def choose(self, wanted: Format) -> None:
@@ -156,6 +157,7 @@ class Log:
         self._json = False
         if self._stream is None or self._kept is None:
             return
+        self.give()
         if self._variable is not None:
             os.environ[VARIABLE] = self._variable
         else:
@@ -179,7 +181,18 @@ class Log:
 
     def line(self, message: str, level: int = logging.INFO, fields: Mapping[str, Any] | None = None) -> None:
         """Write a line with fields of its own."""
+        self.give()
         LOGGER.log(level, "%s", message, extra={"fields": dict(fields or {})})
+
+    def hold(self, message: str, fields: Mapping[str, Any]) -> None:
+        """Keep a line until its run has begun, so that it bears the run's id, or until another one is written."""
+        self._held = (message, fields)
+
+    def give(self) -> None:
+        """Write the line that is kept, if there is one."""
+        if self._held is not None:
+            (message, fields), self._held = self._held, None
+            self.line(message, fields=fields)
 
     def note(self, figures: Mapping[str, Any]) -> None:
         """Note figures of the step at work, for the line that ends it."""

@@ -108,7 +108,7 @@ def _against(name: str, value: Any, difference: Any, ends: Mapping[str, Any], ou
         "value": figure(value),
         "difference": signed(difference),
         "interval": interval,
-        "outcome": outcome,
+        "outcome": _or_nothing(outcome, value, difference),
     }
 
 
@@ -117,6 +117,11 @@ def _outcome(ends: Mapping[str, Any]) -> str:
     if not known(low) or not known(high):
         return ""
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
+
+
+def _or_nothing(outcome: str, value: Any, difference: Any) -> str:
+    """Say that two figures of 0 leave nothing to decide."""
+    return "nothing to compare" if value == 0 and difference == 0 else outcome
 
 
 def metrics_table(night: Night) -> dict[str, Any] | None:
@@ -141,7 +146,7 @@ def metrics_table(night: Night) -> dict[str, Any] | None:
         again = one_target and any(word in key for word in ("recall", "precision", "map_at"))
         values = [values.get(key) for values in by_name.values()]
         numbers = finite(values)
-        ranked = len(numbers) > 1 and not any(word in key for word in _UNRANKED)
+        ranked = len(set(numbers)) > 1 and not any(word in key for word in _UNRANKED)
         best = max(numbers) if ranked else None
         (main if key.endswith(f"_at_{k}") and not again else more).append(
             {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from recsys.report.night import Night, mapping, rows
-from recsys.report.wording import count, figure, known, metric, percent, seconds, signed
+from recsys.report.wording import DASH, count, figure, known, metric, percent, seconds, signed
 
 HEADLINE: Final = "test/ndcg_at_10"
 _BETTER: Final = {"better": "ahead", "worse": "behind", "undecided": "not told apart"}
@@ -50,6 +50,8 @@ def _stand_in(night: Night) -> str:
     if lead is None:
         return "This night was not judged, and there is no baseline to compare it with."
     name, value = lead
+    if not value and not mapping(night.evaluated.get("metrics")).get(HEADLINE):
+        return "This night was not judged, and no ranker answers a test question, so nothing can be compared."
     difference = mapping(mapping(mapping(night.evaluated.get("differences")).get(name)).get(HEADLINE))
     said = f"This night was not judged. The best baseline by {metric(HEADLINE)} is {name} with {figure(value)}"
     if difference:
@@ -79,18 +81,22 @@ def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]
             note = f"95%: {figure(ends.get('low'))} to {figure(ends.get('high'))}" if ends else ""
             facts.append({"label": f"{metric(key)}, {night.served}", "value": figure(metrics[key]), "note": note})
     lead = best_baseline(night)
-    if lead is not None and HEADLINE in metrics:
+    own = metrics.get(HEADLINE)
+    if lead is not None and known(own):
         name, value = lead
+        nothing = not value and not own
         facts.append(
             {
                 "label": "lead over the best baseline",
-                "value": signed(metrics[HEADLINE] - value),
-                "note": f"{name}: {figure(value)}",
+                "value": DASH if nothing else signed(own - value),
+                "note": "no ranker answers a test question" if nothing else f"{name}: {figure(value)}",
             }
         )
     champion = mapping(mapping(found).get("champion"))
     if champion:
         outcome = _BETTER.get(str(champion.get("outcome")), str(champion.get("outcome") or ""))
+        if champion.get("value") == 0 and champion.get("difference") == 0:
+            outcome = "both are 0"
         interval = f"{signed(champion.get('low'))} to {signed(champion.get('high'))}"
         facts.append(
             {

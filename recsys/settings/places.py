@@ -146,9 +146,8 @@ class _Roots:
         if self.old:
             said = ", ".join(f"{key} = {_quoted(value)}" for key, value in self.old.items())
             warnings.warn(
-                f"Paths in a configuration are relative to its folder, {self.folder}, and what this one names is in "
-                f"the working directory, {Path.cwd()}, alone. It is used there until version {_UNTIL}; write {said} "
-                "into the configuration.",
+                f"Paths in a configuration are relative to its folder, {self.folder}, but what this one names is in "
+                f"the working directory, {Path.cwd()}: write {said} into it before version {_UNTIL}.",
                 FutureWarning,
                 2,
             )

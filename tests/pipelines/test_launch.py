@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -149,3 +153,26 @@ def test_reports_become_plain_json() -> None:
 
     value = {1: np.float32(0.5), "a": np.arange(2), "b": float("nan"), "c": (True, None, float("inf"))}
     assert steps.plain(value) == {"1": 0.5, "a": [0, 1], "b": None, "c": [True, None, None]}
+
+
+ROOT = Path(__file__).parents[2]
+HUSHED = """
+import logging
+from recsys.pipelines.launch import _hush_prefect
+from recsys.pipelines.run_log import TOLD
+_hush_prefect()
+logger = logging.getLogger("prefect.flow_runs")
+logger.setLevel(logging.INFO)
+of = {"flow_run_name": "shop-a 2026-11-28"}
+logger.info("told at the terminal", extra={TOLD: True, **of})
+logger.warning("told at the terminal", extra={TOLD: True, **of})
+logger.info("Finished in state Completed()", extra=of)
+logger.warning("Prefect's own warning", extra=of)
+"""
+
+
+def test_what_the_command_tells_prefect_does_not_tell_again() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    done = subprocess.run([sys.executable, "-c", HUSHED], env=environment, capture_output=True, text=True, check=True)
+    told = [line.rpartition(" - ")[2] for line in (done.stdout + done.stderr).splitlines()]
+    assert told == ["Prefect's own warning"]

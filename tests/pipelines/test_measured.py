@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from recsys import runs
-from recsys.errors import RecsysError
-from recsys.pipelines.measured import earlier, measured, with_budget
+from recsys.errors import InputError, RecsysError
+from recsys.pipelines.measured import earlier, measured, said, tell_metrics, with_budget
 from recsys.pipelines.status import show_status, status
 from recsys.pipelines.watch import Watch, watching
 from recsys.report.page import page
@@ -80,12 +80,10 @@ def state_of(settings: Settings) -> str:
 
 
 def test_a_night_that_is_published_and_one_that_is_kept_back(settings: Settings) -> None:
-    with measured(settings):
-        published(settings, 1)
+    tell_metrics(settings, published(settings, 1).run_id)
     assert state_of(settings) == "published" and numbers(settings)[("recsys_rows_published",)] == 5
     success = numbers(settings)[("recsys_night_last_success_timestamp_seconds",)]
-    with measured(settings):
-        night(settings, 2)
+    tell_metrics(settings, night(settings, 2).run_id)
     assert state_of(settings) == "kept back"
     assert numbers(settings)[("recsys_night_last_success_timestamp_seconds",)] == success
     assert ("recsys_rows_published",) not in numbers(settings)
@@ -99,7 +97,7 @@ def test_a_night_that_fails_before_it_has_a_record_gets_one(settings: Settings) 
     assert ("recsys_night_last_success_timestamp_seconds",) in numbers(settings)
     failed, good = status(settings, 7)["nights"]
     assert failed["state"] == "failed after the start" and good["state"] == "published"
-    assert failed["sentence"] == "ValueError: https://***@host is not there"
+    assert failed["sentence"] == "ValueError: https://***@host is not there."
 
 
 def test_a_night_that_fails_later_has_its_own_record(settings: Settings) -> None:
@@ -128,10 +126,8 @@ def test_a_night_that_another_one_keeps_out_leaves_nothing(settings: Settings) -
 
 def test_a_folder_that_takes_no_file_costs_no_night(settings: Settings, tmp_path: Path, told: Told) -> None:
     (tmp_path / "file").touch()
-    with measured(settings.model_copy(update={"metrics": settings.metrics.model_copy(
-        update={"textfile": str(tmp_path / "file" / "x.prom")}
-    )})):  # fmt: skip
-        published(settings, 1)
+    metrics = settings.metrics.model_copy(update={"textfile": str(tmp_path / "file" / "x.prom")})
+    tell_metrics(settings.model_copy(update={"metrics": metrics}), published(settings, 1).run_id)
     (warning,) = told.warnings
     assert "x.prom" in warning and warning.endswith("Prometheus is not told of this night.")
 
@@ -142,8 +138,8 @@ def test_a_step_over_its_budget_is_said_everywhere(settings: Settings, told: Tol
         night(settings, day)
     night(settings, 5, 1e6, status="failed")  # neither what failed, nor another configuration's, is a measure
     night(settings.model_copy(update={"name": "other"}), 6, 1e6)
+    before = earlier(settings, folder)
     now = night(settings, 7, 301.0)
-    before = earlier(settings, folder, now.started)
     assert [state.started[8:10] for state in before] == ["04", "03", "02", "01"]
     over = with_budget(settings, now, "train", before)
     sentence = "The step train took 5.0 min, 3.0 times the median of the last 4 nights (1.7 min)."
@@ -154,7 +150,23 @@ def test_a_step_over_its_budget_is_said_everywhere(settings: Settings, told: Tol
     show_status(Console(file=(file := io.StringIO()), width=300), report)
     assert sentence in file.getvalue() and "5.0 over" in file.getvalue()
     assert sentence in page({"name": "shop", "started": now.started, "steps": over.steps})
-    with measured(settings):
-        pass
+    tell_metrics(settings, now.run_id)
     assert numbers(settings)[("recsys_step_over_budget", "train", "seconds")] == 1
     assert with_budget(settings, night(settings, 8, 300.0), "train", before).steps["train"].get("over") is None
+
+
+def test_nights_are_in_order_and_told_of_though_the_clock_jumps_back(settings: Settings) -> None:
+    folder = runs.state_folder(settings.warehouse)
+    night(settings, 20)  # of an earlier version, without a number
+    for number, day in enumerate((28, 9, 12), 1):
+        assert runs.next_number(folder) == number
+        night(settings, day, number=number)
+    assert [one["started"][8:10] for one in status(settings, 9)["nights"]] == ["12", "09", "28", "20"]
+    assert [state.started[8:10] for state in earlier(settings, folder)] == ["12", "09", "28", "20"]
+    tell_metrics(settings, f"{12:032x}")
+    assert ("recsys_night_info", f"{12:032x}"[:8]) in numbers(settings) and state_of(settings) == "kept back"
+
+
+def test_a_signal_is_a_sentence_in_the_record() -> None:
+    assert said(SystemExit(143)) == "Stopped from outside." and said(KeyboardInterrupt()) == "Interrupted."
+    assert said(InputError("bad.")) == "InputError: bad."

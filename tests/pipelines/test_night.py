@@ -164,8 +164,9 @@ def test_the_summary_names_everything(first: tuple[Settings, dict[str, Any]]) ->
         assert set(baseline) == set(summary["metrics"])
     assert summary["candidates"]["k"] == 10
     assert summary["candidates"]["rows"] == len(candidates(settings, summary))
-    done = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "judge", "publish", "export", "total"]
-    assert list(summary["seconds"]) == done
+    done = ["ingest", "represent", "train", "evaluate", "refit", "retrieve", "judge", "publish", "export", "report"]
+    *by_step, total = summary["seconds"].values()
+    assert list(summary["seconds"]) == [*done, "total"] and sum(by_step) < total + 0.1
     assert (Path(summary["bundle"]) / "manifest.json").is_file()
     lineage = read_bundle(summary["bundle"]).manifest["lineage"]
     assert lineage["refit"] == {"kind": "all", "measured": Path(summary["refit"]["measured"]).name}
@@ -353,11 +354,24 @@ def test_the_log_and_the_metrics_say_what_the_steps_did(first: tuple[Settings, d
     assert ended["judge"]["verdict"] == "passed"
     (night,) = [line for line in lines if line.get("event") == "night ends"]
     assert night["verdict"] == "published" and night["ndcg_at_10"] == summary["metrics"]["test/ndcg_at_10"]
+    (listed,) = [one for one in status(settings, 5)["nights"] if one["run"] == summary["run_id"]]
+    assert night["seconds"] == summary["seconds"]["total"] and listed["seconds"] == round(night["seconds"])
     families = text_string_to_metric_families((folder / "tiny.prom").read_text())
     told = {family.name: family.samples for family in families}
     assert told["recsys_rows_published"][0].value == summary["candidates"]["rows"]
     assert told["recsys_night_info"][0].labels["run"] == short(summary["run_id"])
     assert {sample.labels["step"] for sample in told["recsys_step_seconds"]} >= set(summary["seconds"]) - {"total"}
+
+
+def test_every_line_of_a_step_alone_bears_its_run(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.execute(["ingest", config, "--log-format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [lines[0]["event"], lines[-1]["event"]] == ["step begins", "step ends"]
+    (run,) = {line["run"] for line in lines}
+    assert {(line["night"], line["step"]) for line in lines} == {("tiny_Shop", "ingest")}
+    store = tracking.open_store(load_settings(config))
+    (kept,) = store.client.search_runs([store.client.get_experiment_by_name("tiny_Shop").experiment_id])
+    assert kept.info.run_id.startswith(run)
 
 
 def test_the_bundle_is_a_registered_model_that_answers(first: tuple[Settings, dict[str, Any]]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from recsys.gate.plausible import check_jump, check_over_validation, check_promise
+from recsys.gate.plausible import SURE_HITS, check_hits, check_jump, check_over_validation, check_promise
 
 RNG = np.random.default_rng(0)
 LEAK = "Look for a target that leaks"
@@ -63,3 +64,37 @@ def test_a_promise_that_the_table_did_not_keep(kept: float, users: int, promised
     check = check_promise(hits(users, kept).astype(bool), promised, 0.2)
     assert check.status == status
     assert (LEAK in check.sentence) == (status == "failed")
+
+
+def test_figures_of_zero_are_not_called_so_many_times_another_one() -> None:
+    nothing, some, owner = np.zeros(500), hits(500, 0.2), np.arange(500)
+    assert check_jump("jump", "it", nothing, some, owner, 0, 3.0).sentence == "The night's figure is 0."
+    assert check_over_validation(nothing, 0.3, 500, 1.5).sentence == "The figure on test is 0."
+    assert check_over_validation(some, 0.0, 500, 1.5).sentence == "The figure on validation is 0."
+    assert check_promise(some > 0, 0.0, 0.3).sentence == "The hit rate of the release before is 0."
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "users", "status"),
+    [
+        (0, 0, 500, "skipped"),
+        (0, 3, 500, "failed"),
+        (0, 2, 500, "passed"),  # within chance
+        (1, 400, 500, "passed"),  # how much better another one is, others decide
+        (0, 30, 59, "skipped"),
+        (0, 30, 60, "failed"),
+    ],
+)
+def test_a_night_that_hits_nothing_where_another_ranker_does(own: int, other: int, users: int, status: str) -> None:
+    rivals = {"the baseline popularity": hits(users, other / users), "the baseline transitions": np.zeros(users)}
+    check = check_hits(hits(users, own / users), rivals, np.arange(users))
+    assert check.status == status
+    if status == "failed":
+        assert check.sentence == (
+            f"The night answers none of {users} test questions; the baseline popularity answers {other}."
+        )
+
+
+def test_equally_good_rankers_are_seldom_kept_back_for_hitting_nothing() -> None:
+    mean = np.linspace(0.01, 10, 1_000)
+    assert (np.exp(-mean) * stats.poisson.sf(SURE_HITS - 1, mean)).max() < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -126,3 +127,32 @@ def test_the_verdict_names_champion_and_baselines() -> None:
     assert found.champion["run"] == "r1" and found.champion["bundle"] == "shop-1"
     assert found.champion["outcome"] == "better" and found.champion["value"] == 0.35
     assert set(found.baselines) == {"popularity", "transitions"}
+
+
+ALL_ZERO = {name: [lead(0.0, 0.0, "undecided", 0.0)] for name in ("popularity", "transitions")}
+
+
+@pytest.mark.parametrize(
+    ("served", "baselines", "value", "users", "expected"),
+    [
+        (None, ALL_ZERO, 0.0, 500, "nothing was served before; no ranker answers a test question, so nothing can be "),
+        (champion(lead(0.0, 0.0)), ALL_ZERO, 0.0, 500, "no ranker answers a test question, so nothing can be compared"),
+        (None, ALL_ZERO, 0.1, 500, "nothing was served before; no baseline answers a test question"),
+        (
+            None,
+            {"popularity": [lead(-0.001, 0.002, "undecided", 0.001)]},
+            0.0,
+            500,
+            "no test question is answered by this night; nothing was served before; the best baseline (popularity) is "
+            "ahead by .0010, within chance",
+        ),
+        (None, {}, None, 0, "no user has a test question, so nothing was compared"),
+    ],
+)
+def test_figures_of_zero_are_said_plainly(
+    served: Champion | None, baselines: dict[str, list[Lead]], value: float | None, users: int, expected: str
+) -> None:
+    if served is not None:
+        served = replace(served, leads=[replace(one, value=0.0) for one in served.leads])
+    found = verdict(served, baselines, users=users, value=value)
+    assert found.passed and found.sentence.startswith(f"Published: {expected}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys.observe.lines import LOGGER, Log
-from recsys.running import in_step, running
+from recsys.running import current, in_step, last, running
 
 
 class Terminal(io.StringIO):
@@ -122,3 +122,27 @@ def test_figures_that_were_noted_are_told_once() -> None:
     log.note({"rows": 3})
     log.note({"users": 2})
     assert log.noted() == {"rows": 3, "users": 2} and log.noted() == {}
+
+
+def test_a_line_that_is_held_comes_before_any_other_one_and_once() -> None:
+    with logged() as (log, file):
+        log.hold("train ...", {"event": "step begins"})
+        assert not file.getvalue()
+        with running(run="3f9a01c2" + 24 * "0"):
+            log.line("Reading.")
+            log.give()
+        log.hold("refit ...", {})
+    assert [(line["message"], line["run"]) for line in lines(file)] == [
+        ("train ...", "3f9a01c2"),
+        ("Reading.", "3f9a01c2"),
+        ("refit ...", None),
+    ]
+
+
+def test_the_run_that_a_step_began_is_known_until_the_next_step() -> None:
+    with in_step("train"):
+        with running(run="3f9a", name="shop-a"):
+            assert last() == current()
+        assert (last().run, last().name, current().run) == ("3f9a", "shop-a", None)
+        with in_step("export"):
+            assert last().run is None

@@ -10,6 +10,7 @@ import pytest
 
 from recsys.report.night import Night
 from recsys.report.page import page
+from recsys.report.quality import against, metrics_table
 from recsys.report.training import phases, switch_said
 from recsys.report.verdict import verdict
 from tests.recsys.report.nights import NASTY, history, person, whole_night, with_nan
@@ -239,3 +240,30 @@ def test_ten_users_with_long_lists_stay_far_below_a_megabyte() -> None:
     night["steps"]["evaluate"]["report"]["journeys"] = {"users": people, "failures": people}
     night["steps"]["evaluate"]["report"]["report"]["volume"]["events"] = [10**6] * 366
     assert len(page(night).encode()) < 300_000
+
+
+def test_a_night_on_which_nobody_answers_a_question_has_no_best_and_no_lead() -> None:
+    night = whole_night()
+    evaluated = night["steps"]["evaluate"]["report"]
+    for values in (evaluated["metrics"], *evaluated["baselines"].values()):
+        values |= {"test/ndcg_at_10": 0.0, "test/hr_at_10": 0.0}
+    tie = {"difference": 0.0, "low": 0.0, "high": 0.0, "outcome": "undecided", "value": 0.0}
+    night["verdict"] |= {"champion": tie, "baselines": {"popularity": tie}}
+    table = metrics_table(Night(night))
+    assert table is not None
+    for row in table["main"]:
+        zero = row["name"] in ("NDCG@10", "HR@10")
+        assert [cell["text"] == "0.0000" for cell in row["cells"]] == 3 * [zero]
+        assert not zero or not any(cell["best"] for cell in row["cells"])
+    assert {row["outcome"] for row in against(Night(night))[:2]} == {"nothing to compare"}
+    shown = Outline(page(night)).shown()
+    assert "lead over the best baseline – no ranker answers a test question" in shown and "both are 0; 95%" in shown
+    night["verdict"] = None
+    night["steps"].pop("judge", None)
+    assert "no ranker answers a test question, so nothing can be compared" in Outline(page(night)).shown()
+
+
+def test_a_figure_that_is_no_number_has_a_page() -> None:
+    night = whole_night()
+    night["steps"]["evaluate"]["report"]["metrics"]["test/ndcg_at_10"] = None
+    assert "lead over the best baseline" not in Outline(page(night)).shown()
