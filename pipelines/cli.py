@@ -25,9 +25,9 @@ from recsys.pipelines.time_limit import may_end_process
 
 _FORMAT = warnings.formatwarning
 _AGAIN: Final = 0.1  # (seconds) after a stop that was dropped, as long as freeing an object may take
-# objects before cycles are looked for: Python's 700 cost a fifth of the imports' time, whose objects all stay;
-# `steps.tracked` sets it back before the work
-_COLLECT = (50_000, 20, 50)
+# objects before cycles are looked for: Python's 700 cost a fifth of the imports' time, whose objects all stay, and
+# 50,000 a fifteenth; `steps.tracked` sets it back before the work
+_COLLECT: Final = (2_000_000, 10, 10)
 
 
 def main() -> None:
