@@ -30,9 +30,8 @@ import polars as pl
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.evaluation.lists import ListMeasures, serendipity
-from recsys.evaluation.metrics import FURTHER, METRICS, accuracy, curve, per_user
+from recsys.evaluation.metrics import FURTHER, METRICS, MISS, accuracy, curve, per_user
 from recsys.evaluation.profiles import item_profiles
-from recsys.evaluation.ranking import MISS
 from recsys.evaluation.runs import compare_runs
 from recsys.evaluation.significance import intervals
 from recsys.evaluation.slices import measure_slices, slice_keys

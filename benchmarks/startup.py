@@ -52,7 +52,8 @@ if arguments and arguments[0] not in {BARE!r} + ("recommend", "similar"):
     log.step_run = timed
 from recsys.pipelines import cli
 import gc
-gc.set_threshold(*cli._COLLECT)  # as `cli.main`
+from recsys.pipelines import collecting
+collecting.rarely()  # as `cli.main`
 code = cli.execute(arguments)
 there = [name for name in {LIBRARIES!r} if name in sys.modules]
 gc.freeze()  # as `cli.main`

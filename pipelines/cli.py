@@ -19,20 +19,18 @@ from typing import Any, Final
 from recsys.pipelines.commands import start, schedule, steps, decide, releases, answers, serve, upkeep, tools  # noqa: F401
 
 # isort: on
+from recsys.pipelines import collecting
 from recsys.pipelines.commands.base import app
 from recsys.pipelines.outcome import STOPPED, outcome
 from recsys.pipelines.time_limit import may_end_process
 
 _FORMAT = warnings.formatwarning
 _AGAIN: Final = 0.1  # (seconds) after a stop that was dropped, as long as freeing an object may take
-# objects before cycles are looked for: Python's 700 cost a fifth of the imports' time, whose objects all stay;
-# `steps.tracked` sets it back before the work
-_COLLECT = (50_000, 20, 50)
 
 
 def main() -> None:
     """The `recsys` command."""
-    gc.set_threshold(*_COLLECT)
+    collecting.rarely()
     signal.signal(signal.SIGTERM, _stop)
     sys.unraisablehook = _once_more
     warnings.formatwarning = _as_a_sentence

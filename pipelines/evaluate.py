@@ -16,7 +16,7 @@ from recsys.columns import USER_ID, metric_name
 from recsys.compute.choice import check_compute
 from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
-from recsys.evaluation import plots, users
+from recsys.evaluation import users
 from recsys.evaluation.prices import prices
 from recsys.pipelines.prices import price_metrics, price_table
 from recsys.pipelines.steps import (
@@ -100,6 +100,8 @@ def evaluate(
         if report["slices"]:
             columns = {name: [row[name] for row in report["slices"]] for name in report["slices"][0]}
             tracking.log_table(step.store, step.run_id, "slices.json", columns)
+            from recsys.evaluation import plots  # matplotlib, which who draws nothing is spared
+
             tracking.log_figure(step.store, step.run_id, "plots/slices.png", plots.plot_slices(report["slices"]))
         for one in values:
             shared = one if private is None else users.with_stand_ins(one, private)

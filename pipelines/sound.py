@@ -14,12 +14,11 @@ from recsys.data.declared_sources import check_lists, check_sources
 from recsys.data.provenance import check_filled
 from recsys.errors import InputError
 from recsys.features.model_source import EncoderError, find_model
-from recsys.models.sequential.warm_start import PREVIOUS
-from recsys.night.index import check_index
 from recsys.pipelines.export import check_targets
 from recsys.pipelines.steps import chosen_bundle, newest_candidates, newest_versions
 from recsys.settings import RunSettings, Settings
 from recsys.settings.pretrain import PretrainSettings
+from recsys.settings.train import PREVIOUS
 from recsys.storage.remote import is_url
 from recsys.storage.warehouse import latest_version
 from recsys.tracking.store import check_uri
@@ -54,6 +53,8 @@ def check_whole(settings: Settings) -> None:
     InputError
         Something is missing or wrong.
     """
+    from recsys.night.index import check_index  # torch, which a step that neither trains nor ranks is spared
+
     check_uri(settings)
     check_index(settings)
     check_sources(settings)

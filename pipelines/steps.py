@@ -20,6 +20,7 @@ from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
+from recsys.pipelines import collecting
 from recsys.pipelines.time_limit import within
 from recsys.pipelines.watch import watch
 from recsys.running import running
@@ -32,7 +33,6 @@ from recsys.tracking import log as tracking
 if TYPE_CHECKING:
     from prefect import State, Task
 
-_COLLECT: Final = (700, 10, 10)  # objects, and generations, between two searches for cycles: Python's own
 # A second attempt can find these gone; a missing file or a closed door is still missing or closed.
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
@@ -244,8 +244,7 @@ def tracked(settings: RunSettings) -> Iterator[tracking.Store]:
         for dead in processes.gone(settings.warehouse):
             tracking.end_runs_of(store, dead)
         token = _STORE.set(store)
-        gc.freeze()  # what was imported stays, and is not looked through again
-        gc.set_threshold(*_COLLECT)
+        collecting.as_usual()
         try:
             yield store
         except BaseException:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from recsys.pipelines import collecting
 from recsys.pipelines.commands.base import AsJson, Config, Debug, Overrides, answer, app
 from recsys.pipelines.console import facts
 
@@ -43,4 +44,5 @@ def deploy(
     made, report = register(plan, serve=serve)
     answer(ctx, report, lambda console: facts(console, report))
     if serve:
+        collecting.seldom()
         serve_here(made)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from recsys.pipelines import collecting
 from recsys.pipelines.commands.base import ANSWERS, AsJson, Debug, Overrides, answer, app
 
 
@@ -46,6 +47,7 @@ def serve(
     from recsys.service.limits import Limits
     from recsys.service.run import ServiceOptions, run
 
+    collecting.seldom()
     options = ServiceOptions(
         name=name,
         overrides=tuple(overrides or ()),

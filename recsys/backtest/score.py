@@ -13,8 +13,7 @@ import polars as pl
 
 from recsys.backtest.questions import KNOWN, NEW, Questions
 from recsys.columns import ITEM_ID, RANK, USER_ID, metric_name
-from recsys.evaluation.metrics import Metric, per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, Metric, per_user
 
 METRICS: Final[tuple[Metric, ...]] = ("hr", "ndcg", "recall", "map")
 OWN = "own"  # of a user: has a list of the ranker's own

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from recsys.evaluation.metrics import Metric, per_user
 from recsys.evaluation.significance import CONFIDENCE
 
-QUANTILE: Final = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+QUANTILE: Final = float(special.ndtri((1 + CONFIDENCE) / 2))
 
 
 def curve_band(

@@ -22,9 +22,9 @@ from recsys.data.splits import HeldOut
 from recsys.evaluation.bands import curve_band
 from recsys.evaluation.journeys import journeys
 from recsys.evaluation.lists import BANDS, ListMeasures, popularity_bands, serendipity
-from recsys.evaluation.metrics import FURTHER, METRICS, Metric, accuracy, curve, per_user
+from recsys.evaluation.metrics import FURTHER, METRICS, MISS, Metric, accuracy, curve, per_user
 from recsys.evaluation.profiles import ItemProfiles, item_profiles
-from recsys.evaluation.ranking import MISS, Ranking, ScoreBlock, rank_targets
+from recsys.evaluation.ranking import Ranking, ScoreBlock, rank_targets
 from recsys.evaluation.shares import category_shares
 from recsys.evaluation.significance import CONFIDENCE, RESAMPLES, intervals
 from recsys.evaluation.slices import measure_slices, slice_keys

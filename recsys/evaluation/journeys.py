@@ -13,7 +13,8 @@ import numpy as np
 from recsys.columns import PADDING, USER_ID
 from recsys.data.splits import HeldOut
 from recsys.evaluation.lists import popularity_places
-from recsys.evaluation.ranking import MISS, ScoreBlock, rank_targets
+from recsys.evaluation.metrics import MISS
+from recsys.evaluation.ranking import ScoreBlock, rank_targets
 from recsys.evaluation.slices import repeated
 
 HISTORY: Final = 10  # newest events that are shown

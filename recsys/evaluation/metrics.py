@@ -19,6 +19,7 @@ from recsys.columns import metric_name
 Metric = Literal["hr", "ndcg", "mrr", "recall", "precision", "map"]
 METRICS: Final[tuple[Metric, ...]] = ("hr", "ndcg", "mrr")  # with one target a user the others follow from these
 FURTHER: Final[tuple[Metric, ...]] = ("recall", "precision", "map")
+MISS: Final = np.iinfo(np.int32).max  # rank of a target that cannot be ranked, beyond every cut-off
 
 
 def per_user(ranks: np.ndarray, metric: Metric, k: int, offsets: np.ndarray | None = None) -> np.ndarray:

@@ -23,10 +23,10 @@ from recsys.compute.base import Engine
 from recsys.compute.local import LOCAL
 from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
+from recsys.evaluation.metrics import MISS
 from recsys.loops.choice import loops
 from recsys.ranking.pairs import USERS, PairScores, ScoredPairs
 
-MISS: Final = np.iinfo(np.int32).max  # rank of a target that cannot be ranked, beyond every cut-off
 BLOCK_FLOATS: Final = 4_000_000  # scores of one block; larger blocks leave the cache and are slower
 
 ScoreBlock = Callable[[int, int], np.ndarray | ScoredPairs]

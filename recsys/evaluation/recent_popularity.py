@@ -14,8 +14,7 @@ from recsys.candidates.popularity import popularity
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split, drawn_users
-from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, per_user
 
 DAY: Final = 86_400_000_000  # microseconds
 DAYS: Final = (365, 180, 90, 60, 30, 14, 7, 3, 1)  # windows of recent popularity, in a log with times

@@ -23,8 +23,7 @@ from recsys.columns import ITEM_ID, RANK, USER_ID, metric_name
 from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
-from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, per_user
 from recsys.runs import local_folder
 from recsys.storage.files import WRITING, file_aside, writing
 

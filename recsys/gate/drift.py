@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from recsys.gate.check import Check, at_most, skipped, unless_off
 
@@ -35,7 +35,7 @@ def by_chance(bins: int, users_before: int, users_now: int) -> float:
     """Return the index that chance alone exceeds once in a thousand times."""
     if bins < 2:
         return 0.0
-    return float(stats.chi2.ppf(SURE, bins - 1) * (1 / users_before + 1 / users_now))
+    return float(special.chdtri(bins - 1, 1 - SURE) * (1 / users_before + 1 / users_now))
 
 
 def check_drift(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from recsys.evaluation.significance import intervals
 from recsys.gate.check import Check, at_least, at_most, skipped, unless_chance, unless_off
@@ -85,7 +85,7 @@ def check_over_validation(
             return skipped(name, f"{min(len(test), validation_users)} users are too few ({FEWEST} are needed).", most)
         times = float(test.mean() / validation)
         spread = float(test.var()) * (1 / len(test) + most**2 / validation_users)
-        beyond = test.mean() - most * validation > stats.norm.ppf(SURE) * math.sqrt(spread)
+        beyond = test.mean() - most * validation > special.ndtri(SURE) * math.sqrt(spread)
         sentence = f"{times:.2f} times the figure on validation ({test.mean():.4f} to {validation:.4f})."
         return _suspected(unless_chance(at_most(name, times, most, sentence), bool(beyond)))
 
@@ -117,7 +117,7 @@ def check_promise(hits: np.ndarray, promised: float | None, limit: float | None)
             f"own figures said {promised:.1%}."
         )
         # a binomial test: so few hits have a chance of one in a thousand
-        beyond = stats.binom.cdf(int(hits.sum()), len(hits), least * promised) < 1 - SURE
+        beyond = special.bdtr(int(hits.sum()), len(hits), least * promised) < 1 - SURE
         return _suspected(unless_chance(at_least(name, kept / promised, least, sentence), bool(beyond)))
 
     return unless_off(name, limit, make)

@@ -6,8 +6,7 @@ from recsys.bundles.bundle import Bundle
 from recsys.data.prepare import Dataset
 from recsys.models.base import Origin
 from recsys.settings import Settings
-
-PREVIOUS = "previous"  # as `train.warm_start`
+from recsys.settings.train import PREVIOUS
 
 
 def new_share(previous: Bundle, dataset: Dataset) -> float | None:

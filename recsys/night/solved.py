@@ -17,9 +17,9 @@ from recsys.bundles.store import latest_bundle
 from recsys.candidates.linear import Linear
 from recsys.data.prepare import Dataset
 from recsys.errors import InputError
-from recsys.night.news import PREVIOUS
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
+from recsys.settings.train import PREVIOUS
 
 SOLVED: Final = "regressions"  # in a bundle's lineage: `events` of the training part, and the `bundle`, solved with
 

@@ -23,8 +23,7 @@ from recsys.data.prepare import Dataset
 from recsys.data.sequences import HistoryVectors
 from recsys.data.splits import HeldOut, drawn_users
 from recsys.errors import InputError
-from recsys.evaluation.metrics import accuracy
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, accuracy
 from recsys.ranking.base import Choices, Columns, Ranker
 from recsys.ranking.blend import Blended
 from recsys.ranking.registry import DEFAULT, RANKERS

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
 from recsys.settings.places import MODEL
 from recsys.settings.section import Section, Share
+
+PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
 
 
 class TrainSettings(Section):

@@ -2,6 +2,7 @@
 
 An operation that is done twice ends as if it had been done once: after a connection broke nobody knows whether the
 server had taken it. Run ids that begin with `LOCAL` are of runs that were begun while the store did not answer.
+MLflow is imported with the first operation: it takes a second of CPU, which who opens no store is spared.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
-
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
 
 from recsys.running import LOCAL
 
@@ -86,6 +85,8 @@ def resume(store: Store, *, run: str, process: str | None) -> None:
 
 def children(store: Store, run: str) -> list[Any]:
     """The nested runs of a run, oldest first."""
+    from mlflow.entities import ViewType
+
     return list(
         store.client.search_runs(
             [store.experiment_id],
@@ -220,6 +221,8 @@ def versions_of(store: Store, run: str) -> list[Any]:
 
 def params(store: Store, *, run: str, values: Mapping[str, str]) -> None:
     """Log parameters."""
+    from mlflow.entities import Param
+
     given, size = [Param(name, value) for name, value in values.items()], _A_BATCH["params"]
     for start in range(0, len(given), size):
         store.client.log_batch(real_id(store, run), params=given[start : start + size])
@@ -236,6 +239,8 @@ def metrics(
     dataset: Sequence[str] | None = None,
 ) -> None:
     """Log numbers; with `model_id` they are the model's as well, on a data set of this name and digest."""
+    from mlflow.entities import Metric
+
     run, size = real_id(store, run), _A_BATCH["metrics"]
     name, digest = dataset or (None, None)
     of = {"model_id": model_id, "run_id": run if model_id else None, "dataset_name": name, "dataset_digest": digest}
@@ -246,6 +251,8 @@ def metrics(
 
 def series(store: Store, *, run: str, points: Mapping[str, Sequence[Sequence[float]]]) -> None:
     """Log metrics at several steps: for each name, points of step, value and milliseconds since 1970."""
+    from mlflow.entities import Metric
+
     run, size = real_id(store, run), _A_BATCH["metrics"]
     given = [Metric(name, value, int(time), int(step)) for name, line in points.items() for step, value, time in line]
     for start in range(0, len(given), size):
@@ -254,6 +261,8 @@ def series(store: Store, *, run: str, points: Mapping[str, Sequence[Sequence[flo
 
 def inputs(store: Store, *, run: str, datasets: Sequence[Mapping[str, str]], context: str) -> None:
     """Log dataset inputs."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
     tags = [InputTag("mlflow.data.context", context)]
     store.client.log_inputs(real_id(store, run), [DatasetInput(Dataset(**dataset), tags) for dataset in datasets])
 

@@ -19,23 +19,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from recsys import runs
 from recsys.errors import InputError, RecsysError
 from recsys.settings import RunSettings
 from recsys.storage.addresses import local_database, masked, without_login
+from recsys.tracking import database as tracking_database
 from recsys.tracking import telemetry
+from recsys.tracking.operations import OPERATIONS
 from recsys.tracking.spool import Spool, read
 
-telemetry.off()  # before the import, which reads the switches
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-from recsys.tracking import database as tracking_database  # noqa: E402
-from recsys.tracking.operations import OPERATIONS  # noqa: E402
+telemetry.off()  # before MLflow is imported, which reads the switches
 
 EXPERIMENT_TAGS: Final = {"mlflow.experimentKind": "custom_model_development"}  # in the UI: machine learning
 PATIENCE: Final = 30.0  # seconds in all that a process waits for a store that has stopped to answer
@@ -285,6 +284,8 @@ def check_uri(settings: RunSettings) -> None:
 
 def open_client(uri: str) -> MlflowClient:
     """Open a client of a store; a login in the address goes into the environment, where MLflow reads it."""
+    from mlflow import MlflowClient  # a second of CPU, which who opens no store is spared
+
     address, user, password = without_login(uri)
     if user is not None:  # not in the address, which MLflow puts into its own messages
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password or ""
@@ -309,6 +310,8 @@ def _need_writable(database: Path) -> None:
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None, uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -354,6 +357,8 @@ def unavailable(error: BaseException) -> bool:
 
 
 def _code(error: BaseException) -> str | None:
+    from mlflow.exceptions import MlflowException
+
     return error.error_code if isinstance(error, MlflowException) else None
 
 

@@ -63,6 +63,30 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "typer" in loaded and not heavy & loaded
 
 
+SECONDS_OF_CPU = (  # libraries and their parts that take long to import
+    "torch", "torch._dynamo", "mlflow", "prefect", "transformers", "sentence_transformers", "matplotlib", "numba",
+    "scipy.stats", "pandas", "sklearn", "sympy", "sqlalchemy", "fastapi",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modules", "needed"),
+    [
+        (("launch", "sound", "ingest", "represent", "export", "status", "releases"), []),
+        (("launch", "sound", "train", "evaluate", "refit", "retrieve"), ["torch"]),
+    ],
+)
+def test_a_command_imports_no_more_before_its_work_than_it_needs(modules: tuple[str, ...], needed: list[str]) -> None:
+    """MLflow comes with the store, after torch: torch's import looks through all that is there."""
+    names = [f"recsys.pipelines.{name}" for name in modules]
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {names!r}]; "
+        f"print(*(name for name in {SECONDS_OF_CPU!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == needed
+
+
 @pytest.mark.parametrize("command", sorted(commands(cli.app)))
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli.app, [command, "--help"])

@@ -28,8 +28,8 @@ from recsys.models.sequential.item_tower import ID_FEATURE, ItemFeatures
 from recsys.models.sequential.settings import sequence_settings
 from recsys.models.sequential.side import Side
 from recsys.settings import KindSettings, Settings
+from recsys.settings.train import PREVIOUS
 
-PREVIOUS: Final = "previous"  # as `train.warm_start`: the newest bundle of the configuration's name
 # of model; the rest is fixed
 MAY_DIFFER: Final = {
     "dropout",

@@ -26,7 +26,8 @@ from recsys.data.splits import HeldOut, Split, leave_one_out
 from recsys.data.time_split import time_split
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
-from recsys.evaluation.ranking import MISS, rank_targets
+from recsys.evaluation.metrics import MISS
+from recsys.evaluation.ranking import rank_targets
 from recsys.models.sequential.next_basket import NextBasket
 from recsys.night.fit import fit
 from recsys.settings import Settings, SplitSettings

@@ -14,8 +14,7 @@ from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.former import former_ranks
-from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, per_user
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

@@ -11,7 +11,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.evaluation.bands import curve_band
 from recsys.evaluation.journeys import failures, journeys
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS
 from recsys.evaluation.shares import category_shares
 
 NONE_SEEN = np.zeros(9, dtype=bool)

@@ -22,8 +22,8 @@ from recsys.evaluation.lists import (
     popularity_lift,
     serendipity,
 )
+from recsys.evaluation.metrics import MISS
 from recsys.evaluation.profiles import MOST_CATEGORIES, item_profiles
-from recsys.evaluation.ranking import MISS
 
 SIZE = 12
 K = 4

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.evaluation.metrics import FURTHER, METRICS, Metric, accuracy, curve, per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import FURTHER, METRICS, MISS, Metric, accuracy, curve, per_user
 
 RANKS = np.array([1, 2, 5, 6, MISS], dtype=np.int64)
 EVERY = (*METRICS, *FURTHER)

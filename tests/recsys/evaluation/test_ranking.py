@@ -13,7 +13,8 @@ from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import RecsysError
 from recsys.evaluation import ranking
-from recsys.evaluation.ranking import MISS, Ranking, rank_targets, top_codes
+from recsys.evaluation.metrics import MISS
+from recsys.evaluation.ranking import Ranking, rank_targets, top_codes
 from recsys.ranking.pairs import PairScores, ScoredPairs
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import InputError
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS
 from recsys.evaluation.runs import compare_runs, parse_metric
 from recsys.evaluation.users import UserValues
 

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS
 from recsys.evaluation.slices import DAY, MOST_VALUES, OTHERS, SMALL, measure_slices, slice_keys
 
 

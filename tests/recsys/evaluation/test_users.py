@@ -10,7 +10,7 @@ from recsys.data.sequences import Sequences
 from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS
 from recsys.evaluation.users import (
     UserValues,
     forget,

@@ -7,8 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from recsys.evaluation.metrics import Metric
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, Metric
 from recsys.evaluation.runs import FEW
 from recsys.gate.figures import BASELINE_USERS, best, leads, split_metric, undecided_for_few
 from recsys.settings import GateSettings

@@ -20,8 +20,7 @@ from recsys.data.consumed import Consumed
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
 from recsys.errors import InputError
-from recsys.evaluation.metrics import per_user
-from recsys.evaluation.ranking import MISS
+from recsys.evaluation.metrics import MISS, per_user
 from recsys.ranking import fit as module
 from recsys.ranking import registry
 from recsys.ranking.base import Choices, Columns, Ranker
