@@ -17,11 +17,12 @@ from typing import Any, Final
 import numpy as np
 
 from recsys.candidates import tables
-from recsys.candidates.base import Block, Source, TrainingData, among
+from recsys.candidates.base import Block, Source, TrainingData
 from recsys.candidates.registry import SOURCES
 from recsys.columns import PADDING
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
+from recsys.loops.choice import loops
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.products import searched_bytes
 from recsys.retrieval.shelf import Shelf
@@ -30,6 +31,11 @@ USERS: Final = 256  # of a block, at most
 SCORED: Final = 6  # scores of a block's users that are alive at once
 SOURCE_BITS: Final = 6  # 64 sources fit into the bits of `Proposals.by`
 OF_SCORE: Final = 8  # bytes: a column and its value
+FAULTS: Final = (  # of proposals, see `recsys.loops.plain.fault`
+    "keys that do not ascend, or that belong to no user",
+    f"code {PADDING}, which is no item",
+    "an item that was seen or may not be recommended",
+)
 EVENTS: Final = 10_000  # of their histories together, so that memory does not grow with them
 
 
@@ -178,13 +184,9 @@ def _checked(source: Source, keys: np.ndarray, block: Block) -> np.ndarray:
     """The proposals of a source, if they are what the contract says."""
     if keys.dtype != np.int64 or keys.ndim != 1:
         raise ValueError(f"the source {source.name!r} proposed {keys.dtype} {list(keys.shape)}, not int64 keys [P]")
-    if len(keys) and (keys[0] < 0 or keys[-1] >= len(block) * block.stride or (np.diff(keys) <= 0).any()):
-        raise ValueError(f"the source {source.name!r} proposed keys that do not ascend, or that belong to no user")
-    codes = keys % block.stride
-    if (codes == PADDING).any():
-        raise ValueError(f"the source {source.name!r} proposed code {PADDING}, which is no item")
-    if among(keys, block.hidden).any() or (block.allowed is not None and not block.allowed[codes].all()):
-        raise ValueError(f"the source {source.name!r} proposed an item that was seen or may not be recommended")
+    fault = loops(len(block)).fault(keys, block.hidden, block.allowed, block.stride, len(block))
+    if fault:
+        raise ValueError(f"the source {source.name!r} proposed {FAULTS[fault - 1]}")
     return keys
 
 

@@ -18,11 +18,16 @@ _COMPILED: Final = "recsys.loops.compiled"
 
 def loops(users: int) -> ModuleType:
     """The module with the inner loops for a block of so many users."""
-    return load() if users >= MANY or _COMPILED in sys.modules else plain
+    return load() if is_compiled(users) else plain
+
+
+def is_compiled(users: int) -> bool:
+    """Return whether `loops` of so many users are compiled."""
+    return users >= MANY or _COMPILED in sys.modules
 
 
 def load() -> ModuleType:
     """Load the compiled code; all that follows takes it."""
-    from recsys.loops import compiled  # its import takes a while
+    from recsys.loops import collected, compiled  # noqa: F401  # their import takes a while
 
     return compiled

@@ -131,6 +131,12 @@ def quadratic(
     return found
 
 
+def fault(keys: np.ndarray, hidden: np.ndarray, allowed: np.ndarray | None, width: int, users: int) -> int:
+    """See `plain.fault`."""
+    every = np.empty(0, dtype=bool) if allowed is None else allowed
+    return int(_fault(np.require(keys, np.int64, "C"), hidden, every, width, users))
+
+
 def _zeros(size: int) -> np.ndarray:
     """Zeros of this thread, which whoever takes them leaves as zeros: to make them anew takes longer than a query."""
     kept = getattr(_PLACES, "zeros", None)
@@ -315,6 +321,28 @@ def _shared(  # type: ignore[no-untyped-def]
             row = rows[place]
             for entry in range(uint64(table_bounds[row]), uint64(table_bounds[row + 1])):
                 sums[uint64(columns[entry])] = 0
+
+
+@_compiled(int64(_I8, _I8, _B1, int64, int64))
+def _fault(keys, hidden, allowed, width, users):  # type: ignore[no-untyped-def]
+    before, padding, taken, place, row = int64(-1), False, False, 0, int64(0)
+    if len(keys) > 0 and (keys[0] < 0 or keys[-1] >= users * width):
+        return 1
+    for key in keys:
+        if key <= before:
+            return 1
+        before = key
+        while key >= row + width:
+            row += width
+        code = key - row
+        padding |= code == 0
+        while place < len(hidden) and hidden[place] < key:
+            place += 1
+        taken |= place < len(hidden) and hidden[place] == key
+        taken |= len(allowed) > 0 and not allowed[code]
+    if padding:
+        return 2
+    return 3 if taken else 0
 
 
 @_compiled(void(_F42, _F42, _I8, _I8, float32[::1]))

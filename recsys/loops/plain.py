@@ -205,6 +205,22 @@ def quadratic(
     return total.astype(np.float32)
 
 
+def fault(keys: np.ndarray, hidden: np.ndarray, allowed: np.ndarray | None, width: int, users: int) -> int:
+    """Return what is wrong with proposed keys `row * width + code`, int64 [P]; 0: nothing.
+
+    1: they do not ascend, or belong to no user. 2: a code is 0, which is no item. 3: one is hidden or not allowed.
+    """
+    if len(keys) and (keys[0] < 0 or keys[-1] >= users * width or (np.diff(keys) <= 0).any()):
+        return 1
+    codes = keys % width
+    if (codes == 0).any():
+        return 2
+    place = np.searchsorted(hidden, keys)
+    place[place == len(hidden)] = 0
+    found = len(hidden) > 0 and (hidden[place] == keys).any()
+    return 3 if found or (allowed is not None and not allowed[codes].all()) else 0
+
+
 def _candidates(values: np.ndarray, n: int) -> np.ndarray:
     """Places of the n largest values, and of all that equal the least of them where it is above 0."""
     # one more than n: it shows a tie between the last value inside and the first one outside

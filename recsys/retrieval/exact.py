@@ -52,6 +52,13 @@ class ExactSearch:
         return inside
 
     @cached_property
+    def places(self) -> np.ndarray:
+        """int32 [V + 1]: where among the M a code stands, for those that can be found."""
+        found = np.zeros(len(self.vectors), dtype=np.int32)
+        found[self.codes] = np.arange(len(self.codes))
+        return found
+
+    @cached_property
     def int8_products(self) -> Quantised:
         """The vectors ready for products with queries, in int8."""
         return Quantised.of(self.vectors, self.codes)
@@ -85,7 +92,7 @@ class ExactSearch:
         codes = np.full((len(queries), k), PADDING, dtype=np.int32)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         owner = seen // stride
-        hidden = owner * size + np.searchsorted(self.codes, seen % stride)
+        hidden = owner * size + self.places[seen - owner * stride]
         wanted = np.arange(len(queries))
         for products in self._ways(len(queries), k):
             left = []

@@ -5,9 +5,9 @@ Every column of the vectors has a step of its own, and so has every query; what 
 `products.py` each item that the bound cannot exclude is returned, and the caller decides by exact scores: the lists are
 those of a comparison with every item.
 
-Many users are compared with a few thousand items at a time, whose scores stay in the cache. A score that k items
-reach is not known then. It is guessed from every eighth item, and whoever has fewer than k items above the guess, or
-far more than wanted, is compared again, with all items at once.
+Users are compared with a part of the items at a time, whose scores stay in the cache. A score that k items reach is
+not known then. It is guessed from a sample of the items, and whoever has fewer than k items above the guess, or far
+more than wanted, is compared again, with all items at once. So is everybody where the loops are not compiled.
 
 Shapes: b users, M items of the index, D width, P pairs of user and item, k wanted, S items of the sample.
 """
@@ -20,13 +20,17 @@ from typing import Final
 import numpy as np
 import torch
 
-from recsys.loops.choice import MANY
+from recsys.features.precision import amx
+from recsys.loops.choice import MANY, is_compiled
 from recsys.retrieval.products import AT_ONCE, DEEP, ENTRIES, UNIT, USERS, Pairs, keys_of_rows, lowest, reaching
 
 LARGEST: Final = 127
 NONE: Final = int(lowest(torch.int32))
-ITEMS: Final = 4096  # whose scores are made at once, for many users
-EVERY: Final = 8  # item is in the sample, and groups of so many of the sample have a maximum
+UNREACHED: Final = torch.iinfo(torch.int32).max  # no product is as large
+NEAR: Final = 1 << 18  # scores that are made at once: they stay in the nearest cache that holds a mebibyte
+EVERY: Final = (8, 32)  # one item of so many is in the sample, at least and at most, so that about
+SAMPLE: Final = 8192  # are
+FOUR: Final = 4  # columns that are multiplied at once; torch's product of a single column is a wrong one
 SURE: Final = 3.0  # standard deviations of the k best in the sample, by which the guess is lower
 LEAST: Final = 64  # times as many items as wanted; among fewer a guess is worth little
 FOUND: Final = 16  # times as many pairs as wanted that a user has room for, and
@@ -40,9 +44,9 @@ class Quantised:
     Attributes
     ----------
     rows
-        int8 [M + p, D]: vectors in steps, and p rows of zeros that make whole groups.
-    sample
-        int8 [S, D]: every eighth item.
+        int8 [M + p, D + q]: vectors in steps, and p rows and q columns of zeros that make whole groups.
+    sample, every
+        int8 [S, D + q]: one item of so many.
     size
         M.
     steps
@@ -53,6 +57,7 @@ class Quantised:
 
     rows: torch.Tensor
     sample: torch.Tensor
+    every: int
     size: int
     steps: np.ndarray
     lost: float
@@ -65,19 +70,21 @@ class Quantised:
         parts = [codes[start : start + AT_ONCE] for start in range(0, size, AT_ONCE)]
         highest = np.max([np.abs(vectors[part]).max(axis=0) for part in parts], axis=0)  # [D]
         steps = highest.astype(np.float64) / LARGEST  # 0 where a column is all zeros, and a query counts for nothing
-        rows = torch.zeros((-(-size // DEEP) * DEEP, width), dtype=torch.int8)
+        rows = torch.zeros((-(-size // DEEP) * DEEP, -(-width // FOUR) * FOUR), dtype=torch.int8)
         lost = longest = 0.0
         for start, part in zip(range(0, size, AT_ONCE), parts, strict=True):
             given = torch.from_numpy((vectors[part] / np.where(steps > 0, steps, 1.0)).astype(np.float32))
             whole = given.round().clamp_(-LARGEST, LARGEST)
-            rows[start : start + len(part)] = whole.to(torch.int8)
+            rows[start : start + len(part), :width] = whole.to(torch.int8)
             lost = max(lost, float((given - whole).norm(dim=1).max()))
             longest = max(longest, float(whole.norm(dim=1).max()))
         # what float32 took from numbers up to 127, and from the norms
+        every = int(np.clip(size // SAMPLE, *EVERY))
         lost = lost * (1 + 1e-5) + LARGEST * UNIT[torch.float32] * np.sqrt(width)
         return cls(
             rows=rows,
-            sample=rows[: size // EVERY * EVERY : EVERY].contiguous(),
+            sample=rows[:size:every].contiguous(),
+            every=every,
             size=size,
             steps=steps,
             lost=lost,
@@ -92,7 +99,7 @@ class Quantised:
     def candidates(self, queries: np.ndarray, k: int, hidden: np.ndarray, most: int | None = None) -> Pairs:
         """See `Products.candidates`."""
         asked = _Asked.of(self, queries)
-        if len(queries) < MANY or self.size < LEAST * k:
+        if not is_compiled(len(queries)) or self.size < LEAST * k:
             return self._whole(asked, np.arange(len(queries)), k, hidden, most)
         found = self._streamed(asked, k, hidden)
         if not len(found.left):
@@ -121,50 +128,62 @@ class Quantised:
         return Pairs(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
     def _streamed(self, asked: _Asked, k: int, hidden: np.ndarray) -> Pairs:
-        """As `candidates`, a few thousand items at a time."""
-        from recsys.loops.collected import collect  # who asks for few users is spared its import
+        """As `candidates`, a part of the items at a time."""
+        from recsys.loops import int8  # who asks for few users is spared these imports
+        from recsys.loops.collected import collect, settle
 
-        owner, place = np.divmod(hidden, self.size)
-        guess, every = self._guess(asked, k, owner, place), np.arange(len(asked.any))
-        least = np.where(asked.any, asked.least(guess, every), np.iinfo(np.int32).max).astype(np.int32)
-        order = np.argsort(place, kind="stable")
-        owner, place = owner[order], place[order]
-        starts = np.arange(0, len(self.rows), ITEMS)
-        bounds = np.searchsorted(place, [*starts, len(self.rows)])
-        room = FOUND * k + ROOM
-        places, scores = (np.empty((len(every), room), dtype=np.int32) for _ in range(2))
-        counts = np.zeros(len(every), dtype=np.int64)
-        made = torch.empty((len(every), ITEMS), dtype=torch.int32)
-        for start, first, last in zip(starts, bounds[:-1], bounds[1:], strict=True):
-            some = self.rows[start : start + ITEMS]
-            if len(some) < ITEMS:
-                made = made.new_empty((len(every), len(some)))
-            torch._int_mm(asked.whole, some.T, out=made)
-            own = made.numpy()
-            own[owner[first:last], place[first:last] - start] = NONE
-            own[:, max(0, self.size - start) :] = NONE
-            collect(own, least, start, places, scores, counts)
-        widest = int(min(counts.max(initial=0), room))
-        if widest < k:
-            return Pairs.none(0)._replace(left=np.flatnonzero(asked.any))
-        places, scores = places[:, :widest], scores[:, :widest]
-        scores[np.arange(widest) >= counts[:, None]] = NONE
-        reached = np.partition(scores, widest - k, axis=1)[:, widest - k]
-        sure = asked.any & (reached >= guess) & (counts <= room)
-        row, column = np.nonzero((scores >= asked.least(reached, every)[:, None]) & sure[:, None])
-        return Pairs(np.ascontiguousarray(row), places[row, column].astype(np.int64), np.flatnonzero(asked.any & ~sure))
+        users, room = len(asked.any), FOUND * k + ROOM
+        guess = self._guess(asked, k, hidden)
+        least = np.where(asked.any, asked.least(guess, np.arange(users)), UNREACHED).astype(np.int32)
+        places, scores = (np.empty((users, room), dtype=np.int32) for _ in range(2))
+        counts = np.zeros(users, dtype=np.int64)
+        if users >= MANY and int8.available() and not amx():
+            self._compare(asked, least, places, scores, counts)
+        else:
+            step = max(1, NEAR // users // DEEP) * DEEP
+            made = torch.empty((users, step), dtype=torch.int32)
+            for start in range(0, len(self.rows), step):
+                some = self.rows[start : start + step]
+                if len(some) < step:
+                    made = made.new_empty((users, len(some)))
+                torch._int_mm(asked.whole, some.T, out=made)
+                collect(made.numpy(), least, start, places, scores, counts)
+        bounds = np.searchsorted(hidden, np.arange(users + 1) * self.size)
+        kept = np.empty(users, dtype=np.int64)
+        settle(places, scores, counts, hidden, bounds, self.size, k, guess, asked.margin, kept)
+        sure = kept >= 0
+        kept[~sure] = 0
+        rows = np.repeat(np.arange(users), kept)
+        column = np.arange(len(rows)) - np.repeat(np.cumsum(kept) - kept, kept)
+        return Pairs(rows, places[rows, column].astype(np.int64), np.flatnonzero(asked.any & ~sure))
 
-    def _guess(self, asked: _Asked, k: int, owner: np.ndarray, place: np.ndarray) -> np.ndarray:
+    def _compare(
+        self, asked: _Asked, least: np.ndarray, places: np.ndarray, scores: np.ndarray, counts: np.ndarray
+    ) -> None:
+        """Collect what reaches the thresholds, by products that stay in registers; see `recsys.loops.int8`."""
+        from recsys.loops import int8
+
+        queries = np.pad(asked.whole.numpy(), ((0, -len(least) % int8.USERS), (0, 0)))
+        shifts = int8.SHIFT * queries.sum(axis=1, dtype=np.int32)
+        raised = np.full(len(queries), UNREACHED, dtype=np.int32)
+        raised[: len(least)] = np.clip(least.astype(np.int64) + shifts[: len(least)], NONE, UNREACHED)
+        raised[np.flatnonzero(least == UNREACHED)] = UNREACHED
+        rows, own = (part.view(np.int32) for part in (self.rows.numpy(), queries))
+        int8.compare(rows, own, raised, shifts, places, scores, counts)
+
+    def _guess(self, asked: _Asked, k: int, hidden: np.ndarray) -> np.ndarray:
         """int32 [b]: scores that k items of each user reach, most likely; the hidden ones apart."""
-        size = len(self.sample) // EVERY * EVERY
-        scores = torch._int_mm(asked.whole, self.sample[:size].T)
-        inside = (place % EVERY == 0) & (place // EVERY < size)
-        scores[torch.from_numpy(owner[inside]), torch.from_numpy(place[inside] // EVERY)] = NONE
-        expected = k / EVERY
+        from recsys.loops.collected import ranked
+
+        scores = torch._int_mm(asked.whole, self.sample.T).numpy()
+        owner, place = np.divmod(hidden, self.size)
+        inside = place % self.every == 0
+        scores[owner[inside], place[inside] // self.every] = NONE
+        expected = k / self.every
         rank = int(np.ceil(expected + SURE * np.sqrt(expected) + 1))
-        maxima = scores.unflatten(1, (EVERY, -1)).amax(dim=1)
-        best = maxima.topk(min(rank, maxima.shape[1]), dim=1, sorted=False).values.amin(dim=1)
-        return np.asarray(best.numpy())
+        found = np.empty(len(scores), dtype=np.int32)
+        ranked(scores, min(rank, scores.shape[1]), found)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,7 +193,7 @@ class _Asked:
     Attributes
     ----------
     whole
-        int8 [b, D].
+        int8 [b, D + q].
     margin
         float64 [b]: twice the most by which a product may be off, and what comes from rounding scores to float32.
     any
@@ -190,12 +209,14 @@ class _Asked:
         wide = queries * items.steps  # [b, D]
         highest = np.abs(wide).max(axis=1, initial=0.0)
         step = np.where(highest > 0, highest / LARGEST, 1.0)
-        whole = np.rint(wide / step[:, None])
+        whole = np.rint(wide / step[:, None])  # [b, D]
+        rows = np.zeros((len(queries), items.rows.shape[1]), dtype=np.int8)
+        rows[:, : queries.shape[1]] = whole
         taken = np.sqrt(np.square(wide - whole * step[:, None]).sum(axis=1))
         off = np.sqrt(np.square(wide).sum(axis=1)) * items.lost + taken * items.longest
         with np.errstate(over="ignore"):
             margin = 2 * (off * (1 + 1e-6) + np.finfo(np.float32).tiny) / step
-        return cls(whole=torch.from_numpy(whole.astype(np.int8)), margin=margin, any=np.asarray(queries.any(axis=1)))
+        return cls(whole=torch.from_numpy(rows), margin=margin, any=np.asarray(queries.any(axis=1)))
 
     def least(self, reached: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """int32: products of the items of these rows that may be as good as one whose product is `reached`."""

@@ -104,6 +104,31 @@ def test_compiled_scores_of_features_are_those_of_numpy(seed: int, F: int, C: in
     np.testing.assert_allclose(both[0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("module", [plain, compiled])
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ([], 0),
+        ([1, 2, 11, 29], 0),
+        ([1, 1], 1),
+        ([2, 1], 1),
+        ([-1, 2], 1),
+        ([1, 30], 1),
+        ([1, 10], 2),
+        ([1, 15], 3),
+        ([29, 30, 20], 1),
+        ([1, 7], 3),
+        ([7, 20], 2),
+    ],
+)
+def test_faults_of_proposals(module: ModuleType, keys: list[int], fault: int) -> None:
+    """Three users and codes to 9; user 1 has had item 5, and item 7 is not on the shelf."""
+    hidden, allowed = np.array([15]), np.arange(10) != 7
+    given = np.array(keys, dtype=np.int64)
+    assert module.fault(given, hidden, allowed, 10, 3) == fault
+    assert module.fault(given, hidden[:0], None, 10, 3) == (0 if fault == 3 else fault)
+
+
 MODULES: tuple[ModuleType, ...] = (plain, compiled)
 
 
