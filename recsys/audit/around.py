@@ -17,11 +17,14 @@ import polars as pl
 from recsys.backtest.tables import FOLDER as REPLAYS
 from recsys.bundles.mirror import BUNDLES
 from recsys.columns import ITEM_ID, USER_ID
+from recsys.data.log import FOLDER as PREPARED
+from recsys.data.log import home_of
 from recsys.data.sought import Sought
 from recsys.evaluation.users import FOLDER as EVALUATIONS
 from recsys.releases.record import FOLDER as RELEASES
 from recsys.report.files import FOLDER as REPORTS
 from recsys.runs import local_folder, state_folder
+from recsys.storage import artefacts
 from recsys.storage.files import WRITING
 
 PROOFS: Final = "proofs"  # in the folder of run states: what `forget` has done, without an id
@@ -31,7 +34,6 @@ _KNOWN: Final = frozenset(
     {BUNDLES, EVALUATIONS, RELEASES, REPLAYS, REPORTS, PROOFS, TOKENS}
     | {"encoders", "pretrained", "processes", "refresh", "runs", "tuning", "unsent"}
 )
-_PREPARED: Final = ("prepared*", "*cache*")  # caches beside the tables of a local warehouse
 _FRAMES: Final[dict[str, Callable[[Path], pl.LazyFrame]]] = {
     ".parquet": pl.scan_parquet,
     ".arrow": pl.scan_ipc,
@@ -42,20 +44,21 @@ _LOG: Final = "_delta_log"
 
 
 def caches(warehouse: str, *, of_items: bool) -> list[Path]:
-    """Folders of caches that may hold users, and with `of_items` those that hold items."""
+    """Folders of prepared data and of caches that may hold users, and with `of_items` those that hold items."""
     states, local = state_folder(warehouse), local_folder(warehouse)
-    found = {path for path in states.glob("*") if path.is_dir() and path.name not in _KNOWN}
-    for pattern in (*_PREPARED, TOKENS) if of_items else _PREPARED:
-        found |= {path for path in local.glob(pattern) if path.is_dir() and not (path / _LOG).is_dir()}
-    return sorted(path for path in found if not (path / _LOG).is_dir())
+    found = [path for path in home_of(warehouse).glob("*") if path.is_dir()]
+    found += [path for path in states.glob("*") if path.is_dir() and path.name not in _KNOWN | {PREPARED}]
+    for pattern in ("*cache*", TOKENS) if of_items else ("*cache*",):
+        found += [path for path in local.glob(pattern) if path.is_dir()]
+    return sorted({path for path in found if not (path / _LOG).is_dir()})
 
 
 def remove_caches(warehouse: str, *, of_items: bool) -> int:
     """Delete them; returns their number."""
-    found = caches(warehouse, of_items=of_items)
-    for path in found:
+    removed = artefacts.remove_all(home_of(warehouse))
+    for path in (found := caches(warehouse, of_items=of_items)):
         shutil.rmtree(path)
-    return len(found)
+    return removed + len(found)
 
 
 def unfinished(warehouse: str) -> list[Path]:
