@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -71,11 +71,8 @@ def forget(
         states = stack.enter_context(runs.locked(settings.warehouse))
         check_filled(settings, rules=False)
         missing = unknown(settings.warehouse, sought)
-        for what, one in missing:
-            if one not in listed:
-                raise InputError(
-                    f"{what} {one!r} is in no table of {settings.warehouse}; check the id. Nothing was removed."
-                )
+        _need_known(settings, "user", users, {one for what, one in missing if what == "User"} - set(listed))
+        _need_known(settings, "item", items, {one for what, one in missing if what == "Item"})
         asked = Asked(
             settings=settings,
             sought=sought,
@@ -109,6 +106,17 @@ def ids_of(path: str) -> list[str]:
     if not found:
         raise InputError(f"The list {path} has no id; give a text file with an id a line.")
     return found
+
+
+def _need_known(settings: Settings, what: str, given: Sequence[str], missing: Set[str]) -> None:
+    """Refuse ids that no table has, by their place in the command: a log keeps the sentence."""
+    places = [place for place, one in enumerate(given, 1) if one in missing]
+    if places:
+        one, more = len(given) == 1, f", and {len(places) - 1} more of them," if len(places) > 1 else ""
+        which = "that was given" if one else f"{places[0]} of the {len(given)} that were given{more}"
+        raise InputError(
+            f"The {what} {which} is in no table of {settings.warehouse}; check the id. Nothing was removed."
+        )
 
 
 def _store(settings: Settings, stack: ExitStack) -> Store | RecsysError:

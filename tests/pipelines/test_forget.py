@@ -242,8 +242,9 @@ def test_wrong_questions_remove_nothing(folder: Path, tmp_path: Path, capsys: py
     ids.write_text(f"{SECRET}\nnobody\n\n")
     before = len(naming(folder, SECRET))
     for arguments, said in (
-        (["--user", "nobody"], "User 'nobody' is in no table"),
-        (["--items", "nothing"], "Item 'nothing' is in no table"),
+        (["--user", "nobody"], "The user that was given is in no table"),
+        (["--user", SECRET, "--user", "nobody", "--user", "noone"], "user 2 of the 3 that were given, and 1 more"),
+        (["--items", "nothing"], "The item that was given is in no table"),
         (["--before", "soon"], "--before soon is no date"),
         (["--before", "2999-01-01"], "is in the future"),
         (["--users", str(tmp_path / "absent")], "cannot be read"),

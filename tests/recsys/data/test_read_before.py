@@ -152,7 +152,7 @@ def test_a_forgotten_user_stays_out_of_known_files(shop: Shop) -> None:
 
 def test_a_limit_that_became_narrower_shows_the_rejected_rows(shop: Shop) -> None:
     shop.read()
-    with pytest.raises(InputError, match=r"1 of 5 rows of interactions are rejected.*1\.csv line 5: 'oops'"):
+    with pytest.raises(InputError, match=r"1 of 5 rows of interactions are rejected.*1\.csv line 5: 'xxxx'"):
         shop.read(max_rejected_share=0.1)
 
 
