@@ -12,6 +12,7 @@ from recsys.retention import folders, tables
 from recsys.retention.kept import Kept, kept
 from recsys.retention.removal import Removal, RetentionReport, carry_out
 from recsys.settings import Settings
+from recsys.tracking import records
 from recsys.tracking import retention as tracked
 from recsys.tracking.store import Store
 
@@ -42,9 +43,15 @@ def _removals(settings: Settings, stays: Kept, store: Store | None, now: datetim
         for run, size in tracked.old_runs(store, settings.name, stays.runs, stays.since):
             act = partial(tracked.remove_files, store, run)
             yield Removal(kind="MLflow run's files", what=run, size=size, act=act)
+        kind = "MLflow run" if records.can_delete(store) else "deleted MLflow run"
+        for run, size in records.old_records(store, settings.name, stays.runs, stays.records_since):
+            yield Removal(kind=kind, what=run, size=size, act=partial(records.delete, store, run))
+    yield from folders.release_list(settings, stays)
     yield from folders.report_pages(settings, stays)
     yield from folders.values_per_user(settings, stays)
     yield from folders.bundles(settings, stays)
     yield from folders.prepared_data(settings, stays)
+    yield from tables.rejected_rows(settings, stays)
     yield from tables.small_files(settings)
     yield from tables.older_versions(settings, stays, now)
+    yield from tables.stray_files(settings, stays, now)
