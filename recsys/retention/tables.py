@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -38,12 +38,12 @@ def older_versions(settings: Settings, kept: Kept, now: datetime) -> Iterator[Re
     root = settings.warehouse
     for table in _tables(settings):
         path, options = table_path(root, table), _options(settings, table, kept, now)
-        files = DeltaTable(path).vacuum(dry_run=True, **options)
+        files = _there(path, DeltaTable(path).vacuum(dry_run=True, **options))
         if files:
             yield Removal(
                 kind="table",
                 what=f"{path}: {len(files)} files of older versions",
-                size=_bytes(path, files),
+                size=sum(files.values()),
                 act=partial(_vacuum, root, table, options),
             )
 
@@ -60,12 +60,13 @@ def stray_files(settings: Settings, kept: Kept, now: datetime) -> Iterator[Remov
         opened = DeltaTable(path)
         found = {name for name in opened.vacuum(dry_run=True, full=True, **options) if name.endswith(".parquet")}
         stray = found - set(opened.vacuum(dry_run=True, **options)) - built
-        if stray and (stray := stray - _taken_out_since(path, kept.since)):
+        files = _there(path, stray - _taken_out_since(path, kept.since)) if stray else {}
+        if files:
             yield Removal(
                 kind="stray files",
-                what=f"{path}: {len(stray)} files that no version names",
-                size=_bytes(path, sorted(stray)),
-                act=partial(_delete, path, sorted(stray)),
+                what=f"{path}: {len(files)} files that no version names",
+                size=sum(files.values()),
+                act=partial(_delete, path, sorted(files)),
             )
 
 
@@ -154,7 +155,9 @@ def _compact(root: str, table: str) -> None:
     note_write(table_path(root, table))
 
 
-def _bytes(path: str, names: list[str]) -> int:
+def _there(path: str, names: Iterable[str]) -> dict[str, int]:
+    """Bytes of the files that are there: the clean-up of a table also lists those that it has deleted before."""
     store, folder = filesystem(path)
-    found = store.get_file_info([f"{folder}/{name.rpartition('/')[2]}" for name in names])
-    return sum(info.size for info in found if info.type == fs.FileType.File)
+    wanted = sorted({name.rpartition("/")[2] for name in names})
+    found = store.get_file_info([f"{folder}/{name}" for name in wanted]) if wanted else []
+    return {info.base_name: info.size for info in found if info.type == fs.FileType.File}

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from recsys.errors import RecsysError
 from recsys.storage.addresses import masked
 from recsys.tracking.operations import NAME_TAG, PARENT_TAG, STEP_TAG, logged_models
 from recsys.tracking.quotes import is_named
-from recsys.tracking.retention import disk_size, empty, remove_files, serves
+from recsys.tracking.retention import began, disk_size, empty, remove_files, search, stays
 from recsys.tracking.store import origin, unavailable
 
 from mlflow.entities import ViewType  # isort: skip
@@ -23,8 +23,6 @@ from mlflow.exceptions import MlflowException  # isort: skip
 
 if TYPE_CHECKING:
     from recsys.tracking.store import Store
-
-_PAGE: Final = 1000
 
 
 def can_delete(store: Store) -> bool:
@@ -43,18 +41,12 @@ def old_records(store: Store, name: str, keep: Collection[str], before: datetime
     A store that does not answer has none.
     """
     try:
-        held = list(_runs(store))
-        nested: dict[str, list[Any]] = {}
-        for run in held:
-            if parent := run.data.tags.get(PARENT_TAG):
-                nested.setdefault(parent, []).append(run)
-        old = before.timestamp() * 1000
-        for run in held:
-            if PARENT_TAG in run.data.tags or not _is_own(store, run, name):
-                continue
-            whole = list(_with_nested(run, nested))
-            if run.info.start_time < old and not any(_stays(store, one, keep) for one in whole):
-                yield from ((str(one.info.run_id), disk_size(store, one)) for one in whole)
+        view = ViewType.ALL if can_delete(store) else ViewType.ACTIVE_ONLY
+        for run in list(search(store, began(before), view)):
+            if PARENT_TAG not in run.data.tags and _is_own(store, run, name):
+                whole = list(_with_nested(store, run, view))
+                if not any(stays(store, one, keep) for one in whole):
+                    yield from ((str(one.info.run_id), disk_size(store, one)) for one in whole)
     except MlflowException as error:
         if not unavailable(error):
             raise
@@ -85,17 +77,6 @@ def delete(store: Store, run_id: str) -> None:
             raise RecsysError(f"The MLflow store {masked(store.uri)} refuses: {origin(error)}.") from error
 
 
-def _runs(store: Store) -> Iterator[Any]:
-    """All runs of the experiment; of a database those that are marked as deleted, too."""
-    view, token = ViewType.ALL if can_delete(store) else ViewType.ACTIVE_ONLY, None
-    while True:
-        found = store.client.search_runs([store.experiment_id], "", view, max_results=_PAGE, page_token=token)
-        yield from found
-        token = found.token
-        if not token:
-            return
-
-
 def _is_own(store: Store, run: Any, name: str) -> bool:
     """Return whether a run is a night of the configuration, or a step of it that was run alone."""
     tags = run.data.tags
@@ -104,14 +85,10 @@ def _is_own(store: Store, run: Any, name: str) -> bool:
     return STEP_TAG in tags and (store.experiment == name or is_named(store, run, name))
 
 
-def _with_nested(run: Any, nested: dict[str, list[Any]]) -> Iterator[Any]:
-    for one in nested.get(str(run.info.run_id), ()):
-        yield from _with_nested(one, nested)
+def _with_nested(store: Store, run: Any, view: int) -> Iterator[Any]:
+    for one in list(search(store, f"tags.`{PARENT_TAG}` = '{run.info.run_id}'", view)):
+        yield from _with_nested(store, one, view)
     yield run
-
-
-def _stays(store: Store, run: Any, keep: Collection[str]) -> bool:
-    return run.info.run_id in keep or run.info.status == "RUNNING" or serves(store, run.info.run_id)
 
 
 def _database(store: Store) -> Any:

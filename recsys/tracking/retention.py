@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from recsys.tracking.operations import NAME_TAG, PARENT_TAG, versions_of
 from recsys.tracking.store import unavailable  # first: it switches MLflow's telemetry off
 
+from mlflow.entities import ViewType  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # isort: skip
 
@@ -25,6 +26,8 @@ _PAGE: Final = 1000
 def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -> Iterator[tuple[str, int]]:
     """Yield a configuration's runs that began before a moment and still have files, with their bytes (0: unknown).
 
+    The steps of a night go with it: the values per user are theirs.
+
     Parameters
     ----------
     keep
@@ -32,23 +35,39 @@ def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -
 
     A store that does not answer has none.
     """
-    query = f"tags.`{NAME_TAG}` = '{name}' and attributes.start_time < {int(before.timestamp() * 1000)}"
-    token = None
     try:
-        while True:
-            found = store.client.search_runs([store.experiment_id], query, max_results=_PAGE, page_token=token)
-            for run in found:
-                parent = run.data.tags.get(PARENT_TAG)
-                if REMOVED_TAG in run.data.tags or run.info.run_id in keep or parent in keep:
-                    continue
-                if run.info.status != "RUNNING" and not serves(store, run.info.run_id):
+        for night in search(store, f"tags.`{NAME_TAG}` = '{name}' and {began(before)}"):
+            tags = night.data.tags
+            if REMOVED_TAG in tags or tags.get(PARENT_TAG) in keep or stays(store, night, keep):
+                continue
+            steps = search(store, f"tags.`{PARENT_TAG}` = '{night.info.run_id}'")
+            for run in [*steps, night]:  # a kill leaves the night, which leads to its steps
+                if REMOVED_TAG not in run.data.tags:
                     yield str(run.info.run_id), disk_size(store, run)
-            token = found.token
-            if not token:
-                return
     except MlflowException as error:
         if not unavailable(error):
             raise
+
+
+def search(store: Store, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
+    """Runs of the experiment that meet a query of MLflow."""
+    token = None
+    while True:
+        found = store.client.search_runs([store.experiment_id], query, view, max_results=_PAGE, page_token=token)
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def began(before: datetime) -> str:
+    """The query for runs that began before a moment."""
+    return f"attributes.start_time < {int(before.timestamp() * 1000)}"
+
+
+def stays(store: Store, run: Any, keep: Collection[str]) -> bool:
+    """Return whether a run is to be kept, still runs, or is what the registry serves."""
+    return run.info.run_id in keep or run.info.status == "RUNNING" or serves(store, run.info.run_id)
 
 
 def remove_files(store: Store, run_id: str) -> None:
