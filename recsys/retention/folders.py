@@ -75,7 +75,7 @@ def release_list(settings: Settings, kept: Kept) -> Iterator[Removal]:
         for one in record.releases
     ]
     old = may_go.index(False) if False in may_go else 0
-    if old := min(old, len(record.releases) - record.untold):
+    if (old := min(old, len(record.releases) - record.untold)) > 0:  # MLflow is told of the last ones
         path, left = releases.path_of(settings), replace(record, releases=record.releases[old:])
         yield Removal(
             kind="release entries",
