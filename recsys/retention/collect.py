@@ -34,10 +34,10 @@ def collect(
     now = now or datetime.now(UTC)
     states = list(runs.states(runs.state_folder(settings.warehouse)))
     stays = kept(settings, releases(settings), states, now)
-    return carry_out(_removals(settings, stays, store, now), stays.since.isoformat(timespec="seconds"), dry_run=dry_run)
+    return carry_out(_removals(settings, stays, store), stays.since.isoformat(timespec="seconds"), dry_run=dry_run)
 
 
-def _removals(settings: Settings, stays: Kept, store: Store | None, now: datetime) -> Iterator[Removal]:
+def _removals(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Removal]:
     yield from folders.records(settings, stays)
     if store is not None:
         for run, size in tracked.old_runs(store, settings.name, stays.runs, stays.since):
@@ -53,5 +53,5 @@ def _removals(settings: Settings, stays: Kept, store: Store | None, now: datetim
     yield from folders.prepared_data(settings, stays)
     yield from tables.rejected_rows(settings, stays)
     yield from tables.small_files(settings)
-    yield from tables.older_versions(settings, stays, now)
-    yield from tables.stray_files(settings, stays, now)
+    yield from tables.older_versions(settings, stays)
+    yield from tables.stray_files(settings, stays)

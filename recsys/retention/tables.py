@@ -33,11 +33,11 @@ MANY: Final = 64  # small files of a table, from which on they are made few: eac
 TARGET: Final = 128 << 20  # bytes of a file that small ones are made to
 
 
-def older_versions(settings: Settings, kept: Kept, now: datetime) -> Iterator[Removal]:
+def older_versions(settings: Settings, kept: Kept) -> Iterator[Removal]:
     """Files of table versions that nobody can ask for any more, a removal a table."""
     root = settings.warehouse
     for table in _tables(settings):
-        path, options = table_path(root, table), _options(settings, table, kept, now)
+        path, options = table_path(root, table), _options(settings, table, kept)
         files = _there(path, DeltaTable(path).vacuum(dry_run=True, **options))
         if files:
             yield Removal(
@@ -48,7 +48,7 @@ def older_versions(settings: Settings, kept: Kept, now: datetime) -> Iterator[Re
             )
 
 
-def stray_files(settings: Settings, kept: Kept, now: datetime) -> Iterator[Removal]:
+def stray_files(settings: Settings, kept: Kept) -> Iterator[Removal]:
     """Old files of rows that no version of their table names any more, a removal a table.
 
     A checkpoint of a table soon forgets which files were taken out, and killed processes leave files that no commit
@@ -56,7 +56,7 @@ def stray_files(settings: Settings, kept: Kept, now: datetime) -> Iterator[Remov
     """
     built = {name for night in built_runs(settings) for name in night.candidates.staged.names}
     for table in _tables(settings):
-        path, options = table_path(settings.warehouse, table), _options(settings, table, kept, now)
+        path, options = table_path(settings.warehouse, table), _options(settings, table, kept)
         opened = DeltaTable(path)
         found = {name for name in opened.vacuum(dry_run=True, full=True, **options) if name.endswith(".parquet")}
         stray = found - set(opened.vacuum(dry_run=True, **options)) - built
@@ -106,9 +106,10 @@ def _tables(settings: Settings) -> list[str]:
     return [name for name in names if latest_version(root, name) is not None]
 
 
-def _options(settings: Settings, table: str, kept: Kept, now: datetime) -> dict[str, Any]:
+def _options(settings: Settings, table: str, kept: Kept) -> dict[str, Any]:
     """How a table's older versions are looked for."""
-    path, hours = table_path(settings.warehouse, table), max(0, int((now - kept.since).total_seconds() // 3600))
+    path, age = table_path(settings.warehouse, table), datetime.now(UTC) - kept.since  # a table counts from now
+    hours = max(0, int(age.total_seconds() // 3600))
     options: dict[str, Any] = {"retention_hours": hours, "enforce_retention_duration": False}
     if versions := [one for one in kept.versions.get(table, ()) if is_kept(path, one)]:  # `forget` takes them
         options["keep_versions"] = list(versions)

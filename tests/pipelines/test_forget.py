@@ -45,8 +45,12 @@ PREFIX = "user-secret-"
 SECRET = f"{PREFIX}4711"  # the first user by id, who is in every sample
 ITEM = "item-recalled-77"
 ODD = (  # rows that nobody can read, of users who have sound ones
-    f"{PREFIX}5002,i3", f"{PREFIX}5003;i3;100", f",i3,{PREFIX}5004", f"{PREFIX}5005,i3,100,x", f'"{PREFIX}5006""x",i3,no',
-)  # fmt: skip
+    f"{PREFIX}5002,i3",
+    f"{PREFIX}5003;i3;100",
+    f",i3,{PREFIX}5004",
+    f"{PREFIX}5005,i3,100,x",
+    f'"{PREFIX}5006""x",i3,no',
+)
 
 
 def write_log(folder: Path, *more: str) -> None:

@@ -113,29 +113,29 @@ def test_prepared_data_that_nobody_reads_go(tmp_path: Path) -> None:
 
 def test_files_that_a_checkpoint_has_forgotten_go_and_those_of_young_versions_stay(tmp_path: Path) -> None:
     settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
-    path, day = tmp_path / "candidates", 86_400
+    path, day, now = tmp_path / "candidates", 86_400, datetime.now(UTC)  # a table's own times are the machine's
 
     def publish(number: int) -> Path:
         before = set(path.glob("*.parquet"))
         soon = {"configuration": {"delta.deletedFileRetentionDuration": "interval 0 seconds"}} if not before else {}
         pl.DataFrame({"user_id": [number]}).write_delta(path, mode="overwrite", delta_write_options=soon)
         (made,) = set(path.glob("*.parquet")) - before
-        os.utime(made, (NOW.timestamp() - 99 * day,) * 2)
+        os.utime(made, (now.timestamp() - 99 * day,) * 2)
         return made
 
     made = [publish(number) for number in range(4)]
     for commit in (path / "_delta_log").glob("*.json"):  # what the second commit took out went long ago
-        old = str(int((NOW.timestamp() - 98 * day) * 1000))
+        old = str(int((now.timestamp() - 98 * day) * 1000))
         if commit.name.endswith("1.json"):
             commit.write_text(re.sub(r'("deletionTimestamp":)\d+', rf"\g<1>{old}", commit.read_text()))
     DeltaTable(path).create_checkpoint()
     stray = path / "part-00000-killed.parquet"
     stray.write_bytes(b"x")
     os.utime(stray, (0, 0))
-    stays = kept(settings, [], [], NOW)
-    assert not list(tables.older_versions(settings, stays, NOW))  # the table's own clean-up knows of none
+    stays = kept(settings, [], [], now)
+    assert not list(tables.older_versions(settings, stays))  # the table's own clean-up knows of none
     for dry_run in (True, False):
-        report = carry_out(tables.stray_files(settings, stays, NOW), "", dry_run=dry_run)
+        report = carry_out(tables.stray_files(settings, stays), "", dry_run=dry_run)
         assert report.removed == {"stray files": 1} and "2 files" in report.names["stray files"][0]
     assert [one.exists() for one in (*made, stray)] == [False, True, True, True, False]
     assert scan(tmp_path, "candidates").collect()["user_id"].to_list() == [3]
