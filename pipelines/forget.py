@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -76,7 +77,7 @@ def forget(
         asked = Asked(
             settings=settings,
             sought=sought,
-            called=pseudonyms(states),
+            called=cache(pseudonyms(states)),
             store=store,
             candidates=lambda: Candidates(**newest_candidates(settings)),
         )
@@ -135,7 +136,10 @@ def _moment(text: str, timezone: str | None) -> datetime:
         moment = moment.replace(tzinfo=ZoneInfo(timezone) if timezone else UTC)
     if moment > datetime.now(UTC):
         raise InputError(f"--before {text} is in the future, so no event would be left; give a date that has passed.")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InputError(f"--before {text} is before all events; give a later date.") from None
 
 
 def _report(

@@ -6,7 +6,7 @@ again when it is needed.
 
 from __future__ import annotations
 
-import mmap
+import codecs
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from recsys.bundles.mirror import BUNDLES
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.log import FOLDER as PREPARED
 from recsys.data.log import home_of
-from recsys.data.sought import Sought
+from recsys.data.sought import Sought, stand_alone
 from recsys.evaluation.users import FOLDER as EVALUATIONS
 from recsys.releases.record import FOLDER as RELEASES
 from recsys.report.files import FOLDER as REPORTS
@@ -41,6 +41,8 @@ _FRAMES: Final[dict[str, Callable[[Path], pl.LazyFrame]]] = {
     ".ipc": pl.scan_ipc,
 }
 _LOG: Final = "_delta_log"
+_BLOCK: Final = 16 << 20  # bytes of a file that are searched at once
+_SIGNS: Final = "".join(map(chr, [*range(128), *range(0xE080, 0xE100)]))  # each byte's; the second half is nobody's
 
 
 def caches(warehouse: str, *, of_items: bool) -> list[Path]:
@@ -110,14 +112,21 @@ def _names(path: Path, sought: Sought) -> bool:
 
 
 def _bytes_name(path: Path, sought: Sought) -> bool:
-    if not sought.spelled or not path.stat().st_size:
+    if not sought.spelled:
         return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for one in (text.encode() for text in sought.spelled):
-            place = content.find(one)
-            while place >= 0:
-                before, end = content[max(0, place - 1) : place], place + len(one)
-                if not (before.isalnum() or content[end : end + 1].isalnum()):
-                    return True
-                place = content.find(one, place + 1)
+    wanted = [_as_text(one.encode()) for one in sought.spelled]
+    overlap, rest, first, last = max(map(len, wanted)) + 1, b"", "", False
+    with path.open("rb") as file:
+        while not last:
+            block = file.read(_BLOCK)
+            last = len(block) < _BLOCK
+            # at a cut, nobody knows what stands beside: what ends there is in the next block whole
+            if stand_alone(first + _as_text(rest + block) + ("" if last else "x"), wanted):
+                return True
+            rest, first = (rest + block)[-overlap:], "x"
     return False
+
+
+def _as_text(content: bytes) -> str:
+    """Bytes as a text of as many signs, none of them a letter or digit but those of ASCII."""
+    return codecs.charmap_decode(content, "strict", _SIGNS)[0]

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from recsys.columns import CANDIDATES, INTERACTIONS, ITEM_ID, ITEMS, QUARANTINE, REJECTED_AT, TIMESTAMP, USER_ID, USERS
-from recsys.data.forgotten import read_forgotten, without_lines_of
+from recsys.data.forgotten import named_of, read_forgotten, without_lines_of
 from recsys.data.sought import Sought
 from recsys.errors import InputError
 from recsys.storage.delta import data_files
@@ -108,10 +108,10 @@ def unknown(root: str, sought: Sought) -> list[tuple[str, str]]:
                 left -= set(
                     rows.select(theirs).filter(theirs.is_in(known)).unique().collect(engine="streaming")[column]
                 )
-        for one in sorted(left):
-            alone = Sought(users=frozenset([one])) if column == USER_ID else Sought(items=frozenset([one]))
-            if QUARANTINE not in tables or not count(root, QUARANTINE, alone):
-                missing.append((what, one))
+        if left and QUARANTINE in tables:
+            for frame in _frames(root, QUARANTINE):
+                left -= named_of(frame, left, users=column == USER_ID)
+        missing += [(what, one) for one in sorted(left)]
     return missing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import strategies as some
 
+from recsys.audit import around
 from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTINE, RAW, USER_ID, USERS
 from recsys.data import forget as module
+from recsys.data.forgotten import named_of, without_lines_of
 from recsys.data.ingest import IngestReport, ingest
 from recsys.data.log import read_log
 from recsys.data.sought import Sought, is_recognisable
@@ -266,7 +269,7 @@ def test_an_item_is_not_taken_for_the_user_of_the_same_id(tmp_path: Path) -> Non
     assert warehouse.scan(tmp_path / "warehouse", INTERACTIONS).collect().is_empty()
 
 
-@given(st.text(max_size=8), st.text(min_size=1, max_size=12), st.text(max_size=8))
+@given(some.text(max_size=8), some.text(min_size=1, max_size=12), some.text(max_size=8))
 def test_an_id_is_found_where_it_stands_alone_and_only_there(before: str, user: str, after: str) -> None:
     sought = Sought(users=frozenset([user]))
     text = f"{before}\n{user}\n{after}"
@@ -277,3 +280,34 @@ def test_an_id_is_found_where_it_stands_alone_and_only_there(before: str, user: 
     inside = f"{user[0]}{user}x" if user[0].isalnum() else None
     if inside is not None and user not in inside[1 + len(user) :]:
         assert not Sought(users=frozenset([f"{user}-17"])).named_in(inside)
+
+
+@pytest.mark.parametrize("block", [1, 7, 8, 9, 64])
+def test_a_file_is_searched_in_blocks_as_if_it_were_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(around, "_BLOCK", block)
+    sought = Sought(users=frozenset(["user-17", "ünï-4", "ab-1"]))
+    for place, (content, named) in enumerate(
+        {
+            b"....user-17....": True,
+            b"user-17": True,
+            b".........user-170.....user-1.17": False,
+            b"xuser-17 xab-1x ab-12": False,
+            b"\xff\xfeab-1\xff": True,
+            "wer ünï-4 ist".encode(): True,
+            b"": False,
+        }.items()
+    ):
+        (tmp_path / f"{place}.bin").write_bytes(content)
+        assert around._bytes_name(tmp_path / f"{place}.bin", sought) is named, content
+
+
+@given(some.lists(some.sampled_from(["u-1", "u-12", "-", ".", ",", "u", "1", ";", '"', " "]), max_size=9).map("".join))
+def test_many_ids_are_found_in_a_line_as_each_alone(raw: str) -> None:
+    ids = {"u-1", "u-12", "1", "u", ".", "-"}
+    rejected = pl.DataFrame({"table": INTERACTIONS, "raw": [raw], "user_id": [None]}, schema_overrides={"user_id": str})
+    alone = {one for one in ids if without_lines_of(Sought(users=frozenset([one])), rejected).is_empty()}
+    assert named_of(rejected, ids, users=True) == alone
+    pattern = r"(?<![\w.-]){}(?![\w-]|\.\w)"
+    assert {one for one in ids if re.search(pattern.format(re.escape(one)), raw)} <= alone
