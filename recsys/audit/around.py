@@ -121,9 +121,10 @@ def _bytes_name(path: Path, sought: Sought) -> bool:
             block = file.read(_BLOCK)
             last = len(block) < _BLOCK
             # at a cut, nobody knows what stands beside: what ends there is in the next block whole
-            if stand_alone(first + _as_text(rest + block) + ("" if last else "x"), wanted):
+            content = rest + block
+            if stand_alone(first + _as_text(content) + ("" if last else "x"), wanted):
                 return True
-            rest, first = (rest + block)[-overlap:], "x"
+            rest, first = content[-overlap:], "x" if len(content) > overlap else first
     return False
 
 
