@@ -55,7 +55,9 @@ def check(settings: Settings, *, deep: bool = False, repair: bool = False) -> di
 def _checks(settings: Settings, store: Store | RecsysError, *, deep: bool) -> Checks:
     candidates = lambda: Candidates(**newest_candidates(settings))  # noqa: E731 - asked where a target lacks its copy
     yield "table", partial(stored.tables, settings, deep=deep)
-    yield "bundle", partial(stored.bundles, settings, deep=deep)
+    yield "bundle", partial(stored.bundles, settings, None if isinstance(store, RecsysError) else store, deep=deep)
+    if deep:
+        yield "prepared data", partial(stored.prepared, settings)
     yield "release", partial(served.releases, settings)
     yield "pointer", partial(served.pointer, settings)
     yield "export", partial(served.exports, settings, candidates)

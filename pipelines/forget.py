@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -71,15 +72,12 @@ def forget(
         states = stack.enter_context(runs.locked(settings.warehouse))
         check_filled(settings, rules=False)
         missing = unknown(settings.warehouse, sought)
-        for what, one in missing:
-            if one not in listed:
-                raise InputError(
-                    f"{what} {one!r} is in no table of {settings.warehouse}; check the id. Nothing was removed."
-                )
+        _need_known(settings, "user", users, {one for what, one in missing if what == "User"} - set(listed))
+        _need_known(settings, "item", items, {one for what, one in missing if what == "Item"})
         asked = Asked(
             settings=settings,
             sought=sought,
-            called=pseudonyms(states),
+            called=cache(pseudonyms(states)),
             store=store,
             candidates=lambda: Candidates(**newest_candidates(settings)),
         )
@@ -111,6 +109,17 @@ def ids_of(path: str) -> list[str]:
     return found
 
 
+def _need_known(settings: Settings, what: str, given: Sequence[str], missing: Set[str]) -> None:
+    """Refuse ids that no table has, by their place in the command: a log keeps the sentence."""
+    places = [place for place, one in enumerate(given, 1) if one in missing]
+    if places:
+        one, more = len(given) == 1, f", and {len(places) - 1} more of them," if len(places) > 1 else ""
+        which = "that was given" if one else f"{places[0]} of the {len(given)} that were given{more}"
+        raise InputError(
+            f"The {what} {which} is in no table of {settings.warehouse}; check the id. Nothing was removed."
+        )
+
+
 def _store(settings: Settings, stack: ExitStack) -> Store | RecsysError:
     try:
         return stack.enter_context(tracked(settings))
@@ -127,7 +136,10 @@ def _moment(text: str, timezone: str | None) -> datetime:
         moment = moment.replace(tzinfo=ZoneInfo(timezone) if timezone else UTC)
     if moment > datetime.now(UTC):
         raise InputError(f"--before {text} is in the future, so no event would be left; give a date that has passed.")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InputError(f"--before {text} is before all events; give a later date.") from None
 
 
 def _report(

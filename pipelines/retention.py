@@ -83,7 +83,17 @@ def _many(kind: str, count: int) -> str:
     >>> _many("bundle", 2), _many("small files", 1), _many("values per user", 3)
     ('2 bundles', 'small files of 1 table', 'values per user of 3 bundles')
     """
-    several = {"small files": "table", "values per user": "bundle", "MLflow run's files": "MLflow run"}
+    if kind == "deleted MLflow run":
+        which = f"{count} MLflow run{'' if count == 1 else 's'}"
+        return f"{which}, which the server marks as deleted (`mlflow gc` beside it frees their space)"
+    several = {
+        "small files": "table",
+        "stray files": "table",
+        "rejected rows": "table",
+        "release entries": "list",
+        "values per user": "bundle",
+        "MLflow run's files": "MLflow run",
+    }
     if kind in several:
         noun = several[kind]
         first = kind.removeprefix("MLflow run's ")

@@ -6,7 +6,7 @@ again when it is needed.
 
 from __future__ import annotations
 
-import mmap
+import codecs
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +17,14 @@ import polars as pl
 from recsys.backtest.tables import FOLDER as REPLAYS
 from recsys.bundles.mirror import BUNDLES
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.sought import Sought
+from recsys.data.log import FOLDER as PREPARED
+from recsys.data.log import home_of
+from recsys.data.sought import Sought, stand_alone
 from recsys.evaluation.users import FOLDER as EVALUATIONS
 from recsys.releases.record import FOLDER as RELEASES
 from recsys.report.files import FOLDER as REPORTS
 from recsys.runs import local_folder, state_folder
+from recsys.storage import artefacts
 from recsys.storage.files import WRITING
 
 PROOFS: Final = "proofs"  # in the folder of run states: what `forget` has done, without an id
@@ -31,7 +34,6 @@ _KNOWN: Final = frozenset(
     {BUNDLES, EVALUATIONS, RELEASES, REPLAYS, REPORTS, PROOFS, TOKENS}
     | {"encoders", "pretrained", "processes", "refresh", "runs", "tuning", "unsent"}
 )
-_PREPARED: Final = ("prepared*", "*cache*")  # caches beside the tables of a local warehouse
 _FRAMES: Final[dict[str, Callable[[Path], pl.LazyFrame]]] = {
     ".parquet": pl.scan_parquet,
     ".arrow": pl.scan_ipc,
@@ -39,23 +41,26 @@ _FRAMES: Final[dict[str, Callable[[Path], pl.LazyFrame]]] = {
     ".ipc": pl.scan_ipc,
 }
 _LOG: Final = "_delta_log"
+_BLOCK: Final = 16 << 20  # bytes of a file that are searched at once
+_SIGNS: Final = "".join(map(chr, [*range(128), *range(0xE080, 0xE100)]))  # each byte's; the second half is nobody's
 
 
 def caches(warehouse: str, *, of_items: bool) -> list[Path]:
-    """Folders of caches that may hold users, and with `of_items` those that hold items."""
+    """Folders of prepared data and of caches that may hold users, and with `of_items` those that hold items."""
     states, local = state_folder(warehouse), local_folder(warehouse)
-    found = {path for path in states.glob("*") if path.is_dir() and path.name not in _KNOWN}
-    for pattern in (*_PREPARED, TOKENS) if of_items else _PREPARED:
-        found |= {path for path in local.glob(pattern) if path.is_dir() and not (path / _LOG).is_dir()}
-    return sorted(path for path in found if not (path / _LOG).is_dir())
+    found = [path for path in home_of(warehouse).glob("*") if path.is_dir()]
+    found += [path for path in states.glob("*") if path.is_dir() and path.name not in _KNOWN | {PREPARED}]
+    for pattern in ("*cache*", TOKENS) if of_items else ("*cache*",):
+        found += [path for path in local.glob(pattern) if path.is_dir()]
+    return sorted({path for path in found if not (path / _LOG).is_dir()})
 
 
 def remove_caches(warehouse: str, *, of_items: bool) -> int:
     """Delete them; returns their number."""
-    found = caches(warehouse, of_items=of_items)
-    for path in found:
+    removed = artefacts.remove_all(home_of(warehouse))
+    for path in (found := caches(warehouse, of_items=of_items)):
         shutil.rmtree(path)
-    return len(found)
+    return removed + len(found)
 
 
 def unfinished(warehouse: str) -> list[Path]:
@@ -107,14 +112,22 @@ def _names(path: Path, sought: Sought) -> bool:
 
 
 def _bytes_name(path: Path, sought: Sought) -> bool:
-    if not sought.spelled or not path.stat().st_size:
+    if not sought.spelled:
         return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for one in (text.encode() for text in sought.spelled):
-            place = content.find(one)
-            while place >= 0:
-                before, end = content[max(0, place - 1) : place], place + len(one)
-                if not (before.isalnum() or content[end : end + 1].isalnum()):
-                    return True
-                place = content.find(one, place + 1)
+    wanted = [_as_text(one.encode()) for one in sought.spelled]
+    overlap, rest, first, last = max(map(len, wanted)) + 1, b"", "", False
+    with path.open("rb") as file:
+        while not last:
+            block = file.read(_BLOCK)
+            last = len(block) < _BLOCK
+            # at a cut, nobody knows what stands beside: what ends there is in the next block whole
+            content = rest + block
+            if stand_alone(first + _as_text(content) + ("" if last else "x"), wanted):
+                return True
+            rest, first = content[-overlap:], "x" if len(content) > overlap else first
     return False
+
+
+def _as_text(content: bytes) -> str:
+    """Bytes as a text of as many signs, none of them a letter or digit but those of ASCII."""
+    return codecs.charmap_decode(content, "strict", _SIGNS)[0]

@@ -1,9 +1,8 @@
-"""Tables and bundles: whether each can be opened, has all its files, and with `deep` whether their bytes are sound."""
+"""Tables, bundles, prepared data: whether each is there with all its files, and with `deep` whether bytes are sound."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,19 +13,23 @@ from deltalake.exceptions import DeltaError
 from pyarrow import ArrowException, fs
 
 from recsys.audit.findings import Finding
+from recsys.audit.restoring import bring_again, can_restore, restore
 from recsys.bundles import mirror
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.manifest import MANIFEST, files_of, read_manifest
 from recsys.bundles.mirror import address, bundles_folder
 from recsys.columns import CANDIDATES
+from recsys.data.log import home_of
 from recsys.errors import InputError, RecsysError, first_line, is_panic
 from recsys.settings import Settings
+from recsys.storage import artefacts
 from recsys.storage.addresses import masked
 from recsys.storage.delta import data_files, scan_delta
 from recsys.storage.intact import check_intact, repair
 from recsys.storage.purge import data_files_of_all
 from recsys.storage.remote import filesystem, is_url
 from recsys.storage.warehouse import SCHEMAS, latest_version, table_path
+from recsys.tracking.store import Store
 
 _LOG: Final = "_delta_log"
 _ROWS: Final = 200_000  # read at once
@@ -58,19 +61,19 @@ def tables(settings: Settings, *, deep: bool) -> Iterator[Finding]:
             yield _table(path, f"it cannot be opened ({masked(first_line(error))})")
 
 
-def bundles(settings: Settings, *, deep: bool) -> Iterator[Finding]:
-    """Every bundle of the warehouse, of whatever configuration."""
+def bundles(settings: Settings, store: Store | None, *, deep: bool) -> Iterator[Finding]:
+    """Every bundle of the warehouse, of whatever configuration.
+
+    Parameters
+    ----------
+    store
+        MLflow's, which may have a second copy; None: it does not answer.
+    """
     parent = bundles_folder(settings.warehouse)
     there = set(mirror.labels(parent))
     for path in sorted(parent / label for label in there):
         if said := _unsound(path, deep=deep):
-            yield Finding(
-                part="bundle",
-                where=address(path),
-                what=said,
-                advice="copy it from a backup, or train again; `recsys rollback` serves the one before",
-                repair=partial(_bring_again, path) if is_url(settings.warehouse) else None,
-            )
+            yield _broken(settings, store, path, said)
     for path in sorted(parent.glob("*")):
         if path.is_dir() and not path.name.startswith(".") and path.name not in there:
             if (path / MANIFEST).is_file():
@@ -82,12 +85,32 @@ def bundles(settings: Settings, *, deep: bool) -> Iterator[Finding]:
                     repair=partial(mirror.upload, path),
                 )
             elif not is_url(settings.warehouse):
-                yield Finding(
-                    part="bundle",
-                    where=address(path),
-                    what=f"the folder has no {MANIFEST}, so it is no bundle",
-                    advice="copy it from a backup, or remove it",
-                )
+                yield _broken(settings, store, path, f"the folder has no {MANIFEST}, so it is no bundle")
+
+
+def prepared(settings: Settings) -> Iterator[Finding]:
+    """Prepared data whose bytes are others than were written; a step that needs them makes them again."""
+    for folder in artefacts.damaged(home_of(settings.warehouse)):
+        yield Finding(
+            part="prepared data",
+            where=str(folder),
+            what="its files are not the ones that were written",
+            advice="remove it with `recsys check --repair`, or the next step that reads it makes it again",
+            repair=partial(artefacts.remove_damaged, folder),
+        )
+
+
+def _broken(settings: Settings, store: Store | None, path: Path, what: str) -> Finding:
+    """A damaged bundle, with the way that brings it back."""
+    repair: Callable[[], None] | None = None
+    advice = "no whole copy is left: serve the one before with `recsys rollback`, or make another with `recsys run`"
+    if is_url(settings.warehouse):
+        repair, advice = partial(bring_again, path), "take the store's copy with `recsys check --repair`"
+    elif store is None:
+        advice = "check again when MLflow answers, which may have a copy, or make another with `recsys run`"
+    elif can_restore(path, store):
+        repair, advice = partial(restore, path, store), "take MLflow's copy with `recsys check --repair`"
+    return Finding(part="bundle", where=address(path), what=what, advice=advice, repair=repair)
 
 
 def _table(path: str, what: str) -> Finding:
@@ -132,10 +155,3 @@ def _unsound(path: Path, *, deep: bool) -> str | None:
     except InputError as error:
         return str(error).partition("; ")[0].rstrip(".")
     return None
-
-
-def _bring_again(path: Path) -> None:
-    """Replace this machine's copy of a bundle by the store's."""
-    shutil.rmtree(path)
-    if not mirror.is_there(path):
-        raise RecsysError(f"The store has no bundle {address(path)}.")

@@ -134,10 +134,10 @@ def _refuse(contradictions: list[tuple[str, pl.DataFrame]]) -> None:
         changed = pl.concat([rows for of, rows in contradictions if of == what])
         if changed.is_empty():
             continue
-        user, nth, now, earlier = changed.sort(PLACE).select(USER_ID, _ORDINAL, "now", "earlier").row(0)
+        nth, now, earlier = changed.sort(PLACE).select(_ORDINAL, "now", "earlier").row(0)
         raise InputError(
-            f"Event {nth + 1} of user {user!r} is {what} {now!r} in this log and {earlier!r} in the table "
-            f"({len(changed)} events differ); a log without timestamps must be given whole and unchanged in "
-            "its past: restore it, give it timestamps, read it anew with `recsys ingest CONFIG --rebuild`, or use "
-            "a new warehouse."
+            f"Event {nth + 1} of a user is {what} {now!r} in this log and {earlier!r} in the table ("
+            f"{len(changed)} events of {changed[USER_ID].n_unique()} users differ); a log without timestamps must be "
+            "given whole and unchanged in its past: restore it, give it timestamps, read it anew with `recsys ingest "
+            "CONFIG --rebuild`, or use a new warehouse."
         )

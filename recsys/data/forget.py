@@ -8,9 +8,8 @@ and commits, for they still held them. Candidates come before the log, which say
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +18,9 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from recsys.columns import CANDIDATES, INTERACTIONS, ITEM_ID, ITEMS, QUARANTINE, REJECTED_AT, TIMESTAMP, USER_ID, USERS
-from recsys.data.forgotten import add_forgotten, read_forgotten, without_lines_of
-from recsys.data.log import home_of
+from recsys.data.forgotten import named_of, read_forgotten, without_lines_of
 from recsys.data.sought import Sought
 from recsys.errors import InputError
-from recsys.storage.artefacts import remove_all
 from recsys.storage.delta import data_files
 from recsys.storage.files import file_aside, write_json
 from recsys.storage.intact import note_write
@@ -31,60 +28,8 @@ from recsys.storage.purge import purge
 from recsys.storage.remote import filesystem
 from recsys.storage.stream import overwrite_streamed
 from recsys.storage.warehouse import commit_metadata, latest_version, scan, table_path
-from recsys.tracking.spool import drop_quotes
 
 _ROWS: Final = 200_000  # in memory at once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ForgetReport:
-    """Counts of removed rows; JSON-friendly."""
-
-    users: int
-    removed: dict[str, int]  # rows by table
-    run_states: int  # records of nights from which examples were taken out
-    unsent: int  # records that MLflow has not taken yet and that quoted users
-
-
-def forget(
-    root: str, users: Sequence[str], states: Path, now: datetime | None = None, *, items: Sequence[str] = ()
-) -> ForgetReport:
-    """Remove users and items from every table of a warehouse and from the records of nights, and keep them out.
-
-    Older versions of these tables are removed, too.
-
-    Parameters
-    ----------
-    users, items
-        Ids as text.
-    states
-        Folder of the records of nights.
-
-    Raises
-    ------
-    InputError
-        A user or an item is in no table; nothing is removed then.
-    RecsysError
-        A table is damaged, or another process has written it in the meantime.
-    """
-    sought = Sought(users=frozenset(users), items=frozenset(items))
-    need_known(root, sought)
-    add_forgotten(root, sought, now or datetime.now(UTC))
-    removed = {table: remove_from_table(root, table, sought) for table in tables_of(root)}
-    for name in set(candidate_folders(root)) - set(removed):
-        drop_unpublished(root, name)
-    remove_all(home_of(root))  # prepared data hold the users' events; the next step makes them anew
-    return ForgetReport(
-        users=len(sought.users),
-        removed=removed,
-        run_states=clean_states(states, sought),
-        unsent=drop_quotes(states / "unsent"),
-    )
-
-
-def tables_of(root: str) -> list[str]:
-    """Names of the tables of a warehouse that can hold ids, candidates first."""
-    return [*candidate_tables(root), *own_tables(root)]
 
 
 def own_tables(root: str) -> list[str]:
@@ -148,22 +93,9 @@ def drop_unpublished(root: str, name: str) -> int:
     return len(files)
 
 
-def need_known(root: str, sought: Sought) -> None:
-    """Refuse ids that no table and no earlier call knows.
-
-    Raises
-    ------
-    InputError
-        Names the first one.
-    """
-    if missing := unknown(root, sought):
-        what, one = missing[0]
-        raise InputError(f"{what} {one!r} is in no table of {root}; check the id. Nothing was removed.")
-
-
 def unknown(root: str, sought: Sought) -> list[tuple[str, str]]:
     """Ids that neither a table nor the list of what is forgotten knows, each after "User" or "Item"."""
-    held, tables = read_forgotten(root), tables_of(root)
+    held, tables = read_forgotten(root), [*candidate_tables(root), *own_tables(root)]
     missing = []
     for what, column, ids in (("User", USER_ID, sought.users), ("Item", ITEM_ID, sought.items)):
         left = set(ids)
@@ -176,10 +108,10 @@ def unknown(root: str, sought: Sought) -> list[tuple[str, str]]:
                 left -= set(
                     rows.select(theirs).filter(theirs.is_in(known)).unique().collect(engine="streaming")[column]
                 )
-        for one in sorted(left):
-            alone = Sought(users=frozenset([one])) if column == USER_ID else Sought(items=frozenset([one]))
-            if QUARANTINE not in tables or not count(root, QUARANTINE, alone):
-                missing.append((what, one))
+        if left and QUARANTINE in tables:
+            for frame in _frames(root, QUARANTINE):
+                left -= named_of(frame, left, users=column == USER_ID)
+        missing += [(what, one) for one in sorted(left)]
     return missing
 
 

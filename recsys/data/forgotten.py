@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,8 @@ from recsys.storage import warehouse
 
 # what can be an id within a rejected line
 _TOKEN: Final = re.compile(r"[^\s,;:|\"'(){}\[\]=]+")
+_BEGIN: Final = re.compile(r"(?<![\w.-])")  # places where an id may begin, and
+_END: Final = re.compile(r"(?![\w-]|\.\w)")  # where it may end
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
 _SEPARATORS: Final = ",;\t|"
 _WHOLE: Final = re.compile(r"(-?)\+?0*(\d+)(?:\.0*)?")  # other spellings of an integer
@@ -149,9 +152,32 @@ def without_lines_of(sought: Sought, rejected: pl.DataFrame) -> pl.DataFrame:
 
 def _naming(ids: Collection[str]) -> Callable[[str], bool]:
     """Return what says whether a line names one of the ids."""
-    alternatives = "|".join(re.escape(one) for one in sorted(ids, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w.-])(?:{alternatives})(?![\w-]|\.\w)")
-    return lambda raw: pattern.search(raw) is not None or any(word in ids for word in _words(raw))
+    longest = max(map(len, ids), default=0)
+    return lambda raw: any(True for _ in _named(raw, ids, longest))
+
+
+def named_of(rejected: pl.DataFrame, ids: Set[str], *, users: bool) -> set[str]:
+    """Those of many ids that rejected rows are of, or, their user unknown, that their lines name."""
+    whose = rejected[USER_ID] if users and USER_ID in rejected.columns else [None] * len(rejected)
+    rows = rejected.select(TABLE, RAW).iter_rows()
+    found, longest = set[str](), max(map(len, ids), default=0)
+    for (table, raw), user in zip(rows, whose, strict=True):
+        if user is not None:
+            found |= {user} & ids
+        elif users or table in (INTERACTIONS, ITEMS):
+            found |= set(_named(raw, ids, longest))
+    return found
+
+
+def _named(raw: str, ids: Collection[str], longest: int) -> Iterator[str]:
+    """Yield the ids that stand alone in a line, or are a field of it; as fast for many ids as for one."""
+    ends = [place.start() for place in _END.finditer(raw)]
+    for place in _BEGIN.finditer(raw):
+        begin = place.start()
+        for end in ends[bisect_right(ends, begin) : bisect_right(ends, begin + longest)]:
+            if raw[begin:end] in ids:
+                yield raw[begin:end]
+    yield from (word for word in _words(raw) if word in ids)
 
 
 def _those(ids: pl.Series, one: Callable[[Any], bool]) -> pl.Series:

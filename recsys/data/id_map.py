@@ -10,6 +10,7 @@ import polars as pl
 
 from recsys.columns import ITEMS, USERS
 from recsys.data.contracts import id_text, integer_ids
+from recsys.data.quarantine import without_user
 from recsys.errors import InputError
 from recsys.reading.readers import read_rows, reading
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW
@@ -51,6 +52,7 @@ def read_id_map(table: str, settings: IdMapSettings, data_root: str, scratch: Pa
     broken = pairs.filter(pl.col(DEFECT).is_not_null())
     if len(broken):
         line, raw = broken.select(FILE_LINE, FILE_RAW).row(0)
+        raw = without_user(raw, None) if table == USERS else raw
         raise InputError(
             f"{file.name} line {line}: {raw!r} is not two ids (the log's, the {_WHOSE[table]}) "
             f"with {settings.separator!r} between them; correct it or set {table}.id_map.separator."

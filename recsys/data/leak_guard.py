@@ -28,7 +28,7 @@ def check_no_leak(split: Split) -> None:
     Raises
     ------
     RecsysError
-        A leak; names the first offending user.
+        A leak; says at which place the first offending user stands: an id would get into logs.
     """
     _check_questions("validation", split.validation, split.serving)
     _check_questions("test", split.test, split.serving)
@@ -54,7 +54,7 @@ def check_no_leak(split: Split) -> None:
         if len(leaked):
             user = int(leaked[0])
             raise RecsysError(
-                f"Leak: user {histories.users[user]!r} trains on {train.lengths[user]} events but the {name} history "
+                f"Leak: {_user(user, histories)} trains on {train.lengths[user]} events but the {name} history "
                 f"has {histories.lengths[user]}; training must be its beginning and stop two events before the end."
             )
 
@@ -71,7 +71,7 @@ def _check_times(split: Split, test_from: int, validation_from: int) -> None:
             user = int(np.searchsorted(part.offsets, late[0], side="right") - 1)
             raise RecsysError(
                 f"Leak: {len(late)} {name} events lie at or after the cut-off {moment(cut)} "
-                f"(first: user {part.users[user]!r} at {moment(int(part.times[late[0]]))})."
+                f"(first: {_user(user, part)}, at {moment(int(part.times[late[0]]))})."
             )
     for name, asked, after in (
         ("validation", split.validation, False),
@@ -86,7 +86,7 @@ def _check_times(split: Split, test_from: int, validation_from: int) -> None:
             where = "before" if after else "at or after"
             raise RecsysError(
                 f"Leak: {len(wrong)} {name} targets lie {where} the cut-off {moment(test_from)} "
-                f"(first: user {asked.histories.users[int(wrong[0])]!r} at {moment(int(asked.times[wrong[0]]))})."
+                f"(first: {_user(int(wrong[0]), asked.histories)}, at {moment(int(asked.times[wrong[0]]))})."
             )
 
 
@@ -100,8 +100,8 @@ def _check_training_by_time(split: Split) -> None:
         other = split.serving.crop(users, starts, starts + train.lengths).items != train.items
         foreign[np.searchsorted(train.offsets, np.flatnonzero(other), side="right") - 1] = True
     if foreign.any():
-        user = train.users[int(np.flatnonzero(foreign)[0])]
-        raise RecsysError(f"Leak: the training history of user {user!r} is not the beginning of the user's history.")
+        user = _user(int(np.flatnonzero(foreign)[0]), train)
+        raise RecsysError(f"Leak: the training history of {user} is not the beginning of the user's history.")
     trained = _places(split.validation.histories.users, split.train)  # -1: the user does not train
     both = np.flatnonzero(trained >= 0)
     lengths = split.train.lengths[trained[both]]
@@ -110,10 +110,10 @@ def _check_training_by_time(split: Split) -> None:
         longer = both
     if len(longer):
         row = int(longer[0])
-        user, events = split.validation.histories.users[row], split.train.lengths[trained[row]]
+        user, events = _user(row, split.validation.histories), split.train.lengths[trained[row]]
         rule = "validation users must not train" if split.validation_by == "users" else "training must stop before"
         raise RecsysError(
-            f"Leak: user {user!r} trains on {events} events and validation asks for the one after "
+            f"Leak: {user} trains on {events} events and validation asks for the one after "
             f"{split.validation.histories.lengths[row]}; {rule}."
         )
 
@@ -128,24 +128,28 @@ def _check_questions(name: str, asked: HeldOut, serving: Sequences) -> None:
         other = serving.crop(users, starts, starts + lengths).items != histories.items
         wrong[np.searchsorted(histories.offsets, np.flatnonzero(other), side="right") - 1] = True
     if wrong.any():
-        user = histories.users[int(np.flatnonzero(wrong)[0])]
+        user = _user(int(np.flatnonzero(wrong)[0]), histories)
         raise RecsysError(
-            f"Leak: the {name} history of user {user!r} and the item that is asked for are not the beginning of the "
+            f"Leak: the {name} history of {user} and the item that is asked for are not the beginning of the "
             "user's history."
         )
     order = np.lexsort((lengths, users))
     again = np.flatnonzero((np.diff(users[order]) == 0) & (np.diff(lengths[order]) == 0))
     if len(again):
-        user = histories.users[int(order[again[0]])]
-        raise RecsysError(f"Leak guard: the {name} part asks user {user!r} the same question twice.")
+        user = _user(int(order[again[0]]), histories)
+        raise RecsysError(f"Leak guard: the {name} part asks {user} the same question twice.")
     if asked.others is not None and asked.times is not None and histories.times is not None:
         owner = np.repeat(np.arange(len(histories)), lengths)
         late = np.flatnonzero(histories.times >= asked.times[owner])
         if len(late):
             raise RecsysError(
-                f"Leak: the {name} history of user {histories.users[int(owner[late[0]])]!r} holds an event of the "
+                f"Leak: the {name} history of {_user(int(owner[late[0]]), histories)} holds an event of the "
                 f"basket that is asked for, of {moment(int(histories.times[late[0]]))}."
             )
+
+
+def _user(place: int, part: Sequences) -> str:
+    return f"the user at place {place + 1} of {len(part)}"
 
 
 def _step_lengths(asked: HeldOut) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Final
 
 import polars as pl
 
-from recsys.columns import LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
+from recsys.columns import ITEMS, LINE, QUARANTINE, RAW, REASON, REJECTED_AT, SOURCE, TABLE, USER_ID
 from recsys.data.forgotten import Forgotten
 from recsys.data.staged import StagedLog
 from recsys.errors import InputError
@@ -121,8 +121,8 @@ def refuse(root: str, rows: Checked) -> None:
     kept = set(rows.rejected[REASON])
     worst = next(reason for reason in rows.reasons if reason in kept)
     source, line, raw, user = rows.rejected.filter(pl.col(REASON) == worst).select(SOURCE, LINE, RAW, USER_ID).row(0)
-    if user is not None:  # the sentence goes into logs and MLflow
-        raw = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", HIDDEN, raw)
+    if rows.table != ITEMS:  # the sentence goes into logs and MLflow
+        raw = without_user(raw, user)
     shown = raw if len(raw) <= 120 else raw[:119] + "…"
     place = source if line is None else f"{source} line {line}"
     hint = _HINTS.get(worst, "correct the file")
@@ -133,6 +133,19 @@ def refuse(root: str, rows: Checked) -> None:
         f"for example {place}: {shown!r} ({worst}). Nothing was published; the rows are in "
         f"{warehouse.table_path(root, QUARANTINE)}: {hint}."
     )
+
+
+def without_user(raw: str, user: str | None) -> str:
+    """A rejected line without the id of its user; its shape alone where nobody can tell where the id stands.
+
+    >>> without_user("ann,17,oops", "ann"), without_user("ann;17;2024-05-01", None)
+    ('<user>,17,oops', 'xxx;99;9999-99-99')
+    """
+    if user:
+        shown, found = re.subn(rf"(?<!\w){re.escape(user)}(?!\w)", HIDDEN, raw)
+        if found:
+            return shown
+    return "".join("x" if sign.isalpha() else "9" if sign.isdigit() else sign for sign in raw)
 
 
 def staged(rows: Checked) -> StagedLog:

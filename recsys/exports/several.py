@@ -92,27 +92,6 @@ def update(
     return _each(sinks_of(settings), bring, "updated")
 
 
-def rewrite(settings: Settings, candidates: Callable[[], CandidateTable]) -> list[str]:
-    """Write a version to every target that readers find a copy in, and keep no former one; where the copies are.
-
-    Parameters
-    ----------
-    candidates
-        Finds the version; asked where a target has a copy.
-
-    Raises
-    ------
-    RecsysError
-        As `export`.
-    """
-
-    def write(sink: Sink) -> dict[str, Any]:
-        return dataclasses.asdict(sink.write(candidates(), keep=False)) if sink.present() else {"kind": sink.kind}
-
-    targets = _each(sinks_of(settings), write, "written anew")["targets"]
-    return [of["path"] for of in targets.values() if "path" in of]
-
-
 def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
     """Bring the former copy back, in every target or in the one of a name; reports as `export` does.
 

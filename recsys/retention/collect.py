@@ -12,6 +12,7 @@ from recsys.retention import folders, tables
 from recsys.retention.kept import Kept, kept
 from recsys.retention.removal import Removal, RetentionReport, carry_out
 from recsys.settings import Settings
+from recsys.tracking import records
 from recsys.tracking import retention as tracked
 from recsys.tracking.store import Store
 
@@ -33,18 +34,24 @@ def collect(
     now = now or datetime.now(UTC)
     states = list(runs.states(runs.state_folder(settings.warehouse)))
     stays = kept(settings, releases(settings), states, now)
-    return carry_out(_removals(settings, stays, store, now), stays.since.isoformat(timespec="seconds"), dry_run=dry_run)
+    return carry_out(_removals(settings, stays, store), stays.since.isoformat(timespec="seconds"), dry_run=dry_run)
 
 
-def _removals(settings: Settings, stays: Kept, store: Store | None, now: datetime) -> Iterator[Removal]:
+def _removals(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Removal]:
     yield from folders.records(settings, stays)
     if store is not None:
         for run, size in tracked.old_runs(store, settings.name, stays.runs, stays.since):
             act = partial(tracked.remove_files, store, run)
             yield Removal(kind="MLflow run's files", what=run, size=size, act=act)
+        kind = "MLflow run" if records.can_delete(store) else "deleted MLflow run"
+        for run, size in records.old_records(store, settings.name, stays.runs, stays.records_since):
+            yield Removal(kind=kind, what=run, size=size, act=partial(records.delete, store, run))
+    yield from folders.release_list(settings, stays)
     yield from folders.report_pages(settings, stays)
     yield from folders.values_per_user(settings, stays)
     yield from folders.bundles(settings, stays)
     yield from folders.prepared_data(settings, stays)
+    yield from tables.rejected_rows(settings, stays)
     yield from tables.small_files(settings)
-    yield from tables.older_versions(settings, stays, now)
+    yield from tables.older_versions(settings, stays)
+    yield from tables.stray_files(settings, stays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from recsys.bundles.mirror import address, bundles_folder
 from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.evaluation import users
+from recsys.releases import record as releases
 from recsys.report.files import FOLDER as REPORTS
 from recsys.report.files import pages
-from recsys.retention.kept import Kept, is_own
+from recsys.retention.kept import Kept, is_own, moment_of
 from recsys.retention.removal import Removal
 from recsys.runs import local_folder, state_folder
 from recsys.settings import Settings
@@ -63,6 +65,24 @@ def records(settings: Settings, kept: Kept) -> Iterator[Removal]:
     for state in runs.states(folder):
         if state.key not in kept.states:
             yield _file("record", folder / f"{state.key}.json")
+
+
+def release_list(settings: Settings, kept: Kept) -> Iterator[Removal]:
+    """The oldest entries of the list of releases, up to the first one that can come back."""
+    record = releases.read(settings)
+    may_go = [
+        moment_of(one.at) < kept.records_since and one.version not in kept.versions.get(one.table_name, ())
+        for one in record.releases
+    ]
+    old = may_go.index(False) if False in may_go else 0
+    if (old := min(old, len(record.releases) - record.untold)) > 0:  # MLflow is told of the last ones
+        path, left = releases.path_of(settings), replace(record, releases=record.releases[old:])
+        yield Removal(
+            kind="release entries",
+            what=f"{path}: {old} entries",
+            size=0,
+            act=partial(releases.write, settings, left),
+        )
 
 
 def size_of(path: Path) -> int:

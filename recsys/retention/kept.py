@@ -30,6 +30,10 @@ class Kept:
     ----------
     since
         Whatever is younger stays.
+    first
+        When the oldest night that stays began; `since` where it began later. What nights share is kept from then on.
+    records_since
+        Runs of MLflow and entries of the list of releases that are younger stay.
     runs
         MLflow runs of nights.
     states
@@ -41,6 +45,8 @@ class Kept:
     """
 
     since: datetime
+    first: datetime
+    records_since: datetime
     runs: frozenset[str]
     states: frozenset[str]
     bundles: frozenset[str]
@@ -62,7 +68,7 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
     rules, since = settings.retention, now - timedelta(days=settings.retention.days)
     releases = releases_kept(listed, rules, now)
     own = [state for state in states if (name_of(state) or settings.name) == settings.name]
-    nights = [state for place, state in enumerate(own) if place < rules.nights or _moment(state.started) >= since]
+    nights = [state for place, state in enumerate(own) if place < rules.nights or moment_of(state.started) >= since]
     served = {release.run for release in releases}
     nights += [state for state in own if state.run_id in served and state not in nights]
     others = [state for state in states if state not in own]
@@ -71,6 +77,8 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
     bundles |= set(_named_elsewhere(settings))
     return Kept(
         since=since,
+        first=min([since, *(moment_of(state.started) for state in nights)]),
+        records_since=now - timedelta(days=rules.records_days),
         runs=frozenset(served | {state.run_id for state in (*nights, *others)}),
         states=frozenset(state.key for state in (*nights, *others)),
         bundles=frozenset(bundles | {made_of for label in bundles for made_of in _made_of(settings, label)}),
@@ -88,7 +96,7 @@ def releases_kept(listed: Sequence[Release], rules: RetentionSettings, now: date
     return tuple(
         one
         for place, one in enumerate(listed)
-        if place >= first or _moment(one.at) >= since or one.served in back or one is listed[-1]
+        if place >= first or moment_of(one.at) >= since or one.served in back or one is listed[-1]
     )
 
 
@@ -102,7 +110,8 @@ def is_own(settings: Settings, label: str) -> bool:
     return label.rpartition("-")[0] == settings.name
 
 
-def _moment(text: str) -> datetime:
+def moment_of(text: str) -> datetime:
+    """A moment of ISO 8601, in UTC where it names no zone."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

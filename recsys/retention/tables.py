@@ -1,26 +1,31 @@
-"""Older versions of the tables, and many small files made few.
+"""Older versions of the tables, old rows of the quarantine, and many small files made few.
 
-A table's rows of today stay as they are. Of a candidate table the versions of kept releases stay, so that they can come
+All other rows of today stay as they are. Of a candidate table the versions of kept releases stay, so that they can come
 back; of the others, whose newest version is all that anybody reads, versions stay for `retention.days`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
+import polars as pl
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, USERS
+from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, REJECTED_AT, USERS
+from recsys.releases.choice import built_runs
 from recsys.retention.kept import Kept
 from recsys.retention.removal import Removal
 from recsys.settings import Settings
 from recsys.storage.intact import is_kept, note_write
 from recsys.storage.remote import filesystem
-from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, table_path
+from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.table.naming import candidates_table
 
 SMALL: Final = 32 << 20  # bytes; a smaller file is one of the small ones
@@ -28,26 +33,53 @@ MANY: Final = 64  # small files of a table, from which on they are made few: eac
 TARGET: Final = 128 << 20  # bytes of a file that small ones are made to
 
 
-def older_versions(settings: Settings, kept: Kept, now: datetime) -> Iterator[Removal]:
+def older_versions(settings: Settings, kept: Kept) -> Iterator[Removal]:
     """Files of table versions that nobody can ask for any more, a removal a table."""
-    root, own = settings.warehouse, candidates_table(settings.warehouse, settings.name)
-    hours = max(0, int((now - kept.since).total_seconds() // 3600))
-    for table in (INTERACTIONS, ITEMS, USERS, QUARANTINE, ITEM_VECTORS, own):
-        if latest_version(root, table) is None:
-            continue
-        opened = DeltaTable(table_path(root, table))
-        options: dict[str, Any] = {"retention_hours": hours, "enforce_retention_duration": False}
-        path = table_path(root, table)
-        if versions := [one for one in kept.versions.get(table, ()) if is_kept(path, one)]:  # `forget` takes them
-            options["keep_versions"] = list(versions)
-        files = opened.vacuum(dry_run=True, **options)
+    root = settings.warehouse
+    for table in _tables(settings):
+        path, options = table_path(root, table), _options(settings, table, kept)
+        files = _there(path, DeltaTable(path).vacuum(dry_run=True, **options))
         if files:
             yield Removal(
                 kind="table",
-                what=f"{table_path(root, table)}: {len(files)} files of older versions",
-                size=_bytes(table_path(root, table), files),
+                what=f"{path}: {len(files)} files of older versions",
+                size=sum(files.values()),
                 act=partial(_vacuum, root, table, options),
             )
+
+
+def stray_files(settings: Settings, kept: Kept) -> Iterator[Removal]:
+    """Old files of rows that no version of their table names any more, a removal a table.
+
+    A checkpoint of a table soon forgets which files were taken out, and killed processes leave files that no commit
+    has named. Candidates that were built and kept back stay with the records of their nights.
+    """
+    built = {name for night in built_runs(settings) for name in night.candidates.staged.names}
+    for table in _tables(settings):
+        path, options = table_path(settings.warehouse, table), _options(settings, table, kept)
+        opened = DeltaTable(path)
+        found = {name for name in opened.vacuum(dry_run=True, full=True, **options) if name.endswith(".parquet")}
+        stray = found - set(opened.vacuum(dry_run=True, **options)) - built
+        files = _there(path, stray - _taken_out_since(path, kept.since)) if stray else {}
+        if files:
+            yield Removal(
+                kind="stray files",
+                what=f"{path}: {len(files)} files that no version names",
+                size=sum(files.values()),
+                act=partial(_delete, path, sorted(files)),
+            )
+
+
+def rejected_rows(settings: Settings, kept: Kept) -> Iterator[Removal]:
+    """Rows of the quarantine that were rejected long ago; a source that still has them is counted all the same."""
+    root = settings.warehouse
+    if latest_version(root, QUARANTINE) is None:
+        return
+    old = scan(root, QUARANTINE).filter(pl.col(REJECTED_AT) < kept.first)
+    rows = int(old.select(pl.len()).collect(engine="streaming").item())
+    if rows:
+        what = f"{table_path(root, QUARANTINE)}: {rows:,} rows"
+        yield Removal(kind="rejected rows", what=what, size=0, act=partial(_drop_rejected, root, kept.first))
 
 
 def small_files(settings: Settings) -> Iterator[Removal]:
@@ -67,6 +99,51 @@ def small_files(settings: Settings) -> Iterator[Removal]:
             )
 
 
+def _tables(settings: Settings) -> list[str]:
+    """Names of the tables that are there."""
+    root, own = settings.warehouse, candidates_table(settings.warehouse, settings.name)
+    names = (INTERACTIONS, ITEMS, USERS, QUARANTINE, ITEM_VECTORS, own)
+    return [name for name in names if latest_version(root, name) is not None]
+
+
+def _options(settings: Settings, table: str, kept: Kept) -> dict[str, Any]:
+    """How a table's older versions are looked for."""
+    path, age = table_path(settings.warehouse, table), datetime.now(UTC) - kept.since  # a table counts from now
+    hours = max(0, int(age.total_seconds() // 3600))
+    options: dict[str, Any] = {"retention_hours": hours, "enforce_retention_duration": False}
+    if versions := [one for one in kept.versions.get(table, ()) if is_kept(path, one)]:  # `forget` takes them
+        options["keep_versions"] = list(versions)
+    return options
+
+
+def _taken_out_since(path: str, moment: datetime) -> set[str]:
+    """Files that a commit took out of a table after a moment, and that younger versions than it may still need."""
+    since, found = moment.timestamp() * 1000, set()
+    store, folder = filesystem(f"{path}/_delta_log")
+    for info in store.get_file_info(fs.FileSelector(folder)):
+        if info.base_name.endswith(".json"):
+            with store.open_input_stream(info.path) as stream:
+                for line in stream.read().splitlines():
+                    removed = json.loads(line).get("remove") if line.startswith(b'{"remove"') else None
+                    if removed and removed.get("deletionTimestamp", since) >= since:
+                        found.add(unquote(removed["path"]))
+    return found
+
+
+def _drop_rejected(root: str, before: datetime) -> None:
+    said = commit_properties(commit_metadata(root, QUARANTINE))
+    opened = DeltaTable(table_path(root, QUARANTINE))
+    opened.delete(f"{REJECTED_AT} < '{before.astimezone(UTC).isoformat()}'", commit_properties=said)
+    note_write(table_path(root, QUARANTINE))
+
+
+def _delete(path: str, names: list[str]) -> None:
+    store, folder = filesystem(path)
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            store.delete_file(f"{folder}/{name}")
+
+
 def _vacuum(root: str, table: str, options: dict[str, Any]) -> None:
     said = commit_properties(commit_metadata(root, table))  # cleaning up is a commit, too
     DeltaTable(table_path(root, table)).vacuum(dry_run=False, commit_properties=said, **options)
@@ -79,7 +156,9 @@ def _compact(root: str, table: str) -> None:
     note_write(table_path(root, table))
 
 
-def _bytes(path: str, names: list[str]) -> int:
+def _there(path: str, names: Iterable[str]) -> dict[str, int]:
+    """Bytes of the files that are there: the clean-up of a table also lists those that it has deleted before."""
     store, folder = filesystem(path)
-    found = store.get_file_info([f"{folder}/{name.rpartition('/')[2]}" for name in names])
-    return sum(info.size for info in found if info.type == fs.FileType.File)
+    wanted = sorted({name.rpartition("/")[2] for name in names})
+    found = store.get_file_info([f"{folder}/{name}" for name in wanted]) if wanted else []
+    return {info.base_name: info.size for info in found if info.type == fs.FileType.File}

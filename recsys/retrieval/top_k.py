@@ -62,8 +62,8 @@ def top_k(
     bad = np.flatnonzero(~np.isfinite(queries).all(axis=1))
     if len(bad):
         raise RecsysError(
-            f"The query vectors of {len(bad)} users hold numbers that are not finite (the first: user "
-            f"{histories.users[int(bad[0])]!r}); did the training diverge?"
+            f"The query vectors of {len(bad)} of {len(queries)} users hold numbers that are not finite; did the "
+            "training diverge?"
         )
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     vectors, members, stride = items.vectors, items.codes, len(items.vectors)

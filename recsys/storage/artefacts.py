@@ -22,6 +22,7 @@ Value = TypeVar("Value")
 
 KEPT: Final = 3  # artefacts of a kind
 _LIST: Final = "files.json"
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a list that is lost or damaged
 
 
 def obtain(
@@ -79,6 +80,19 @@ def remove(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
+def damaged(home: Path) -> list[Path]:
+    """Folders of artefacts whose files are not the ones that were written; all bytes are read."""
+    folders = sorted(path for path in home.glob("[!.]*-*") if path.is_dir())
+    return [folder for folder in folders if not _is_whole(folder) and folder.is_dir()]  # or it was just removed
+
+
+def remove_damaged(folder: Path) -> None:
+    """Remove a damaged artefact, unless another process has made it again."""
+    with _lock(folder.parent, _kind(folder)):
+        if folder.is_dir() and not _is_whole(folder):
+            shutil.rmtree(folder)
+
+
 def remove_all(home: Path) -> int:
     """Remove every artefact and what is left of unfinished ones; return their number."""
     if not home.is_dir():
@@ -120,18 +134,27 @@ def _read(folder: Path, read: Callable[[Path, Any], Value]) -> tuple[Value] | No
 def _facts(folder: Path) -> Iterator[Any]:
     """Return the facts of an artefact, which nobody removes meanwhile; None where it is not there, or damaged."""
     with contextlib.ExitStack() as stack:
-        try:
+        facts = None
+        with contextlib.suppress(*_UNREADABLE):
             file = stack.enter_context((folder / _LIST).open(encoding="utf-8"))
-            told = json.load(file) if shares(file) else {}  # else it is being removed
-            facts = (
-                told["facts"] if all(_is_as_told(folder / name, *of) for name, of in told["files"].items()) else None
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            facts = None
+            if shares(file):  # else it is being removed
+                facts = _told(folder, json.load(file))
         if facts is not None:
             with contextlib.suppress(OSError):  # of another user's
                 os.utime(folder)
         yield facts
+
+
+def _told(folder: Path, told: Any) -> Any:
+    """Return the facts of an artefact, as its list tells; None where a file is not as the list says."""
+    return told["facts"] if all(_is_as_told(folder / name, *of) for name, of in told["files"].items()) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return _told(folder, json.loads((folder / _LIST).read_text(encoding="utf-8"))) is not None
+    except _UNREADABLE:
+        return False
 
 
 def _used(folder: Path) -> float:

@@ -132,8 +132,8 @@ def _nobody(settings: Settings, versions: TableVersions, everyone: Sequences) ->
     users = pl.Series(USER_ID, [name]).cast(everyone.users.dtype, strict=False)
     if users.null_count():
         raise InputError(
-            f"retrieve.unknown_user = {name!r} is no id as the log's, which are {everyone.users.dtype}, such as "
-            f"{everyone.users[0]!r}; choose a number that no user has."
+            f"retrieve.unknown_user = {name!r} is no id as the log's, which are {everyone.users.dtype}; "
+            "choose a number that no user has."
         )
     _need_nobody(users[0], everyone.users)
     nothing = everyone.select(np.arange(0))
@@ -193,7 +193,7 @@ def _asked(given: str | IdListSettings, data_root: str, users: pl.Series) -> np.
     if not len(found):
         source = given if isinstance(given, str) else masked(given.source)
         raise InputError(
-            f"{source}, which retrieve.users names, has {len(wanted):,} ids and none is a user of the log, such as "
-            f"{users[0]!r}; give ids of the log."
+            f"{source}, which retrieve.users names, has {len(wanted):,} ids and none is a user of the log, whose ids "
+            f"are {users.dtype}; give ids of the log."
         )
     return found

@@ -107,7 +107,7 @@ def _runs_of(store: Store, name: str) -> Iterator[Any]:
         yield run
     for run in _search(store, ""):
         tags, parent = run.data.tags, run.data.tags.get(PARENT_TAG)
-        if NAME_TAG not in tags and (parent in nights if parent else _is_named(store, run, name)):
+        if NAME_TAG not in tags and (parent in nights if parent else is_named(store, run, name)):
             yield run
 
 
@@ -121,7 +121,7 @@ def _search(store: Store, query: str) -> Iterator[Any]:
             return
 
 
-def _is_named(store: Store, run: Any, name: str) -> bool:
+def is_named(store: Store, run: Any, name: str) -> bool:
     """Return whether a step that was run alone is of a configuration."""
     content = _content(store, run.info.run_id, _CONFIG)
     try:

@@ -102,7 +102,7 @@ def log_model(
     if model_id is None:
         logged = client.create_logged_model(
             store.experiment_id,
-            name=_model_name(Path(bundle).name),
+            name=model_name(Path(bundle).name),
             source_run_id=run_id,
             tags=tags,
             params=known.data.params,
@@ -128,7 +128,7 @@ def log_model(
     return {"model_uri": f"models:/{model_id}", "name": register_as, "version": number}
 
 
-def _model_name(label: str) -> str:
+def model_name(label: str) -> str:
     """A bundle's label without the characters that MLflow refuses in the name of a logged model."""
     return re.sub(r"[/:.%\"']", "_", label)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from recsys.tracking.operations import CHAMPION_ALIAS, NAME_TAG, PARENT_TAG, versions_of
+from recsys.tracking.operations import NAME_TAG, PARENT_TAG, versions_of
 from recsys.tracking.store import unavailable  # first: it switches MLflow's telemetry off
 
+from mlflow.entities import ViewType  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # isort: skip
 
@@ -25,6 +26,8 @@ _PAGE: Final = 1000
 def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -> Iterator[tuple[str, int]]:
     """Yield a configuration's runs that began before a moment and still have files, with their bytes (0: unknown).
 
+    The steps of a night go with it: the values per user are theirs.
+
     Parameters
     ----------
     keep
@@ -32,23 +35,39 @@ def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -
 
     A store that does not answer has none.
     """
-    query = f"tags.`{NAME_TAG}` = '{name}' and attributes.start_time < {int(before.timestamp() * 1000)}"
-    token = None
     try:
-        while True:
-            found = store.client.search_runs([store.experiment_id], query, max_results=_PAGE, page_token=token)
-            for run in found:
-                parent = run.data.tags.get(PARENT_TAG)
-                if REMOVED_TAG in run.data.tags or run.info.run_id in keep or parent in keep:
-                    continue
-                if run.info.status != "RUNNING" and not _serves(store, run.info.run_id):
-                    yield str(run.info.run_id), sum(map(_size, _places(store, run)))
-            token = found.token
-            if not token:
-                return
+        for night in search(store, f"tags.`{NAME_TAG}` = '{name}' and {began(before)}"):
+            tags = night.data.tags
+            if REMOVED_TAG in tags or tags.get(PARENT_TAG) in keep or stays(store, night, keep):
+                continue
+            steps = search(store, f"tags.`{PARENT_TAG}` = '{night.info.run_id}'")
+            for run in [*steps, night]:  # a kill leaves the night, which leads to its steps
+                if REMOVED_TAG not in run.data.tags:
+                    yield str(run.info.run_id), disk_size(store, run)
     except MlflowException as error:
         if not unavailable(error):
             raise
+
+
+def search(store: Store, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
+    """Runs of the experiment that meet a query of MLflow."""
+    token = None
+    while True:
+        found = store.client.search_runs([store.experiment_id], query, view, max_results=_PAGE, page_token=token)
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def began(before: datetime) -> str:
+    """The query for runs that began before a moment."""
+    return f"attributes.start_time < {int(before.timestamp() * 1000)}"
+
+
+def stays(store: Store, run: Any, keep: Collection[str]) -> bool:
+    """Return whether a run is to be kept, still runs, or is what the registry serves."""
+    return run.info.run_id in keep or run.info.status == "RUNNING" or serves(store, run.info.run_id)
 
 
 def remove_files(store: Store, run_id: str) -> None:
@@ -57,20 +76,36 @@ def remove_files(store: Store, run_id: str) -> None:
     try:
         run = client.get_run(run_id)
         for one in versions_of(store, run_id):
+            for tag in one.tags:  # a deleted version keeps them
+                client.delete_model_version_tag(one.name, one.version, tag)
             client.delete_model_version(one.name, one.version)
         for place in _places(store, run):
-            # without files there is nothing to delete
-            with contextlib.suppress(FileNotFoundError, NotImplementedError):
-                get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts()
+            empty(store, place)
         client.set_tag(run_id, REMOVED_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
     except MlflowException as error:
         if not unavailable(error):
             raise
 
 
-def _serves(store: Store, run_id: str) -> bool:
-    """Return whether a version of the run is the champion in the registry."""
-    return any(CHAMPION_ALIAS in one.aliases for one in versions_of(store, run_id))
+def empty(store: Store, place: str) -> None:
+    """Delete the files below the address of a run or of a model."""
+    with contextlib.suppress(FileNotFoundError, NotImplementedError):  # without files there is nothing to delete
+        get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts()
+
+
+def serves(store: Store, run_id: str) -> bool:
+    """Return whether an alias of the registry, such as that of the champion, leads to a version of the run."""
+    return any(
+        str(one.version) in map(str, store.client.get_registered_model(one.name).aliases.values())
+        for one in versions_of(store, run_id)  # which a search gives without their aliases
+    )
+
+
+def disk_size(store: Store, run: Any) -> int:
+    """Bytes on this machine of a run's files and of the models that it has logged; 0 where others keep them."""
+    if run.info.lifecycle_stage != "active":  # its models are gone with it
+        return _size(str(run.info.artifact_uri))
+    return sum(map(_size, _places(store, run)))
 
 
 def _places(store: Store, run: Any) -> list[str]:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from recsys.data.ingest import ingest
 from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports.sqlite import SqliteSink
+from recsys.observe.lines import JsonLines
 from recsys.pipelines import cli, nightly
 from recsys.pipelines import forget as module
 from recsys.pipelines.check import check
@@ -43,6 +44,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 PREFIX = "user-secret-"
 SECRET = f"{PREFIX}4711"  # the first user by id, who is in every sample
 ITEM = "item-recalled-77"
+ODD = (  # rows that nobody can read, of users who have sound ones
+    f"{PREFIX}5002,i3",
+    f"{PREFIX}5003;i3;100",
+    f",i3,{PREFIX}5004",
+    f"{PREFIX}5005,i3,100,x",
+    f'"{PREFIX}5006""x",i3,no',
+)
 
 
 def write_log(folder: Path, *more: str) -> None:
@@ -81,13 +89,16 @@ def after_a_night(tmp_path_factory: pytest.TempPathFactory, database: Path) -> t
     folder = tmp_path_factory.mktemp("secret")
     shutil.copy(database, folder / "mlflow.db")
     write_config(folder)
-    write_log(folder, f"{SECRET},i3,oops", f"{PREFIX}5001,i3,oops")
+    write_log(folder, f"{SECRET},i3,oops", f"{PREFIX}5001,i3,oops", *ODD)
     said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
-        patch.chdir(folder)  # MLflow's files are put where the process runs
-        logging.getLogger().addHandler(heard := logging.StreamHandler(said))
-        assert cli.execute(["run", str(folder / "recsys.toml"), "--no-prefect"]) == 0, said.getvalue()
-        logging.getLogger().removeHandler(heard)
+    with ExitStack() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.enter_context(chdir(folder))  # MLflow's files are put where the process runs
+        for heard in (logging.StreamHandler(said), lines := logging.StreamHandler(said)):
+            logging.getLogger().addHandler(heard)
+            patch.callback(logging.getLogger().removeHandler, heard)
+        lines.setFormatter(JsonLines())
+        for command in (["run", "--no-prefect"], ["status"], ["status", "--json"], ["check", "--deep"], ["gc"]):
+            assert cli.execute([command[0], str(folder / "recsys.toml"), *command[1:]]) == 0, said.getvalue()
     prepared = folder / "warehouse" / "prepared" / "log-1234"
     prepared.mkdir(parents=True)  # arrays that hold histories
     (prepared / "users.arrow").write_bytes(b"\0\0" + SECRET.encode())
@@ -110,7 +121,8 @@ def test_ids_stand_in_tables_exports_and_the_values_beside_them_alone(
     folder: Path, after_a_night: tuple[Path, str]
 ) -> None:
     said = after_a_night[1]
-    assert "MLflow run" in said and PREFIX not in said  # neither the terminal nor a log names anybody
+    assert "MLflow run" in said and '{"time": ' in said
+    assert PREFIX not in said  # neither the terminal nor a log names anybody, in words or in JSON
     settings = load_settings(folder / "recsys.toml")
     held = {str(path.relative_to(folder)).partition("/")[0] for path in naming(folder, PREFIX)}
     assert held == {"log.csv", "warehouse", "lite.db", ".out.versions", ".duck.db.versions", "lake"}
@@ -242,8 +254,9 @@ def test_wrong_questions_remove_nothing(folder: Path, tmp_path: Path, capsys: py
     ids.write_text(f"{SECRET}\nnobody\n\n")
     before = len(naming(folder, SECRET))
     for arguments, said in (
-        (["--user", "nobody"], "User 'nobody' is in no table"),
-        (["--items", "nothing"], "Item 'nothing' is in no table"),
+        (["--user", "nobody"], "The user that was given is in no table"),
+        (["--user", SECRET, "--user", "nobody", "--user", "noone"], "user 2 of the 3 that were given, and 1 more"),
+        (["--items", "nothing"], "The item that was given is in no table"),
         (["--before", "soon"], "--before soon is no date"),
         (["--before", "2999-01-01"], "is in the future"),
         (["--users", str(tmp_path / "absent")], "cannot be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -71,9 +72,17 @@ def test_old_runs_lose_their_files_and_keep_their_figures(shop_of_nights: Settin
         run, old = store.client.get_run(one.run), place < NIGHTS - 2
         assert run.data.metrics["test/ndcg_at_10"] >= 0
         assert (REMOVED_TAG in run.data.tags) is old
-        assert bool(store.client.list_artifacts(one.run)) is not old
+        whole = [one.run, *(step.info.run_id for step in tracking.child_runs(store, one.run))]
+        assert any(store.client.list_artifacts(each) for each in whole) is not old  # values per user are a step's
         versions = store.client.search_model_versions(f"run_id = '{one.run}'")
         assert bool(versions) is not old
+
+
+def test_the_clean_up_ends(shop_of_nights: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(shop_of_nights.warehouse).parent / "recsys.toml")
+    assert cli.execute(["gc", config, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"] == {}  # the night itself has done it
+    assert cli.execute(["check", config]) == 0
 
 
 def test_a_bundle_is_on_disk_once(shop_of_nights: Settings) -> None:

@@ -15,15 +15,20 @@ from recsys import runs
 from recsys.audit import leftovers, served, stored
 from recsys.audit.findings import Finding, carried_out, mend
 from recsys.bundles.store import latest_bundle
-from recsys.data.forget import forget
+from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
 from recsys.exports.several import rollback
 from recsys.releases.record import champion, path_of
 from recsys.retention.collect import collect
 from recsys.settings import Settings
+from recsys.storage import artefacts
+from recsys.storage.shared import share_files
 from recsys.storage.warehouse import commit_metadata, latest_version
 from recsys.table.naming import candidates_table
+from recsys.tracking.registry import model_name
+from recsys.tracking.store import Store, open_store
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.releases.shop import NAME, Shop
 
 
@@ -52,7 +57,8 @@ def found(shop: Shop, *, deep: bool = False) -> list[Finding]:
     settings = shop.settings
     checks: list[tuple[str, Callable[[], Any]]] = [
         ("table", lambda: stored.tables(settings, deep=deep)),
-        ("bundle", lambda: stored.bundles(settings, deep=deep)),
+        ("bundle", lambda: stored.bundles(settings, None, deep=deep)),
+        ("prepared data", lambda: stored.prepared(settings) if deep else []),
         ("release", lambda: served.releases(settings)),
         ("pointer", lambda: served.pointer(settings)),
         ("export", lambda: served.exports(settings, lambda: candidates(settings))),
@@ -221,7 +227,90 @@ def test_a_check_that_fails_is_a_finding_and_keeps_no_other_from_being_made() ->
 
 
 def test_clean_up_goes_on_after_older_versions_were_forgotten(shop: Shop) -> None:
-    states = runs.state_folder(str(shop.root))
-    forget(str(shop.root), ["ann"], states)
+    forget(shop.settings, ["ann"])
     assert collect(shop.settings, None, dry_run=True).removed == {}  # neither version that a release names is there
-    assert [finding.part for finding in found(shop)] == ["export", "export"]  # which the command writes anew, not this
+    assert found(shop) == []
+
+
+@pytest.fixture
+def tracked(shop: Shop, tmp_path: Path, database: Path) -> tuple[Shop, Store]:
+    """The shop, its served bundle in MLflow, which has second names of its files."""
+    shutil.copy(database, tmp_path / "mlflow.db")
+    settings = shop.settings
+    tracking = settings.tracking.model_copy(update={"uri": f"sqlite:///{tmp_path}/mlflow.db"})
+    store = open_store(settings.model_copy(update={"tracking": tracking}))
+    bundle = served_bundle(shop)
+    run = store.client.create_run(store.experiment_id).info.run_id
+    model = store.client.create_logged_model(store.experiment_id, name=model_name(bundle.name), source_run_id=run)
+    copy = Path(model.artifact_location.removeprefix("file://")) / "artifacts" / bundle.name
+    shutil.copytree(bundle, copy)
+    assert share_files(str(copy), bundle) > 0
+    return shop, store
+
+
+def served_bundle(shop: Shop) -> Path:
+    release = champion(shop.settings)
+    assert release is not None
+    return Path(release.bundle)
+
+
+def broken_bundle(shop: Shop, store: Store | None, *, deep: bool = False) -> Finding:
+    (finding,) = stored.bundles(shop.settings, store, deep=deep)
+    return finding
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "items.safetensors", "manifest.json"])
+def test_a_lost_file_of_a_bundle_comes_back_from_mlflow(tracked: tuple[Shop, Store], name: str) -> None:
+    shop, store = tracked
+    file = served_bundle(shop) / name
+    content = file.read_bytes()
+    file.unlink()
+    assert "MLflow answers" in broken_bundle(shop, None).advice
+    finding = broken_bundle(shop, store)
+    assert finding.advice == "take MLflow's copy with `recsys check --repair`"
+    assert [done["error"] for done in mend([finding])] == [None]
+    assert file.read_bytes() == content and found(shop, deep=True) == []
+    assert mend([finding])[0]["error"] is None  # twice is as once
+
+
+def test_a_damaged_file_comes_back_only_where_a_whole_copy_is_left(tracked: tuple[Shop, Store]) -> None:
+    shop, store = tracked
+    file = served_bundle(shop) / "weights.safetensors"
+    content = file.read_bytes()
+    with file.open("r+b") as both:  # one file of two names
+        both.write(b"x")
+    finding = broken_bundle(shop, store, deep=True)
+    assert finding.repair is None and finding.advice.startswith("no whole copy is left: serve the one before")
+    file.unlink()
+    file.write_bytes(b"x" + content[1:])  # a file of its own now
+    (copy,) = Path(store.uri.removeprefix("sqlite:///")).parent.rglob("artifacts/*/weights.safetensors")
+    copy.unlink()
+    copy.write_bytes(content)
+    assert [done["error"] for done in mend([broken_bundle(shop, store, deep=True)])] == [None]
+    assert file.read_bytes() == content
+    shutil.rmtree(copy.parent)
+    file.unlink()
+    assert broken_bundle(shop, store).repair is None
+
+
+def test_damaged_prepared_data_go_and_are_made_again(shop: Shop) -> None:
+    home = home_of(str(shop.root))
+
+    def write(folder: Path) -> dict[str, int]:
+        (folder / "users.arrow").write_bytes(b"abc")
+        return {"n": 1}
+
+    def read(folder: Path, facts: dict[str, int]) -> bytes:
+        return (folder / "users.arrow").read_bytes()
+
+    for key in ("a", "b", "c"):
+        artefacts.obtain(home, "log", key, write, read)
+    (home / "log-a" / "users.arrow").write_bytes(b"abd")  # another byte
+    (home / "log-b" / "files.json").write_text("{")
+    assert found(shop) == []
+    findings = found(shop, deep=True)
+    assert [(one.part, Path(one.where).name) for one in findings] == [("prepared data", f"log-{key}") for key in "ab"]
+    artefacts.obtain(home, "log", "b", write, read)  # somebody has made it again in the meantime
+    assert [done["error"] for done in mend(findings)] == [None, None]
+    assert sorted(path.name for path in home.glob("log-*")) == ["log-b", "log-c"]
+    assert found(shop, deep=True) == []

@@ -125,14 +125,16 @@ def _moved(held_out: HeldOut) -> HeldOut:
 def test_the_guard_sees_a_divided_basket(part: str) -> None:
     split = leave_one_out(sequences(HAND[:1]), baskets=True)
     broken: Split = replace(split, **{part: _moved(getattr(split, part))})
-    with pytest.raises(RecsysError, match=rf"Leak: the {part} history of user 'u0' holds an event of the basket"):
+    with pytest.raises(
+        RecsysError, match=rf"Leak: the {part} history of the user at place 1 of .* holds an event of the basket"
+    ):
         check_no_leak(broken)
 
 
 def test_the_guard_sees_a_training_that_reaches_into_the_held_out_baskets() -> None:
     split = leave_one_out(sequences(HAND[:1]), baskets=True)
     by_events = leave_one_out(sequences(HAND[:1]))
-    with pytest.raises(RecsysError, match="Leak: user 'u0' trains on 5 events but the validation history has 2"):
+    with pytest.raises(RecsysError, match=r"Leak: the user at place 1 of 1 trains on 5 .* validation history has 2"):
         check_no_leak(replace(split, train=by_events.train))
 
 

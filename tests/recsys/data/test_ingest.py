@@ -169,7 +169,7 @@ def test_a_log_without_time_cannot_change_its_past(tmp_path: Path) -> None:
     log = {"source": "log.txt", "format": "sequences"}
     run(tmp_path, log)
     put(tmp_path / "log.txt", "1 10 13 12 14", "2 20 21")
-    with pytest.raises(InputError, match=r"Event 2 of user 1 is item 13 in this log and 11 in the table .*whole and"):
+    with pytest.raises(InputError, match=r"Event 2 of a user is item 13 in this log and 11 in the table .*whole and"):
         run(tmp_path, log)
     assert pairs(tmp_path) == [(1, 10), (1, 11), (1, 12), (2, 20)]
 

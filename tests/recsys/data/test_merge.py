@@ -83,7 +83,7 @@ def test_another_event_at_the_same_place_is_a_contradiction(tmp_path: Path) -> N
     put(tmp_path / "log.csv", "user_id,item_id,event", "1,10,view", "1,11,view")
     read(tmp_path)
     put(tmp_path / "log.csv", "user_id,item_id,event", "1,10,view", "1,11,buy")
-    with pytest.raises(InputError, match="Event 2 of user 1 is event 'buy' in this log and 'view' in the table"):
+    with pytest.raises(InputError, match="Event 2 of a user is event 'buy' in this log and 'view' in the table"):
         read(tmp_path)
 
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from recsys.columns import INTERACTIONS, ITEM_ID, POSITION, TIMESTAMP, USER_ID, WEIGHT
 from recsys.data import opening, read_before
-from recsys.data.forget import forget
 from recsys.data.ingest import IngestReport, ingest
 from recsys.errors import InputError
 from recsys.reading.readers import read_rows
+from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage import warehouse
+from tests.recsys.audit.forgetting import forget
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 HEADER = "user_id,item_id,timestamp"
@@ -44,9 +45,12 @@ class Shop:
 
     def read(self, now: datetime = NOW, rebuild: bool = False, **log: Any) -> IngestReport:
         self.opened.clear()
+        return ingest(self.settings(**log), now=now, rebuild=rebuild)
+
+    def settings(self, **log: Any) -> Settings:
         tree = {"name": "shop", "data_root": str(self.root), "warehouse": str(self.root / "warehouse")}
         section = {"source": "*.csv", "max_rejected_share": 0.5, **log}
-        return ingest(parse_settings({**tree, "interactions": section}), now=now, rebuild=rebuild)
+        return parse_settings({**tree, "interactions": section})
 
     def rows(self) -> list[Any]:
         held = warehouse.scan(self.root / "warehouse", INTERACTIONS).collect().sort(POSITION)
@@ -136,7 +140,7 @@ def test_a_row_of_the_future_is_read_when_it_has_come(shop: Shop) -> None:
 
 def test_a_forgotten_user_stays_out_of_known_files(shop: Shop) -> None:
     shop.read()
-    forget(str(shop.root / "warehouse"), ["2"], shop.root / "states", now=NOW)
+    forget(shop.settings(), ["2"], now=NOW)
     report = shop.read()
     assert (report.rows_added, report.forgotten) == ({INTERACTIONS: 0}, 1)
     shop.put("3.csv", "2,13,300", "3,13,300")
@@ -148,7 +152,7 @@ def test_a_forgotten_user_stays_out_of_known_files(shop: Shop) -> None:
 
 def test_a_limit_that_became_narrower_shows_the_rejected_rows(shop: Shop) -> None:
     shop.read()
-    with pytest.raises(InputError, match=r"1 of 5 rows of interactions are rejected.*1\.csv line 5: 'oops'"):
+    with pytest.raises(InputError, match=r"1 of 5 rows of interactions are rejected.*1\.csv line 5: 'xxxx'"):
         shop.read(max_rejected_share=0.1)
 
 

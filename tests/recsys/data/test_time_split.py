@@ -271,14 +271,14 @@ def test_planted_leaks_are_caught_whatever_the_split(target: str, validation: st
 def test_the_guard_finds_a_validation_user_who_trains() -> None:
     split = split_of(LOG, validation="users")
     everyone = split_of(LOG, validation="last-event")
-    with pytest.raises(RecsysError, match=r"Leak: user .* validation users must not train"):
+    with pytest.raises(RecsysError, match=r"Leak: the user at place .* validation users must not train"):
         check_no_leak(replace(split, train=everyone.train))
 
 
 def test_an_event_that_validation_asks_for_must_not_train() -> None:
     split = split_of(LOG, validation="last-event")
     whole = split_of(LOG, validation="last-event", validation_users=0.1)  # the others train with all their events
-    with pytest.raises(RecsysError, match=r"Leak: user .* trains on .* training must stop before"):
+    with pytest.raises(RecsysError, match=r"Leak: the user at place .* trains on .* training must stop before"):
         check_no_leak(replace(split, train=whole.train))
 
 

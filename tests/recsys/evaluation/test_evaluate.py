@@ -12,7 +12,6 @@ import pytest
 
 from recsys.bundles.bundle import read_bundle
 from recsys.candidates.popularity import popularity
-from recsys.data.forget import forget
 from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
@@ -26,6 +25,7 @@ from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions, current_versions
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.opened import queries_of
 
 ITEMS = 30
@@ -204,7 +204,7 @@ def test_a_bundle_from_before_users_were_forgotten_is_refused_in_words(
     shutil.copytree(trained[0], tmp_path / "ring")
     bundle = str(tmp_path / "ring" / Path(trained[2]).relative_to(trained[0]))
     configured = settings(tmp_path / "ring")
-    forget(configured.warehouse, ["7"], tmp_path / "states")
+    forget(configured, ["7"])
     with pytest.raises(InputError, match=r"Users were forgotten after .* Train again with `recsys train CONFIG`"):
         evaluate(configured, current_versions(configured.warehouse), bundle)
     again = fit(configured, current_versions(configured.warehouse)).bundle

@@ -9,14 +9,13 @@ import obstore
 import polars as pl
 import pytest
 
-from recsys.data.forget import forget
 from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sinks_of
 from recsys.releases.commands import rollback
-from recsys.storage.warehouse import latest_version
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.exports.conftest import ObjectStore, Postgresql, Redis
 from tests.recsys.exports.everywhere import Everywhere, Lists
 from tests.recsys.exports.targets import publish
@@ -102,17 +101,12 @@ def test_a_forgotten_user_is_in_no_copy_of_any_target(everywhere: Everywhere) ->
     _, second = nights(everywhere)
     refreshed = publish(everywhere.folder / "warehouse", CHANGED, "r2")
     several.update(settings, refreshed, USERS, second)
-    root = everywhere.folder / "warehouse"
-    (everywhere.folder / "states").mkdir()
     theirs, items = Sought(users=frozenset(["ann", ODD])), Sought(items=frozenset(["w", "z"]))
     held = {sink.target: (sink.count(theirs), sink.count(items)) for sink in sinks_of(settings)}
     assert all(users and of_items for users, of_items in held.values()), held  # old copies count, too
     assert (held["lite"][0], held["db"][0]) == (6, 6)  # four rows that readers see, and two of the night before
-    forget(str(root), ["ann", ODD], everywhere.folder / "states", items=["w"])
-    version = latest_version(root, "candidates")
-    assert version is not None
-    newest = Candidates(path=refreshed.path, version=version, run="r2")
-    assert len(several.rewrite(settings, lambda: newest)) == len(names)
+    done = forget(settings, ["ann", ODD], ["w"])
+    assert all(one.is_clean for one in done.values()), done
     left: Lists = {user: items for user, items in CHANGED.items() if user not in ("ann", ODD)}
     assert {name: everywhere.read(name) for name in names} == dict.fromkeys(names, left)
     for sink in sinks_of(settings):

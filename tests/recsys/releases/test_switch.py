@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, example, given, settings, strategies
 
 from recsys import runs
 from recsys.bundles.store import latest_bundle
-from recsys.data.forget import forget
 from recsys.errors import InputError, RecsysError
 from recsys.exports.files import FileSink
 from recsys.releases import commands, switch
@@ -27,6 +26,7 @@ from recsys.storage import stream
 from recsys.storage.warehouse import commit_metadata, latest_version, scan
 from recsys.table import build
 from recsys.table.build import BuiltCandidates
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.releases.shop import Shop
 
 
@@ -193,8 +193,8 @@ def test_an_empty_table_is_not_promoted(shop: Shop) -> None:
 
 def test_nothing_comes_back_of_a_user_who_was_forgotten(shop: Shop) -> None:
     shop.kept_back("kept")
-    with runs.locked(str(shop.root)) as states:
-        forget(str(shop.root), ["ann"], states)
+    with runs.locked(str(shop.root)):
+        forget(shop.settings, ["ann"])
     with pytest.raises(InputError, match=r"The run b cannot be served: version 1 .* is gone \(`recsys forget`"):
         rolled(shop)
     with pytest.raises(InputError, match="the candidates that it built are gone"):
@@ -210,8 +210,8 @@ def test_a_forgetting_that_was_stopped_brings_nobody_back(shop: Shop, monkeypatc
 
     shop.kept_back("kept")
     monkeypatch.setattr("recsys.data.forget._rewrite", killed)  # the list of the forgotten is written before
-    with runs.locked(str(shop.root)) as states, pytest.raises(Killed):
-        forget(str(shop.root), ["ann"], states)
+    with runs.locked(str(shop.root)), pytest.raises(Killed):
+        forget(shop.settings, ["ann"])
     for command in (lambda: rolled(shop), lambda: promote(shop.settings, None, "kept", "x")):
         with pytest.raises(InputError, match="its rows name users or items that were forgotten"):
             command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +12,13 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from recsys.releases import record
+from recsys.releases.choice import way
 from recsys.releases.record import Release
 from recsys.retention import folders, tables
 from recsys.retention.kept import kept, releases_kept
 from recsys.retention.removal import carry_out
+from recsys.runs import RunState
 from recsys.settings import RetentionSettings
 from recsys.settings.read import parse_settings
 from recsys.storage.shared import share_files
@@ -105,3 +109,82 @@ def test_prepared_data_that_nobody_reads_go(tmp_path: Path) -> None:
         assert [Path(name).name for name in report.names["prepared data"]] == ["dataset-1", "log-4"]
         assert report.freed["prepared data"] == 4
     assert sorted(path.name for path in home.glob("*-*")) == ["dataset-2", "log-1", "log-2", "log-3"]
+
+
+def test_files_that_a_checkpoint_has_forgotten_go_and_those_of_young_versions_stay(tmp_path: Path) -> None:
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    path, day, now = tmp_path / "candidates", 86_400, datetime.now(UTC)  # a table's own times are the machine's
+
+    def publish(number: int) -> Path:
+        before = set(path.glob("*.parquet"))
+        soon = {"configuration": {"delta.deletedFileRetentionDuration": "interval 0 seconds"}} if not before else {}
+        pl.DataFrame({"user_id": [number]}).write_delta(path, mode="overwrite", delta_write_options=soon)
+        (made,) = set(path.glob("*.parquet")) - before
+        os.utime(made, (now.timestamp() - 99 * day,) * 2)
+        return made
+
+    made = [publish(number) for number in range(4)]
+    for commit in (path / "_delta_log").glob("*.json"):  # what the second commit took out went long ago
+        old = str(int((now.timestamp() - 98 * day) * 1000))
+        if commit.name.endswith("1.json"):
+            commit.write_text(re.sub(r'("deletionTimestamp":)\d+', rf"\g<1>{old}", commit.read_text()))
+    DeltaTable(path).create_checkpoint()
+    stray = path / "part-00000-killed.parquet"
+    stray.write_bytes(b"x")
+    os.utime(stray, (0, 0))
+    stays = kept(settings, [], [], now)
+    assert not list(tables.older_versions(settings, stays))  # the table's own clean-up knows of none
+    for dry_run in (True, False):
+        report = carry_out(tables.stray_files(settings, stays), "", dry_run=dry_run)
+        assert report.removed == {"stray files": 1} and "2 files" in report.names["stray files"][0]
+    assert [one.exists() for one in (*made, stray)] == [False, True, True, True, False]
+    assert scan(tmp_path, "candidates").collect()["user_id"].to_list() == [3]
+
+
+def test_rows_that_were_rejected_long_ago_go_and_those_of_a_night_that_stays_do_not(tmp_path: Path) -> None:
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    days = [40, 31, 29, 1]
+    rows = pl.DataFrame(
+        {
+            "table": "interactions",
+            "source": "log.csv",
+            "line": [1, 2, 3, 4],
+            "raw": ["a", "b", "c", "d"],
+            "reason": "r",
+            "rejected_at": [NOW - timedelta(days=one) for one in days],
+            "user_id": None,
+        },
+        schema=SCHEMAS["quarantine"],
+    )
+    for number in range(4):
+        append(tmp_path, "quarantine", rows[number], expected=number - 1 if number else None, metadata={"n": number})
+    night = RunState(key="k", run_id="r", started=(NOW - timedelta(days=35)).isoformat(), name="s")
+    for states, left in (([night], [31, 29, 1]), ([], [29, 1])):
+        stays = kept(settings, [], states, NOW)
+        report = carry_out(tables.rejected_rows(settings, stays), "", dry_run=False)
+        assert report.removed == {"rejected rows": 1} and not list(tables.rejected_rows(settings, stays))
+        held = scan(tmp_path, "quarantine").collect()["rejected_at"].to_list()
+        assert sorted(held) == [NOW - timedelta(days=one) for one in left]
+        assert commit_metadata(tmp_path, "quarantine") == {"n": 3}
+
+
+@pytest.mark.parametrize(
+    ("listed", "left"),
+    [
+        ([release("x", 900, 10), release("y", 500, 11), *NIGHTS], "abcde"),  # younger than `records_days`
+        ([release("x", 900, 10), release("y", 500, 11), release("z", 410, 12), NIGHTS[0]], "za"),
+        ([release("x", 900, 10), release("y", 500, 11), release("x", 405, 12, by="rollback")], "x"),
+    ],
+)
+def test_old_entries_of_the_list_of_releases_go_up_to_the_first_that_can_come_back(
+    tmp_path: Path, listed: list[Release], left: str
+) -> None:
+    tree = {"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}, "retention": {"nights": 1}}
+    settings = parse_settings(tree)
+    record.write(settings, record.Record(releases=tuple(listed)))
+    stays = kept(settings, listed, [], NOW)
+    carry_out(folders.release_list(settings, stays), "", dry_run=False)
+    held = record.releases(settings)
+    assert "".join(one.run for one in held) == left
+    assert way(held)[-2:] == way(listed)[-2:]  # a rollback goes where it went before
+    assert not list(folders.release_list(settings, stays))

@@ -8,13 +8,12 @@ import polars as pl
 import pytest
 
 from recsys.bundles.store import latest_bundle
-from recsys.data.forget import forget
 from recsys.errors import RecsysError
 from recsys.pipelines.steps import is_transient
 from recsys.releases.commands import promote, rollback
 from recsys.releases.record import champion
-from recsys.runs import state_folder
 from recsys.storage.warehouse import append, scan
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.releases.shop import NOW, Shop
 from tests.recsys.stores.conftest import Faulty
 from tests.recsys.stores.test_bundles import moved
@@ -77,6 +76,6 @@ def test_forgotten_users_are_gone_from_the_store(prefix: str) -> None:
     shop = Shop(prefix)
     shop.night("r1")
     shop.night("r2")
-    assert forget(prefix, ["ann"], state_folder(prefix)).removed == {"candidates": 2}
+    assert forget(shop.settings, ["ann"])["candidates"].removed == 2
     assert set(scan(prefix, "candidates").select(pl.col("user_id")).collect()["user_id"]) == {"bob"}
     assert latest_bundle(prefix, "shop").is_dir()

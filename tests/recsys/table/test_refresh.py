@@ -22,8 +22,6 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as some
 
-from recsys import runs
-from recsys.data.forget import forget
 from recsys.data.ingest import ingest
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
@@ -41,6 +39,7 @@ from recsys.storage.warehouse import TableVersions, commit_metadata, latest_vers
 from recsys.table import build
 from recsys.table import refresh as refreshing
 from recsys.table.refresh import Changed, Refreshed, changed_since, merged
+from tests.recsys.audit.forgetting import forget
 from tests.recsys.exports.targets import ROOT
 from tests.recsys.table.shops import NAMES, NOW, K, TeaShop, lists
 
@@ -125,10 +124,9 @@ def first_bundle(shop: TeaShop) -> Path:
 
 
 def test_after_a_forget_all_users_are_made_anew_and_the_forgotten_stay_away(shop: TeaShop) -> None:
-    states = runs.state_folder(shop.settings.warehouse)
     shop.buy([("u03", "cup 5", 20)])
     shop.read()
-    forget(shop.settings.warehouse, ["u09"], states)
+    forget(shop.settings, ["u09"])
     shop.buy([("u09", "cup 5", 21), ("u10", "cup 5", 21)])
     versions = shop.read()
     changed = changed_since(shop.settings, versions)
