@@ -20,16 +20,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from recsys.compute.base import Lost
 from recsys.errors import RecsysError
 from recsys.features.device import is_accelerator
 
 _Rows = TypeVar("_Rows", np.ndarray, Tensor)
 
 AT_ONCE: Final = 8_000_000  # numbers of one exchange: small gradients go together, and no copy grows beyond it
-
-
-class Disconnected(RecsysError):
-    """Another one of the processes that train together has ended, or cannot be reached."""
 
 
 def processes() -> tuple[int, int]:
@@ -182,4 +179,4 @@ def _connected() -> Iterator[Any]:
     try:
         yield
     except RuntimeError as error:
-        raise Disconnected(f"The processes that train together lost each other: {error}") from error
+        raise Lost(f"The processes that train together lost each other: {error}") from error

@@ -107,7 +107,14 @@ def train(
         row_rate=ROW_RATE,
     )
     stage = Stage(settings.epochs if epochs is None else epochs, learner, settings.patience, settings.evaluate_every)
-    done = run(task, [stage], checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
+    done = run(
+        task,
+        [stage],
+        checkpoints=checkpoints,
+        on_entry=on_epoch,
+        on_resume=on_resume,
+        leave_end=processes()[1] > 1,  # for the process that waits for them
+    )
     chosen = {"loss": task.settings.loss, "precision": task.settings.precision}
     return Training.of(done, Consumed.of(items, offsets), chosen)
 

@@ -14,11 +14,15 @@ import torch.multiprocessing as mp
 
 from recsys.features.multiplexed import hash_values
 from recsys.models.sequential import loop
+from recsys.models.sequential.batches import batches
 from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.models.sequential.item_tower import ItemFeatures
 from recsys.models.sequential.loop import train
+from recsys.models.sequential.losses import task_loss
+from recsys.models.sequential.objectives import make_task
 from recsys.settings import ModelSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import Part
 
 ITEMS, USERS, TOGETHER = 60, 45, 2
 MODEL = ModelSettings(dimensions=16, blocks=1, max_length=8, dropout=0.2, id_dropout=0.3)
@@ -47,8 +51,8 @@ def histories() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(1, ITEMS + 1, lengths.sum()).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)])
 
 
-def trained(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Weights and history of a training of two epochs, one of each objective."""
+def new_model(case: Case) -> Bert4Rec:
+    """Dropout of every kind, ids and text."""
     rng = np.random.default_rng(1)
     features = ItemFeatures(
         id_hashes=torch.from_numpy(hash_values(range(ITEMS + 1))),
@@ -57,7 +61,18 @@ def trained(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], list[dic
     )
     torch.manual_seed(0)
     model = Bert4Rec(features, MODEL, table_rows=100)
-    settings = TrainSettings(epochs=2, batch_size=11, precision="fp32", learning_rate=0.01, **case.train)
+    if case.by_row:
+        model.tower.learn_by_row()
+    return model
+
+
+def settings_of(case: Case) -> TrainSettings:
+    return TrainSettings(epochs=2, batch_size=11, precision="fp32", learning_rate=0.01, **case.train)
+
+
+def trained(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Weights and history of a training of two epochs, one of each objective."""
+    model = new_model(case)
     loop.learns_by_row = lambda settings, items: case.by_row
     measured: list[int] = []
 
@@ -68,7 +83,7 @@ def trained(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], list[dic
     done = train(
         model,
         *histories(),
-        settings,
+        settings_of(case),
         seed=3,
         max_length=MODEL.max_length,
         validate=validate,
@@ -85,6 +100,31 @@ def one_process(rank: int, folder: str) -> None:
     found = [[trained(case, Path(folder) / f"{case.name} {time}") for time in range(2)] for case in CASES]
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_parts_of_a_batch_add_up_to_it(case: Case, count: int) -> None:
+    model, settings = new_model(case), settings_of(case)
+    items, offsets = histories()
+    (batch, *_) = batches(items, offsets[:-1], offsets[1:], 11, np.random.default_rng(0))
+    shares = np.bincount(items, minlength=ITEMS + 1) / len(items)
+
+    def learnt(part: Part | None) -> tuple[float, list[torch.Tensor]]:
+        rng = np.random.default_rng(5)
+        torch.manual_seed(6)
+        task = make_task(batch, rng, settings, "cloze")
+        loss = task_loss(model, task, settings, rng, None, shares, part)
+        loss.backward()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in model.parameters()]
+        model.zero_grad(set_to_none=True)
+        return loss.item(), gradients
+
+    whole, expected = learnt(None)
+    parts = [learnt(Part(rank, count)) for rank in range(count)]
+    assert sum(loss for loss, _ in parts) == pytest.approx(whole, rel=1e-5)
+    for value, *summands in zip(expected, *(gradients for _, gradients in parts), strict=True):
+        torch.testing.assert_close(torch.stack(summands).sum(0), value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
