@@ -64,7 +64,7 @@ def test_a_cluster_trains_what_this_process_trains(ring: Ring, machines: Machine
 
 @pytest.mark.slow
 def test_a_lost_machine_changes_no_bit(ring: Ring, machines: Machines) -> None:
-    settings = on(machines, ring, epochs=12, batch_size=4, checkpoint_minutes=1e-3)
+    settings = on(machines, ring, epochs=8, batch_size=4, checkpoint_minutes=1e-3)
     expected = fit(settings, ring.versions)
     told: list[float] = []
     said: list[str] = []
