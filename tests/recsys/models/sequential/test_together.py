@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from recsys.errors import RecsysError
 from recsys.features.multiplexed import hash_values
 from recsys.models.sequential import loop
 from recsys.models.sequential.batches import batches
@@ -22,7 +23,7 @@ from recsys.models.sequential.losses import task_loss
 from recsys.models.sequential.objectives import make_task
 from recsys.settings import ModelSettings, TrainSettings
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.distributed import Part
+from recsys.training.distributed import Part, average_rows, check_alike
 
 ITEMS, USERS, TOGETHER = 60, 45, 2
 MODEL = ModelSettings(dimensions=16, blocks=1, max_length=8, dropout=0.2, id_dropout=0.3)
@@ -99,6 +100,15 @@ def one_process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=TOGETHER)
     found = [[trained(case, Path(folder) / f"{case.name} {time}") for time in range(2)] for case in CASES]
     torch.save(found, f"{folder}/{rank}.pt")
+    # rows that only one has read, and one that both have; then a process that has read none
+    rows, values = average_rows(torch.tensor([[1, 4], [2, 4]][rank]), torch.full((2, 3), 2.0 * (1 + rank)))
+    assert rows.tolist() == [1, 2, 4] and values.tolist() == [[1.0] * 3, [2.0] * 3, [3.0] * 3]
+    rows, values = average_rows(torch.arange(rank), torch.full((rank, 3), 4.0))
+    assert rows.tolist() == [0] and values.tolist() == [[2.0] * 3]
+    check_alike({"weight": torch.ones(2)}, (1, 2, 3))
+    for weight, step in ((rank, 3), (1, 3 + rank)):
+        with pytest.raises(RecsysError, match=r"number 1 \(from 0\) does not begin with the weights and features"):
+            check_alike({"weight": torch.full((), float(weight))}, (1, 2, step))
     dist.destroy_process_group()
 
 
