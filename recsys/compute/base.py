@@ -1,4 +1,4 @@
-"""The contract of an engine: it maps work over shards, in their order.
+"""The contract of an engine: it maps work over shards, in their order, and trains in several processes.
 
 Work is a pure, picklable function of one shard. Every process that helps unpickles it once and calls it for many
 shards, so what it opens at its first call, such as a text encoder, is open for the next one. Shards and results go by
@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from recsys.errors import RecsysError
+
+Tell = Callable[[Any], None]
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
+
+
+class Lost(RecsysError):
+    """Another process of a group has ended, or cannot be reached."""
 
 
 class Engine(ABC):
@@ -33,14 +41,42 @@ class Engine(ABC):
             A shard's machine was lost more often than the work is done again.
         """
 
+    def together(self, work: Callable[[Tell], None], count: int, told: Tell, lost: Tell) -> None:
+        """Run `work` in several processes at once, which torch.distributed connects; this process waits for them.
+
+        Where a process or its machine is lost, all begin again: the work has to find what it has done already.
+
+        Parameters
+        ----------
+        work
+            Picklable; what its argument is called with in the first process comes here, in order, and after a loss
+            from the beginning again.
+        count
+            Of processes.
+        told
+            Called with it.
+        lost
+            Called with a sentence before all begin again.
+
+        Raises
+        ------
+        Exception
+            What the work of a process raises comes through as it is.
+        RecsysError
+            Processes were lost more often than the work is done again, or there is no room for them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains in one process")
+
     @abstractmethod
-    def check(self, warehouse: str) -> None:
+    def check(self, warehouse: str, together: int = 1) -> None:
         """Refuse machines that could not do the work.
 
         Parameters
         ----------
         warehouse
             Folder or URL that each of them has to see.
+        together
+            Processes that have to have room at once.
 
         Raises
         ------

@@ -46,4 +46,4 @@ def check_compute(settings: Settings) -> None:
     InputError
         What is wrong, and what to do.
     """
-    engine_of(settings).check(settings.warehouse)
+    engine_of(settings).check(settings.warehouse, settings.compute.training_processes)

@@ -98,6 +98,22 @@ def inspect(warehouse: str, cores: int) -> None:
     _INSPECTED.add(key)
 
 
+def has_room(processes: int, cores: int) -> None:
+    """Refuse more processes at once than the connected cluster has room for.
+
+    Raises
+    ------
+    InputError
+        Says how many it has room for.
+    """
+    room = sum(int(node["Resources"].get("CPU", 0)) // cores for node in ray.nodes() if node["Alive"])
+    if room < processes:
+        raise InputError(
+            f"compute.training_processes = {processes} of compute.cores = {cores} are more than the Ray cluster has "
+            f"room for, which is {room}; lower one of them, or add machines."
+        )
+
+
 def _answer(reference: Any, machine: dict[str, Any]) -> dict[str, Any] | None:
     """The facts of a machine; None: it has left the cluster meanwhile, so no task goes there."""
     where = _called(machine)

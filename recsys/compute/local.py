@@ -15,7 +15,7 @@ class Local(Engine):
         """Yield the result of each shard; see `Engine.map`."""
         return map(work, shards)
 
-    def check(self, warehouse: str) -> None:
+    def check(self, warehouse: str, together: int = 1) -> None:
         """Do nothing: this machine sees what it sees."""
 
 

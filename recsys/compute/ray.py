@@ -1,4 +1,4 @@
-"""The engine of many machines: a Ray task a shard.
+"""The engine of many machines: a Ray task a shard, and a group of actors for a training (recsys/compute/group.py).
 
 Ray sends a task to a machine with a free core, keeps its result there until it is fetched, and does it again where the
 machine or the process is lost. The work itself goes into Ray's object store once; a process that gets its first task
@@ -17,8 +17,9 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from recsys.compute.base import Engine, Result, Shard
-from recsys.compute.cluster import connect, inspect
+from recsys.compute.base import Engine, Result, Shard, Tell
+from recsys.compute.cluster import connect, has_room, inspect
+from recsys.compute.group import LostError, run_group
 from recsys.errors import RecsysError, first_line
 
 _AHEAD: Final = 2  # tasks a core that are handed out before their results are asked for
@@ -40,10 +41,26 @@ class Ray(Engine):
     retries: int
     warehouse: str
 
-    def check(self, warehouse: str) -> None:
+    def check(self, warehouse: str, together: int = 1) -> None:
         """Connect to the cluster, once a process, and look at each of its machines; see `Engine.check`."""
         connect(self.address)
         inspect(warehouse, self.cores)
+        has_room(together, self.cores)
+
+    def together(self, work: Callable[[Tell], None], count: int, told: Tell, lost: Tell) -> None:
+        """Run `work` in several processes at once; see `Engine.together`."""
+        for left in reversed(range(self.retries + 1)):
+            self.check(self.warehouse)
+            try:
+                return run_group(work, count, self.cores, told)
+            except LostError as error:
+                if not left:
+                    raise RecsysError(
+                        f"A process of the training was lost on the Ray cluster {self.address} ({first_line(error)}), "
+                        "more often than compute.retries: its machine ended or ran out of memory; run it again, "
+                        "training goes on from its last checkpoint."
+                    ) from error
+                lost("A process of the training was lost; all begin again from the last checkpoint.")
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
         """Yield the result of each shard; see `Engine.map`."""

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # a recommender answers without tables
     from recsys.training.checkpoint import Checkpoints
 
 Say = Callable[[str], None]
+Together = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -251,6 +252,10 @@ class Job:
         Called after every epoch with its entry of the history; after a resume first with those before.
     on_resume
         Called with the epoch and the steps done in it when training goes on from a checkpoint.
+    together
+        Called with the precision before the first step: other processes take all steps, tell of them, and leave the
+        end in `checkpoints`, from where `fit` takes it up. None: `fit` takes the steps. Given only to a kind that
+        `divides`.
     """
 
     dataset: Dataset
@@ -261,6 +266,7 @@ class Job:
     say: Say = lambda _: None
     on_epoch: OnEpoch | None = None
     on_resume: OnResume | None = None
+    together: Together | None = None
 
 
 class Estimator(ABC):
@@ -281,12 +287,15 @@ class Estimator(ABC):
     fixed_epochs
         Whether `fit` trains for `Job.epochs` where they are given, without asking validation, whose part is then empty.
         A kind whose outcome tells of epochs and that cannot do so is not trained again on all events.
+    divides
+        Whether `fit` calls `Job.together`, and takes its part of every batch in one of several processes.
     """
 
     kind: ClassVar[str]
     recommender: ClassVar[type[Recommender]]
     learns: ClassVar[bool] = True
     fixed_epochs: ClassVar[bool] = False
+    divides: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

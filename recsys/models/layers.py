@@ -7,11 +7,17 @@ than the layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.features.device import is_accelerator
+from recsys.training.distributed import Part
+
+_DRAWN: list[tuple[Part, int]] = []  # the part of a batch that this process works on, and the rows of the whole
 
 
 class Linear(nn.Linear):
@@ -58,9 +64,25 @@ class Dropout(nn.Module):
         return x * dropout_mask(x, self.threshold)
 
 
+@contextmanager
+def drawn_for(part: Part | None, rows: int) -> Iterator[None]:
+    """Let dropout on a part of a batch drop what it would drop of it in the whole batch, of so many rows."""
+    if part is None:
+        yield
+        return
+    _DRAWN.append((part, rows))
+    try:
+        yield
+    finally:
+        _DRAWN.pop()
+
+
 def dropout_mask(x: Tensor, threshold: int) -> Tensor:
     """0 with probability threshold / 256, else 256 / (256 - threshold); shape and precision of x, default generator."""
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= threshold
+    part, rows = _DRAWN[-1] if _DRAWN else (None, len(x))
+    size = rows * (x.numel() // max(1, len(x)))
+    words = torch.empty(-(-size // 8), dtype=torch.int64).random_(-(2**63), None)
+    drawn = words.view(torch.uint8)[:size].view(rows, *x.shape[1:])
+    kept = (drawn if part is None else part.of(drawn)) >= threshold
     # torch converts bytes twenty times as fast as booleans
     return kept.view(torch.uint8).to(x.dtype).mul_(256 / (256 - threshold))

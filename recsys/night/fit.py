@@ -16,13 +16,14 @@ from recsys.candidates.base import Source
 from recsys.columns import ITEM_ID, TITLE
 from recsys.data.asked import validation_questions
 from recsys.data.consumed import Consumed
-from recsys.data.prepare import Dataset, few_users, prepare
+from recsys.data.prepare import Dataset
 from recsys.data.withdrawals import Withdrawals
 from recsys.models.base import Job, OnEpoch, Outcome, Recommender
 from recsys.models.registry import estimator_for
 from recsys.night.index import check_index, chosen_index, former_search
 from recsys.night.news import begun
 from recsys.night.solved import SOLVED, record_of, solved_before
+from recsys.night.together import check_together, checkpoint_minutes, together_of, training_dataset
 from recsys.ranking.blend import Blended
 from recsys.ranking.fit import BlendReport, fit_blend
 from recsys.retrieval.choice import IndexReport
@@ -84,7 +85,8 @@ def fit(
     """
     began = time.perf_counter()
     check_index(settings)
-    dataset = few_users(prepare(settings, versions), settings.train.users, settings.seed)
+    check_together(settings)
+    dataset = training_dataset(settings, versions)
     withdrawals = Withdrawals(**dataset.report["withdrawals"])
     if withdrawals.rows:
         say(str(withdrawals))
@@ -111,6 +113,16 @@ def fit(
             say=say,
             on_epoch=on_epoch,
             on_resume=on_resume,
+            together=together_of(
+                settings,
+                versions,
+                training_dataset,
+                checkpoints,
+                start=origin.bundle,
+                on_epoch=on_epoch,
+                on_resume=on_resume,
+                say=say,
+            ),
         )
     )
     parts, outcome = fitted.parts, fitted.outcome
@@ -214,4 +226,4 @@ def _checkpoints(
     settings: Settings, versions: TableVersions, dataset: Dataset, previous: Bundle | None
 ) -> Checkpoints | None:
     parts = [step_key(settings, "train"), asdict(versions), dataset.digest, previous and previous.id]
-    return checkpoints_of(settings.warehouse, "training", parts, settings.train.checkpoint_minutes)
+    return checkpoints_of(settings.warehouse, "training", parts, checkpoint_minutes(settings))

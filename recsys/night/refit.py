@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from recsys.models.registry import estimator_for
 from recsys.night.fit import parts_beside
 from recsys.night.index import chosen_index
 from recsys.night.solved import SOLVED, record_of, served_before, solved_before
+from recsys.night.together import check_together, checkpoint_minutes, served_dataset, together_of
 from recsys.ranking.recount import recounted
 from recsys.retrieval.choice import IndexReport
 from recsys.runs import step_key
@@ -217,8 +219,9 @@ def _retrained(
     if epochs:
         start, epochs = estimator.again(bundle, epochs)
     resumed: dict[str, int] | None = None
+    check_together(settings)
     parts = [step_key(settings, "refit"), asdict(versions), dataset.digest, bundle.id]
-    checkpoints = checkpoints_of(settings.warehouse, "training", parts, settings.train.checkpoint_minutes)
+    checkpoints = checkpoints_of(settings.warehouse, "training", parts, checkpoint_minutes(settings))
 
     def on_resume(epoch: int, step: int) -> None:
         nonlocal resumed
@@ -235,6 +238,17 @@ def _retrained(
             say=say,
             on_epoch=on_epoch,
             on_resume=on_resume,
+            together=together_of(
+                settings,
+                versions,
+                partial(served_dataset, measured=str(Path(bundle.path).absolute())),
+                checkpoints,
+                start=start,
+                epochs=epochs,
+                on_epoch=on_epoch,
+                on_resume=on_resume,
+                say=say,
+            ),
         )
     )
     outcome, model = fitted.outcome, estimator.recommender(settings, fitted.parts)

@@ -1,11 +1,11 @@
-"""[compute]: where the work of a run is done. Nothing that a run makes depends on it."""
+"""[compute]: where the work of a run is done. Nothing that a run makes depends on it, beyond the rounding of sums."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.settings.section import Section
 
@@ -21,6 +21,8 @@ class ComputeSettings(Section):
     address: str = "auto"
     cores: int = Field(default=1, ge=1)  # of one task; a process of a task opens the encoder or the bundle once
     retries: int = Field(default=3, ge=0)  # times that a task is done again whose machine or process was lost
+    # that train the sequence model together, each on its part of every batch; 1: the process of the run
+    training_processes: int = Field(default=1, ge=1)
 
     @field_validator("address")
     @classmethod
@@ -31,3 +33,12 @@ class ComputeSettings(Section):
                 '"10.0.0.5:6379" or "ray://10.0.0.5:10001"'
             )
         return value
+
+    @model_validator(mode="after")
+    def _several_are_of_a_cluster(self) -> Self:
+        if self.training_processes > 1 and self.engine == "local":
+            raise ValueError(
+                f'training_processes = {self.training_processes} needs engine = "ray"; one process uses all cores of '
+                "this machine by itself"
+            )
+        return self

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.features.rows import read_rows, sum_by_row, write_rows
+from recsys.training.distributed import average_rows, processes
 
 ROWS_AT_ONCE: Final = 65_536  # when all rows are brought up to date
 
@@ -79,12 +80,16 @@ class RowLearner:
         return self.weight.detach().view(len(self.weight), -1)
 
     def gradient(self) -> Tensor | None:
-        """The sum of each read row's gradients, [U, d]; None: nothing was read."""
+        """The sum of each read row's gradients, [U, d], averaged over processes; None: nothing was read."""
         given = self.weight.grad
-        if given is None:
-            return None
-        values = given._values().reshape(given._values().shape[0], -1)
-        self._rows, self._gradient = sum_by_row(given._indices()[0], values, len(self.weight))
+        if given is not None:
+            values = given._values().reshape(given._values().shape[0], -1)
+            self._rows, self._gradient = sum_by_row(given._indices()[0], values, len(self.weight))
+        if processes()[1] > 1:
+            if self._rows is None or self._gradient is None:  # the others may have read some
+                self._rows = torch.zeros(0, dtype=torch.int64, device=self.weight.device)
+                self._gradient = self._matrix[:0].clone()
+            self._rows, self._gradient = average_rows(self._rows, self._gradient)
         return self._gradient
 
     def step(self, learning_rate: float, weight_decay: float, keep: float) -> None:

@@ -56,7 +56,7 @@ class Loss:
     Attributes
     ----------
     learnt
-        Scalars whose sum is to fall, each with a graph of its own.
+        Scalars whose sum, in the mean over processes, is to fall, each with a graph of its own.
     told
         Scalars by their name in the history, where their mean over an epoch stands.
     count

@@ -19,9 +19,10 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
+from recsys.errors import RecsysError
 from recsys.features.device import is_accelerator
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.distributed import from_first, processes
+from recsys.training.distributed import check_alike, from_first, processes
 from recsys.training.learner import Learner
 from recsys.training.task import Batch, Loss, Place, Task
 
@@ -58,6 +59,7 @@ def run(
     checkpoints: Checkpoints | None = None,
     on_entry: OnEntry | None = None,
     on_resume: OnResume | None = None,
+    leave_end: bool = False,
 ) -> Place:
     """Train until the stages' epochs are over or their validations stop gaining.
 
@@ -71,13 +73,17 @@ def run(
         Called with each entry of the history; after a resume first with those from before.
     on_resume
         Called with the epoch and the batches done in it when the training goes on from a checkpoint.
+    leave_end
+        Write a checkpoint at the end, too: a process that takes it up has the result and no step to take.
 
     Raises
     ------
     FloatingPointError
         The loss is no longer finite; the task says what to do.
+    RecsysError
+        The end cannot be written. Or processes that train together do not begin alike.
     """
-    training = _Run(task=task, checkpoints=checkpoints, on_entry=on_entry or (lambda _: None))
+    training = _Run(task=task, checkpoints=checkpoints, on_entry=on_entry or (lambda _: None), leave_end=leave_end)
     with torch.random.fork_rng(devices=[]):
         training.whole(stages, on_resume)
     return training.at
@@ -88,6 +94,7 @@ class _Run(Generic[Batch]):
     task: Task[Batch]
     checkpoints: Checkpoints | None
     on_entry: OnEntry
+    leave_end: bool
     at: Place = field(default_factory=Place)
     best: dict[str, Any] = field(default_factory=dict)  # weights, and what of the task belongs to them
     learner: Learner | None = None  # of the stage
@@ -116,8 +123,11 @@ class _Run(Generic[Batch]):
             if saved is not None:
                 self.learner.load_state_dict(saved["learner"])
                 saved = None  # its tensors were copied
+            check_alike(self.task.model.state_dict(), (self.at.stage, self.at.epoch, self.at.step))
             while self.at.step or (self.at.stage_epoch < stage.epochs and self.at.since_best < stage.patience):
                 self._epoch(stage, self.learner)
+            if self.leave_end and number == len(stages):
+                self._leave(self.learner)
             if self.best:
                 self.task.model.load_state_dict(self.best["model"])
                 self.task.restore(self.best["task"])
@@ -143,8 +153,7 @@ class _Run(Generic[Batch]):
             if stepped and self.checkpoints and processes()[0] == 0 and self.checkpoints.due():
                 self._read_sums(learner)
                 at.seconds = time.perf_counter() - began
-                state = {"learner": learner.state_dict(), "place": asdict(at), "best": self.best, "task": task.state()}
-                self.checkpoints.save(state)
+                self.checkpoints.save(self._state(learner))
         learner.step()  # with what is left over
         self._read_sums(learner)
         seconds = time.perf_counter() - began
@@ -155,6 +164,23 @@ class _Run(Generic[Batch]):
             self._validate(entry)
         at.step, at.sums, at.count, at.tokens, at.seconds = 0, {}, 0, 0, 0.0
         self._tell(entry)
+
+    def _state(self, learner: Learner) -> dict[str, Any]:
+        """All that a process needs to go on, or to have the result."""
+        return {
+            "learner": learner.state_dict(),
+            "place": asdict(self.at),
+            "best": self.best,
+            "task": self.task.state(),
+        }
+
+    def _leave(self, learner: Learner) -> None:
+        """Write the end, before the best weights take the place of the last ones."""
+        if self.checkpoints and processes()[0] == 0 and not self.checkpoints.save(self._state(learner)):
+            raise RecsysError(
+                f"The trained weights could not be written to {self.checkpoints.folder}; free space there, and run it "
+                "again."
+            )
 
     def _count(self, loss: Loss, learner: Learner) -> None:
         for name, value in loss.told.items():

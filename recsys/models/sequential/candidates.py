@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from recsys.models.sequential.objectives import Task
+from recsys.training.distributed import Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +29,9 @@ class Candidates:
     codes
         int64 [C], ascending; every label is among them.
     correction
-        float32 [B, C], to be added to scores: the logarithm of how many items a candidate stands for. Minus infinity
-        where it must not compete: in another catalogue, or without training events where these are left out.
+        float32 [B, C], B of the part, to be added to scores: the logarithm of how many items a candidate stands for.
+        Minus infinity where it must not compete: in another catalogue, or without training events where these are left
+        out.
     """
 
     codes: np.ndarray
@@ -44,6 +46,7 @@ class Candidates:
         rng: np.random.Generator,
         shares: np.ndarray | None = None,
         trained: np.ndarray | None = None,
+        part: Part | None = None,
     ) -> Self:
         """Draw `count` items beside those that the task asks for.
 
@@ -55,21 +58,24 @@ class Candidates:
             float64 [V + 1], each item's share of the training events; None: equal ones.
         trained
             bool [V + 1]: the items that may compete; None: all.
+        part
+            Of the batch, whose histories alone get corrections; candidates are those of the whole batch.
         """
         size = int(firsts[-1])
         labels = task.labels[task.labels > 0]
         codes = np.union1d(labels, rng.integers(1, size, count))
         share = np.full(len(codes), 1 / max(1, size - 1)) if shares is None else shares[codes]
-        others = len(labels) - np.count_nonzero(task.labels, axis=1)  # [B], labels of the other histories
+        asked = task.of(part).labels
+        others = len(labels) - np.count_nonzero(asked, axis=1)  # [B], labels of the other histories
         expected = others[:, None] * share + count / max(1, size - 1)
         # a candidate that is there with probability 1 - exp(-expected) stands for so many times as many items
         correction = -np.log(-np.expm1(-expected)).astype(np.float32)
         if trained is not None:
             correction[:, ~trained[codes]] = -np.inf
         if len(firsts) > 2:
-            own = np.searchsorted(firsts, task.labels.max(axis=1), side="right")  # [B], from 1
+            own = np.searchsorted(firsts, asked.max(axis=1), side="right")  # [B], from 1
             foreign = (codes < firsts[own - 1][:, None]) | (codes >= firsts[own][:, None])
             correction[foreign] = -np.inf
-        history, question = np.nonzero(task.labels)
-        correction[history, np.searchsorted(codes, task.labels[history, question])] = 0
+        history, question = np.nonzero(asked)
+        correction[history, np.searchsorted(codes, asked[history, question])] = 0
         return cls(codes, correction)

@@ -21,7 +21,7 @@ from recsys.features.multiplexed import HASHING
 from recsys.features.precision import activation_dtype
 from recsys.features.whitening import Whitening
 from recsys.machine import GIB, free_memory
-from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts, Say
+from recsys.models.base import Estimator, Fitted, Job, OnEpoch, OnResume, Origin, Parts, Say, Together
 from recsys.models.demand import Demand, NightSizes
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
@@ -53,6 +53,7 @@ class SequenceEstimator(Estimator):
     kind = "bert4rec"
     recommender = SequenceRecommender
     fixed_epochs = True
+    divides = True
 
     def origin(self) -> Origin:
         """The bundle that `train.warm_start` asks for, or the reason why there is none."""
@@ -89,6 +90,7 @@ class SequenceEstimator(Estimator):
                 job.on_resume,
                 job.epochs,
                 job.say,
+                job.together,
             )
         return Fitted(
             parts=parts_of(model, settings, encoders, text),
@@ -203,10 +205,11 @@ def train_model(
     on_resume: OnResume | None = None,
     epochs: int | None = None,
     say: Say = lambda _: None,
+    together: Together | None = None,
 ) -> Training:
     """Training with validation on the held-out items, full ranking; on the accelerator if there is one.
 
-    `epochs` as of `Job`: so many, and no validation. `say` tells what was chosen for the training.
+    `epochs` and `together` as of `Job`. `say` tells what was chosen for the training.
     """
     held_out, asked = validation_questions(settings, dataset), sequence_settings(settings)
     baskets = NextBasket(dataset.split.train) if settings.split.same_time == "basket" else None
@@ -220,6 +223,9 @@ def train_model(
     max_length = asked.max_length + (asked.objective == "next-item" and baskets is None)
     side = encoders.side(train_part)
     settings = _chosen(settings, model, train_part, max_length, side, baskets, say)
+    if together is not None:
+        together(settings.train.precision)
+        on_epoch = on_resume = None  # told of already
     training = train(
         model,
         train_part.items,

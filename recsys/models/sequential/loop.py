@@ -26,6 +26,7 @@ from recsys.models.sequential.objectives import events_of, make_task, objective_
 from recsys.models.sequential.side import Side, SideBatch
 from recsys.settings import TrainSettings
 from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import Part, processes, summed
 from recsys.training.learner import Learner, cosine_to_a_tenth
 from recsys.training.outcome import OnEpoch, Training
 from recsys.training.task import Loss, Place, Task
@@ -106,7 +107,14 @@ def train(
         row_rate=ROW_RATE,
     )
     stage = Stage(settings.epochs if epochs is None else epochs, learner, settings.patience, settings.evaluate_every)
-    done = run(task, [stage], checkpoints=checkpoints, on_entry=on_epoch, on_resume=on_resume)
+    done = run(
+        task,
+        [stage],
+        checkpoints=checkpoints,
+        on_entry=on_epoch,
+        on_resume=on_resume,
+        leave_end=processes()[1] > 1,  # for the process that waits for them
+    )
     chosen = {"loss": task.settings.loss, "precision": task.settings.precision}
     return Training.of(done, Consumed.of(items, offsets), chosen)
 
@@ -237,9 +245,18 @@ class _Windows(Task[np.ndarray]):
     def loss(self, batch: np.ndarray, rng: np.random.Generator) -> Loss:
         answers = None if self.labels is None else self.labels[batch]
         asked = make_task(self.codes[batch], rng, self.settings, self.objective, answers)
-        known = None if self.side is None else side_of(self.side, batch, asked.tokens, self.offsets)
-        loss = task_loss(self.model, asked, self.settings, rng, known, self.shares)
-        return Loss.of(loss, count=int(np.count_nonzero(asked.labels)), tokens=int(np.count_nonzero(asked.tokens)))
+        weights = {"count": int(np.count_nonzero(asked.labels)), "tokens": int(np.count_nonzero(asked.tokens))}
+        part = Part.own()
+        own, rows = asked.of(part), batch if part is None else part.of(batch)
+        if part is not None and not own.labels.any():  # of a small batch, the others' parts are all
+            nothing = summed(torch.zeros((), device=self.model.output_bias.device))
+            return Loss(learnt=(), told={"loss": nothing}, **weights)
+        known = None if self.side is None else side_of(self.side, rows, own.tokens, self.offsets)
+        loss = task_loss(self.model, asked, self.settings, rng, known, self.shares, part)
+        if part is None:
+            return Loss.of(loss, **weights)
+        # gradients are averaged, and the whole batch's loss is the sum of its parts
+        return Loss(learnt=(loss * part.count,), told={"loss": summed(loss)}, **weights)
 
     def head(self, at: Place) -> dict[str, Any]:
         return {"epoch": at.epoch, "objective": self.objective}
@@ -257,7 +274,8 @@ class _Windows(Task[np.ndarray]):
         # weights that were only asked for next items yet cannot answer as the model will be asked
         if self.validate is None or self.objective != self.model.objective:
             return None
-        return self.validate(self.model)
+        # the trainer takes the first process's figures
+        return self.validate(self.model) if processes()[0] == 0 else {self.primary: math.nan}
 
 
 def side_of(side: Side, batch: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> SideBatch:

@@ -22,12 +22,14 @@ from torch.nn import functional
 from recsys.columns import PADDING
 from recsys.features.device import is_accelerator, sent
 from recsys.features.precision import activation_dtype
+from recsys.models.layers import drawn_for
 from recsys.models.repeats import Earlier, earlier_events
 from recsys.models.sequential.bert4rec import MASK, Bert4Rec
 from recsys.models.sequential.candidates import Candidates
 from recsys.models.sequential.objectives import Task
 from recsys.models.sequential.side import SideBatch
 from recsys.settings import TrainSettings
+from recsys.training.distributed import Part
 
 SCORES_AT_ONCE = 2_000_000  # entries of one chunk of scores: larger chunks leave the cache and are slower
 ON_ACCELERATORS = 64_000_000  # the same there: fewer and larger products
@@ -43,8 +45,11 @@ def task_loss(
     rng: np.random.Generator,
     side: SideBatch | None = None,
     shares: np.ndarray | None = None,
+    part: Part | None = None,
 ) -> Tensor:
     """Mean loss over the task's labels, a float32 scalar.
+
+    What is drawn, and which items' vectors are read, is the same for each part of a batch as for the whole.
 
     Parameters
     ----------
@@ -57,26 +62,31 @@ def task_loss(
     rng
         Source of randomness, for losses that draw negatives.
     side
-        What is known at the task's positions besides the items, for a model that reads it.
+        What is known at the task's positions, or those of its part, besides the items, for a model that reads it.
     shares
         float64 [V + 1], each item's share of the training events, for the sampled softmax; None: equal ones.
+    part
+        Of the batch, one that asks something, whose summand of the mean is returned: the parts' sum is the mean.
     """
     device = model.output_bias.device
-    asked = _Asked.of(task, activation_dtype(settings.precision, device), device)
+    asked = _Asked.of(task, activation_dtype(settings.precision, device), device, part)
     side = None if side is None else side.to(device)
-    if settings.loss in ("auto", "full"):
-        return _full(model, task, settings, asked, side)
-    if settings.loss == "sampled":
-        return _sampled(model, task, settings, asked, side, rng, shares)
-    return _binary(model, task, settings, asked, side, rng)
+    with drawn_for(part, len(task.tokens)):
+        if settings.loss in ("auto", "full"):
+            return _full(model, settings, asked, side)
+        if settings.loss == "sampled":
+            return _sampled(model, task, settings, asked, side, rng, shares, part)
+        return _binary(model, task, settings, asked, side, rng, part)
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """Questions of a task where the model is.
+    """Questions of a task, or of a part of it, where the model is.
 
     Attributes
     ----------
+    task
+        Of the part.
     dtype, device
         Of activations.
     wanted
@@ -88,40 +98,49 @@ class _Asked:
         waited for.
     weights
         float32 [P]; None: all alike.
+    total
+        Sum of all weights of a task of which this is a part; None: this is the whole.
     """
 
+    task: Task
     dtype: torch.dtype
     device: torch.device
     wanted: Tensor | None
     labels: np.ndarray
     questions: Tensor
     weights: Tensor | None
+    total: float | None = None
 
     @classmethod
-    def of(cls, task: Task, dtype: torch.dtype, device: torch.device) -> _Asked:
+    def of(cls, whole: Task, dtype: torch.dtype, device: torch.device, part: Part | None = None) -> _Asked:
         """Send what does not depend on the loss."""
-        asked = np.flatnonzero(task.labels)
+        task = whole.of(part)
+        asked, everywhere = np.flatnonzero(task.labels), whole.labels > 0
+        total = everywhere.sum() if whole.weights is None else whole.weights[everywhere].sum(dtype=np.float64)
         return cls(
+            task,
             dtype,
             device,
             None if task.wanted is None else sent(torch.from_numpy(task.wanted), device),
             task.labels.ravel()[asked],
             sent(torch.from_numpy(asked), device),
             None if task.weights is None else sent(torch.from_numpy(task.weights.ravel()[asked]), device),
+            None if part is None else float(total),
         )
 
     def moved(self, array: np.ndarray) -> Tensor:
         """The array where the model is."""
         return sent(torch.from_numpy(array), self.device)
 
-    def earlier(self, model: Bert4Rec, task: Task) -> Earlier | None:
+    def earlier(self, model: Bert4Rec) -> Earlier | None:
         """The events before each question, for a model that counts repeats."""
         if model.encoder.repeats is None:
             return None
-        return earlier_events(self.moved(task.tokens), self.moved(task.labels > 0))
+        return earlier_events(self.moved(self.task.tokens), self.moved(self.task.labels > 0))
 
 
-def _full(model: Bert4Rec, task: Task, settings: TrainSettings, asked: _Asked, side: SideBatch | None) -> Tensor:
+def _full(model: Bert4Rec, settings: TrainSettings, asked: _Asked, side: SideBatch | None) -> Tensor:
+    task = asked.task
     table = model.item_table().to(asked.dtype)  # [V + 1, D]
     tokens = asked.moved(task.tokens)
     states = model.encoder.queries(tokens, table, asked.wanted, causal=task.causal, side=side)  # [B, Q, D]
@@ -129,9 +148,9 @@ def _full(model: Bert4Rec, task: Task, settings: TrainSettings, asked: _Asked, s
     bias = model.item_bias()
     if not settings.cold_negatives:
         bias = bias.masked_fill(~model.tower.trained, -torch.inf)
-    repeats, earlier = model.encoder.repeats, asked.earlier(model, task)
+    repeats, earlier = model.encoder.repeats, asked.earlier(model)
     had = None if repeats is None or earlier is None else (earlier, repeats())
-    return full_cross_entropy(queries, table, bias, asked.moved(asked.labels), asked.weights, had)
+    return full_cross_entropy(queries, table, bias, asked.moved(asked.labels), asked.weights, had, total=asked.total)
 
 
 def _sampled(
@@ -142,20 +161,22 @@ def _sampled(
     side: SideBatch | None,
     rng: np.random.Generator,
     shares: np.ndarray | None,
+    part: Part | None,
 ) -> Tensor:
     firsts = model.tower.firsts.cpu().numpy()
     trained = None if settings.cold_negatives else model.tower.trained.cpu().numpy()
-    candidates = Candidates.draw(task, settings.negatives or SHARED_NEGATIVES, firsts, rng, shares, trained)
+    candidates = Candidates.draw(task, settings.negatives or SHARED_NEGATIVES, firsts, rng, shares, trained, part)
     # only the vectors of items that occur: a step costs the same for any catalogue
     codes = np.union1d(task.tokens.ravel(), np.concatenate([[MASK, PADDING], candidates.codes]))
     known = asked.moved(codes[1:])  # without MASK; PADDING is at 0
     table = model.item_table(known).to(asked.dtype)
-    tokens = asked.moved(np.searchsorted(codes, task.tokens) - 1)  # MASK is -1 again, and PADDING 0
+    own = asked.task
+    tokens = asked.moved(np.searchsorted(codes, own.tokens) - 1)  # MASK is -1 again, and PADDING 0
     places = asked.moved(np.searchsorted(codes, candidates.codes) - 1)
-    states = model.encoder.queries(tokens, table, asked.wanted, causal=task.causal, side=side)
+    states = model.encoder.queries(tokens, table, asked.wanted, causal=own.causal, side=side)
     queries = states.flatten(0, 1).index_select(0, asked.questions)  # [P, D]
     bias = model.bias_of(asked.moved(candidates.codes))
-    repeats, earlier = model.encoder.repeats, asked.earlier(model, task)
+    repeats, earlier = model.encoder.repeats, asked.earlier(model)
     had = None if repeats is None or earlier is None else (earlier.among(asked.moved(candidates.codes)), repeats())
     return full_cross_entropy(
         queries,
@@ -164,7 +185,8 @@ def _sampled(
         asked.moved(np.searchsorted(candidates.codes, asked.labels)),
         asked.weights,
         had,
-        (asked.moved(candidates.correction), asked.questions // task.labels.shape[1]),
+        (asked.moved(candidates.correction), asked.questions // own.labels.shape[1]),
+        total=asked.total,
     )
 
 
@@ -175,6 +197,7 @@ def _binary(
     asked: _Asked,
     side: SideBatch | None,
     rng: np.random.Generator,
+    part: Part | None,
 ) -> Tensor:
     firsts = model.tower.firsts.cpu().numpy()
     negatives = draw_negatives(task, settings.negatives or OWN_NEGATIVES, firsts, rng)  # [B, N]
@@ -185,6 +208,8 @@ def _binary(
         asked.moved(rows.reshape(part.shape))
         for rows, part in zip(np.split(place[2:], np.cumsum([p.size for p in parts])[:-1]), parts, strict=True)
     )
+    if part is not None:
+        tokens, targets, sampled = part.of(tokens), part.of(targets), part.of(sampled)
     known = asked.moved(codes[1:])
     table = model.item_table(known).to(asked.dtype)
     bias = model.bias_of(known).to(asked.dtype)
@@ -197,6 +222,8 @@ def _binary(
         scores = scores.masked_fill(cold[:, None], torch.finfo(scores.dtype).min)
     positive, scores = positive.flatten()[asked.questions], scores.flatten(0, 1)[asked.questions]  # [P], [P, N]
     losses = gbce(positive, scores, len(model.output_bias) - 1, settings.calibration)
+    if asked.total is not None:
+        return (losses.sum() if asked.weights is None else losses @ asked.weights) / asked.total
     return losses.mean() if asked.weights is None else losses @ asked.weights / asked.weights.sum()
 
 
@@ -237,6 +264,7 @@ def full_cross_entropy(
     weights: Tensor | None = None,
     had: tuple[Earlier, Tensor] | None = None,
     correction: tuple[Tensor, Tensor] | None = None,
+    total: float | None = None,
 ) -> Tensor:
     """Weighted mean of -log softmax(queries @ table.T + bias)[label], a float32 scalar.
 
@@ -256,10 +284,12 @@ def full_cross_entropy(
         The events before each question, and float32 [L] that are added to their items' scores by steps back.
     correction
         float32 [B, V + 1] that are added to the scores of a history's questions, and int64 [P], whose history each is.
+    total
+        Divides the weighted sum; None: the sum of the weights.
     """
     if weights is None:
         weights = torch.ones_like(labels, dtype=torch.float32)
-    share = weights / weights.sum()
+    share = weights / (weights.sum() if total is None else total)
     earlier, repeats = (None, None) if had is None else had
     added, owners = (None, None) if correction is None else correction
     loss: Tensor = _FullCrossEntropy.apply(queries, table, bias, labels, share, earlier, repeats, added, owners)

@@ -14,13 +14,14 @@ Shapes: B histories, L positions, Q questions of each history.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys.columns import PADDING
 from recsys.models.sequential.bert4rec import MASK
 from recsys.settings import TrainSettings
+from recsys.training.distributed import Part
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -46,6 +47,18 @@ class Task:
     labels: np.ndarray
     weights: np.ndarray | None = None
     causal: bool = False
+
+    def of(self, part: Part | None) -> Task:
+        """The questions of a part of the batch; None: of the whole."""
+        if part is None:
+            return self
+        return replace(
+            self,
+            tokens=part.of(self.tokens),
+            wanted=None if self.wanted is None else part.of(self.wanted),
+            labels=part.of(self.labels),
+            weights=None if self.weights is None else part.of(self.weights),
+        )
 
 
 def cloze(

@@ -43,6 +43,15 @@ class Machines:
         """Kill all processes of a machine that is not the head."""
         self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
 
+    def kill_a_member(self) -> None:
+        """Kill all processes of a machine that is not the head and has a process of a group."""
+        from ray.util import placement_group_table
+
+        groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
+        busy = {machine for group in groups for machine in group["bundles_to_node_id"].values()}
+        machine = next(one for one in self._cluster.worker_nodes if one.node_id in busy)
+        self._cluster.remove_node(machine, allow_graceful=False)
+
     def replace(self) -> None:
         """Start a machine in place of a killed one."""
         if self.count < MACHINES:
@@ -63,6 +72,7 @@ def three_machines() -> Iterator[Machines]:
     ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable says, for a test before which Ray was imported
     # a short path: those of Ray's sockets are long, and no system takes more than about a hundred characters
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # where the cluster's class writes an address to
     options: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
     options |= {"temp_dir": folder, "include_dashboard": False}
     cluster = Cluster(shutdown_at_exit=True)

@@ -40,7 +40,7 @@ class Copying(Engine):
                 yield done.pop(0)
         yield from done
 
-    def check(self, warehouse: str) -> None:
+    def check(self, warehouse: str, together: int = 1) -> None:
         pass
 
 

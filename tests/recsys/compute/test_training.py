@@ -1,0 +1,114 @@
+"""Training in several processes of a cluster: the night's model, whatever becomes of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.bundles.bundle import read_bundle
+from recsys.errors import InputError
+from recsys.night.fit import FitReport, fit
+from recsys.night.refit import refit
+from recsys.night.together import check_together
+from recsys.settings import Settings
+from recsys.settings.read import parse_settings
+from tests.recsys.compute.clusters import Machines, three_machines
+from tests.recsys.compute.ring import Ring, make_ring
+
+TOGETHER = 2
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Ring:
+    return make_ring(tmp_path_factory.mktemp("ring"))
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Machines]:
+    with three_machines() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def machines(running: Machines) -> Machines:
+    running.replace()
+    return running
+
+
+def on(machines: Machines, ring: Ring, **train: Any) -> Settings:
+    settings = ring.with_compute(engine="ray", address=machines.address, training_processes=TOGETHER)
+    return settings.model_copy(update={"train": settings.train.model_copy(update=train)})
+
+
+@pytest.mark.slow
+def test_a_cluster_trains_what_this_process_trains(ring: Ring, machines: Machines) -> None:
+    prepared = {path.name for path in Path(ring.settings.warehouse).rglob("dataset-*")}
+    settings, told = on(machines, ring, refit="all", checkpoint_minutes=0, precision="fp32"), []
+    alone = settings.model_copy(update={"compute": ring.settings.compute})
+    report = fit(settings, ring.versions, told.append)
+    assert prepared and prepared == {path.name for path in Path(ring.settings.warehouse).rglob("dataset-*")}
+    here, there = read_bundle(fit(alone, ring.versions).bundle), read_bundle(report.bundle)
+    np.testing.assert_allclose(there.vectors, here.vectors, rtol=1e-3, atol=1e-4)
+    assert here.manifest["lineage"]["chosen"] == there.manifest["lineage"]["chosen"]
+    assert [entry["epoch"] for entry in told] == [entry["epoch"] for entry in report.history] == [1]
+    assert report.resumed is None and not list((Path(ring.settings.warehouse) / "runs" / "training").iterdir())
+    served = [refit(of, ring.versions, report.bundle) for of in (settings, alone)]
+    assert [one.kind for one in served] == ["all", "all"]
+    vectors = [read_bundle(one.bundle).vectors for one in served]
+    np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_lost_machine_changes_no_bit(ring: Ring, machines: Machines) -> None:
+    settings = on(machines, ring, epochs=8, batch_size=4, checkpoint_minutes=1e-3)
+    expected = fit(settings, ring.versions)
+    told: list[float] = []
+    said: list[str] = []
+
+    def killing(entry: dict[str, float]) -> None:
+        told.append(entry["epoch"])
+        if len(told) == 1:
+            machines.kill_a_member()
+
+    report: FitReport = fit(settings, ring.versions, killing, said.append)
+    assert any("was lost; all begin again from the last checkpoint" in sentence for sentence in said)
+    assert report.bundle_id == expected.bundle_id
+    assert told == [entry["epoch"] for entry in report.history] and machines.count == 2
+    clocks = ("seconds", "tokens_per_second")
+    first, second = ([{k: v for k, v in e.items() if k not in clocks} for e in r.history] for r in (expected, report))
+    assert first == second
+
+
+@pytest.mark.slow
+def test_an_error_of_the_training_is_not_tried_again(ring: Ring, machines: Machines) -> None:
+    said: list[str] = []
+    with pytest.raises(FloatingPointError, match=r"the loss stopped being a number in epoch"):
+        fit(on(machines, ring, epochs=3, learning_rate=1e30, clip_norm=1e30), ring.versions, say=said.append)
+    assert not any("lost" in sentence for sentence in said)
+
+
+@pytest.mark.slow
+def test_more_processes_than_the_cluster_has_room_for(ring: Ring, machines: Machines) -> None:
+    settings = ring.with_compute(engine="ray", address=machines.address, training_processes=4)
+    with pytest.raises(InputError, match=r"training_processes = 4 .* more than the Ray cluster has room for, which is"):
+        check_together(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"compute": {"training_processes": 2}}, r'training_processes = 2 needs engine = "ray"'),
+        ({"model": {"kind": "text"}, "items": {"source": "i.csv", "text": ["title"]}}, r'"text" trains in one process'),
+        ({"train": {"batch_size": 1}}, r"would divide a batch of train\.batch_size = 1 histories"),
+        ({"warehouse": "s3://bucket/shop"}, r"needs a warehouse on a file system .* s3://bucket/shop is an object"),
+    ],
+)
+def test_what_cannot_be_divided_is_said_before(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    plain = {"name": "shop", "warehouse": str(tmp_path), "interactions": {"source": "log.csv"}}
+    compute = {"engine": "ray", "training_processes": 2}
+    with pytest.raises(InputError, match=sentence):
+        check_together(parse_settings({**plain, "compute": compute, **changes}))
