@@ -69,7 +69,9 @@ def gc(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Remove old nights' bundles, table versions, pages, records and MLflow files, as \\[retention] says.
+    """Remove old nights' bundles, table versions, rejected rows, pages, records, MLflow runs and files.
+
+    \\[retention] says which nights are old.
 
     What is served, and what a rollback would serve, stays. A night does this at its end, too.
 
