@@ -19,6 +19,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
 from recsys.night import fit as fitting
+from recsys.night import together
 from recsys.night.fit import FitReport, fit
 from recsys.serving.recommender import recommender_of
 from recsys.settings import Settings
@@ -94,7 +95,7 @@ def fit_with(
                 fitting, "fit_blend", lambda s, dataset, *rest, **more: blend(s, leak(dataset), *rest, **more)
             )
         else:
-            planted.setattr(fitting, "prepare", lambda *arguments: leak(prepare(*arguments)))
+            planted.setattr(together, "prepare", lambda *arguments: leak(prepare(*arguments)))
         return fit(configured, versions)
 
 
