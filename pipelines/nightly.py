@@ -88,8 +88,8 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     with (
         measured(settings),
         sound(check_whole, settings),
+        runs.locked(settings.warehouse) as folder,  # first: the run that holds it may hold MLflow's database, too
         tracked(settings) as store,
-        runs.locked(settings.warehouse) as folder,
         keeping(),
         tracking.begun(store, settings) as begun,
         watched(store, begun) as machine,

@@ -26,6 +26,13 @@ def is_compiled(users: int) -> bool:
     return users >= MANY or _COMPILED in sys.modules
 
 
+def in_registers() -> bool:
+    """Return whether products of int8 can be compared in registers (`int8.py`): numba compiles for AVX-512 VNNI."""
+    from numba.core.registry import cpu_target  # its import takes a while
+
+    return "+avx512vnni" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+
+
 def load() -> ModuleType:
     """Load the compiled code; all that follows takes it."""
     from recsys.loops import collected, compiled  # noqa: F401  # their import takes a while

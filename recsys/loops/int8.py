@@ -2,6 +2,7 @@
 
 Processors with AVX-512 VNNI multiply 64 pairs of numbers in one instruction, `vpdpbusd`: 16 sums of four products each,
 of unsigned and signed numbers. So 16 items lie side by side, four columns of each, and 128 is added to every one.
+Importing this module compiles it, so ask `choice.in_registers` first: without the instruction LLVM ends the process.
 
 Shapes: b users, a multiple of `USERS`; M items, a multiple of `ITEMS`; D columns, a multiple of 4, of which an int32
 holds four; n items that a user has room for.
@@ -15,7 +16,6 @@ import numpy as np
 from llvmlite import ir
 from numba import int32, int64, types, uint32, uint64, void
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from recsys.loops.compiled import _compiled
@@ -26,11 +26,6 @@ USERS: Final = 8  # users whose products with them are summed at once: 16 sums o
 ITEMS: Final = PARTS * LANES
 SIGNS: Final = -0x7F7F7F80  # the highest bit of four int8: to exchange it adds 128 to each
 SHIFT: Final = 128
-
-
-def available() -> bool:
-    """Return whether numba compiles for a processor that has these instructions."""
-    return "+avx512vnni" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 @intrinsic

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from recsys.features.precision import amx
-from recsys.loops.choice import MANY, is_compiled
+from recsys.loops.choice import MANY, in_registers, is_compiled
 from recsys.retrieval.products import AT_ONCE, DEEP, ENTRIES, UNIT, USERS, Pairs, keys_of_rows, lowest, reaching
 
 LARGEST: Final = 127
@@ -129,15 +129,14 @@ class Quantised:
 
     def _streamed(self, asked: _Asked, k: int, hidden: np.ndarray) -> Pairs:
         """As `candidates`, a part of the items at a time."""
-        from recsys.loops import int8  # who asks for few users is spared these imports
-        from recsys.loops.collected import collect, settle
+        from recsys.loops.collected import collect, settle  # who asks for few users is spared this import
 
         users, room = len(asked.any), FOUND * k + ROOM
         guess = self._guess(asked, k, hidden)
         least = np.where(asked.any, asked.least(guess, np.arange(users)), UNREACHED).astype(np.int32)
         places, scores = (np.empty((users, room), dtype=np.int32) for _ in range(2))
         counts = np.zeros(users, dtype=np.int64)
-        if users >= MANY and int8.available() and not amx():
+        if users >= MANY and not amx() and in_registers():
             self._compare(asked, least, places, scores, counts)
         else:
             step = max(1, NEAR // users // DEEP) * DEEP

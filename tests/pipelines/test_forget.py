@@ -178,7 +178,7 @@ def test_forgotten_items_and_old_events_are_gone_for_good(folder: Path) -> None:
     assert ITEM not in pl.read_parquet(folder / "out")["item_id"].to_list()
     with closing(sqlite3.connect(folder / "lite.db")) as lite:
         assert ITEM not in str(lite.execute("select * from candidates").fetchall())
-    assert any("is served and lists an item" in note for note in report["notes"])
+    assert any("bundles that list an item" in note for note in report["notes"])
     write_log(folder)
     assert ingest(settings).rows_added == {"interactions": 0}  # neither comes back
     now = load(ChampionSource(settings).target(), served)  # type: ignore[arg-type]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import llvmlite.binding
 import numpy as np
 import pytest
 import torch
@@ -9,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.features.precision import native_int8
-from recsys.loops import int8
+from recsys.loops.choice import MANY
 from recsys.retrieval import quantised
 from recsys.retrieval.exact import ExactSearch, exact_scores
 from recsys.retrieval.products import keys_of_rows
@@ -59,11 +64,42 @@ def vectors_of(shape: str, items: int, width: int, rng: np.random.Generator) -> 
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make the products of many users in one of both ways."""
     found: str = request.param
-    if found == "in registers" and not int8.available():
+    if found == "in registers" and not quantised.in_registers():
         pytest.skip("no such instructions here")
-    monkeypatch.setattr(int8, "available", lambda: found == "in registers")
+    monkeypatch.setattr(quantised, "in_registers", lambda: found == "in registers")
     monkeypatch.setattr(quantised, "amx", lambda: False)
     return found
+
+
+def test_a_processor_without_the_instructions_is_asked_before_they_are_compiled() -> None:
+    """LLVM ends a process that compiles what its processor lacks, so the module is not imported there."""
+    code = f"""
+import sys, types
+import numpy as np
+
+class Reached(Exception):
+    pass
+
+def stop(*_):
+    raise Reached
+
+# the other loops are not compiled here: what the search asks first is looked at
+sys.modules["recsys.loops.int8"] = None  # an import of it is an error
+loops = sys.modules["recsys.loops.collected"] = types.ModuleType("recsys.loops.collected")
+loops.collect, loops.settle = stop, None
+from recsys.retrieval.quantised import Quantised
+Quantised._guess = lambda self, asked, k, hidden: np.zeros(len(asked.any), dtype=np.int32)
+items = Quantised.of(np.random.default_rng(0).standard_normal((1001, 8), dtype=np.float32), np.arange(1, 1001))
+try:
+    items.candidates(np.ones(({MANY}, 8), dtype=np.float32), 5, np.empty(0, dtype=np.int64))
+except Reached:
+    print("by torch")
+"""
+    features = llvmlite.binding.get_host_cpu_features()
+    features["avx512vnni"] = False
+    environment = {**os.environ, "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features.flatten()}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.strip()) == (0, "by torch"), done.stderr[-2000:]
 
 
 def assert_exact(vectors: np.ndarray, codes: np.ndarray, queries: np.ndarray, pairs: np.ndarray, k: int) -> None:
