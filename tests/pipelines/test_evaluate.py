@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ def report(**protocol: Any) -> EvaluationReport:
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_bundle_that_does_not_say_what_it_learned_from_is_warned_of(
-    recorded: bool, monkeypatch: pytest.MonkeyPatch
+    recorded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stated = {"trained_on": "9 events"} if recorded else {"consumed": NOT_RECORDED}
     step = SimpleNamespace(store=None, run_id="run", runs=("run",), done=plain)
@@ -41,7 +42,9 @@ def test_a_bundle_that_does_not_say_what_it_learned_from_is_warned_of(
     listening = Listening()
     token = WATCH.set(listening)
     try:
-        settings = parse_settings({"name": "shop", "interactions": {"source": "log.csv"}})
+        settings = parse_settings(
+            {"name": "shop", "warehouse": str(tmp_path / "warehouse"), "interactions": {"source": "log.csv"}}
+        )
         found: Any = module.evaluate(settings, None, "shop-0123")  # type: ignore[arg-type]
     finally:
         WATCH.reset(token)
