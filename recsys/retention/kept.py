@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,13 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
     rules, since = settings.retention, now - timedelta(days=settings.retention.days)
     releases = releases_kept(listed, rules, now)
     own = [state for state in states if (name_of(state) or settings.name) == settings.name]
-    nights = [state for place, state in enumerate(own) if place < rules.nights or moment_of(state.started) >= since]
+    # a start that failed before its first step is no night: it stays with those around it, and takes nobody's place
+    newer = accumulate((bool(state.steps) for state in own), initial=0)
+    nights = [
+        state
+        for state, many in zip(own, newer, strict=False)
+        if many < rules.nights or moment_of(state.started) >= since
+    ]
     served = {release.run for release in releases}
     nights += [state for state in own if state.run_id in served and state not in nights]
     others = [state for state in states if state not in own]
