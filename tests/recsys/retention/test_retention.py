@@ -55,7 +55,7 @@ def test_a_start_that_failed_before_its_first_step_is_no_night() -> None:
 
     def state(key: str, days: float, *steps: str) -> RunState:
         at = (NOW - timedelta(days=days)).isoformat()
-        return RunState(key=key, run_id=key, started=at, name="s", steps=dict.fromkeys(steps, {}))
+        return RunState(key=key, run_id=key, started=at, name="s", steps={one: {} for one in steps})
 
     newest_first = [state("failed", 1), state("night", 2, "ingest"), state("before", 3), state("old", 4, "ingest")]
     assert kept(parse_settings(tree), [], newest_first, NOW).states == {"failed", "night"}
