@@ -45,7 +45,8 @@ def tables(settings: Settings, *, deep: bool) -> Iterator[Finding]:
         try:
             if latest_version(root, name) is None:
                 if rows := data_files_of_all(table_path(root, name)):
-                    yield _table(path, f"it has {len(rows)} files of rows and no commit that names them")
+                    many = "1 file" if len(rows) == 1 else f"{len(rows)} files"
+                    yield _table(path, f"it has {many} of rows, and no commit names what is in it")
                 continue
             opened = DeltaTable(table_path(root, name))
             check_intact(opened, table_path(root, name))

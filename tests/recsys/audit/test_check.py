@@ -86,7 +86,7 @@ def test_rows_without_a_commit_are_a_finding(shop: Shop) -> None:
     for commit in log.iterdir():
         commit.unlink()
     told = [finding.what for finding in found(shop) if finding.where == str(log.parent)]
-    assert len(told) == 1 and told[0].endswith("files of rows and no commit that names them")
+    assert len(told) == 1 and told[0].endswith("files of rows, and no commit names what is in it")
 
 
 def pointer_of(shop: Shop) -> Path:
