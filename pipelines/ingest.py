@@ -30,8 +30,7 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
         for name, begins in sources.items():
             display.say(f"{name}: read from {begins} on.")
     for table, held in report["already"].items():
-        rows = f"{held['files']:,} files of {table} ({held['rows']:,} rows)"
-        display.say(f"{rows} are already in the log and were not read again.")
+        display.say(already(table, held["files"], held["rows"]))
     if report["skipped"]:
         display.warn(f"Skipped, as there are no rows in them: {', '.join(report['skipped'])}.")
     for note in report["notes"]:
@@ -39,6 +38,19 @@ def read(settings: Settings, rebuild: bool = False) -> dict[str, Any]:
     for warning in report["warnings"]:
         display.warn(warning)
     return report
+
+
+def already(table: str, files: int, rows: int) -> str:
+    """Tell of files that are not read again.
+
+    >>> already("interactions", 1, 1)
+    '1 file of interactions (1 row) is already in the log and was not read again.'
+    >>> already("interactions", 30, 1200)
+    '30 files of interactions (1,200 rows) are already in the log and were not read again.'
+    """
+    what = f"{files:,} file{'' if files == 1 else 's'} of {table} ({rows:,} row{'' if rows == 1 else 's'})"
+    be, been = ("is", "was") if files == 1 else ("are", "were")
+    return f"{what} {be} already in the log and {been} not read again."
 
 
 read_task = io_task(read, limit="ingest")

@@ -25,7 +25,6 @@ from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.memory import check_night
-from recsys.night.together import check_together
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
@@ -105,7 +104,6 @@ def _night(
     display = watch()
     began_work = time.perf_counter()
     check_compute(settings)
-    check_together(settings)
     settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:

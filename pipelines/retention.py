@@ -82,7 +82,11 @@ def _many(kind: str, count: int) -> str:
 
     >>> _many("bundle", 2), _many("small files", 1), _many("values per user", 3)
     ('2 bundles', 'small files of 1 table', 'values per user of 3 bundles')
+    >>> _many("prepared data", 1), _many("prepared data", 3)
+    ('1 prepared data set', '3 prepared data sets')
     """
+    if kind == "prepared data":
+        kind = "prepared data set"
     if kind == "deleted MLflow run":
         which = f"{count} MLflow run{'' if count == 1 else 's'}"
         return f"{which}, which the server marks as deleted (`mlflow gc` beside it frees their space)"

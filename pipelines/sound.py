@@ -25,6 +25,7 @@ from recsys.tracking.store import check_uri
 
 _CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
 _ON_A_BUNDLE: Final = ("evaluate", "refit", "retrieve")  # steps
+_TRAIN: Final = ("backtest", "refit", "train", "tune")  # steps
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def sound(check: Callable[..., None], *arguments: Any, **options: Any) -> Iterat
 
 
 def check_whole(settings: Settings) -> None:
-    """Check what a night needs: sources, lists, models, index, targets and the address of MLflow.
+    """Check what a night needs: sources, lists, models, index, targets, a training that divides, MLflow's address.
 
     Raises
     ------
@@ -54,9 +55,11 @@ def check_whole(settings: Settings) -> None:
         Something is missing or wrong.
     """
     from recsys.night.index import check_index  # torch, which a step that neither trains nor ranks is spared
+    from recsys.night.together import check_divisible
 
     check_uri(settings)
     check_index(settings)
+    check_divisible(settings)
     check_sources(settings)
     check_lists(settings)
     _check_models(settings)
@@ -78,6 +81,10 @@ def check_step(step: str, settings: RunSettings, **options: Any) -> None:
             check_sources(settings.catalogue(name))
         return
     assert isinstance(settings, Settings)
+    if step in _TRAIN and settings.compute.training_processes > 1:
+        from recsys.night.together import check_divisible
+
+        check_divisible(settings)
     if step == "ingest" or (step == "backtest" and latest_version(settings.warehouse, INTERACTIONS) is None):
         check_sources(settings)
     elif step == "backtest":

@@ -83,11 +83,14 @@ def in_step(step: str) -> Iterator[None]:
     """Set the step for the length of the block; the run may change meanwhile, and stays changed."""
     global _at, _failed, _last
     before = _at.step
+    if _at.run is None:
+        _failed = Running()
     _at, _last = replace(_at, step=step), Running()
     try:
         yield
     except BaseException:
-        _failed = _at
+        if _failed.run is None or _at.run is not None:  # else the run of a step alone has said so, and ended
+            _failed = _at
         raise
     finally:
         _at = replace(_at, step=before)

@@ -214,8 +214,13 @@ def load(folder: Path, key: str) -> RunState | None:
     """
     try:
         state = RunState(**json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        datetime.fromisoformat(state.started)
+    except (FileNotFoundError, ValueError, TypeError):
         return None
+    if not isinstance(state.steps, dict):
+        return None
+    if not isinstance(state.number, int):  # as in records of earlier versions
+        state = replace(state, number=0)
     now = str(folder.parent)
     if state.warehouse in ("", now):
         return state

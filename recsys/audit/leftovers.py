@@ -46,9 +46,9 @@ def records(settings: Settings) -> Iterator[Finding]:
         )
     unsent = [path for path in (folder / "unsent").glob("*.jsonl") if path.stat().st_size]
     if unsent:
-        what = f"{len(unsent)} files of records wait for MLflow"
+        what = "1 file of records waits" if len(unsent) == 1 else f"{len(unsent)} files of records wait"
         advice = "they are sent by the next command that finds MLflow answering"
-        yield Finding(part="record", where=str(folder / "unsent"), what=what, advice=advice)
+        yield Finding(part="record", where=str(folder / "unsent"), what=f"{what} for MLflow", advice=advice)
 
 
 def proofs(settings: Settings) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from recsys.bundles import mirror
 from recsys.bundles.manifest import MANIFEST, SHORT, bundle_id, files_of, read_manifest
 from recsys.bundles.mirror import address
 from recsys.errors import InputError, RecsysError
-from recsys.storage.files import file_aside, folder_aside, sha256, writing
+from recsys.storage.files import file_aside, folder_aside, move_into_place, sha256, writing
 from recsys.tracking.copies import bring, copies_of
 from recsys.tracking.store import Store
 
@@ -30,6 +30,8 @@ def can_restore(path: Path, store: Store) -> bool:
 def restore(path: Path, store: Store) -> None:
     """Bring a bundle's broken files back from MLflow's copy, each replaced in one step once its hash was compared.
 
+    One that its store lacks, too, is uploaded.
+
     Raises
     ------
     RecsysError
@@ -37,6 +39,7 @@ def restore(path: Path, store: Store) -> None:
     """
     if _with_copies(path, store, write=True) is None:
         raise RecsysError(f"MLflow has no whole copy of the bundle {address(path)} any more.")
+    mirror.upload(path)
 
 
 def bring_again(path: Path) -> None:
@@ -76,14 +79,25 @@ def _with_copies(path: Path, store: Store, *, write: bool = False) -> str | None
             found = {name: bring(store, place, path.name, name, Path(folder)) for name in broken}
             if not all(of is not None and _is_whole(of, files[name], True) for name, of in found.items()):
                 continue
-            for name, of in found.items() if write else ():
-                with writing(f"The file {path / name}"), file_aside(path / name) as aside:
-                    shutil.copyfile(str(of), aside)
-            if write and not (path / MANIFEST).is_file():
-                with writing(f"The file {path / MANIFEST}"), file_aside(path / MANIFEST) as aside:
-                    shutil.copyfile(str(bring(store, place, path.name, MANIFEST, Path(folder))), aside)
+            if write:
+                if not (path / MANIFEST).is_file():  # last: without it a folder is no bundle
+                    found[MANIFEST] = bring(store, place, path.name, MANIFEST, Path(folder))
+                _put(path, {name: Path(str(of)) for name, of in found.items()})
             return place
     return None
+
+
+def _put(path: Path, files: Mapping[str, Path]) -> None:
+    """Copy files into a bundle's folder, each in one step; a folder that is gone comes whole."""
+    if path.is_dir():
+        for name, of in files.items():
+            with writing(f"The file {path / name}"), file_aside(path / name) as aside:
+                shutil.copyfile(of, aside)
+        return
+    with writing(f"The bundle {path}"), folder_aside(path.parent, path.name) as folder:
+        for name, of in files.items():
+            shutil.copyfile(of, folder / name)
+        move_into_place(folder, path)
 
 
 def _manifest(path: Path, store: Store, place: str, folder: Path) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ def pointer(settings: Settings) -> Iterator[Finding]:
     parent = bundles_folder(settings.warehouse)
     where, served = address(parent / f"{settings.name}{POINTER}"), champion(settings)
     good = _last_good(settings)
-    mended = None if good is None else partial(publish_bundle, settings.warehouse, good)
+    mended = None if good is None else partial(_turn, settings)
     advice = "train again" if good is None else f"point it to {good.name} with `recsys check --repair`"
     content = read_pointer(parent, settings.name)
     if content is None:
@@ -146,6 +146,19 @@ def _target(
             advice="export anew with `recsys check --repair` or `recsys export`",
             repair=anew,
         )
+
+
+def _turn(settings: Settings) -> None:
+    """Turn the pointer to the last good bundle, unless what it points to has been brought back meanwhile."""
+    parent = bundles_folder(settings.warehouse)
+    try:
+        content = read_pointer(parent, settings.name)
+        if content is not None and mirror.is_there(parent / json.loads(content)["path"]):
+            return
+    except (ValueError, KeyError, TypeError):
+        pass
+    if (good := _last_good(settings)) is not None:
+        publish_bundle(settings.warehouse, good)
 
 
 def _export(sink: Sink, candidates: Callable[[], CandidateTable]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import ArrowException, fs
 
 from recsys.audit.findings import Finding
+from recsys.audit.needed import Need, needed
 from recsys.audit.restoring import bring_again, can_restore, restore
 from recsys.bundles import mirror
 from recsys.bundles.bundle import read_bundle
@@ -21,6 +22,7 @@ from recsys.bundles.mirror import address, bundles_folder
 from recsys.columns import CANDIDATES
 from recsys.data.log import home_of
 from recsys.errors import InputError, RecsysError, first_line, is_panic
+from recsys.retention.kept import is_own, named_elsewhere
 from recsys.settings import Settings
 from recsys.storage import artefacts
 from recsys.storage.addresses import masked
@@ -43,7 +45,8 @@ def tables(settings: Settings, *, deep: bool) -> Iterator[Finding]:
         try:
             if latest_version(root, name) is None:
                 if rows := data_files_of_all(table_path(root, name)):
-                    yield _table(path, f"it has {len(rows)} files of rows and no commit that names them")
+                    many = "1 file" if len(rows) == 1 else f"{len(rows)} files"
+                    yield _table(path, f"it has {many} of rows, and no commit names what is in it")
                 continue
             opened = DeltaTable(table_path(root, name))
             check_intact(opened, table_path(root, name))
@@ -62,7 +65,7 @@ def tables(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 
 
 def bundles(settings: Settings, store: Store | None, *, deep: bool) -> Iterator[Finding]:
-    """Every bundle of the warehouse, of whatever configuration.
+    """Every bundle of the warehouse, of whatever configuration, and those that the configuration needs and lacks.
 
     Parameters
     ----------
@@ -71,9 +74,15 @@ def bundles(settings: Settings, store: Store | None, *, deep: bool) -> Iterator[
     """
     parent = bundles_folder(settings.warehouse)
     there = set(mirror.labels(parent))
+    needs = needed(settings)
+    for label in sorted(needs):
+        if label not in there and not (parent / label).is_dir():
+            lost = _broken(settings, store, parent / label, "it is gone", needs)
+            if lost.repair or needs[label] != "pointed to":  # else the pointer is what is wrong
+                yield lost
     for path in sorted(parent / label for label in there):
         if said := _unsound(path, deep=deep):
-            yield _broken(settings, store, path, said)
+            yield _broken(settings, store, path, said, needs)
     for path in sorted(parent.glob("*")):
         if path.is_dir() and not path.name.startswith(".") and path.name not in there:
             if (path / MANIFEST).is_file():
@@ -85,7 +94,7 @@ def bundles(settings: Settings, store: Store | None, *, deep: bool) -> Iterator[
                     repair=partial(mirror.upload, path),
                 )
             elif not is_url(settings.warehouse):
-                yield _broken(settings, store, path, f"the folder has no {MANIFEST}, so it is no bundle")
+                yield _broken(settings, store, path, f"the folder has no {MANIFEST}, so it is no bundle", needs)
 
 
 def prepared(settings: Settings) -> Iterator[Finding]:
@@ -100,17 +109,29 @@ def prepared(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _broken(settings: Settings, store: Store | None, path: Path, what: str) -> Finding:
-    """A damaged bundle, with the way that brings it back."""
+def _broken(settings: Settings, store: Store | None, path: Path, what: str, needs: Mapping[str, Need]) -> Finding:
+    """A damaged or lost bundle, with the way that brings it back."""
     repair: Callable[[], None] | None = None
-    advice = "no whole copy is left: serve the one before with `recsys rollback`, or make another with `recsys run`"
-    if is_url(settings.warehouse):
+    advice = _without_copy(settings, path.name, needs)
+    if is_url(settings.warehouse) and path.is_dir():
         repair, advice = partial(bring_again, path), "take the store's copy with `recsys check --repair`"
     elif store is None:
         advice = "check again when MLflow answers, which may have a copy, or make another with `recsys run`"
     elif can_restore(path, store):
         repair, advice = partial(restore, path, store), "take MLflow's copy with `recsys check --repair`"
     return Finding(part="bundle", where=address(path), what=what, advice=advice, repair=repair)
+
+
+def _without_copy(settings: Settings, label: str, needs: Mapping[str, Need]) -> str:
+    """Advice for a bundle of which no whole copy is left."""
+    need = needs.get(label)
+    if need == "rollback":
+        return (
+            "no whole copy is left, so a rollback cannot serve it; it is not served now: do another night, or nothing"
+        )
+    if need is None and is_own(settings, label) and label not in named_elsewhere(settings):
+        return "no whole copy is left; it is not served, so do nothing, or make another with `recsys run`"
+    return "no whole copy is left: serve the one before with `recsys rollback`, or make another with `recsys run`"
 
 
 def _table(path: str, what: str) -> Finding:

@@ -30,8 +30,8 @@ from recsys.training.trainer import OnResume
 DatasetOf = Callable[[Settings, TableVersions], Dataset]
 
 
-def check_together(settings: Settings) -> None:
-    """Refuse a training in several processes that could not be, before anything is computed.
+def check_divisible(settings: Settings) -> None:
+    """Refuse settings of a training in several processes that could not be; no cluster is asked.
 
     Raises
     ------
@@ -56,7 +56,19 @@ def check_together(settings: Settings) -> None:
         )
     if is_accelerator(best_device()):
         raise InputError(f"{asked} computes on processors, and this machine has an accelerator; set it to 1.")
-    check_compute(settings)
+
+
+def check_together(settings: Settings) -> None:
+    """Refuse a training in several processes that could not be, before anything is computed: settings, then machines.
+
+    Raises
+    ------
+    InputError
+        Says why, and what to do.
+    """
+    check_divisible(settings)
+    if settings.compute.training_processes > 1:
+        check_compute(settings)
 
 
 def checkpoint_minutes(settings: Settings) -> float:

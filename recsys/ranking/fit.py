@@ -129,10 +129,8 @@ def fit_blend(
     measured = _measure(settings, held_out, queries, build_index(vectors, allowed), sources)
     found = np.flatnonzero(measured.came >= 0)
     if len(found) < 2 * FEWEST:
-        reason = (
-            f"The model serves alone: {len(found)} validation users have an item that a source proposed, and a blend "
-            f"needs {2 * FEWEST}."
-        )
+        who = "1 validation user has" if len(found) == 1 else f"{len(found)} validation users have"
+        reason = f"The model serves alone: {who} an item that a source proposed, and a blend needs {2 * FEWEST}."
         return None, BlendReport(used=False, reason=reason, users=len(held_out))
 
     fold = rng.permutation(len(held_out)) % 2

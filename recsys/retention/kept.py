@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,19 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
     rules, since = settings.retention, now - timedelta(days=settings.retention.days)
     releases = releases_kept(listed, rules, now)
     own = [state for state in states if (name_of(state) or settings.name) == settings.name]
-    nights = [state for place, state in enumerate(own) if place < rules.nights or moment_of(state.started) >= since]
+    # a start that failed before its first step is no night: it stays with those around it, and takes nobody's place
+    newer = accumulate((bool(state.steps) for state in own), initial=0)
+    nights = [
+        state
+        for state, many in zip(own, newer, strict=False)
+        if many < rules.nights or moment_of(state.started) >= since
+    ]
     served = {release.run for release in releases}
     nights += [state for state in own if state.run_id in served and state not in nights]
     others = [state for state in states if state not in own]
     bundles = {Path(path).name for release in releases for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
-    bundles |= set(_named_elsewhere(settings))
+    bundles |= set(named_elsewhere(settings))
     return Kept(
         since=since,
         first=min([since, *(moment_of(state.started) for state in nights)]),
@@ -125,13 +132,13 @@ def _bundles_of(state: RunState) -> Iterator[str]:
 
 def named_anywhere(settings: Settings) -> frozenset[str]:
     """Labels of bundles that are served, by whatever configuration, with those that their figures belong to."""
-    found = set(_named_elsewhere(settings))
+    found = set(named_elsewhere(settings))
     if (served := champion(settings)) is not None:
         found |= {Path(path).name for path in (served.bundle, served.measured)}
     return frozenset(found | {made_of for label in found for made_of in _made_of(settings, label)})
 
 
-def _named_elsewhere(settings: Settings) -> Iterator[str]:
+def named_elsewhere(settings: Settings) -> Iterator[str]:
     """Labels of bundles that something besides this configuration's nights names."""
     pointer = read_pointer(bundles_folder(settings.warehouse), settings.name)
     if pointer is not None:

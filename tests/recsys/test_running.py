@@ -30,6 +30,24 @@ def test_an_error_leaves_word_of_where_it_was_until_the_next_run() -> None:
         assert failed().run is None
 
 
+def test_the_error_of_a_step_alone_is_that_of_its_run_and_of_no_earlier_one() -> None:
+    with pytest.raises(ValueError), in_step("train"), running(run="a" * 32, name="shop"):
+        raise ValueError
+    assert (failed().run, failed().name, failed().step) == ("a" * 32, "shop", "train")
+    with pytest.raises(ValueError), in_step("evaluate"):  # before its run began
+        raise ValueError
+    assert (failed().run, failed().step) == (None, "evaluate")
+
+
+def test_the_error_of_a_night_is_that_of_its_last_step() -> None:
+    with pytest.raises(ValueError), running(run="a" * 32, name="shop"):
+        with pytest.raises(KeyError), in_step("retention"):
+            raise KeyError
+        with in_step("report"):
+            raise ValueError
+    assert (failed().run, failed().step) == ("a" * 32, "report")
+
+
 def test_an_id_is_named_by_its_beginning_and_a_whole_one_is_never_several() -> None:
     known = ["3f9a", "3f9a01", "local-77aa", "a2c1", "3f9a"]
     assert named("3f9a", known) == ["3f9a"]

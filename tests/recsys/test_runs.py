@@ -214,3 +214,20 @@ def test_paths_of_a_record_are_as_the_process_sees_them(tmp_path: Path, monkeypa
         "k": 10,
         "text": "warehouse",
     }
+
+
+def test_a_damaged_record_is_left_out_and_a_night_without_a_number_is_the_first(tmp_path: Path) -> None:
+    def write(key: str, **changed: object) -> None:
+        fine = {"key": key, "run_id": key, "started": "2026-05-01T04:00:00+00:00", "number": 1, "steps": {}}
+        (tmp_path / f"{key}.json").write_text(json.dumps(fine | changed))
+
+    write("second", number=2)
+    write("first")
+    write("null", number=None)
+    write("text", number="3", started="2026-04-01T04:00:00+00:00")
+    write("undated", started=None)
+    write("unclear", started="yesterday")
+    write("stepless", steps=None)
+    (tmp_path / "list.json").write_text("[]")
+    assert [state.key for state in runs.states(tmp_path)] == ["second", "first", "null", "text"]
+    assert runs.next_number(tmp_path) == 3

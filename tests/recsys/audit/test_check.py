@@ -19,7 +19,7 @@ from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
 from recsys.exports.several import rollback
-from recsys.releases.record import champion, path_of
+from recsys.releases.record import champion, path_of, releases
 from recsys.retention.collect import collect
 from recsys.settings import Settings
 from recsys.storage import artefacts
@@ -86,7 +86,7 @@ def test_rows_without_a_commit_are_a_finding(shop: Shop) -> None:
     for commit in log.iterdir():
         commit.unlink()
     told = [finding.what for finding in found(shop) if finding.where == str(log.parent)]
-    assert len(told) == 1 and told[0].endswith("files of rows and no commit that names them")
+    assert len(told) == 1 and told[0].endswith("files of rows, and no commit names what is in it")
 
 
 def pointer_of(shop: Shop) -> Path:
@@ -111,11 +111,11 @@ def test_the_bundle_before_is_taken_where_the_served_one_is_gone(shop: Shop) -> 
     assert release is not None
     shutil.rmtree(release.bundle)
     findings = {finding.part: finding for finding in found(shop)}
-    assert set(findings) == {"release", "pointer"}
+    assert set(findings) == {"release", "pointer", "bundle"}
     assert findings["release"].repair is None and "recsys rollback" in findings["release"].advice
     mend(findings.values())
     assert latest_bundle(shop.root, NAME).is_dir()
-    assert [finding.part for finding in found(shop)] == ["release"]  # what is served is a person's choice
+    assert [finding.part for finding in found(shop)] == ["bundle", "release"]  # what is served is a person's choice
 
 
 def test_damaged_bundles_are_seen_by_size_and_deep_by_content(shop: Shop) -> None:
@@ -271,6 +271,43 @@ def test_a_lost_file_of_a_bundle_comes_back_from_mlflow(tracked: tuple[Shop, Sto
     assert [done["error"] for done in mend([finding])] == [None]
     assert file.read_bytes() == content and found(shop, deep=True) == []
     assert mend([finding])[0]["error"] is None  # twice is as once
+
+
+@pytest.mark.parametrize("manner", ["served", "pointed to", "before"])
+def test_a_bundle_that_is_gone_altogether_comes_back_from_mlflow(tracked: tuple[Shop, Store], manner: str) -> None:
+    shop, store = tracked
+    bundle = served_bundle(shop)
+    if manner == "before":
+        shop.night("c")  # the one in MLflow is the one that a rollback serves
+    elif manner == "pointed to":
+        path_of(shop.settings).write_text('{"releases": []}')
+    held = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    shutil.rmtree(bundle)
+    finding = broken_bundle(shop, store)
+    assert (finding.what, finding.advice) == ("it is gone", "take MLflow's copy with `recsys check --repair`")
+    pointers = list(served.pointer(shop.settings))
+    assert len(pointers) == (manner != "before")
+    assert all(done["error"] is None for done in mend([finding, *pointers]))
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == held
+    assert not list(stored.bundles(shop.settings, store, deep=True)) and not list(served.pointer(shop.settings))
+    assert (latest_bundle(shop.root, NAME).name == bundle.name) == (manner != "before")  # it points where it did
+
+
+def test_a_bundle_that_is_not_served_sends_nobody_to_a_rollback(tracked: tuple[Shop, Store]) -> None:
+    shop, store = tracked
+    before = Path(releases(shop.settings)[0].bundle)
+    (before / "weights.safetensors").unlink()
+    finding = broken_bundle(shop, store)
+    assert finding.repair is None and "a rollback cannot serve it; it is not served now" in finding.advice
+    shutil.rmtree(before)
+    assert broken_bundle(shop, store).what == "it is gone"
+    forget(shop.settings, ["ann"])  # its rows go, so nothing needs it
+    assert not list(stored.bundles(shop.settings, store, deep=False))
+    other = shop.bundle("measured only")
+    (other / "weights.safetensors").unlink()
+    finding = broken_bundle(shop, store)
+    assert finding.repair is None and "recsys rollback" not in finding.advice
+    assert "it is not served, so do nothing, or make another with `recsys run`" in finding.advice
 
 
 def test_a_damaged_file_comes_back_only_where_a_whole_copy_is_left(tracked: tuple[Shop, Store]) -> None:

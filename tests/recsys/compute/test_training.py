@@ -11,9 +11,11 @@ import pytest
 
 from recsys.bundles.bundle import read_bundle
 from recsys.errors import InputError
+from recsys.night import together
 from recsys.night.fit import FitReport, fit
 from recsys.night.refit import refit
 from recsys.night.together import check_together
+from recsys.pipelines.sound import check_step, check_whole
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from tests.recsys.compute.clusters import Machines, three_machines
@@ -96,6 +98,26 @@ def test_more_processes_than_the_cluster_has_room_for(ring: Ring, machines: Mach
     settings = ring.with_compute(engine="ray", address=machines.address, training_processes=4)
     with pytest.raises(InputError, match=r"training_processes = 4 .* more than the Ray cluster has room for, which is"):
         check_together(settings)
+
+
+@pytest.mark.parametrize("kind", ["night", "train", "refit", "backtest"])
+def test_a_mistake_of_the_settings_is_told_before_the_cluster_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def asked(*_: Any) -> None:
+        pytest.fail("the cluster was asked")
+
+    monkeypatch.setattr(together, "check_compute", asked)
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\n1,2,3\n")
+    tree = {"name": "shop", "warehouse": str(tmp_path / "w"), "interactions": {"source": str(log)}}
+    compute = {"engine": "ray", "address": "nobody:1", "training_processes": 2}
+    settings = parse_settings({**tree, "compute": compute, "train": {"batch_size": 1}})
+    with pytest.raises(InputError, match=r"would divide a batch"):
+        check_whole(settings) if kind == "night" else check_step(kind, settings)
+    with pytest.raises(InputError, match=r"would divide a batch"):
+        check_together(settings)
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(

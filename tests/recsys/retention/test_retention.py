@@ -50,6 +50,17 @@ def test_after_a_rollback_the_release_before_it_stays() -> None:
     assert [(one.run, one.version) for one in kept] == [("c", 2), ("d", 5)]
 
 
+def test_a_start_that_failed_before_its_first_step_is_no_night() -> None:
+    tree = {"name": "s", "warehouse": "w", "interactions": {"source": "x"}, "retention": {"nights": 1, "days": 0}}
+
+    def state(key: str, days: float, *steps: str) -> RunState:
+        at = (NOW - timedelta(days=days)).isoformat()
+        return RunState(key=key, run_id=key, started=at, name="s", steps={one: {} for one in steps})
+
+    newest_first = [state("failed", 1), state("night", 2, "ingest"), state("before", 3), state("old", 4, "ingest")]
+    assert kept(parse_settings(tree), [], newest_first, NOW).states == {"failed", "night"}
+
+
 def test_nothing_is_kept_of_nothing() -> None:
     assert releases_kept([], RetentionSettings(), NOW) == ()
 
