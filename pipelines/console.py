@@ -231,7 +231,10 @@ def show_differences(console: Console, report: Mapping[str, Any]) -> None:
     """The lead of what is served over each baseline, with its interval; nothing where none was computed."""
     lines = differences(report)
     if lines:
-        table = Table(title=f"{report['served']} minus each baseline, 95% paired bootstrap", title_justify="left")
+        title = f"{report['served']} minus each baseline, 95% paired bootstrap, each alone"
+        if report.get("verdict"):
+            title += "\n(the verdict's intervals are wider: they hold for all comparisons together)"
+        table = Table(title=title, title_justify="left")
         table.add_column("minus")
         for metric in next(iter(lines.values())):
             table.add_column(metric, justify="right")
