@@ -231,7 +231,10 @@ def show_differences(console: Console, report: Mapping[str, Any]) -> None:
     """The lead of what is served over each baseline, with its interval; nothing where none was computed."""
     lines = differences(report)
     if lines:
-        table = Table(title=f"{report['served']} minus each baseline, 95% paired bootstrap", title_justify="left")
+        title = f"{report['served']} minus each baseline, 95% paired bootstrap, each alone"
+        if report.get("verdict"):
+            title += "\n(the verdict's intervals are wider: they hold for all comparisons together)"
+        table = Table(title=title, title_justify="left")
         table.add_column("minus")
         for metric in next(iter(lines.values())):
             table.add_column(metric, justify="right")
@@ -305,14 +308,17 @@ def left_out_lines(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
 def users_served(candidates: Mapping[str, Any]) -> str:
     """Say how many users of the log have a list, and who made it.
 
-    >>> users_served({"users": 1500, "log_users": 1500, "empty_lists": 0, "by_fallback": 98, "short_lists": 0})
-    '1,500 of 1,500 users of the log, 98 by fallback, 0 short lists'
+    >>> users_served({"users": 9, "log_users": 9, "empty_lists": 0, "by_fallback": 2, "short_lists": 3, "k": 100})
+    '9 of 9 users of the log, 2 by fallback; 3 lists have fewer than k = 100 items'
     """
     have = candidates["users"] - candidates["empty_lists"]
     by = f", {candidates['by_fallback']:,} by fallback" if candidates.get("by_fallback") else ""
     filled = f", {candidates['filled_lists']:,} filled up by it" if candidates.get("filled_lists") else ""
     everyone = max(candidates.get("log_users") or 0, candidates["users"])
-    return f"{have:,} of {everyone:,} users of the log{by}{filled}, {candidates['short_lists']:,} short lists"
+    short, k = candidates["short_lists"], candidates["k"]
+    lists = f"{short:,} list{'' if short == 1 else 's'}" if short else "no list"
+    fewer = f"{lists} {'have' if short > 1 else 'has'} fewer than k = {k:,} items"
+    return f"{have:,} of {everyone:,} users of the log{by}{filled}; {fewer}"
 
 
 def left_out_of_training(left_out: Mapping[str, Any] | None) -> str | None:

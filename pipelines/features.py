@@ -65,4 +65,4 @@ def _counted(count: int, expected: float) -> str:
 
 
 def _size(count: float) -> str:
-    return f"{count / MEGABYTE:,.2f} MB"
+    return f"{count / MEGABYTE:,.2f} MB" if count >= MEGABYTE / 10 else f"{count / 1_000:,.1f} kB"

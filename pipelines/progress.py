@@ -57,6 +57,7 @@ class Show(Watch):
                 log.sweep()
                 try:
                     yield
+                    began = max(began, log.given)  # a step alone: starting up is no part of its work
                 finally:
                     log.give()
             seconds = time.perf_counter() - began

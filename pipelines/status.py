@@ -108,6 +108,15 @@ def disk(settings: Settings) -> dict[str, int]:
     return found
 
 
+def _ago(days: float) -> str:
+    """Say how long ago something was.
+
+    >>> _ago(0.01), _ago(2.34)
+    ('today', '2.3 days')
+    """
+    return "today" if days < 0.05 else f"{days:.1f} days"
+
+
 def show_status(console: Console, report: dict[str, Any]) -> None:
     """Show the nights as a table, then the served release and the disk."""
     table = Table(title=f"nights of {escape(report['name'])}, the newest first", title_justify="left")
@@ -139,7 +148,7 @@ def show_status(console: Console, report: dict[str, Any]) -> None:
         {
             "served": None
             if served is None
-            else f"{short(served['run'])} since {served['at'][:16].replace('T', ' ')} UTC ({served['days']:.1f} days), "
+            else f"{short(served['run'])} since {served['at'][:16].replace('T', ' ')} UTC ({_ago(served['days'])}), "
             f"bundle {served['bundle']}",
             "disk, MiB": disk or None,
             "not sent to MLflow": f"{report['unsent']} files" if report["unsent"] else None,

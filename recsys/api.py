@@ -21,6 +21,7 @@ from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.compare import EvaluationReport
 from recsys.init.guess import guess
+from recsys.init.log import NoIdError
 from recsys.serving.model import Model
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
@@ -64,6 +65,7 @@ def configure(
     """
     folder = Path(folder).resolve()
     sources: dict[str, str | None] = {}
+    made: list[Path] = []
     for name, table in (("interactions", interactions), ("items", items), ("users", users)):
         if isinstance(table, pl.LazyFrame):
             table = table.collect()
@@ -73,6 +75,7 @@ def configure(
             )
         if isinstance(table, pl.DataFrame):
             path = folder / "data" / f"{name}.parquet"
+            made += [one for one in (path, *path.parents) if not one.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             with file_aside(path) as aside:
                 table.write_parquet(aside)
@@ -82,7 +85,18 @@ def configure(
     path = folder / "recsys.toml"
     if not path.exists():
         assert sources["interactions"] is not None
-        text, findings = guess(sources["interactions"], sources["items"], sources["users"], path)
+        try:
+            text, findings = guess(sources["interactions"], sources["items"], sources["users"], path)
+        except InputError as error:
+            for one in sorted(made, key=lambda one: -len(one.parts)):
+                one.rmdir() if one.is_dir() else one.unlink()
+            if isinstance(interactions, pl.DataFrame) and isinstance(error, NoIdError):
+                raise InputError(
+                    f"interactions has no column that looks like the {error.whose} id (its columns: "
+                    f"{', '.join(interactions.columns)}); pass the frame with its ids named, such as "
+                    'interactions.rename({"...": "user_id", "...": "item_id"}).'
+                ) from None
+            raise
         document = tomlkit.parse(text)
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder.name):
             document["name"] = folder.name

@@ -23,7 +23,7 @@ class Comparison:
 
     new: int  # rows
     duplicates: int = 0  # rows that say what an earlier one of the reading says
-    matched: np.ndarray | None = None  # int64: by PLACE, rows that say what the table says; None: there are none
+    matched: np.ndarray | None = None  # int64: by PLACE, rows that say what the table says; None: it has none of them
     gone: np.ndarray | None = None  # bool [rows of the reading]: by PLACE, not new; None: all are
     weights: pl.DataFrame | None = None  # PLACE and WEIGHT of new rows that a later row of the reading weighs
     corrections: pl.DataFrame | None = None  # POSITION and WEIGHT of the table's rows that the reading corrects
@@ -49,18 +49,19 @@ def compare(log: StagedLog, held: pl.LazyFrame | None) -> Comparison:
     compared = {} if log.timed else _compared(log, held)
     for mine, theirs in pairs_of(keys, log, near):
         rows, weighed = _distinct(mine) if log.timed else (mine, mine.clear())
-        new = rows
+        new, corrected = rows, rows.clear()
         if theirs is not None:
             beside = _beside_timed(theirs, rows) if log.timed else _beside_ordered(theirs, rows)
             contradictions += [_differing(beside, column, what) for column, what in compared.items()]
             new, corrected = _divide(beside)
-            corrections.append(corrected)
+            corrections.append(corrected.select(POSITION, WEIGHT))
         gone[mine[PLACE].to_numpy()] = True
         gone[new[PLACE].to_numpy()] = False
         weights.append(weighed.join(new, on=PLACE, how="semi").select(PLACE, WEIGHT))
         duplicates += len(mine) - len(rows)
         if len(rows) > len(new):
-            matched.append(rows.join(new, on=PLACE, how="anti")[PLACE].to_numpy())
+            changed = pl.concat([new.select(PLACE), corrected.select(PLACE)])
+            matched.append(rows.join(changed, on=PLACE, how="anti")[PLACE].to_numpy())
     _refuse(contradictions)
     return Comparison(
         new=len(log) - int(gone.sum()),
@@ -93,11 +94,11 @@ def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _divide(beside: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """New rows, and the corrections: POSITION and WEIGHT."""
+    """New rows, and the corrections: PLACE in the reading, POSITION in the table, and WEIGHT."""
     held_position, held_weight = pl.col(f"{POSITION}{_HELD}"), pl.col(f"{WEIGHT}{_HELD}")
     changed = pl.col(WEIGHT).is_not_null() & pl.col(WEIGHT).ne_missing(held_weight)
     corrections = beside.filter(held_position.is_not_null() & changed)
-    return beside.filter(held_position.is_null()), corrections.select(held_position.alias(POSITION), WEIGHT)
+    return beside.filter(held_position.is_null()), corrections.select(PLACE, held_position.alias(POSITION), WEIGHT)
 
 
 def _beside_timed(held: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,8 @@ def notes_of(change: Change, repeated: Mapping[str, int], settings: InteractionS
             f"{change.late:,}; they {done}."
         )
     if change.corrected:
-        notes.append(f"Events of the log that have another weight now: {change.corrected:,}.")
+        rows = "1 row" if change.corrected == 1 else f"{change.corrected:,} rows"
+        notes.append(f"{rows} corrected the weight of events in the log.")
     if ignored := change.left_out.get("corrections"):
         notes.append(
             f"Rows that say another weight of an event of the log, which stays as it was: {ignored:,} "
@@ -36,7 +37,7 @@ def notes_of(change: Change, repeated: Mapping[str, int], settings: InteractionS
         files = sorted(repeated, key=lambda name: -repeated[name])
         more = f" and {len(files) - _FEW} more" if len(files) > _FEW else ""
         notes.append(
-            f"Rows of {', '.join(files[:_FEW])}{more} that repeat events of the log: {sum(repeated.values()):,}; "
-            "an event counts once."
+            f"Rows of {', '.join(files[:_FEW])}{more} that repeat events of the log and change nothing: "
+            f"{sum(repeated.values()):,}; an event counts once."
         )
     return notes

@@ -133,7 +133,7 @@ class Sink(ABC):
 
         Raises
         ------
-        RecsysError
+        InputError
             There is no former copy.
         """
 

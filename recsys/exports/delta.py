@@ -84,8 +84,8 @@ class DeltaSink(Sink):
         with self._table() as table:
             seen = self._seen(table)
             if table is None or seen is None:
-                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
-            nothing = RecsysError(
+                raise InputError(f"No export to {self.place} was made yet, so none can be taken back.")
+            nothing = InputError(
                 f"{self.place} keeps no copy older than that of version {seen.version}; `recsys export CONFIG` writes "
                 "the newest candidate table."
             )

@@ -134,13 +134,13 @@ class LinkedSink(Sink):
     def rollback(self) -> RollbackReport:
         target, _ = self.checked()
         if not self.present():
-            raise RecsysError(f"No export to {target} was made yet, so none can be taken back.")
+            raise InputError(f"No export to {target} was made yet, so none can be taken back.")
         versions = _versions(target)
         with writing(f"The link {target}"), _alone(versions / "lock", target):
             seen = target.readlink().name
             chosen = _former(versions, seen)
             if chosen is None:
-                raise RecsysError(
+                raise InputError(
                     f"The export {target} keeps no copy older than that of version {_version_of(seen)}; "
                     "`recsys export CONFIG` writes the newest candidate table."
                 )

@@ -201,7 +201,7 @@ class RedisSink(Sink):
         with self._server() as server:
             seen, held = self._seen(server)
             if seen is None or held is None:
-                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
+                raise InputError(f"No export to {self.place} was made yet, so none can be taken back.")
             former = server.get(f"{self.prefix}:former")
             known = self._generations(server).get(former) if former else None
             if former is None or known is None:
@@ -231,8 +231,8 @@ class RedisSink(Sink):
         with self._server() as server:
             return self._seen(server)[1]
 
-    def _nothing_older(self, held: Copy) -> RecsysError:
-        return RecsysError(
+    def _nothing_older(self, held: Copy) -> InputError:
+        return InputError(
             f"{self.place} keeps no copy older than that of version {held.version}, or it has expired "
             f"({self.section}.keep_hours = {self.shape.keep_hours:g}); `recsys export CONFIG` writes the newest "
             "candidate table."

@@ -112,9 +112,9 @@ class S3Sink(Sink):
         with self._store() as store:
             seen, tag = self._pointer(store)
             if seen is None:
-                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
+                raise InputError(f"No export to {self.place} was made yet, so none can be taken back.")
             if seen["former"] is None:
-                raise RecsysError(
+                raise InputError(
                     f"{self.place} keeps no copy older than that of version {seen['version']}; `recsys export CONFIG` "
                     "writes the newest candidate table."
                 )

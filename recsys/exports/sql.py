@@ -17,7 +17,7 @@ import polars as pl
 
 from recsys.columns import ITEM_ID, RANK, USER_ID
 from recsys.data.sought import Sought
-from recsys.errors import InputError, RecsysError
+from recsys.errors import InputError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
 from recsys.exports.rows import Rows, Shape, chosen_columns, rows_of
@@ -195,10 +195,10 @@ class SqlSink(Sink):
         with self.database(writing=True) as database:
             seen = self._seen(database)
             if seen is None or seen.copy is None:
-                raise RecsysError(f"No export to {self.place} was made yet, so none can be taken back.")
+                raise InputError(f"No export to {self.place} was made yet, so none can be taken back.")
             before = database.find(self.former)
             if before is None or before.copy is None:
-                raise RecsysError(
+                raise InputError(
                     f"{self.place} keeps no copy older than that of version {seen.copy.version}; "
                     "`recsys export CONFIG` writes the newest candidate table."
                 )

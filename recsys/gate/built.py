@@ -53,7 +53,8 @@ def check_full_lists(rows: int, possible: int, limit: float | None) -> Check:
     def make(least: float) -> Check:
         if not possible:
             return skipped(name, "No user has an item left on the shelf.", least)
-        return at_least(name, rows / possible, least, f"The table has {rows:,} of {possible:,} possible rows.")
+        sentence = f"Users with a history and a list have {rows:,} of {possible:,} possible rows."
+        return at_least(name, rows / possible, least, sentence)
 
     return unless_off(name, limit, make)
 
@@ -66,7 +67,9 @@ def check_unseen(shares: Mapping[str, float], limit: float | None) -> Check:
         if not shares:
             return skipped(name, "No categorical attribute is declared.", most)
         worst = max(shares, key=lambda attribute: shares[attribute])
-        sentence = f"{shares[worst]:.0%} of the values of {worst} are such that training has not seen."
+        sentence = f"Training has not seen {shares[worst]:.0%} of the values of {worst}."
+        if not shares[worst]:
+            sentence = f"Training has seen all values of {worst}."
         return at_most(name, shares[worst], most, sentence)
 
     return unless_off(name, limit, make)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from recsys.gate.check import Check
 from recsys.gate.figures import BASELINE_USERS, Lead, as_dict, best
+
+MINUS: Final = "−"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ def _to(lead: Lead, who: str) -> str:
         return f"better than {who} by {size(lead)}"
     if lead.high < 0:
         return f"worse than {who} by {size(lead)}, which the tolerance allows"
-    sign = "+" if lead.difference >= 0 else "−"
+    sign = "+" if lead.difference >= 0 else MINUS
     return f"no different from {who} beyond chance ({sign}{size(lead)})"
 
 
@@ -182,26 +184,26 @@ def _behind(lead: Lead, name: str) -> str:
     if lead.high < 0:
         return f"{named} is ahead by {number(-lead.difference)}, which the tolerance allows"
     side = "behind" if lead.difference >= 0 else "ahead"
-    return f"{named} is {side} by {number(abs(lead.difference))}, within chance"
+    interval = f"{number(lead.low, '+')} to {number(lead.high, '+')}, for all comparisons together"
+    return f"{named} is {side} by {number(abs(lead.difference))}, within chance ({interval})"
 
 
 def size(lead: Lead) -> str:
     """A difference and half the width of its interval, as text.
 
     >>> size(Lead(metric="ndcg@10", difference=-0.004, low=-0.006, high=-0.002, value=0.1, outcome="worse"))
-    '.0040 ± .0020'
+    '0.0040 ± 0.0020'
     """
     return f"{number(abs(lead.difference))} ± {number(lead.margin)}"
 
 
-def number(value: float) -> str:
-    """A figure with four decimals.
+def number(value: float, sign: str = "") -> str:
+    """A figure with four decimals, as tables write them, or with its sign.
 
-    >>> number(0.03), number(1.5)
-    ('.0300', '1.5000')
+    >>> number(0.03), number(-0.0035, "+"), number(0.0862, "+")
+    ('0.0300', '−0.0035', '+0.0862')
     """
-    text = f"{value:.4f}"
-    return text[1:] if text.startswith("0.") else text
+    return f"{value:{sign}.4f}".replace("-", MINUS)
 
 
 def called(at: datetime, as_of: datetime) -> str:

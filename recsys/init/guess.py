@@ -128,8 +128,24 @@ def guess(
     if events:
         told = ", ".join(f"{event} ({count:,})" for event, count in events.items())
         offers["filter"] = {"events": (list(events), told)}
+    guessed.found.insert(1, "columns: " + ", ".join(f"{ours} = {theirs!r}" for ours, theirs in guessed.columns.items()))
+    if few := _more_than_items(sample, guessed, tables):
+        guessed.unsure.append(few)
     findings = Findings(found=tuple(guessed.found), unsure=tuple(guessed.unsure))
     return configuration(tree, findings.unsure, offers), findings
+
+
+def _more_than_items(sample: Sample, guessed: LogGuess, tables: Mapping[str, _Table]) -> str | None:
+    """Say that lists would be longer than all items are many; None where they are not, or where nobody knows."""
+    table = tables.get(ITEMS)
+    looked_at, column = (table.sample, table.guess.id) if table else (sample, guessed.columns[ITEM_ID])
+    items, k = looked_at.frame[column].n_unique(), RetrieveSettings().k
+    if not looked_at.complete or items >= k:
+        return None
+    return (
+        f"retrieve.k = {k}, and there are {items} items: every list would hold all of them that its user may get; set "
+        f"a smaller one, such as {max(1, items // 5)}."
+    )
 
 
 def write_configuration(text: str, path: str | Path = "recsys.toml") -> Path:

@@ -26,6 +26,14 @@ _CONSTANT: Final = 0.95  # share of the users (items) with one time alone that m
 Take = Callable[[str, str, str], None]  # (our name, the column, why it is only a guess or "")
 
 
+class NoIdError(InputError):
+    """No column of a log can be the id of a user or of an item; `whose` says of which."""
+
+    def __init__(self, message: str, whose: str) -> None:
+        super().__init__(message)
+        self.whose = whose
+
+
 @dataclass(kw_only=True)
 class LogGuess:
     """The log's columns by meaning (ours = theirs), how they are read, and what is said about them."""
@@ -200,9 +208,10 @@ def _take_ids(sample: Sample, free: list[str], catalogue: pl.DataFrame | None, r
         if not ids:
             names = ", ".join(frame.columns)
             whose = "user's" if ours == USER_ID else "item's"
-            raise InputError(
+            raise NoIdError(
                 f"{sample.path}: no column looks like the {whose} id (its columns: {names}); name them in a "
-                'configuration: [interactions] columns = { user_id = "...", item_id = "..." }.'
+                'configuration: [interactions] columns = { user_id = "...", item_id = "..." }.',
+                whose,
             )
         why = f"taken for its place, the {'first' if ours == missing[0] else 'next'} column of ids."
         take(ours, ids.pop(0), why)

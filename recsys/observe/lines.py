@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
@@ -106,6 +107,7 @@ class Log:
         self._handler: logging.Handler | None = None
         self._noted: dict[str, Any] = {}
         self._held: tuple[str, Mapping[str, Any]] | None = None
+        self.given = 0.0  # by the clock of `perf_counter`: when a line that was kept was written last
         self._variable = os.environ.get(VARIABLE)
 
     def choose(self, wanted: Format) -> None:
@@ -192,6 +194,7 @@ class Log:
         """Write the line that is kept, if there is one."""
         if self._held is not None:
             (message, fields), self._held = self._held, None
+            self.given = time.perf_counter()
             self.line(message, fields=fields)
 
     def note(self, figures: Mapping[str, Any]) -> None:

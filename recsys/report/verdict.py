@@ -114,5 +114,5 @@ def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]
     took = [mapping(step).get("seconds") for step in mapping(night.record.get("steps")).values()]
     total = sum(value for value in took if known(value))
     if total:
-        facts.append({"label": "time of all steps", "value": seconds(total), "note": ""})
+        facts.append({"label": "time of all steps", "value": seconds(total), "note": "without start-up and this page"})
     return facts

@@ -16,6 +16,8 @@ from recsys.errors import InputError
 from recsys.settings import RunSettings, Section, Settings
 from recsys.settings.places import in_full, located
 
+_SECRET: Final = re.compile(r"(?i)pass|secret|token|key|credential|auth|://")
+_PLAIN: Final = re.compile(r"(?:[\s\d=.,:+\-\[\]]|true|false)*")  # a value without words, which a secret would be
 _KEY: Final = "[key]"  # pydantic's word at the end of a location: the key of a mapping is wrong, not its value
 
 Tree = TypeVar("Tree", bound=RunSettings)
@@ -63,12 +65,26 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
                 f"{path} is not a configuration, which is a TOML file; if it is your log, `recsys init {path}` writes "
                 "a configuration for it."
             ) from None
-        raise InputError(f"{path} is not valid TOML: {error}.") from None
+        raise InputError(f"{path} is not valid TOML: {error}{_line_of(path, error)}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     for override in overrides:
         _apply_override(tree, override)
     return tree
+
+
+def _line_of(path: Path, error: Exception) -> str:
+    """The line that an error of TOML is about; its value stays out where it may be a secret."""
+    found = re.search(r"at line (\d+), column", str(error))
+    if found is None:
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    line = lines[int(found[1]) - 1].strip() if int(found[1]) <= len(lines) else ""
+    key, equals, value = line.partition("=")
+    if not equals:
+        return f": `{line}`" if line.startswith("[") else ""
+    shown = value.strip() if _PLAIN.fullmatch(value) and not _SECRET.search(key) else "..."
+    return f": `{key.rstrip()} = {shown}`"
 
 
 def parse_settings(tree: dict[str, Any], where: str = "the configuration") -> Settings:

@@ -11,7 +11,15 @@ from rich.console import Console
 
 from recsys.data.withdrawals import Withdrawals
 from recsys.pipelines import train as training
-from recsys.pipelines.console import left_out_of_training, remarks, show_metrics, show_night, untrained, withdrawn
+from recsys.pipelines.console import (
+    left_out_of_training,
+    remarks,
+    show_differences,
+    show_metrics,
+    show_night,
+    untrained,
+    withdrawn,
+)
 from recsys.pipelines.steps import plain
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.settings.read import parse_settings
@@ -64,7 +72,7 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
     assert all(sentence in told for sentence in said)
     page = remarks(SUMMARY | more)
     assert page[0] == "- blend minus popularity: test/hr_at_10 +0.2500 (-0.0125 to +0.5000)"
-    assert "- served: 3 of 3 users of the log, 0 short lists" in page
+    assert "- served: 3 of 3 users of the log; no list has fewer than k = 10 items" in page
     assert all(any(line.endswith(sentence) for line in page) for sentence in said)
     assert "filtered out" not in printed(show_night, SUMMARY, None)  # an older night says nothing of them
     assert left_out_of_training({"users": 0, "by": []}) is None and withdrawn(plain(Withdrawals())) is None
@@ -72,8 +80,11 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
 
 VERDICT: dict[str, Any] = {
     "passed": False,
-    "sentence": "Kept back: worse than yesterday's by .0400 ± .0100 ndcg@10. And 1 more reason.",
-    "reasons": ["Worse than yesterday's by .0400 ± .0100 ndcg@10.", "Full lists: The table has 5 of 9 possible rows."],
+    "sentence": "Kept back: worse than yesterday's by 0.0400 ± 0.0100 ndcg@10. And 1 more reason.",
+    "reasons": [
+        "Worse than yesterday's by 0.0400 ± 0.0100 ndcg@10.",
+        "Full lists: The table has 5 of 9 possible rows.",
+    ],
     "checks": [
         {"name": "full lists", "status": "failed", "sentence": "The table has 5 of 9 possible rows."},
         {"name": "unseen values", "status": "passed", "sentence": "None."},
@@ -150,3 +161,13 @@ def test_an_untrained_model_is_said_to_be_one(
         WATCH.reset(token)
     assert heard["warn" if warned else "say"] == ([] if sentence is None else [sentence])
     assert heard["say" if warned else "warn"] == []
+
+
+def test_differences_say_why_the_verdict_has_wider_intervals() -> None:
+    leads = {"transitions": {"test/ndcg_at_10": {"mean": 0.041, "low": 0.0074, "high": 0.0763}}}
+    alone = {"served": "blend", "differences": leads}
+    for report, wider in ((alone, False), ({**alone, "verdict": {"passed": True}}, True)):
+        page = io.StringIO()
+        show_differences(Console(file=page, width=120), report)
+        text = page.getvalue()
+        assert "each alone" in text and ("for all comparisons together" in text) == wider

@@ -128,6 +128,12 @@ def test_the_folders_configuration_is_the_commands_too(settings: recsys.Settings
     assert recsys.load(recsys.load_settings(path)).path == model.path
 
 
+def test_a_frame_without_items_leaves_nothing_and_says_what_to_pass(tmp_path: Path) -> None:
+    with pytest.raises(recsys.InputError, match=r"^interactions has no column .* the item's id .*rename\("):
+        recsys.configure(pl.DataFrame({"user": ["a", "b", "c"] * 9}), folder=tmp_path / "new" / "shop")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_tables_for_a_folder_are_refused(tmp_path: Path) -> None:
     recsys.configure(ring(20), folder=tmp_path)
     items = pl.DataFrame({"item_id": range(10), "title": [f"thing {n}" for n in range(10)]})

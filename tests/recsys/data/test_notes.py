@@ -46,13 +46,13 @@ def test_late_events_corrections_and_repeats_are_counted_and_told(tmp_path: Path
     assert (report.late, report.corrected, report.repeated, report.rows_added) == (
         {INTERACTIONS: 1},
         {INTERACTIONS: 1},
-        {INTERACTIONS: 2},
+        {INTERACTIONS: 1},
         {INTERACTIONS: 3},
     )
     assert report.notes == [
         "New events that are late by more than 24 hours (interactions.late_hours): 1; they were added.",
-        "Events of the log that have another weight now: 1.",
-        "Rows of log/2.csv that repeat events of the log: 2; an event counts once.",
+        "1 row corrected the weight of events in the log.",
+        "Rows of log/2.csv that repeat events of the log and change nothing: 1; an event counts once.",
     ]
     assert items(tmp_path) == [(10, 5.0), (11, 4.0), (20, 1.0), (21, 1.0), (22, 1.0)]
 
@@ -84,7 +84,9 @@ def test_a_day_under_another_name_is_told_of_and_adds_nothing(tmp_path: Path) ->
     report = read(tmp_path)
     assert (report.rows_added, report.repeated) == ({INTERACTIONS: 0}, {INTERACTIONS: 2})
     assert items(tmp_path) == [(10, 3.0), (11, 4.0)]
-    assert report.notes == ["Rows of log/1-copy.csv that repeat events of the log: 2; an event counts once."]
+    assert report.notes == [
+        "Rows of log/1-copy.csv that repeat events of the log and change nothing: 2; an event counts once."
+    ]
 
 
 def test_the_setting_of_late_events_is_no_reading_rule(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_rollback_brings_back_a_copy_that_readers_had(tmp_path: Path, candidates
     sink = FileSink(settings.export, settings.name)
     assert sink.rollback().version == candidates.version
     assert set(pl.read_parquet(tmp_path / "c")["run"]) == {"r1"}
-    with pytest.raises(RecsysError, match="keeps no copy older than"):
+    with pytest.raises(InputError, match="keeps no copy older than"):  # the request is wrong: exit code 2
         sink.rollback()
 
 

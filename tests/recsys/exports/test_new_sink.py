@@ -182,5 +182,5 @@ def test_the_command_brings_the_files_before_back(tmp_path: Path, capsys: pytest
     back = {"path": str(tmp_path / "c"), "version": 0, "instead": 1, "kind": "files"}
     assert json.loads(capsys.readouterr().out) == {**back, "targets": {"export": back}}
     assert pl.read_parquet(tmp_path / "c")["item_id"].to_list() == ["x0"]
-    assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback"]) == 1
+    assert execute(["export", str(tmp_path / "recsys.toml"), "--rollback"]) == 2
     assert "keeps no copy older" in capsys.readouterr().err

@@ -115,5 +115,6 @@ def test_values_that_training_has_not_seen() -> None:
     shares = lists.unseen_shares(trained, asked, ["category", "tags", "brand"], most=2)
     assert shares == {"category": pytest.approx(2 / 3), "tags": pytest.approx(1 / 3)}  # brands are too many
     check = built.check_unseen(shares, 0.5)
-    assert check.failed and "67% of the values of category" in check.sentence
+    assert check.failed and check.sentence == "Training has not seen 67% of the values of category."
+    assert built.check_unseen({"category": 0.0}, 0.5).sentence == "Training has seen all values of category."
     assert built.check_unseen({}, 0.5).status == "skipped"

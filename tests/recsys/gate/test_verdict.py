@@ -56,26 +56,27 @@ def verdict(
 PUBLISHED = {
     "better": (
         champion(lead(0.004, 0.002, "better")),
-        "better than yesterday's by .0040 ± .0020; the best baseline (transitions) is behind by .0300",
+        "better than yesterday's by 0.0040 ± 0.0020; the best baseline (transitions) is behind by 0.0300",
     ),
     "a tie": (
         champion(lead(-0.0004, 0.002)),
-        "no different from yesterday's beyond chance (−.0004 ± .0020); the best baseline (transitions) is behind by "
-        ".0300",
+        "no different from yesterday's beyond chance (−0.0004 ± 0.0020); the best baseline (transitions) is behind by "
+        "0.0300",
     ),
     "the same": (
         champion(lead(0.0, 0.0), days=5),
-        "ranks as the one of 2026-02-25 does; the best baseline (transitions) is behind by .0300",
+        "ranks as the one of 2026-02-25 does; the best baseline (transitions) is behind by 0.0300",
     ),
     "tolerated": (
         champion(lead(-0.002, 0.001)),
-        "worse than yesterday's by .0020 ± .0010, which the tolerance allows; the best baseline (transitions) is "
-        "behind by .0300",
+        "worse than yesterday's by 0.0020 ± 0.0010, which the tolerance allows; the best baseline (transitions) is "
+        "behind by 0.0300",
     ),
-    "the first night": (None, "nothing was served before; the best baseline (transitions) is behind by .0300"),
+    "the first night": (None, "nothing was served before; the best baseline (transitions) is behind by 0.0300"),
     "not comparable": (
         champion(reason="the bundle is gone"),
-        "not compared with yesterday's, because the bundle is gone; the best baseline (transitions) is behind by .0300",
+        "not compared with yesterday's, because the bundle is gone; the best baseline (transitions) is behind by "
+        "0.0300",
     ),
 }
 
@@ -90,16 +91,19 @@ def test_the_sentence_of_a_night_that_is_published(case: str) -> None:
 
 def test_a_baseline_ahead_within_chance_is_named_as_such() -> None:
     found = verdict(None, {"transitions": [lead(-0.002, 0.01)]})
-    assert found.sentence.endswith("the best baseline (transitions) is ahead by .0020, within chance.")
+    assert found.sentence.endswith(
+        "the best baseline (transitions) is ahead by 0.0020, within chance (−0.0120 to +0.0080, for all comparisons "
+        "together)."
+    )
 
 
 def test_a_worse_night_is_kept_back_with_every_reason() -> None:
     found = verdict(champion(lead(-0.04, 0.01, "worse")), AHEAD, HALF)
     assert not found.passed
-    assert found.sentence == "Kept back: worse than yesterday's by .0400 ± .0100 ndcg@10. And 2 more reasons."
+    assert found.sentence == "Kept back: worse than yesterday's by 0.0400 ± 0.0100 ndcg@10. And 2 more reasons."
     assert found.reasons == [
-        "Worse than yesterday's by .0400 ± .0100 ndcg@10.",
-        "Worse than the baseline transitions by .4690 ± .0230 ndcg@10.",
+        "Worse than yesterday's by 0.0400 ± 0.0100 ndcg@10.",
+        "Worse than the baseline transitions by 0.4690 ± 0.0230 ndcg@10.",
         "Users of the table before: Half are missing.",
     ]
 
@@ -144,7 +148,7 @@ ALL_ZERO = {name: [lead(0.0, 0.0, "undecided", 0.0)] for name in ("popularity", 
             0.0,
             500,
             "no test question is answered by this night; nothing was served before; the best baseline (popularity) is "
-            "ahead by .0010, within chance",
+            "ahead by 0.0010, within chance",
         ),
         (None, {}, None, 0, "no user has a test question, so nothing was compared"),
     ],

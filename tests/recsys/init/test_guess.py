@@ -494,3 +494,13 @@ def test_a_database_is_not_guessed(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is a database, and `recsys init` looks at files") as raised:
             guess(log, output=tmp_path / "recsys.toml")
         assert "secret" not in str(raised.value)
+
+
+def test_the_mapping_is_said_and_so_is_a_k_above_all_items(tmp_path: Path) -> None:
+    log = _log()
+    path = _write(tmp_path / "log.csv", {"kunde": log["user"], "item": log["item"]})
+    catalogue = _write(tmp_path / "items.csv", {"id": sorted(set(log["item"])), "title": sorted(set(log["item"]))})
+    items = len(set(log["item"]))
+    _, findings = _guessed(tmp_path, path, catalogue)
+    assert "columns: user_id = 'kunde', item_id = 'item'" in findings.found
+    assert [s for s in findings.unsure if s.startswith(f"retrieve.k = 100, and there are {items} items")]

@@ -146,3 +146,11 @@ def test_the_run_that_a_step_began_is_known_until_the_next_step() -> None:
         assert (last().run, last().name, current().run) == ("3f9a", "shop-a", None)
         with in_step("export"):
             assert last().run is None
+
+
+def test_a_kept_line_says_when_it_was_written() -> None:
+    with logged() as (log, file):
+        log.hold("ingest ...", {"event": "step begins"})
+        assert log.given == 0.0 and not file.getvalue()
+        log.give()
+        assert log.given > 0.0 and lines(file)[0]["message"] == "ingest ..."

@@ -34,7 +34,7 @@ def person(user: str, titles: list[str], rank: int | None, **more: Any) -> dict[
 def verdict(passed: bool = True) -> dict[str, Any]:
     return {
         "passed": passed,
-        "sentence": "Published: better than yesterday's by .0040 [.0021, .0059]." if passed else "Kept back: drift.",
+        "sentence": "Published: better than yesterday's by 0.0040 [0.0021, 0.0059]." if passed else "Kept back: drift.",
         "reasons": [] if passed else ["Drift of items is 0.31, above 0.25."],
         "metric": "ndcg@10",
         "champion": {"difference": 0.004, "low": 0.0021, "high": 0.0059, "outcome": "better", "value": 0.3},

@@ -15,7 +15,7 @@ from recsys.tracking import log as tracking
 
 VERDICT: Mapping[str, Any] = {
     "passed": True,
-    "sentence": "Published: better than yesterday's by .0040 [.0021, .0059].",
+    "sentence": "Published: better than yesterday's by 0.0040 [0.0021, 0.0059].",
     "reasons": [],
     "metric": "ndcg@10",
     "champion": {"run": "r", "difference": 0.004, "low": 0.0021, "high": 0.0059, "outcome": "better"},
