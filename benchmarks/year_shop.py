@@ -35,7 +35,7 @@ class Fault:
 
 # kind, words of the sentence that sees it
 KINDS: Final = {
-    "corrections": ("another weight",),
+    "corrections": ("corrected the weight",),
     "late file": ("late by more than",),
     "doubled day": ("that repeat",),
     "missing day": ("newest event",),
