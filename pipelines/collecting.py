@@ -1,4 +1,4 @@
-"""How often Python looks for cycles of objects that nothing refers to any more."""
+"""Rules of how often Python looks for cycles of objects that nothing refers to any more."""
 
 from __future__ import annotations
 

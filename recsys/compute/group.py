@@ -126,7 +126,7 @@ def _error(end: Any) -> BaseException | None:
 
 
 def _own(error: BaseException) -> bool:
-    """Whether the work itself failed."""
+    """Return whether the work itself failed."""
     return not isinstance(error, Lost) and (isinstance(error, RayTaskError) or not isinstance(error, RayError))
 
 

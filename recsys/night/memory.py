@@ -101,7 +101,7 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
 
 
 def _touched(histories: Sequences, users: np.ndarray, items: int) -> int:
-    """How many of so many items some users' histories hold."""
+    """Return how many of so many items some users' histories hold."""
     seen = np.zeros(items + 1, dtype=bool)
     for _, block in Slices.of(histories, users, histories.offsets[users], histories.offsets[users + 1]).blocks():
         seen[block.items] = True

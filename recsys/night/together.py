@@ -78,18 +78,18 @@ def checkpoint_minutes(settings: Settings) -> float:
 
 
 def training_dataset(settings: Settings, versions: TableVersions) -> Dataset:
-    """What is measured learns from this."""
+    """Data that the measured bundle learns from."""
     return few_users(prepare(settings, versions), settings.train.users, settings.seed)
 
 
 def served_dataset(settings: Settings, versions: TableVersions, measured: str) -> Dataset:
-    """What is served learns from this; `measured` is the path of the bundle whose codes stay."""
+    """Data that the served bundle learns from; `measured` is the path of the bundle whose codes stay."""
     return whole_dataset(settings, versions, read_bundle(measured, verify=False).vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one of the processes does; it is sent to them, and holds nothing large.
+    """Work of one of the processes; it is sent to them, and holds nothing large.
 
     Attributes
     ----------

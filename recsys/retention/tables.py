@@ -107,7 +107,7 @@ def _tables(settings: Settings) -> list[str]:
 
 
 def _options(settings: Settings, table: str, kept: Kept) -> dict[str, Any]:
-    """How a table's older versions are looked for."""
+    """Return the options by which a table's older versions are looked for."""
     path, age = table_path(settings.warehouse, table), datetime.now(UTC) - kept.since  # a table counts from now
     hours = max(0, int(age.total_seconds() // 3600))
     options: dict[str, Any] = {"retention_hours": hours, "enforce_retention_duration": False}

@@ -43,7 +43,7 @@ class Part:
 
     @classmethod
     def own(cls) -> Part | None:
-        """Of this process; None: there is no other one."""
+        """Return the part of this process; None: there is no other one."""
         rank, count = processes()
         return None if count == 1 else cls(rank, count)
 

@@ -1,4 +1,4 @@
-"""What `recsys forget` does to a warehouse, without MLflow and without the command around it."""
+"""Work of `recsys forget` on a warehouse, without MLflow and without the command around it."""
 
 from __future__ import annotations
 

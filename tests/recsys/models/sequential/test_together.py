@@ -31,7 +31,7 @@ MODEL = ModelSettings(dimensions=16, blocks=1, max_length=8, dropout=0.2, id_dro
 
 @dataclass(frozen=True)
 class Case:
-    """What differs between trainings; `by_row` makes the table learn as that of a large catalogue does."""
+    """Settings that differ between trainings; `by_row` makes the table learn as that of a large catalogue does."""
 
     name: str
     train: dict[str, Any]
