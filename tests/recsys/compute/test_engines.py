@@ -25,7 +25,7 @@ from recsys.errors import InputError
 from recsys.runs import step_key
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from tests.recsys.compute.clusters import Machines, three_machines
+from tests.recsys.compute.clusters import Machines
 
 
 def settings_of(root: Path, **compute: Any) -> Settings:
@@ -112,12 +112,6 @@ def test_an_address_where_nothing_listens(tmp_path: Path) -> None:
         for given_address in (address, f"ray://{address}"):
             with pytest.raises(InputError, match=r"Nothing answers at compute\.address = .*; start the cluster there"):
                 check_compute(settings_of(tmp_path, engine="ray", address=given_address))
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
-    with three_machines() as running:
-        yield running
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,10 @@ import pytest
 
 import recsys.text.represent as text
 from recsys.evaluation import ranking
-from tests.recsys.compute.clusters import Machines, three_machines
-from tests.recsys.compute.ring import USERS, Ring, make_ring
+from tests.recsys.compute.clusters import Machines
+from tests.recsys.compute.ring import USERS, Ring
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Ring:
-    return make_ring(tmp_path_factory.mktemp("ring"))
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Machines]:
-    with three_machines() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def machines(running: Machines) -> Machines:
-    running.replace()
-    return running
 
 
 class Killing:

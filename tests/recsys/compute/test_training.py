@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,10 @@ from recsys.night.together import check_together
 from recsys.pipelines.sound import check_step, check_whole
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
-from tests.recsys.compute.clusters import Machines, three_machines
-from tests.recsys.compute.ring import Ring, make_ring
+from tests.recsys.compute.clusters import Machines
+from tests.recsys.compute.ring import Ring
 
 TOGETHER = 2
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Ring:
-    return make_ring(tmp_path_factory.mktemp("ring"))
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Machines]:
-    with three_machines() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def machines(running: Machines) -> Machines:
-    running.replace()
-    return running
 
 
 def on(machines: Machines, ring: Ring, **train: Any) -> Settings:

@@ -18,7 +18,7 @@ from recsys.errors import RecsysError
 from recsys.evaluation import ranking
 from recsys.text.encoding import Encoding
 from recsys.text.known import load
-from tests.recsys.compute.ring import Ring, make_ring
+from tests.recsys.compute.ring import Ring
 
 # as in Ray's processes: nothing writes to such an array
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
@@ -48,11 +48,6 @@ def copied(value: Any) -> Any:
     buffers: list[pickle.PickleBuffer] = []
     content = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return pickle.loads(content, buffers=[bytes(buffer.raw()) for buffer in buffers])
-
-
-@pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Ring:
-    return make_ring(tmp_path_factory.mktemp("ring"))
 
 
 @pytest.fixture
