@@ -51,8 +51,8 @@ test-machines: setup  ## the numeric tests as other processors and thread counts
 PYTHONS ?= 3.11 3.12 3.13
 WITHOUT_TORCH := tests/features/test_buckets.py tests/features/test_declaration.py tests/features/test_sentences.py \
 	tests/features/test_words.py tests/recsys/data tests/recsys/datasets tests/recsys/evaluation/test_significance.py \
-	tests/recsys/init tests/recsys/reading tests/recsys/settings tests/recsys/storage tests/recsys/test_runs.py \
-	tests/test_configs.py
+	tests/recsys/ingestion tests/recsys/init tests/recsys/reading tests/recsys/settings tests/recsys/storage \
+	tests/recsys/test_runs.py tests/test_configs.py
 
 test-pythons:  ## what needs no torch, under each Python from 3.11 to 3.13 that is found
 	@for version in $(PYTHONS); do \

@@ -23,11 +23,11 @@ import common
 import torch
 
 from recsys.columns import PADDING
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.features.precision import activation_dtype
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.bert4rec import Bert4Rec, encode_queries
 from recsys.models.sequential.build import build_model, item_features
 from recsys.models.sequential.estimator import item_text, train_model

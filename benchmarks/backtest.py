@@ -18,8 +18,8 @@ import common
 
 from recsys.backtest.variants import read_variants
 from recsys.pipelines.backtest import backtest_alone
-from recsys.pipelines.console import Show
-from recsys.pipelines.launch import watched
+from recsys.pipelines.orchestration.launch import watched
+from recsys.pipelines.terminal.console import Show
 
 # by configuration: the folder under DATA that is its data_root, and the plan
 CONFIGURATIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {

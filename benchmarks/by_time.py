@@ -18,9 +18,9 @@ from typing import Any, Final, get_args
 
 import common
 
-from recsys.data.ingest import ingest
 from recsys.evaluation.compare import BLEND, MODEL, EvaluationReport
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.evaluate import Baseline

@@ -44,7 +44,7 @@ def plain(folder: Path) -> int:
 def reading(folder: Path, warehouse: str, *sources: str) -> int:
     """Read sources into a warehouse as `recsys ingest` does; returns the rows that are new."""
     from recsys.columns import INTERACTIONS
-    from recsys.data.ingest import ingest
+    from recsys.ingestion.ingest import ingest
     from recsys.settings.read import parse_settings
 
     tree = {"name": "shop", "data_root": str(folder), "warehouse": str(folder / warehouse)}

@@ -23,8 +23,8 @@ import common
 import generated_log
 import multiplexing_retrieval
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
+from recsys.ingestion.ingest import ingest
 from recsys.settings import Settings
 from recsys.settings.read import override_of, parse_settings
 

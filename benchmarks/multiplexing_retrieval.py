@@ -32,8 +32,8 @@ import common
 import numpy as np
 import torch
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.settings import Settings
 from recsys.settings.read import load_settings

@@ -27,11 +27,11 @@ import polars as pl
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.candidates.linear import Linear
 from recsys.data.asked import test_questions
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.evaluation.evaluate import blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.retrieval.repeats import with_repeats
 from recsys.serving.recommender import open_bundle

@@ -23,12 +23,12 @@ import numpy as np
 import polars as pl
 
 from recsys.candidates.popularity import popularity
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
 from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
+from recsys.ingestion.ingest import ingest
 from recsys.settings.read import load_settings
 
 CONFIGURATION = "amazon-beauty-ids"

@@ -30,9 +30,9 @@ import psutil
 from recsys.columns import SENTENCE
 from recsys.compute.base import Engine
 from recsys.compute.local import LOCAL
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.datasets.synthetic import generate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.serving.batches import candidate_batches
 from recsys.serving.recommender import open_bundle

@@ -26,10 +26,10 @@ import torch
 from export_speed import free_port, postgresql
 
 from recsys.bundles.store import write_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.exports.base import Candidates
 from recsys.exports.several import export
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.pipelines.refresh import refresh_alone
 from recsys.pipelines.steps import Step

@@ -31,13 +31,13 @@ import numpy as np
 from recsys.candidates.popularity import popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import SENTENCE
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.evaluate import blend_scorer
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import ScoreBlock, rank_targets
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.retrieval.repeats import with_repeats
 from recsys.serving.recommender import BundleRecommender, open_bundle

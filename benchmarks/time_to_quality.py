@@ -24,9 +24,9 @@ from typing import Any
 import common
 from training_throughput import bf16_rate, flops
 
-from recsys.data.ingest import ingest
 from recsys.data.splits import leave_one_out
 from recsys.features.device import best_device
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.batches import windows
 from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.loop import train

@@ -19,8 +19,8 @@ from typing import Any
 import common
 import polars as pl
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.batches import windows
 from recsys.night.fit import FitReport, fit
 from recsys.settings import Settings

@@ -36,15 +36,15 @@ import common
 import time_machine
 from year_shop import START, Fault, Shop, configuration, planted
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import RecsysError
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.night.refit import refit
-from recsys.pipelines.console import check_lines, remarks
 from recsys.pipelines.nightly import night
 from recsys.pipelines.steps import Step
+from recsys.pipelines.terminal.console import check_lines, remarks
 from recsys.pipelines.watch import Watch, watching
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

@@ -21,12 +21,12 @@ import common
 import numpy as np
 
 from recsys.columns import SENTENCE
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.splits import HeldOut
 from recsys.evaluation.metrics import MISS, per_user
 from recsys.evaluation.ranking import rank_targets
 from recsys.features.whitening import Whitening
+from recsys.ingestion.ingest import ingest
 from recsys.models.history_mean import history_means
 from recsys.settings.read import load_settings
 from recsys.text.represent import represent, text_vectors

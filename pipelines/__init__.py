@@ -9,4 +9,4 @@ from recsys.tracking import telemetry
 telemetry.off()  # before Prefect and MLflow are imported by any module of this package
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "60")  # 20 is short on a busy machine
 
-from recsys.pipelines import secrets as _secrets  # noqa: E402, F401 - what `${prefect:BLOCK}` stands for
+from recsys.pipelines.orchestration import secrets as _secrets  # noqa: E402, F401 - what `${prefect:BLOCK}` stands for

@@ -47,8 +47,8 @@ from recsys.data.prepare import DATASET
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.night.memory import check_night
-from recsys.pipelines.backtest_shown import log_night, log_whole
 from recsys.pipelines.steps import tracked
+from recsys.pipelines.terminal.backtest_shown import log_night, log_whole
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.storage.addresses import masked

@@ -21,7 +21,7 @@ from recsys.pipelines.commands import start, schedule, steps, decide, releases, 
 # isort: on
 from recsys.pipelines import collecting
 from recsys.pipelines.commands.base import app
-from recsys.pipelines.outcome import STOPPED, outcome
+from recsys.pipelines.terminal.outcome import STOPPED, outcome
 from recsys.pipelines.time_limit import may_end_process
 
 _FORMAT = warnings.formatwarning

@@ -18,7 +18,6 @@ from recsys.data.prepare import prepare
 from recsys.evaluation import evaluate as evaluation
 from recsys.evaluation import users
 from recsys.evaluation.prices import prices
-from recsys.pipelines.prices import price_metrics, price_table
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -27,6 +26,7 @@ from recsys.pipelines.steps import (
     newest_versions,
     step_run,
 )
+from recsys.pipelines.terminal.prices import price_metrics, price_table
 from recsys.pipelines.watch import watch
 from recsys.report.files import stand_ins
 from recsys.runs import state_folder

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.models.registry import estimator_for
-from recsys.pipelines.console import facts
 from recsys.pipelines.steps import newest_versions
+from recsys.pipelines.terminal.console import facts
 from recsys.settings import Settings
 
 MEGABYTE: Final = 1_000_000

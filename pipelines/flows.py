@@ -15,12 +15,12 @@ from prefect.runtime import deployment
 from prefect.states import Completed, Failed, State
 
 from recsys.errors import RecsysError, first_line
-from recsys.pipelines import prefect_api, unmasked
-from recsys.pipelines.events import tell
-from recsys.pipelines.run_log import recorded
+from recsys.pipelines.orchestration import prefect_api, unmasked
+from recsys.pipelines.orchestration.events import tell
+from recsys.pipelines.orchestration.run_log import recorded
+from recsys.pipelines.orchestration.titles import configuration_name, run_title
 from recsys.pipelines.steps import as_task, graph
 from recsys.pipelines.time_limit import may_end_process
-from recsys.pipelines.titles import configuration_name, run_title
 from recsys.pipelines.watch import Watch, watch
 from recsys.processes import registered
 from recsys.runs import WarehouseBusy

@@ -19,14 +19,14 @@ from recsys import runs
 from recsys.audit.forgetting import Asked, bundles_naming, idle_bundles, places
 from recsys.audit.places import Emptied, empty, look
 from recsys.audit.proof import write_proof
-from recsys.data.forget import candidate_tables, own_tables, unknown
-from recsys.data.forgotten import add_forgotten
-from recsys.data.provenance import check_filled
-from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import Candidates
-from recsys.pipelines.console import facts
+from recsys.forgetting.forget import candidate_tables, own_tables, unknown
+from recsys.forgetting.forgotten import add_forgotten
+from recsys.forgetting.sought import Sought
+from recsys.ingestion.provenance import check_filled
 from recsys.pipelines.steps import newest_candidates, tracked
+from recsys.pipelines.terminal.console import facts
 from recsys.report.files import pseudonyms
 from recsys.settings import Settings
 from recsys.storage.intact import naming_damage

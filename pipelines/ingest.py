@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from recsys import runs
-from recsys.data import ingest as data
+from recsys.ingestion import ingest as data
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
-from recsys.pipelines.console import rejected_lines
 from recsys.pipelines.steps import Run, as_function, io_task, numbers, plain, table_versions, tracked
+from recsys.pipelines.terminal.console import rejected_lines
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.tracking import log as tracking

@@ -27,14 +27,12 @@ from recsys.machine import peak_memory
 from recsys.night.memory import check_night
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
-from recsys.pipelines.console import capped, check_lines, counted, rejected_lines, remarks, untrained
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
 from recsys.pipelines.export import export_task
 from recsys.pipelines.ingest import ingest_task
 from recsys.pipelines.judge import discard_kept_back, has_values, ingested_before, judge_task, versions_before
 from recsys.pipelines.measured import earlier, measured, said, tell_end, tell_metrics, with_budget
-from recsys.pipelines.prefect_mark import mark
-from recsys.pipelines.prices import price_markdown
+from recsys.pipelines.orchestration.prefect_mark import mark
 from recsys.pipelines.publish import publish_task
 from recsys.pipelines.refit import refit_task
 from recsys.pipelines.report import night_record, report_task
@@ -52,6 +50,8 @@ from recsys.pipelines.steps import (
     table_versions,
     tracked,
 )
+from recsys.pipelines.terminal.console import capped, check_lines, counted, rejected_lines, remarks, untrained
+from recsys.pipelines.terminal.prices import price_markdown
 from recsys.pipelines.train import train_task
 from recsys.pipelines.watch import watch
 from recsys.releases.switch import settle

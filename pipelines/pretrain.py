@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from recsys import runs
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.pipelines.steps import Run, as_function, compute_task, plain, step_run, tracked
 from recsys.pipelines.watch import watch
 from recsys.settings.pretrain import PretrainSettings

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from recsys import runs
 from recsys.errors import InputError
-from recsys.pipelines.console import facts, without_secrets
 from recsys.pipelines.steps import compute_task, tracked
+from recsys.pipelines.terminal.console import facts, without_secrets
 from recsys.pipelines.watch import watch
 from recsys.report.files import FOLDER, LATEST, page_of, pseudonyms, write_page
 from recsys.report.page import page

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from recsys import runs
 from recsys.compute.choice import check_compute
-from recsys.pipelines.console import facts
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -20,6 +19,7 @@ from recsys.pipelines.steps import (
     numbers,
     step_run,
 )
+from recsys.pipelines.terminal.console import facts
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions

@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from recsys import runs
 from recsys.errors import RecsysError
-from recsys.pipelines.console import facts
 from recsys.pipelines.steps import plain, tracked
+from recsys.pipelines.terminal.console import facts
 from recsys.pipelines.watch import watch
 from recsys.releases.switch import settle
 from recsys.retention.collect import collect

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from recsys.bundles.store import find_bundle
 from recsys.columns import INTERACTIONS
-from recsys.data.declared_sources import check_lists, check_sources
-from recsys.data.provenance import check_filled
 from recsys.errors import InputError
 from recsys.features.model_source import EncoderError, find_model
+from recsys.ingestion.declared_sources import check_lists, check_sources
+from recsys.ingestion.provenance import check_filled
 from recsys.pipelines.export import check_targets
 from recsys.pipelines.steps import chosen_bundle, newest_candidates, newest_versions
 from recsys.settings import RunSettings, Settings

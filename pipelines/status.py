@@ -15,7 +15,7 @@ from recsys.backtest.tables import FOLDER as REPLAYS
 from recsys.bundles.mirror import address, bundles_folder
 from recsys.evaluation.users import FOLDER as EVALUATIONS
 from recsys.observe.figures import NDCG
-from recsys.pipelines.console import facts
+from recsys.pipelines.terminal.console import facts
 from recsys.releases.record import champion
 from recsys.report.files import FOLDER as REPORTS
 from recsys.retention.folders import size_of

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from recsys import processes
 from recsys.bundles.store import find_bundle, latest_bundle
-from recsys.data.provenance import check_filled
 from recsys.errors import InputError, RecsysError, first_line
+from recsys.ingestion.provenance import check_filled
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines import collecting

@@ -8,7 +8,6 @@ from recsys import runs
 from recsys.bundles.store import publish_bundle
 from recsys.models.registry import estimator_for
 from recsys.night.fit import fit
-from recsys.pipelines.console import started_from, untrained
 from recsys.pipelines.search import log_index
 from recsys.pipelines.steps import (
     Run,
@@ -18,6 +17,7 @@ from recsys.pipelines.steps import (
     numbers,
     step_run,
 )
+from recsys.pipelines.terminal.console import started_from, untrained
 from recsys.pipelines.watch import watch
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions

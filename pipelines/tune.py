@@ -16,8 +16,8 @@ from rich.table import Table
 from recsys.data.prepare import few_users, prepare
 from recsys.errors import InputError, RecsysError
 from recsys.models.registry import estimator_for
-from recsys.pipelines.console import facts
 from recsys.pipelines.steps import newest_versions, plain, tracked
+from recsys.pipelines.terminal.console import facts
 from recsys.pipelines.watch import watch
 from recsys.running import running
 from recsys.settings import Settings

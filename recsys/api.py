@@ -17,9 +17,9 @@ import tomlkit
 
 from recsys import runs
 from recsys.bundles.store import find_bundle, latest_bundle, passed_on, publish_bundle
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.compare import EvaluationReport
+from recsys.ingestion.ingest import ingest
 from recsys.init.guess import guess
 from recsys.init.log import NoIdError
 from recsys.serving.model import Model

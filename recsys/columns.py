@@ -23,7 +23,7 @@ REJECTED_AT: Final = "rejected_at"
 
 # --- forgotten users --------------------------------------------------------------------------------------------
 SALT: Final = "salt"
-DIGEST: Final = "digest"  # sha256 (hex) of salt and user id; of items and dates see recsys.data.forgotten
+DIGEST: Final = "digest"  # sha256 (hex) of salt and user id; of items and dates see recsys.forgetting.forgotten
 FORGOTTEN_AT: Final = "forgotten_at"
 
 # --- items ------------------------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.features.tokens import ItemTokenizer, ItemTokens
+from recsys.ingestion.ingest import ingest
 from recsys.models.recformer.catalogue_tokens import catalogue_tokens, item_attributes
 from recsys.models.recformer.model import MaskedHead, Recformer, Shape
 from recsys.models.recformer.pretrain import Corpus

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from recsys.observe.lines import VARIABLE, Format, log
-from recsys.pipelines.console import Output
+from recsys.pipelines.terminal.console import Output
 
 app = typer.Typer(
     name="recsys",

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from recsys.pipelines.commands.base import DECIDE, AsJson, Config, Debug, Overrides, answer, app
-from recsys.pipelines.console import Show
-from recsys.pipelines.outcome import INTERRUPTED
+from recsys.pipelines.terminal.console import Show
+from recsys.pipelines.terminal.outcome import INTERRUPTED
 from recsys.pipelines.ui import DEFAULT_STORE
 
 
@@ -104,8 +104,8 @@ def backtest(
 
     variants = read_variants(config, overrides or (), compared or ())
     from recsys.pipelines.backtest import backtest_alone
-    from recsys.pipelines.backtest_shown import show_backtest
-    from recsys.pipelines.launch import watched
+    from recsys.pipelines.orchestration.launch import watched
+    from recsys.pipelines.terminal.backtest_shown import show_backtest
 
     settings = next(iter(variants.values()))
     with watched(settings, Show(), "backtest"):
@@ -134,7 +134,7 @@ def tune(
 
     Example: [bold]recsys tune recsys.toml --trials 50 --timeout 2h[/]
     """
-    from recsys.pipelines.launch import watched
+    from recsys.pipelines.orchestration.launch import watched
     from recsys.pipelines.tune import show_tune
     from recsys.pipelines.tune import tune as search
     from recsys.settings.read import load_settings

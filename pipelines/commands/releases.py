@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from recsys.pipelines.commands.base import DECIDE, AsJson, Config, Debug, Overrides, answer, app
-from recsys.pipelines.console import Show
+from recsys.pipelines.terminal.console import Show
 from recsys.pipelines.watch import watching
 
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for those who find another model served.")]

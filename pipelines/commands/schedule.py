@@ -8,7 +8,7 @@ import typer
 
 from recsys.pipelines import collecting
 from recsys.pipelines.commands.base import AsJson, Config, Debug, Overrides, answer, app
-from recsys.pipelines.console import facts
+from recsys.pipelines.terminal.console import facts
 
 
 @app.command()
@@ -38,7 +38,7 @@ def deploy(
         raise typer.BadParameter(f"--serve runs the nights here, --pool {pool} on its workers; give one of them")
     if image is not None and pool is None:
         raise typer.BadParameter(f"--image {image} goes with --pool, a work pool of containers")
-    from recsys.pipelines.deploy import Plan, register, serve_here
+    from recsys.pipelines.orchestration.deploy import Plan, register, serve_here
 
     plan = Plan(config=config, cron=cron, timezone=timezone, overrides=tuple(overrides or ()), pool=pool, image=image)
     made, report = register(plan, serve=serve)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from recsys.pipelines import prefect_api
 from recsys.pipelines.commands.base import (
     AsJson,
     Config,
@@ -17,13 +16,14 @@ from recsys.pipelines.commands.base import (
     answer,
     app,
 )
-from recsys.pipelines.console import (
+from recsys.pipelines.orchestration import prefect_api
+from recsys.pipelines.terminal.console import (
     Show,
     facts,
     show_examples,
     show_night,
 )
-from recsys.pipelines.outcome import KEPT_BACK
+from recsys.pipelines.terminal.outcome import KEPT_BACK
 from recsys.pipelines.ui import ui_command
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _night(settings: Settings, config: str, overrides: list[str], asked: bool | 
     show = Show()
     prefect = prefect_api.named() if asked is None else asked
     show.say("Starting ..." if prefect else "Starting without Prefect ...")
-    from recsys.pipelines.launch import run_night
+    from recsys.pipelines.orchestration.launch import run_night
 
     summary = run_night(settings, config, overrides, show, prefect=prefect)
     if asked is None and not prefect:

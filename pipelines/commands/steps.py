@@ -19,7 +19,7 @@ from recsys.pipelines.commands.base import (
     app,
     short,
 )
-from recsys.pipelines.console import (
+from recsys.pipelines.terminal.console import (
     Show,
     capped,
     facts,
@@ -188,7 +188,7 @@ def refresh(
 
     Example: [bold]recsys refresh recsys.toml[/]
     """
-    from recsys.pipelines.launch import run_step
+    from recsys.pipelines.orchestration.launch import run_step
     from recsys.settings.read import load_settings
 
     settings = load_settings(config, overrides or ())
@@ -217,7 +217,7 @@ def step(
     from recsys.settings.read import load_settings
 
     settings = load_settings(config, overrides or ())
-    from recsys.pipelines.launch import run_step
+    from recsys.pipelines.orchestration.launch import run_step
 
     report = run_step(name, settings, config, overrides or [], Show(), **options)
     chosen = {line: short(report.get(line)) for line in lines}

@@ -17,7 +17,7 @@ from recsys.pipelines.commands.base import (
     app,
     short,
 )
-from recsys.pipelines.console import (
+from recsys.pipelines.terminal.console import (
     Show,
     facts,
 )
@@ -90,7 +90,7 @@ def pretrain(
     from recsys.settings.pretrain import load_pretrain_settings
 
     settings = load_pretrain_settings(config, overrides or ())
-    from recsys.pipelines.launch import run_step
+    from recsys.pipelines.orchestration.launch import run_step
 
     report = run_step("pretrain", settings, config, overrides or [], Show())
     from recsys.pipelines.pretrain import rank

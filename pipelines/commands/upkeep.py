@@ -48,7 +48,7 @@ def check(
     """
     from recsys.pipelines.check import check as look
     from recsys.pipelines.check import show_check
-    from recsys.pipelines.console import Show
+    from recsys.pipelines.terminal.console import Show
     from recsys.pipelines.watch import watching
     from recsys.settings.read import load_settings
 
@@ -77,9 +77,9 @@ def gc(
 
     Example: [bold]recsys gc recsys.toml --dry-run[/]
     """
-    from recsys.pipelines.console import Show
     from recsys.pipelines.retention import gc as collect
     from recsys.pipelines.retention import show_gc
+    from recsys.pipelines.terminal.console import Show
     from recsys.pipelines.watch import watching
     from recsys.settings.read import load_settings
 
@@ -120,9 +120,9 @@ def forget(
     """
     from pathlib import Path
 
-    from recsys.pipelines.console import Show
     from recsys.pipelines.forget import forget as remove
     from recsys.pipelines.forget import ids_of, show_forgotten
+    from recsys.pipelines.terminal.console import Show
     from recsys.pipelines.watch import watching
     from recsys.settings.read import load_settings
 

@@ -19,8 +19,8 @@ from recsys.bundles.mirror import BUNDLES
 from recsys.columns import ITEM_ID, USER_ID
 from recsys.data.log import FOLDER as PREPARED
 from recsys.data.log import home_of
-from recsys.data.sought import Sought, stand_alone
 from recsys.evaluation.users import FOLDER as EVALUATIONS
+from recsys.forgetting.sought import Sought, stand_alone
 from recsys.releases.record import FOLDER as RELEASES
 from recsys.report.files import FOLDER as REPORTS
 from recsys.runs import local_folder, state_folder

@@ -1,7 +1,7 @@
 """All places of a configuration that may hold users, items or old events, in the order in which they are emptied.
 
 What was made of the log comes before the log: it says who has no event left. The list of what is forgotten is written
-first (see `recsys.data.forgotten`), so that a source that still has it brings nothing back.
+first (see `recsys.forgetting.forgotten`), so that a source that still has it brings nothing back.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from recsys.backtest.tables import drop_replays, replays
 from recsys.bundles import mirror
 from recsys.bundles.mirror import bundles_folder
 from recsys.columns import CANDIDATES, ITEM_ID, ITEMS, QUARANTINE, USER_ID
-from recsys.data import forget as tables
-from recsys.data.forgotten import without_lines_of
-from recsys.data.sought import Sought
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.evaluation import users as evaluations
 from recsys.exports.base import CandidateTable, Sink
 from recsys.exports.registry import sinks_of
+from recsys.forgetting import forget as tables
+from recsys.forgetting.forgotten import without_lines_of
+from recsys.forgetting.sought import Sought
 from recsys.report import files as pages
 from recsys.report.files import stand_ins
 from recsys.retention.kept import named_anywhere

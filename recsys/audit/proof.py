@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.audit.around import PROOFS
-from recsys.data.forgotten import read_forgotten
-from recsys.data.sought import Sought
+from recsys.forgetting.forgotten import read_forgotten
+from recsys.forgetting.sought import Sought
 from recsys.storage.files import file_aside, write_json, writing
 
 MOST: Final = 1000  # hashes that an account lists

@@ -30,9 +30,9 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
-from recsys.data.ingest import Progress, ingest
-from recsys.data.provenance import check_filled
 from recsys.errors import InputError
+from recsys.ingestion.ingest import Progress, ingest
+from recsys.ingestion.provenance import check_filled
 from recsys.runs import local_folder
 from recsys.settings import Settings
 from recsys.storage.intact import note_write

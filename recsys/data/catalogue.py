@@ -5,10 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from recsys.columns import ITEM_ID, ITEMS, SENTENCE, TITLE, USER_ID, USERS
-from recsys.data.attributes import attribute_values, need_attributes
+from recsys.data.attributes import attribute_values
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.features.sentences import sentences
+from recsys.ingestion.declared_attributes import need_attributes
 from recsys.settings import ItemSettings, Settings
 from recsys.storage.warehouse import TableVersions, scan
 

@@ -25,7 +25,6 @@ from recsys.candidates.text import whitened_text
 from recsys.columns import INTERACTIONS, ITEM_ID, PADDING, SENTENCE, TITLE
 from recsys.compute.choice import engine_of
 from recsys.data.asked import test_questions
-from recsys.data.forgotten import forgotten_since
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split, moment
@@ -37,6 +36,7 @@ from recsys.evaluation.leaks import check_consumed, learns
 from recsys.evaluation.metrics import accuracy
 from recsys.evaluation.ranking import rank_targets
 from recsys.evaluation.recent_popularity import RecentPopularity, recent_popularity
+from recsys.forgetting.forgotten import forgotten_since
 from recsys.ranking.blend import Blended, blend_scores
 from recsys.retrieval.repeats import with_repeats
 from recsys.serving.recommender import BundleRecommender, open_bundle

@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID, RANK, USER_ID, metric_name
-from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.metrics import MISS, per_user
+from recsys.forgetting.sought import Sought
 from recsys.runs import local_folder
 from recsys.storage.files import WRITING, file_aside, writing
 

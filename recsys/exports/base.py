@@ -16,8 +16,8 @@ from typing import ClassVar, Protocol
 
 import polars as pl
 
-from recsys.data.sought import Sought
 from recsys.exports.copies import Copy, is_held
+from recsys.forgetting.sought import Sought
 from recsys.settings import ExportSettings
 from recsys.settings.export import UNNAMED
 

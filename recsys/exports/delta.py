@@ -17,11 +17,11 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
+from recsys.forgetting.sought import Sought
 from recsys.settings import DeltaExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.files import refusal

@@ -25,11 +25,11 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, copy_of
 from recsys.exports.rows import Rows, Shape, chosen_columns, rows_of
+from recsys.forgetting.sought import Sought
 from recsys.storage.files import file_aside, synchronise, writing
 from recsys.storage.locks import Held, lock_file
 

@@ -32,12 +32,12 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
 from recsys.exports.rows import chosen_columns, rows_of
 from recsys.exports.writers import with_words
+from recsys.forgetting.sought import Sought
 from recsys.settings import RedisExportSettings
 from recsys.storage.addresses import masked
 from recsys.storage.environment import expanded

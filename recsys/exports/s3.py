@@ -25,12 +25,12 @@ import polars as pl
 from obstore import exceptions as failures
 
 from recsys.columns import ITEM_ID, USER_ID
-from recsys.data.sought import Sought
 from recsys.errors import InputError, RecsysError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of
 from recsys.exports.rows import Rows, chosen_columns, rows_of
 from recsys.exports.writers import ENDINGS, WRITERS, scan_text
+from recsys.forgetting.sought import Sought
 from recsys.settings import S3ExportSettings
 from recsys.storage import objects
 from recsys.storage.addresses import masked

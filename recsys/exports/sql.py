@@ -16,11 +16,11 @@ from typing import Protocol
 import polars as pl
 
 from recsys.columns import ITEM_ID, RANK, USER_ID
-from recsys.data.sought import Sought
 from recsys.errors import InputError
 from recsys.exports.base import CandidateTable, ExportReport, RollbackReport, Sink
 from recsys.exports.copies import Copy, check_newer, check_owner, copy_of, is_held
 from recsys.exports.rows import Rows, Shape, chosen_columns, rows_of
+from recsys.forgetting.sought import Sought
 
 
 class TableShape(Shape, Protocol):

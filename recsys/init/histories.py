@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import EVENT, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.contracts import is_missing
+from recsys.ingestion.contracts import is_missing
 from recsys.init.log import LogGuess, shown
 from recsys.reading.sniff import Sample, share
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 import polars as pl
 
 from recsys.columns import ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
-from recsys.data.conditions import any_met, numbers
-from recsys.data.contracts import is_missing
-from recsys.data.most_frequent import most_frequent
+from recsys.ingestion.conditions import any_met, numbers
+from recsys.ingestion.contracts import is_missing
+from recsys.ingestion.most_frequent import most_frequent
 from recsys.reading.sniff import Sample, comma_decimals, looks_numeric, share
 from recsys.settings import Condition
 

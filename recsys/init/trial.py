@@ -12,8 +12,8 @@ from typing import Final
 import polars as pl
 
 from recsys.columns import LINE, RAW, REASON
-from recsys.data.checking import id_columns, try_rows, wanted
 from recsys.errors import InputError
+from recsys.ingestion.checking import id_columns, try_rows, wanted
 from recsys.reading.readers import Rows, read_rows
 from recsys.reading.reasons import DEFECT, FILE_LINE, FILE_RAW, MISSING, no_reason
 from recsys.reading.sniff import Sample, write_sample

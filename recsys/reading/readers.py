@@ -2,7 +2,7 @@
 
 Text is scanned as lines and split by expressions, so that a line with the wrong number of fields or with
 bytes that are not the declared encoding is told by its exact number and quoted as it came. Fields of text
-formats are strings; what they mean is decided by `recsys.data.contracts`.
+formats are strings; what they mean is decided by `recsys.ingestion.contracts`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from recsys import runs
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.mirror import address
 from recsys.columns import AS_OF, BUNDLE, ITEM_ID, RUN, USER_ID
-from recsys.data.forgotten import read_forgotten
 from recsys.errors import InputError, RecsysError
+from recsys.forgetting.forgotten import read_forgotten
 from recsys.releases.record import Release, bundle_folder
 from recsys.running import named
 from recsys.settings import Settings

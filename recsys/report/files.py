@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from recsys.data.sought import Sought
+from recsys.forgetting.sought import Sought
 from recsys.storage.files import file_aside, writing
 
 FOLDER: Final = "reports"

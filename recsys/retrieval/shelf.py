@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
-from recsys.data.forgotten import read_forgotten
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
+from recsys.forgetting.forgotten import read_forgotten
 from recsys.retrieval.index import ItemIndex
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions, scan

@@ -15,9 +15,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from recsys.columns import PADDING
-from recsys.data.contracts import nearest
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.ingestion.contracts import nearest
 from recsys.rules.base import Boost, Cap, Eligible, Floor, Pair, Pin, Rule, Seen, Shop, Spread
 from recsys.rules.choose import Chosen, Pinned, chosen
 from recsys.rules.registry import RULES

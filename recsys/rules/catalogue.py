@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID
-from recsys.data.conditions import any_met
-from recsys.data.contracts import columns_said, id_text
 from recsys.errors import InputError
+from recsys.ingestion.conditions import any_met
+from recsys.ingestion.contracts import columns_said, id_text
 from recsys.reading.id_lists import read_ids
 from recsys.reading.plausible import EARLIEST
 from recsys.reading.times import TIME, disguise, with_time

@@ -11,9 +11,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from recsys.columns import ITEM_ID
-from recsys.data.contracts import nearest
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.ingestion.contracts import nearest
 from recsys.rules.base import Boost, Cap, Pin, Shop, Spread
 from recsys.rules.catalogue import meeting, rows_meeting, values_of
 from recsys.rules.pairs import need_user_attribute

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import polars as pl
 
-from recsys.data.contracts import nearest
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
+from recsys.ingestion.contracts import nearest
 from recsys.rules.base import Floor, Pair, Shop
 from recsys.rules.catalogue import values_of
 from recsys.settings.rules import MarketRuleSettings, MinScoreRuleSettings

@@ -20,7 +20,7 @@ from recsys.backtest.replay import Built, build, settings_at
 from recsys.backtest.tables import begin_tables, open_source, tables_at
 from recsys.backtest.variants import SERVED, read_variants
 from recsys.columns import ITEM_ID, RANK, USER_ID
-from recsys.data.ingest import ingest
+from recsys.ingestion.ingest import ingest
 from recsys.pipelines import backtest, cli
 from recsys.pipelines.backtest import backtest_alone
 from recsys.settings import Settings

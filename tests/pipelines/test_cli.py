@@ -16,8 +16,8 @@ from recsys import __version__
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli
 from recsys.pipelines.commands import start, tools
-from recsys.pipelines.console import capped
-from recsys.pipelines.outcome import STOPPED, commands
+from recsys.pipelines.terminal.console import capped
+from recsys.pipelines.terminal.outcome import STOPPED, commands
 from recsys.pipelines.ui import program, ui_command
 
 CONFIG = """
@@ -274,7 +274,7 @@ def test_no_password_is_shown(config: str, capsys: pytest.CaptureFixture[str], m
 def test_no_secret_is_in_an_answer(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     secret = {"path": "s3://key:hunter2@bucket/candidates", "digests": {"https://h/log.csv?sig=hunter2": "d"}}
     for as_json in (True, False):
-        from recsys.pipelines.console import Output, facts
+        from recsys.pipelines.terminal.console import Output, facts
 
         Output(answers=sys.stdout, json=as_json).answer(secret, lambda console: facts(console, secret))
         shown = capsys.readouterr().out
@@ -282,7 +282,7 @@ def test_no_secret_is_in_an_answer(config: str, capsys: pytest.CaptureFixture[st
 
 
 def test_prefect_stores_overrides_without_secrets() -> None:
-    from recsys.pipelines import unmasked
+    from recsys.pipelines.orchestration import unmasked
 
     given = ["tracking.uri=http://ann:hunter2@host", "train.epochs=1"]
     with unmasked.of(given) as shown:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from recsys.data.withdrawals import Withdrawals
 from recsys.pipelines import train as training
-from recsys.pipelines.console import (
+from recsys.pipelines.steps import plain
+from recsys.pipelines.terminal.console import (
     left_out_of_training,
     remarks,
     show_differences,
@@ -20,7 +21,6 @@ from recsys.pipelines.console import (
     untrained,
     withdrawn,
 )
-from recsys.pipelines.steps import plain
 from recsys.pipelines.watch import WATCH, Watch
 from recsys.settings.read import parse_settings
 

@@ -21,10 +21,11 @@ import tomlkit
 
 from recsys import runs
 from recsys.errors import InputError
-from recsys.pipelines import cli, deploy, prefect_api
-from recsys.pipelines.deploy import Plan
+from recsys.pipelines import cli
+from recsys.pipelines.orchestration import deploy, prefect_api
+from recsys.pipelines.orchestration.deploy import Plan
+from recsys.pipelines.orchestration.titles import title
 from recsys.pipelines.steps import _upstream
-from recsys.pipelines.titles import title
 from recsys.releases.record import releases
 from recsys.settings.read import load_settings
 from tests.prefect_server import Prefect, first_steps_done

@@ -19,10 +19,10 @@ import tomlkit
 from recsys.audit import forgetting
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import latest_bundle
-from recsys.data.ingest import ingest
-from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports.sqlite import SqliteSink
+from recsys.forgetting.sought import Sought
+from recsys.ingestion.ingest import ingest
 from recsys.observe.lines import JsonLines
 from recsys.pipelines import cli, nightly
 from recsys.pipelines import forget as module

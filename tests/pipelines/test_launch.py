@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from recsys.errors import InputError, RecsysError
-from recsys.pipelines import launch, steps
+from recsys.pipelines import steps
+from recsys.pipelines.orchestration import launch
 from recsys.pipelines.watch import WATCH, Watch, watch, watching
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
@@ -158,8 +159,8 @@ def test_reports_become_plain_json() -> None:
 ROOT = Path(__file__).parents[2]
 HUSHED = """
 import logging
-from recsys.pipelines.launch import _hush_prefect
-from recsys.pipelines.run_log import TOLD
+from recsys.pipelines.orchestration.launch import _hush_prefect
+from recsys.pipelines.orchestration.run_log import TOLD
 _hush_prefect()
 logger = logging.getLogger("prefect.flow_runs")
 logger.setLevel(logging.INFO)

@@ -42,13 +42,14 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import from_parquet
 from recsys.features import text as encoders
 from recsys.observe.lines import log
-from recsys.pipelines import cli, deploy, events, flows, launch, nightly, prefect_api, steps
+from recsys.pipelines import cli, flows, nightly, steps
 from recsys.pipelines import evaluate as evaluation
 from recsys.pipelines import retrieve as retrieval
 from recsys.pipelines import train as training
-from recsys.pipelines.console import show_night
-from recsys.pipelines.progress import Show
+from recsys.pipelines.orchestration import deploy, events, launch, prefect_api
 from recsys.pipelines.status import status
+from recsys.pipelines.terminal.console import show_night
+from recsys.pipelines.terminal.progress import Show
 from recsys.pipelines.time_limit import StepOverran
 from recsys.pipelines.ui import page
 from recsys.pipelines.watch import Watch, watching

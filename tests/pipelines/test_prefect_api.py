@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.pipelines import prefect_api
+from recsys.pipelines.orchestration import prefect_api
 
 PROFILES = """
 active = "shop"
@@ -30,7 +30,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def named(**more: str) -> tuple[bool, bool]:
     """In a process of its own, as Prefect reads its settings once: the answer, and whether Prefect was imported."""
-    code = "import sys; from recsys.pipelines import prefect_api; print(prefect_api.named(), 'prefect' in sys.modules)"
+    code = (
+        "import sys; from recsys.pipelines.orchestration import prefect_api; "
+        "print(prefect_api.named(), 'prefect' in sys.modules)"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     answer, imported = said.stdout.split()

@@ -21,7 +21,7 @@ from recsys.columns import QUARANTINE
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError, RecsysError
 from recsys.pipelines import cli, nightly, steps
-from recsys.pipelines.secrets import secret_block
+from recsys.pipelines.orchestration.secrets import secret_block
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
 from recsys.storage.environment import expanded

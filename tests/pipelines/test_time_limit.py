@@ -106,7 +106,7 @@ def test_no_limit_where_none_is_set_and_days_are_the_defaults() -> None:
 DEAF = """
 import sys, signal
 from recsys.pipelines import time_limit
-from recsys.pipelines.console import Show
+from recsys.pipelines.terminal.console import Show
 from recsys.pipelines.watch import watching
 time_limit.GRACE = 0.1
 time_limit.may_end_process()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings.read import parse_settings
 from recsys.table.build import retrieve

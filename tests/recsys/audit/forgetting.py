@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from recsys import runs
 from recsys.audit.forgetting import Asked, places
 from recsys.audit.places import Emptied, empty
-from recsys.data.forgotten import add_forgotten
-from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
+from recsys.forgetting.forgotten import add_forgotten
+from recsys.forgetting.sought import Sought
 from recsys.pipelines.steps import newest_candidates
 from recsys.report.files import pseudonyms
 from recsys.settings import Settings

@@ -16,12 +16,12 @@ from hypothesis import strategies as some
 
 from recsys.audit import around
 from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_ID, POSITION, QUARANTINE, RAW, USER_ID, USERS
-from recsys.data import forget as module
-from recsys.data.forgotten import named_of, without_lines_of
-from recsys.data.ingest import IngestReport, ingest
 from recsys.data.log import read_log
-from recsys.data.sought import Sought, is_recognisable
 from recsys.errors import InputError
+from recsys.forgetting import forget as module
+from recsys.forgetting.forgotten import named_of, without_lines_of
+from recsys.forgetting.sought import Sought, is_recognisable
+from recsys.ingestion.ingest import IngestReport, ingest
 from recsys.settings import Settings
 from recsys.storage import warehouse
 from recsys.storage.stream import overwrite_streamed, stage

@@ -15,9 +15,9 @@ import pytest
 from recsys.bundles.bundle import read_bundle
 from recsys.candidates.base import Block, Feature, Source, TrainingData, among
 from recsys.candidates.registry import MOST, SOURCES, register
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings

@@ -17,8 +17,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from recsys.columns import CONTENT_HASH, ITEM_VECTORS
-from recsys.data.ingest import ingest
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from recsys.bundles.bundle import read_bundle
 from recsys.columns import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from recsys.data.baskets import basket_starts, in_drawn_order
-from recsys.data.ingest import ingest
 from recsys.data.leak_guard import check_no_leak
 from recsys.data.left_out import histories_of
 from recsys.data.prepare import prepare
@@ -28,6 +27,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.metrics import MISS
 from recsys.evaluation.ranking import rank_targets
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.next_basket import NextBasket
 from recsys.night.fit import fit
 from recsys.settings import Settings, SplitSettings

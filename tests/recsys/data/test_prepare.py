@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from recsys.data import prepare as module
 from recsys.data.filters import counting, k_core
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.split_strategies import split_sequences
 from recsys.data.splits import Split
 from recsys.data.vocabulary import Vocabulary, fit_vocabulary
 from recsys.errors import InputError, RecsysError
+from recsys.ingestion.ingest import ingest
 from recsys.settings import FilterSettings, Settings
 from recsys.settings.read import parse_settings
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.datasets.advice import how_to_get
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.settings.read import load_settings
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -12,7 +12,6 @@ import pytest
 
 from recsys.bundles.bundle import read_bundle
 from recsys.candidates.popularity import popularity
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import leave_one_out
@@ -21,6 +20,7 @@ from recsys.errors import InputError, RecsysError
 from recsys.evaluation import evaluate as module
 from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.evaluate import check_counts, evaluate, item_labels, protocol
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from recsys.columns import USER_ID
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.former import former_ranks
 from recsys.evaluation.metrics import MISS, per_user
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

@@ -13,11 +13,11 @@ import pytest
 
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.data.consumed import Consumed
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, few_users, prepare
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.leaks import NOT_RECORDED, check_consumed
+from recsys.ingestion.ingest import ingest
 from recsys.night import fit as fitting
 from recsys.night import together
 from recsys.night.fit import FitReport, fit

@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 
 from recsys.data.sequences import Sequences
-from recsys.data.sought import Sought
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.evaluation.metrics import MISS
@@ -20,6 +19,7 @@ from recsys.evaluation.users import (
     user_values,
     write_file,
 )
+from recsys.forgetting.sought import Sought
 
 ABOUT = {"name": "shop", "bundle": "shop-01", "served": "model", "exclude_seen": True, "mlflow_run": "abc"}
 

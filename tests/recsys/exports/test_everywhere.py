@@ -9,11 +9,11 @@ import obstore
 import polars as pl
 import pytest
 
-from recsys.data.sought import Sought
 from recsys.errors import RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
 from recsys.exports.registry import sinks_of
+from recsys.forgetting.sought import Sought
 from recsys.releases.commands import rollback
 from tests.recsys.audit.forgetting import forget
 from tests.recsys.exports.conftest import ObjectStore, Postgresql, Redis

@@ -18,7 +18,7 @@ from recsys.exports.files import FileSink
 from recsys.exports.registry import sink_of, sinks_of
 from recsys.pipelines import export as step
 from recsys.pipelines.cli import execute
-from recsys.pipelines.console import exported
+from recsys.pipelines.terminal.console import exported
 from recsys.settings import Settings
 from recsys.settings.read import load_settings, parse_settings
 from tests.recsys.exports.targets import publish

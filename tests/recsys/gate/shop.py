@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.data.ingest import ingest
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.users import UserValues
 from recsys.gate.judge import Night
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.night.refit import refit
 from recsys.pipelines.steps import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recsys.gate.rows import check_volume
-from recsys.pipelines.console import check_lines
+from recsys.pipelines.terminal.console import check_lines
 
 NIGHTS = [200, 210, 220, 205, 240, 215, 225, 230]
 

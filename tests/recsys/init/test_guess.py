@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.data.ingest import ingest
 from recsys.datasets.synthetic import generate
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.init import toml
 from recsys.init.guess import Findings, guess, write_configuration
 from recsys.reading import sniff

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, TIMESTAMP, USER_ID, USERS, WEIGHT
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.init.guess import guess
 from recsys.settings.read import load_settings
 from recsys.storage import warehouse

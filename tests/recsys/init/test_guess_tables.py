@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS, USER_ID, USERS, WEIGHT
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.init.guess import guess, write_configuration
 from recsys.reading.headers import header_types
 from recsys.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.declared_sources import check_sources
+from recsys.ingestion.declared_sources import check_sources
 from recsys.init.guess import guess, write_configuration
 from recsys.settings.read import load_settings
 

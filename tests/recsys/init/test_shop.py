@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from recsys.columns import INTERACTIONS, ITEM_ID, ITEMS
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
+from recsys.ingestion.ingest import ingest
 from recsys.init.guess import guess, write_configuration
 from recsys.settings.read import load_settings
 from recsys.storage import warehouse

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from recsys.columns import INTERACTIONS, ITEM_ID, TIMESTAMP, USER_ID
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.init.times import TimeColumn, Unreadable, read_times
 from recsys.settings import Settings
 from recsys.storage import warehouse

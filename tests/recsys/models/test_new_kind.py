@@ -16,10 +16,10 @@ from pydantic import Field
 from recsys.bundles.bundle import read_bundle
 from recsys.candidates.transitions import transitions
 from recsys.data.consumed import Consumed
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.models.base import Counted, Estimator, Fitted, Job, Parts
 from recsys.models.history_mean import HistoryMean
 from recsys.models.registry import estimator_of, register

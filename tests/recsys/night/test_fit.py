@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import read_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import few_users, prepare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut
 from recsys.errors import InputError
 from recsys.features.declaration import Feature
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential import estimator as fitting
 from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.models.sequential.build import table_rows

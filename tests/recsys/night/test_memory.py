@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import few_users, prepare
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.machine import GIB
 from recsys.models.demand import TEXT_WIDTH, NightSizes
 from recsys.models.sequential.batches import windows

@@ -11,8 +11,8 @@ import pytest
 
 from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import publish_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
+from recsys.ingestion.ingest import ingest
 from recsys.models.base import Origin
 from recsys.night.fit import FitReport, fit
 from recsys.night.news import begun, new_share

@@ -19,11 +19,11 @@ from recsys.bundles.store import latest_bundle, measured_bundle, publish_bundle
 from recsys.candidates.popularity import Popularity
 from recsys.candidates.transitions import Transitions
 from recsys.data.consumed import Consumed
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError, RecsysError
 from recsys.evaluation.evaluate import check_same_data, evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.models.base import Counted, Estimator, Fitted, Job, Parts
 from recsys.models.history_mean import HistoryMean
 from recsys.models.sequential.warm_start import earlier_bundle

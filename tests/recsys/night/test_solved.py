@@ -15,8 +15,8 @@ from recsys.bundles.bundle import read_bundle
 from recsys.bundles.store import publish_bundle
 from recsys.candidates import tables
 from recsys.candidates.linear import Linear
-from recsys.data.ingest import ingest
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import FitReport, fit
 from recsys.night.refit import refit
 from recsys.night.solved import SOLVED

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import scan

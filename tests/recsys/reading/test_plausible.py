@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
+from recsys.ingestion.ingest import ingest
 from recsys.reading.plausible import doubt
 from recsys.settings import Settings
 

@@ -209,7 +209,7 @@ def test_a_forgetting_that_was_stopped_brings_nobody_back(shop: Shop, monkeypatc
         raise Killed
 
     shop.kept_back("kept")
-    monkeypatch.setattr("recsys.data.forget._rewrite", killed)  # the list of the forgotten is written before
+    monkeypatch.setattr("recsys.forgetting.forget._rewrite", killed)  # the list of the forgotten is written before
     with runs.locked(str(shop.root)), pytest.raises(Killed):
         forget(shop.settings, ["ann"])
     for command in (lambda: rolled(shop), lambda: promote(shop.settings, None, "kept", "x")):

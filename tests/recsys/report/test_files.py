@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from recsys.data.sought import Sought
+from recsys.forgetting.sought import Sought
 from recsys.report.files import KEY_FILE, LATEST, forget, page_name, page_of, pages, pseudonyms, write_page
 
 EARLY, LATE = "2026-11-27T01:00:00+00:00", "2026-11-28T01:00:00+00:00"

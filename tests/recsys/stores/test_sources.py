@@ -13,8 +13,8 @@ import obstore
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.errors import InputError, RecsysError
+from recsys.ingestion.ingest import ingest
 from recsys.init.guess import guess
 from recsys.pipelines.steps import is_transient
 from recsys.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.data.ingest import ingest
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.releases.switch import described, serve, settle
 from recsys.settings import Settings

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings

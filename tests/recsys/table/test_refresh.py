@@ -22,10 +22,10 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as some
 
-from recsys.data.ingest import ingest
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
 from recsys.exports.base import Candidates
+from recsys.ingestion.ingest import ingest
 from recsys.pipelines import refresh as module
 from recsys.pipelines.cli import execute
 from recsys.pipelines.refresh import refresh_alone

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError, RecsysError
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.settings import RangeSettings, Settings
 from recsys.settings.read import load_settings

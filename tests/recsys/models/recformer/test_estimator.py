@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokenizer, tokenise
+from recsys.ingestion.ingest import ingest
 from recsys.models.recformer import catalogue_tokens
 from recsys.models.recformer.encode import encode_histories, item_table
 from recsys.models.recformer.estimator import with_projection

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import Bundle, read_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.data.sequences import HistoryVectors
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.features.hashing import hash_values
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.build import build_model, item_features
 from recsys.models.sequential.feature_encoders import fit_encoders, unseen_values
 from recsys.night.fit import fit

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.models.registry import estimator_for
 from recsys.models.sequential.build import build_model, item_features
 from recsys.models.sequential.feature_encoders import fit_encoders

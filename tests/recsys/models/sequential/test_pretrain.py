@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from recsys.bundles.bundle import read_bundle
-from recsys.data.ingest import ingest
 from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.ranking import rank_targets
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential import pretrain as module
 from recsys.models.sequential.pretrain import pretrain_sequence, united
 from recsys.night.fit import fit

@@ -17,11 +17,11 @@ import torch
 from recsys.bundles.bundle import Bundle, read_bundle
 from recsys.bundles.store import publish_bundle
 from recsys.candidates import text as source_text
-from recsys.data.ingest import ingest
 from recsys.data.prepare import Dataset, prepare
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.features.multiplexed import lookup_rows
+from recsys.ingestion.ingest import ingest
 from recsys.models.sequential.bert4rec import Bert4Rec
 from recsys.models.sequential.build import build_model, item_features
 from recsys.models.sequential.estimator import item_text

@@ -1,0 +1,43 @@
+"""Sentences on what a reading of the log brought besides new events: late ones, corrections, repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recsys.ingestion.change import Change
+from recsys.settings import InteractionSettings
+
+_FEW = 3  # files that a sentence names
+
+
+def notes_of(change: Change, repeated: Mapping[str, int], settings: InteractionSettings) -> list[str]:
+    """One sentence for each kind of row that the reading has.
+
+    Parameters
+    ----------
+    repeated
+        By file that is new by its name: rows that say what the table says.
+    """
+    notes = []
+    if change.late:
+        done = "were left out" if "late events" in change.left_out else "were added"
+        notes.append(
+            f"New events that are late by more than {settings.late_hours:g} hours (interactions.late_hours): "
+            f"{change.late:,}; they {done}."
+        )
+    if change.corrected:
+        rows = "1 row" if change.corrected == 1 else f"{change.corrected:,} rows"
+        notes.append(f"{rows} corrected the weight of events in the log.")
+    if ignored := change.left_out.get("corrections"):
+        notes.append(
+            f"Rows that say another weight of an event of the log, which stays as it was: {ignored:,} "
+            '(interactions.corrections = "leave-out").'
+        )
+    if repeated:
+        files = sorted(repeated, key=lambda name: -repeated[name])
+        more = f" and {len(files) - _FEW} more" if len(files) > _FEW else ""
+        notes.append(
+            f"Rows of {', '.join(files[:_FEW])}{more} that repeat events of the log and change nothing: "
+            f"{sum(repeated.values()):,}; an event counts once."
+        )
+    return notes
