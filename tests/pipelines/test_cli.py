@@ -72,8 +72,8 @@ SECONDS_OF_CPU = (  # libraries and their parts that take long to import
 @pytest.mark.parametrize(
     ("modules", "needed"),
     [
-        (("launch", "sound", "ingest", "represent", "export", "status", "releases"), []),
-        (("launch", "sound", "train", "evaluate", "refit", "retrieve"), ["torch"]),
+        (("orchestration.launch", "sound", "ingest", "represent", "export", "status", "releases"), []),
+        (("orchestration.launch", "sound", "train", "evaluate", "refit", "retrieve"), ["torch"]),
     ],
 )
 def test_a_command_imports_no_more_before_its_work_than_it_needs(modules: tuple[str, ...], needed: list[str]) -> None:
