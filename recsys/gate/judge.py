@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
 from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset, prepare
+from recsys.data.rare import with_rare
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.evaluation.former import former_ranks
@@ -211,6 +212,7 @@ def _built_checks(
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
     histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
+    histories = with_rare(settings, versions, served.bundle.vocabulary, histories)
     rules = rules_for(settings, served, night.as_of, versions, timed=histories.times is not None)
     shelf = _shelf(settings, versions, served, rules)
     exclude_seen = settings.retrieve.exclude_seen
