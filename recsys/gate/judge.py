@@ -32,7 +32,7 @@ from recsys.gate import built, lists, log, plausible, rows, verdict
 from recsys.gate.check import Check, skipped, unless_off
 from recsys.gate.figures import Lead, best, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
-from recsys.retrieval.shelf import listed_items
+from recsys.retrieval.shelf import listed_items, most_rows
 from recsys.rules.apply import Rules
 from recsys.serving.histories import recode
 from recsys.serving.recommender import BundleRecommender, open_bundle
@@ -236,7 +236,9 @@ def _built_checks(
         return
     listed = histories.users.is_in(lists.users_of(staged, histories.users).implode()).to_numpy()
     if rules is not None and rules.by_user:
-        reason = f"Rules shape the lists; {retrieved['short_lists']:,} of them have fewer than k rows."
+        reason = (
+            f"Rules shape the lists; {retrieved['short_lists']:,} of them are shorter than k and the items left allow."
+        )
         yield skipped("full lists", reason, gate.min_full_lists)
     else:
         yield unless_off(
@@ -244,7 +246,7 @@ def _built_checks(
             gate.min_full_lists,
             lambda least: built.check_full_lists(
                 lists.rows_of(staged, histories.users.filter(pl.Series(listed))),
-                lists.possible_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen),
+                int(most_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen).sum()),
                 least,
             ),
         )
