@@ -30,7 +30,7 @@ from recsys.evaluation.runs import FEW
 from recsys.evaluation.users import UserValues
 from recsys.gate import built, lists, log, plausible, rows, verdict
 from recsys.gate.check import Check, skipped, unless_off
-from recsys.gate.figures import Lead, best, leads, split_metric, undecided_for_few
+from recsys.gate.figures import Lead, best, check_test_users, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
 from recsys.retrieval.shelf import listed_items, most_rows
 from recsys.rules.apply import Rules
@@ -125,6 +125,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
         champion=named,
         baselines=found,
         checks=[
+            check_test_users(len(np.unique(owner)), gate.min_test_users),
             *_row_checks(settings, versions, night),
             *_built_checks(settings, versions, dataset, night, best(found)),
             *_former_checks(settings, versions, dataset, night, champion),
