@@ -59,7 +59,7 @@ def retrieve(
         if report["rules"]:
             display.say(
                 f"The lists obey {', '.join(report['rules'])}: {report['denied']:,} items are recommended to nobody, "
-                f"and {report['short_lists']:,} lists have fewer than {report['k']} rows."
+                f"and {report['short_lists']:,} lists are shorter than k = {report['k']:,} and the items left allow."
             )
         metrics = numbers(report, COUNTS)
         tracking.log_metrics(step.store, step.run_id, {f"retrieve/{name}": n for name, n in metrics.items()})

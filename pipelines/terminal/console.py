@@ -309,16 +309,15 @@ def users_served(candidates: Mapping[str, Any]) -> str:
     """Say how many users of the log have a list, and who made it.
 
     >>> users_served({"users": 9, "log_users": 9, "empty_lists": 0, "by_fallback": 2, "short_lists": 3, "k": 100})
-    '9 of 9 users of the log, 2 by fallback; 3 lists have fewer than k = 100 items'
+    '9 of 9 users of the log, 2 by fallback; 3 lists are shorter than k = 100 and the items left allow'
     """
     have = candidates["users"] - candidates["empty_lists"]
     by = f", {candidates['by_fallback']:,} by fallback" if candidates.get("by_fallback") else ""
     filled = f", {candidates['filled_lists']:,} filled up by it" if candidates.get("filled_lists") else ""
     everyone = max(candidates.get("log_users") or 0, candidates["users"])
     short, k = candidates["short_lists"], candidates["k"]
-    lists = f"{short:,} list{'' if short == 1 else 's'}" if short else "no list"
-    fewer = f"{lists} {'have' if short > 1 else 'has'} fewer than k = {k:,} items"
-    return f"{have:,} of {everyone:,} users of the log{by}{filled}; {fewer}"
+    some = f"{short:,} list{' is' if short == 1 else 's are'} shorter than" if short else "every list is as long as"
+    return f"{have:,} of {everyone:,} users of the log{by}{filled}; {some} k = {k:,} and the items left allow"
 
 
 def left_out_of_training(left_out: Mapping[str, Any] | None) -> str | None:

@@ -17,6 +17,7 @@ from recsys.candidates.popularity import popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import ITEM_ID, PADDING, RANK, SENTENCE, USER_ID
 from recsys.data.prepare import prepare
+from recsys.data.rare import with_rare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
 from recsys.data.vocabulary import Vocabulary
@@ -47,7 +48,7 @@ def baseline_lists(
     """
     dataset = whole_dataset(settings, versions, prepare(settings, versions).vocabulary)
     split, vocabulary = dataset.split, dataset.vocabulary
-    histories = histories_of(split.serving, users)
+    histories = histories_of(with_rare(settings, versions, vocabulary, split.serving), users)
     text = functools.cache(lambda: whitened_text(settings, dataset.catalogue[SENTENCE]))
     exclude = settings.retrieve.exclude_seen
     scorers = baseline_scorers(

@@ -21,38 +21,6 @@ _OF_TIME: Final = (HOUR, WEEKDAY, GAP)
 _SECOND: Final = 1_000_000  # microseconds
 
 
-def event_context(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame | None:
-    """The named context of every event.
-
-    Parameters
-    ----------
-    frame
-        The log, sorted by (user, time, place): `user_id`, `timestamp`, and `event` and `weight` where they are named.
-    names
-        Out of "event", "hour", "weekday", "gap", "weight".
-
-    Returns
-    -------
-    DataFrame
-        A row an event, a column a name: integers for what is of time, String for the event, Float64 for the weight.
-        None where nothing is named.
-
-    Raises
-    ------
-    InputError
-        The log does not hold what a name needs.
-    """
-    if not names:
-        return None
-    known = {
-        TIMESTAMP: not frame[TIMESTAMP].null_count(),
-        EVENT: EVENT in names and bool((frame[EVENT] != "").any()),
-        WEIGHT: WEIGHT in names and frame[WEIGHT].null_count() < len(frame),
-    }
-    need_context(names, known)
-    return context_of(frame, names)
-
-
 def need_context(names: Collection[str], known: Mapping[str, bool]) -> None:
     """Return whether a log has what the names need.
 
@@ -76,7 +44,20 @@ def need_context(names: Collection[str], known: Mapping[str, bool]) -> None:
 
 
 def context_of(frame: pl.DataFrame, names: Collection[str]) -> pl.DataFrame:
-    """As `event_context`, of events of which less may be known: what a name needs and is not told is null."""
+    """The named context of every event; what a name needs and is not told of an event is null.
+
+    Parameters
+    ----------
+    frame
+        The log, sorted by (user, time, place): `user_id`, `timestamp`, and `event` and `weight` where they are named.
+    names
+        Out of "event", "hour", "weekday", "gap", "weight"; at least one.
+
+    Returns
+    -------
+    DataFrame
+        A row an event, a column a name: integers for what is of time, String for the event, Float64 for the weight.
+    """
     time = pl.col(TIMESTAMP)
     columns = {
         EVENT: pl.when(pl.col(EVENT) != "").then(pl.col(EVENT)),

@@ -10,7 +10,7 @@ import polars as pl
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, PADDING, POSITION, TIMESTAMP, USER_ID, WITHDRAWAL
 from recsys.data.baskets import in_drawn_order
 from recsys.data.catalogue import attributes_of
-from recsys.data.context import event_context
+from recsys.data.context import context_of
 from recsys.data.filters import counting, standing_events
 from recsys.data.sequences import Sequences, from_sorted_frame
 from recsys.data.vocabulary import Vocabulary
@@ -67,7 +67,7 @@ def histories_of(settings: Settings, versions: TableVersions, vocabulary: Vocabu
         events = in_drawn_order(events, settings.seed)
     codes = vocabulary.encode(events[ITEM_ID])
     few = from_sorted_frame(events, codes)
-    few = replace(few, context=event_context(events, names) if len(events) else None)
+    few = replace(few, context=context_of(events, names) if names else None)
     place = few.users.to_frame().with_row_index("row")
     rows = asked.join(place, on=USER_ID, how="left", maintain_order="left")["row"]
     lengths = np.zeros(len(users), dtype=np.int64)

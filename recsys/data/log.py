@@ -54,6 +54,8 @@ class Log:
         Distinct item ids, in the order of the histories' first events of them.
     items
         The catalogue's rows of items that may be candidates, by id; None where there is no catalogue.
+    rare
+        The catalogue's other rows: of items whose events [filter] all leaves out. None where there is no catalogue.
     withdrawals
         Rows that took back events.
     users_before
@@ -65,6 +67,7 @@ class Log:
     histories: Sequences
     ids: pl.Series
     items: pl.DataFrame | None
+    rare: pl.DataFrame | None
     withdrawals: Withdrawals
     users_before: int
     folder: Path
@@ -103,17 +106,18 @@ def log_key(settings: Settings, versions: TableVersions) -> str:
 def _read(folder: Path, facts: Any, settings: Settings, versions: TableVersions) -> Log:
     """Map the files of an artefact; see `read_log`."""
     users = read_frame(folder / f"users{FRAME}")[USER_ID]
-    items = None
+    items = rare = None
     if settings.items is not None and versions.items is not None:
         items = scan(settings.warehouse, ITEMS, versions.items).collect().sort(ITEM_ID)
-        # items that the filter removed for having too few interactions are no candidates either;
-        # items that nobody has touched yet are
-        removed = read_frame(folder / f"removed{FRAME}")[ITEM_ID]
-        items = items.filter(~pl.col(ITEM_ID).is_in(removed.implode()))
+        # figures rank no item that the filter removed for having too few interactions, as published ones do not;
+        # items that nobody has touched yet are ranked
+        removed = pl.col(ITEM_ID).is_in(read_frame(folder / f"removed{FRAME}")[ITEM_ID].implode())
+        items, rare = items.filter(~removed), items.filter(removed)
     return Log(
         histories=read_histories(folder, LOG, users, attributes_of(users, settings, versions)),
         ids=read_frame(folder / f"ids{FRAME}")[ITEM_ID],
         items=items,
+        rare=rare,
         withdrawals=Withdrawals(**facts["withdrawals"]),
         users_before=facts["users_before"],
         folder=folder,

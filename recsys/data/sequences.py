@@ -278,21 +278,24 @@ def _places(starts: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarra
 def joined(parts: Sequence[Sequences]) -> Sequences:
     """The histories of all parts, ascending by user; no user may be in two of them.
 
-    What not every part knows (times, attributes, context) is left out.
+    What not every part knows (times, attributes, context) is left out; a part without users, or without events, has
+    nothing to know there.
     """
     if len(parts) == 1:
         return parts[0]
     users = pl.concat([part.users for part in parts])
-    times = [part.times for part in parts if part.times is not None]
-    attributes = [part.attributes for part in parts if part.attributes is not None]
-    context = [part.context for part in parts if part.context is not None]
+    timed = [part for part in parts if len(part.items)] or parts[:1]
+    owned = [part for part in parts if len(part)] or parts[:1]
+    times = [part.times for part in timed if part.times is not None]
+    attributes = [part.attributes for part in owned if part.attributes is not None]
+    context = [part.context for part in timed if part.context is not None]
     whole = Sequences(
         users=users,
         items=np.concatenate([part.items for part in parts]),
         offsets=ends_of(np.concatenate([part.lengths for part in parts])),
-        times=np.concatenate(times) if len(times) == len(parts) else None,
-        attributes=pl.concat(attributes) if len(attributes) == len(parts) else None,
-        context=pl.concat(context) if len(context) == len(parts) else None,
+        times=np.concatenate(times) if len(times) == len(timed) else None,
+        attributes=pl.concat(attributes) if len(attributes) == len(owned) else None,
+        context=pl.concat(context) if len(context) == len(timed) else None,
     )
     return whole.select(users.arg_sort().to_numpy())
 

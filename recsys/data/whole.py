@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from recsys.columns import ITEM_ID
 from recsys.data.catalogue import align_catalogue
@@ -23,7 +24,8 @@ def whole_dataset(settings: Settings, versions: TableVersions, known: Vocabulary
     Parameters
     ----------
     known
-        The measured bundle's. Its codes stay; items that only held-out or newer events have come behind them.
+        The measured bundle's. Its codes stay; items that only held-out or newer events have come behind them, and then
+        the rare ones that `filter.rare_items` lets be placed by their content.
 
     Returns
     -------
@@ -37,15 +39,18 @@ def whole_dataset(settings: Settings, versions: TableVersions, known: Vocabulary
     """
     log = read_log(settings, versions)
     vocabulary = known.grow(log.ids)
-    if log.items is not None:
-        vocabulary = vocabulary.grow(log.items[ITEM_ID])
+    items = log.items
+    if items is not None and log.rare is not None and settings.filter.rare_items == "by-content":
+        items = pl.concat([items, log.rare])
+    if items is not None:
+        vocabulary = vocabulary.grow(items[ITEM_ID])
     recode = np.concatenate([[0], vocabulary.encode(log.ids)]).astype(np.int32)
     histories = replace(log.histories, items=recode[log.histories.items])
     split = Split(train=histories, validation=_nothing(histories), test=_nothing(histories), serving=histories)
     dataset = Dataset(
         vocabulary=vocabulary,
         split=split,
-        catalogue=align_catalogue(vocabulary, log.items, settings.items, settings.text.attribute_words),
+        catalogue=align_catalogue(vocabulary, items, settings.items, settings.text.attribute_words),
         report={
             "users": len(histories),
             "items": vocabulary.size,

@@ -80,7 +80,6 @@ def prices(
         "questions": len(asked),
         "users": int(owner.max()) + 1,
         "k": settings.retrieve.k,
-        "short_lists": int(((whole > 0).sum(axis=1) < settings.retrieve.k).sum()),
         "remarks": list(rules.remarks),
         "prices": found,
     }

@@ -18,9 +18,11 @@ import numpy as np
 from recsys.evaluation.metrics import Metric, per_user
 from recsys.evaluation.runs import FEW
 from recsys.evaluation.significance import intervals
+from recsys.gate.check import Check, at_least, unless_off
 
 RESAMPLES: Final = 10_000  # an interval of 99.5% ends between the 25th and the 26th of them
 Outcome = Literal["better", "worse", "undecided"]
+TEST_USERS: Final = "test users"  # the check of their number
 
 
 BASELINE_USERS: Final = 60  # from which a baseline decides: as many as the fit of a blend needs
@@ -108,6 +110,12 @@ def leads(
                 )
             )
     return found
+
+
+def check_test_users(users: int, limit: float | None) -> Check:
+    """Compare the number of users with a test question with its limit."""
+    who = "1 user has" if users == 1 else f"{users:,} users have"
+    return unless_off(TEST_USERS, limit, lambda least: at_least(TEST_USERS, users, least, f"{who} a test question."))
 
 
 def undecided_for_few(baselines: Mapping[str, list[Lead]], users: int) -> dict[str, list[Lead]]:

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
 from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset, prepare
+from recsys.data.rare import with_rare
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.evaluation.former import former_ranks
@@ -29,9 +30,9 @@ from recsys.evaluation.runs import FEW
 from recsys.evaluation.users import UserValues
 from recsys.gate import built, lists, log, plausible, rows, verdict
 from recsys.gate.check import Check, skipped, unless_off
-from recsys.gate.figures import Lead, best, leads, split_metric, undecided_for_few
+from recsys.gate.figures import Lead, best, check_test_users, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
-from recsys.retrieval.shelf import listed_items
+from recsys.retrieval.shelf import listed_items, most_rows
 from recsys.rules.apply import Rules
 from recsys.serving.histories import recode
 from recsys.serving.recommender import BundleRecommender, open_bundle
@@ -124,6 +125,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
         champion=named,
         baselines=found,
         checks=[
+            check_test_users(len(np.unique(owner)), gate.min_test_users),
             *_row_checks(settings, versions, night),
             *_built_checks(settings, versions, dataset, night, best(found)),
             *_former_checks(settings, versions, dataset, night, champion),
@@ -211,6 +213,7 @@ def _built_checks(
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
     histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
+    histories = with_rare(settings, versions, served.bundle.vocabulary, histories)
     rules = rules_for(settings, served, night.as_of, versions, timed=histories.times is not None)
     shelf = _shelf(settings, versions, served, rules)
     exclude_seen = settings.retrieve.exclude_seen
@@ -234,7 +237,9 @@ def _built_checks(
         return
     listed = histories.users.is_in(lists.users_of(staged, histories.users).implode()).to_numpy()
     if rules is not None and rules.by_user:
-        reason = f"Rules shape the lists; {retrieved['short_lists']:,} of them have fewer than k rows."
+        reason = (
+            f"Rules shape the lists; {retrieved['short_lists']:,} of them are shorter than k and the items left allow."
+        )
         yield skipped("full lists", reason, gate.min_full_lists)
     else:
         yield unless_off(
@@ -242,7 +247,7 @@ def _built_checks(
             gate.min_full_lists,
             lambda least: built.check_full_lists(
                 lists.rows_of(staged, histories.users.filter(pl.Series(listed))),
-                lists.possible_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen),
+                int(most_rows(histories.select(listed), shelf, settings.retrieve.k, exclude_seen).sum()),
                 least,
             ),
         )

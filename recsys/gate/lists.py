@@ -88,18 +88,6 @@ def popular_lists(popularity: np.ndarray, allowed: np.ndarray, histories: Sequen
     return lists
 
 
-def possible_rows(histories: Sequences, allowed: np.ndarray, k: int, exclude_seen: bool) -> int:
-    """Return how many rows the table of these histories can have, given k, the shelf, and what users have seen."""
-    shelf = int(allowed[1:].sum())
-    if not exclude_seen:
-        return min(k, shelf) * len(histories)
-    owner = np.repeat(np.arange(len(histories), dtype=np.int64), histories.lengths)
-    on_shelf = allowed[histories.items]
-    keys = np.unique(owner[on_shelf] * len(allowed) + histories.items[on_shelf])
-    seen = np.bincount(keys // len(allowed), minlength=len(histories))
-    return int(np.minimum(k, shelf - seen).sum())
-
-
 def unseen_shares(trained: pl.DataFrame, asked: pl.DataFrame, names: Sequence[str], most: int) -> dict[str, float]:
     """Return for each attribute the share of the asked rows' values that no trained row has.
 

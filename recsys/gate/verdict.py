@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from recsys.gate.check import Check
-from recsys.gate.figures import BASELINE_USERS, Lead, as_dict, best
+from recsys.gate.figures import BASELINE_USERS, TEST_USERS, Lead, as_dict, best
 
 MINUS: Final = "−"
 
@@ -103,6 +103,8 @@ def decide(
         ]
     reasons += [f"{check.name[0].upper()}{check.name[1:]}: {check.sentence}" for check in checks if check.failed]
     figures = _figures(value, champion, who, baselines, users, few)
+    if users < few and not any(check.name == TEST_USERS and check.status == "passed" for check in checks):
+        figures += "; gate.min_test_users keeps such nights back"
     if not reasons:
         sentence = f"Published: {figures}."
     else:
@@ -133,9 +135,10 @@ def _figures(
 ) -> str:
     """Say how the night stands to the champion and to the best baseline."""
     if not users:
-        return "no user has a test question, so nothing was compared"
+        return "nothing was measured, as no user has a test question"
     if users < few:
-        return f"undecided by figures, as {users} test users are too few ({few} are needed)"
+        are = "user is" if users == 1 else "users are"
+        return f"nothing was measured that could decide, as {users} test {are} too few ({few} are needed)"
     others = [*(champion.leads[:1] if champion else ()), *(found[0] for found in baselines.values())]
     if value == 0 and not any(lead.value for lead in others):
         start = "nothing was served before; " if champion is None else ""

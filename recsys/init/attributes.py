@@ -33,6 +33,13 @@ _QUANTITY: Final = (  # numbers whose size means something, however few differen
     *("price", "preis", "prix", "precio", "prezzo", "preco", "prijs", "cost", "amount", "count", "rating", "score"),
     *("weight", "length", "height", "width", "size", "duration", "income", "pages", "runtime", "stock"),
 )
+_YES_OR_NO: Final = tuple(  # how the languages of column names write it; as words of a sentence they say nothing
+    frozenset(pair.split())
+    for pair in (
+        *("true false", "t f", "yes no", "y n", "1 0", "on off", "wahr falsch", "ja nein", "j n", "oui non", "o n"),
+        *("vrai faux", "si no", "sí no", "s n", "sì no", "vero falso", "sim não", "sim nao", "ja nee"),
+    )
+)
 _ADDRESS: Final = r"^\s*(https?://|www\.|/)"
 _SEPARATORS: Final = ("|", ";", " > ", " / ", ", ", ",")
 _FILLED: Final = 0.05  # share of the rows that must have a value for a column to be used
@@ -128,7 +135,7 @@ def _meaning(table: str, sample: Sample, name: str, values: pl.Series, result: A
     if _POSTAL.search(name):
         result.categorical[name] = None
         return "category" if table == USERS else ""
-    if values.dtype == pl.Boolean:
+    if values.dtype == pl.Boolean or _yes_or_no(there):
         result.categorical[name] = None
         return "" if table == ITEMS else "category"
     if looks_numeric(there):
@@ -138,6 +145,14 @@ def _meaning(table: str, sample: Sample, name: str, values: pl.Series, result: A
     if share(there.str.contains(_ADDRESS)) > 0.5:
         return "addresses"
     return _words(sample, name, there, result)
+
+
+def _yes_or_no(values: pl.Series) -> bool:
+    """Return whether the values are one pair of words for yes and no, or 1 and 0."""
+    if not (values.dtype == pl.String or values.dtype.is_numeric()) or values.n_unique() > _CODES:
+        return False
+    written = values.unique().cast(pl.String).str.strip_chars().str.to_lowercase().str.replace(r"^([01])\.0+$", "${1}")
+    return frozenset(written) in _YES_OR_NO
 
 
 def _times(values: pl.Series, name: str) -> object:

@@ -26,6 +26,8 @@ class NightSizes:
         V, the catalogue's items that nobody touched included.
     touched
         Items with events of these.
+    rare
+        Further items, which only the served bundle of a refit on all events has (`filter.rare_items`).
     values
         Distinct values of all categorical attributes of items together; 0 without.
     attributes
@@ -38,6 +40,7 @@ class NightSizes:
     learnt: np.ndarray
     items: int
     touched: int
+    rare: int = 0
     values: int = 0
     attributes: int = 0
     text: int = 0

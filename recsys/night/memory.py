@@ -14,7 +14,7 @@ Shapes: U users, V items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -81,9 +81,10 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
     if settings.train.users < 1:
         drawn = drawn_share(len(lengths), settings.train.users, settings.seed)
         learnt, touched = lengths[drawn], _touched(log.histories, drawn, touched)
-    items, values, declared = len(log.ids), 0, settings.items
+    items, rare, values, declared = len(log.ids), 0, 0, settings.items
     if declared is not None and log.items is not None and versions.items is not None:
         items += len(log.items.join(log.ids.to_frame(), on=ITEM_ID, how="anti"))
+        rare = 0 if log.rare is None or settings.filter.rare_items == "leave-out" else len(log.rare)
         catalogue = scan(settings.warehouse, ITEMS, versions.items)
         schema = catalogue.collect_schema()
         for name in declared.categorical:
@@ -94,6 +95,7 @@ def night_sizes(settings: Settings, versions: TableVersions) -> NightSizes:
         lengths=lengths,
         learnt=learnt,
         items=items,
+        rare=rare,
         touched=touched,
         values=values,
         attributes=0 if declared is None else len(declared.categorical) + len(declared.numeric),
@@ -161,11 +163,17 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
     else:
         block = RANKED * 4 * max(BLOCK_FLOATS, sizes.items) + searched_bytes(sizes.items)
     served = begun + tables + vectors
-    refit = 0
+    refit, more = 0, 0
     if settings.train.refit != "none":  # beside the measured bundle
         again = 0 if training is None or settings.train.refit == "counts" else training.peak - training.program
         whole = OF_WHOLE * events + OF_ITEM * sizes.items
-        refit = served + round(SHARE_BLOCK * block) + whole + vectors + max(counting, again)
+        if settings.train.refit == "all" and sizes.rare:
+            grown = replace(sizes, items=sizes.items + sizes.rare, rare=0)
+            texts = [_text_bytes(settings, of, model=estimator.reads_text) for of in (grown, sizes)]
+            more = sizes.rare * (VECTORS * width + OF_ITEM) + texts[0] - texts[1]
+            demand = estimator.demand(grown)
+            again = 0 if demand is None else demand.peak - demand.program
+        refit = served + round(SHARE_BLOCK * block) + whole + vectors + more + max(counting, again)
     asked = _asked(settings, sizes)
     rankers = 2 + len(settings.evaluate.baselines)
     return NightMemory(
@@ -174,7 +182,7 @@ def predict_night(settings: Settings, sizes: NightSizes, held: int) -> NightMemo
         blend=blend,
         evaluate=served + block + asked * (OF_QUESTION + width + rankers * OF_RANK),
         refit=refit,
-        retrieve=served + block + OF_SERVED * events,
+        retrieve=served + more + block + OF_SERVED * events,
     )
 
 

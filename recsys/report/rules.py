@@ -18,7 +18,7 @@ def rules(night: Night) -> dict[str, Any] | None:
     short, users, denied = (retrieved.get(name) for name in ("short_lists", "users", "denied"))
     facts = []
     if users is not None:
-        facts.append(("lists with fewer rows than k", f"{count(short)} of {count(users)}"))
+        facts.append(("lists shorter than k and the items left allow", f"{count(short)} of {count(users)}"))
     if denied is not None:
         facts.append(("items that rules recommend to nobody", count(denied)))
     return {

@@ -3,7 +3,7 @@
 A model knows more items than the shop sells today: the log's and the catalogue's history. They stay in histories, in
 training and in evaluation; `retrieve.items = "catalogue"` keeps them out of the candidate table.
 
-Shapes: V items (arrays by code have V + 1 rows).
+Shapes: U users, V items (arrays by code have V + 1 rows).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.columns import ITEM_ID, ITEMS, LISTED, PADDING
+from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.forgetting.forgotten import read_forgotten
@@ -70,3 +71,24 @@ def listed_items(settings: Settings, versions: TableVersions, vocabulary: Vocabu
         allowed[1:] = [not forgotten.has_item(item) for item in vocabulary.items]
     allowed[PADDING] = False
     return None if allowed[1:].all() else allowed
+
+
+def most_rows(histories: Sequences, allowed: np.ndarray, k: int, exclude_seen: bool) -> np.ndarray:
+    """Most rows that the list of each user can have, int64 [U]: k, the shelf, and what the user has seen bound it.
+
+    Parameters
+    ----------
+    allowed
+        bool [V + 1]: the items on the shelf.
+    """
+    shelf = int(allowed[1:].sum())
+    found = np.full(len(histories), min(k, shelf), dtype=np.int64)
+    if not exclude_seen:
+        return found
+    for part, block in histories.blocks():
+        owner = np.repeat(np.arange(len(block), dtype=np.int64), block.lengths)
+        on_shelf = allowed[block.items] & (block.items != PADDING)
+        keys = np.unique(owner[on_shelf] * len(allowed) + block.items[on_shelf])
+        seen = np.bincount(keys // len(allowed), minlength=len(block))
+        found[part] = np.minimum(k, shelf - seen)
+    return found

@@ -222,7 +222,7 @@ def _context(
     given: Sequence[Sequence[Event]],
     found: Sequence[Sequence[int]],
 ) -> pl.DataFrame:
-    """A row an event, as `event_context` makes it; what is not told is null."""
+    """A row an event, as `context_of` makes it; what is not told is null."""
     rows: list[tuple[int, int | None, str, float | None, bool]] = []
     for user, (log, events) in enumerate(zip(logs, given, strict=True)):
         # the log's newest event, from which the gap to the first one given is counted

@@ -29,6 +29,10 @@ class GateSettings(Section):
     tolerance: float = Field(default=0.0, ge=0)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)  # of all comparisons of a night together (Bonferroni)
 
+    # (1 or more) users of the test part; a night with fewer is kept back. Off: it is published, and its verdict says
+    # that nothing was measured where they are fewer than figures need
+    min_test_users: int | None = Field(default=None, ge=1)
+
     # --- data
     # (0 to 1) of the new rows of a table; sources.max_rejected_share looks at all rows, in which a bad day drowns
     max_rejected_share: Share | None = 0.05

@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 from recsys.columns import CANDIDATES, USER_ID
 from recsys.data.changes import log_id
 from recsys.data.prepare import prepare
+from recsys.data.rare import with_rare
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items
 from recsys.serving.histories import recode
@@ -89,6 +90,7 @@ def build(
             f"The bundle {bundle} knows none of the items of the {len(serving)} histories; "
             "it was trained on other data: use a bundle of this configuration."
         )
+    serving = with_rare(settings, versions, opened.vocabulary, serving)
     allowed = listed_items(settings, versions, opened.vocabulary)
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
     rows = rows_for(settings, versions, served, serving, fallback, allowed, run=run_id, as_of=as_of)

@@ -17,7 +17,7 @@ class Counted:
     rows: int
     users: int  # who were to be served, also those without a candidate
     k: int
-    short_lists: int  # users with fewer than k candidates
+    short_lists: int  # users with fewer candidates than k and the items that are left for them allow
     empty_lists: int  # users with none; they have no row
     without_signal: int  # users whose query vector is zero: the model's items come in the order of their codes
     unknown_events: int  # of the histories: items that the bundle does not know

@@ -13,12 +13,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.columns import AS_OF, BUNDLE, CANDIDATES, INDEX, INTERACTIONS_VERSION, ITEM_ID, ITEMS_VERSION, RUN, USER_ID
+from recsys.columns import (
+    AS_OF,
+    BUNDLE,
+    CANDIDATES,
+    INDEX,
+    INTERACTIONS_VERSION,
+    ITEM_ID,
+    ITEMS_VERSION,
+    PADDING,
+    RUN,
+    USER_ID,
+)
 from recsys.compute.base import Engine
 from recsys.compute.choice import engine_of
 from recsys.compute.local import LOCAL
 from recsys.data.sequences import Sequences
-from recsys.retrieval.shelf import Shelf
+from recsys.retrieval.shelf import Shelf, most_rows
 from recsys.rules.apply import Rules
 from recsys.serving.batches import candidate_batches
 from recsys.serving.fallback import Fallback
@@ -113,10 +124,19 @@ class UserRows:
     def counted(self) -> dict[str, int]:
         """Return `totals`, and how many users have too few rows and none, once `frames` has ended."""
         lists = {
-            "short_lists": int((self.counts < self.settings.k).sum()),
+            "short_lists": int((self.counts < self._most()).sum()),
             "empty_lists": int((self.counts == 0).sum()),
         }
         return {**lists, **self.totals}
+
+    def _most(self) -> np.ndarray:
+        """Most rows that each list can have, int64 [U]; a rule that lets seen items return is not counted on."""
+        model = self.served.bundle.allowed
+        allowed = np.ones(len(model), dtype=bool) if self.fallback is not None or self.served.blended else model.copy()
+        if self.shelf is not None:
+            allowed &= self.shelf.allowed
+        allowed[PADDING] = False
+        return most_rows(self.histories, allowed, self.settings.k, self.settings.exclude_seen)
 
 
 def rows_for(

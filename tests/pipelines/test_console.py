@@ -72,7 +72,7 @@ def test_a_night_says_who_gets_none_and_what_was_taken_back() -> None:
     assert all(sentence in told for sentence in said)
     page = remarks(SUMMARY | more)
     assert page[0] == "- blend minus popularity: test/hr_at_10 +0.2500 (-0.0125 to +0.5000)"
-    assert "- served: 3 of 3 users of the log; no list has fewer than k = 10 items" in page
+    assert "- served: 3 of 3 users of the log; every list is as long as k = 10 and the items left allow" in page
     assert all(any(line.endswith(sentence) for line in page) for sentence in said)
     assert "filtered out" not in printed(show_night, SUMMARY, None)  # an older night says nothing of them
     assert left_out_of_training({"users": 0, "by": []}) is None and withdrawn(plain(Withdrawals())) is None

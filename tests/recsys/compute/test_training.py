@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from recsys.bundles.bundle import read_bundle
+from recsys.data.ingest import ingest
 from recsys.errors import InputError
 from recsys.night import together
 from recsys.night.fit import FitReport, fit
@@ -17,6 +19,7 @@ from recsys.night.together import check_together
 from recsys.pipelines.sound import check_step, check_whole
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import TableVersions
 from tests.recsys.compute.clusters import Machines
 from tests.recsys.compute.ring import Ring
 
@@ -44,6 +47,63 @@ def test_a_cluster_trains_what_this_process_trains(ring: Ring, machines: Machine
     assert [one.kind for one in served] == ["all", "all"]
     vectors = [read_bundle(one.bundle).vectors for one in served]
     np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-4)
+
+
+def sided_shop(folder: Path) -> tuple[Settings, TableVersions]:
+    """Attributes of items and of users, of one value, of several and numeric; and every context of an event."""
+    rng, items, users = np.random.default_rng(0), 40, 90
+    lines = ["user_id,item_id,timestamp,event,weight"]
+    for user in range(users):
+        start, time = rng.integers(items), 1_600_000_000
+        for n in range(rng.integers(4, 9)):
+            time += int(rng.integers(1, 200_000))
+            lines.append(f"{user},{(start + n) % items},{time},{['view', 'buy'][n % 2]},{1 + n % 5}")
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    rows = [f"{n},{'abc'[n % 3]},{'x|y' if n % 2 else 'y'},{n * 1.5}" for n in range(items)]
+    (folder / "items.csv").write_text("\n".join(["item_id,brand,tags,price", *rows]) + "\n")
+    rows = [f"{user},{'mf'[user % 2]},{18 + user % 50}" for user in range(users)]
+    (folder / "users.csv").write_text("\n".join(["user_id,gender,age", *rows]) + "\n")
+    tags = {"separator": "|"}
+    settings = parse_settings(
+        {
+            "name": "sided",
+            "data_root": str(folder),
+            "warehouse": str(folder / "warehouse"),
+            "interactions": {"source": "log.csv"},
+            "items": {"source": "items.csv", "categorical": {"brand": {}, "tags": tags}, "numeric": {"price": {}}},
+            "users": {"source": "users.csv", "categorical": {"gender": {}}, "numeric": {"age": {}}},
+            "model": {
+                "dimensions": 16,
+                "max_length": 8,
+                "blocks": 1,
+                "context": ["event", "hour", "weekday", "gap", "weight"],
+            },
+            "train": {"epochs": 2, "batch_size": 16, "precision": "fp32", "refit": "none"},
+            "blend": {"kind": "never"},
+        }
+    )
+    return settings, ingest(settings).versions
+
+
+@pytest.mark.slow
+def test_attributes_and_context_are_trained_as_by_one_process_and_repeat_every_bit(
+    tmp_path: Path, machines: Machines
+) -> None:
+    alone, versions = sided_shop(tmp_path)
+    compute = {"engine": "ray", "address": machines.address, "training_processes": TOGETHER}
+    settings = alone.model_copy(update={"compute": alone.compute.model_validate(compute)})
+    told: list[Any] = []
+    first, again = (fit(settings, versions, told.append).bundle for _ in range(2))
+    assert len(told) == 4 and first == again  # trained twice; a bundle is named by what is in it
+    there, here = read_bundle(first).weights(), read_bundle(fit(alone, versions).bundle).weights()
+    sided = [name for name in here if ".side." in name]
+    assert {"encoder.side.users.project.weight", "encoder.side.context.project.weight"} <= set(sided)
+    assert set(there) == set(here)
+    for name in here:
+        torch.testing.assert_close(there[name], here[name], rtol=2e-3, atol=1e-4, msg=name)
+    untrained = alone.model_copy(update={"train": alone.train.model_copy(update={"epochs": 0})})
+    begun = read_bundle(fit(untrained, versions).bundle).weights()
+    assert all((here[name] - begun[name]).abs().max() > 1e-3 for name in sided)  # they have learnt
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.leak_guard import check_no_leak, check_vocabulary
-from recsys.data.sequences import Sequences, from_sorted_frame, to_frame
+from recsys.data.sequences import Sequences, from_sorted_frame, joined, to_frame
 from recsys.data.split_strategies import split_sequences
 from recsys.data.splits import HeldOut, leave_one_out, repeated_share
 from recsys.data.time_split import cut_offs, time_split
@@ -34,6 +34,29 @@ def as_lists(part: Sequences) -> list[list[int]]:
 
 
 histories = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=8), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("users", [0, 2])
+def test_joined_histories_keep_what_a_part_without_events_cannot_know(users: int) -> None:
+    known = replace(
+        sequences([[1, 2], [3]], [[5, 6], [7]]),
+        context=pl.DataFrame({"event": ["buy", "view", "buy"]}),
+        attributes=pl.DataFrame({"segment": ["x", "y"]}),
+    )
+    empty = replace(sequences([[]] * users), users=pl.Series("user_id", ["a", "v"][:users], dtype=pl.String))
+    if users:
+        empty = replace(empty, attributes=pl.DataFrame({"segment": ["z", "z"]}))
+    whole = joined([known, empty])
+    assert whole.users.to_list() == (["a", "u0", "u1", "v"] if users else ["u0", "u1"])
+    assert whole.times is not None and whole.times.tolist() == [5, 6, 7]
+    assert whole.context is not None and whole.context["event"].to_list() == ["buy", "view", "buy"]
+    assert whole.attributes is not None
+    assert whole.attributes["segment"].to_list() == (["z", "x", "y", "z"] if users else ["x", "y"])
+
+
+def test_joined_histories_leave_out_what_a_part_with_events_does_not_know() -> None:
+    whole = joined([sequences([[1]], [[5]]), replace(sequences([[2]]), users=pl.Series("user_id", ["v"]))])
+    assert whole.times is None and as_lists(whole) == [[1], [2]]
 
 
 def test_from_sorted_frame() -> None:

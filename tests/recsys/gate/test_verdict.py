@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from recsys.gate.check import Check, skipped
-from recsys.gate.figures import Lead, Outcome
+from recsys.gate.figures import Lead, Outcome, check_test_users
 from recsys.gate.verdict import Champion, Verdict, decide
 
 NOW = datetime(2026, 3, 2, 3, tzinfo=UTC)
@@ -117,7 +117,19 @@ def test_a_failed_check_alone_keeps_back() -> None:
 def test_too_few_users_decide_nothing() -> None:
     found = verdict(None, {}, users=12)
     assert found.passed
-    assert found.sentence == "Published: undecided by figures, as 12 test users are too few (20 are needed)."
+    too_few = "Published: nothing was measured that could decide, as 12 test users are too few (20 are needed)"
+    assert found.sentence == f"{too_few}; gate.min_test_users keeps such nights back."
+    one = verdict(None, {}, check_test_users(1, 1), users=1)  # who chose a limit needs no hint
+    assert one.sentence == (
+        "Published: nothing was measured that could decide, as 1 test user is too few (20 are needed)."
+    )
+
+
+def test_a_night_that_nothing_measures_is_kept_back_where_that_is_asked_for() -> None:
+    found = verdict(None, {}, check_test_users(1, 20), users=1)
+    assert not found.passed
+    assert found.sentence == "Kept back: test users: 1 user has a test question."
+    assert verdict(None, {}, check_test_users(20, 20), users=20).passed
 
 
 def test_a_figure_that_is_no_number_keeps_back() -> None:
@@ -150,7 +162,13 @@ ALL_ZERO = {name: [lead(0.0, 0.0, "undecided", 0.0)] for name in ("popularity", 
             "no test question is answered by this night; nothing was served before; the best baseline (popularity) is "
             "ahead by 0.0010, within chance",
         ),
-        (None, {}, None, 0, "no user has a test question, so nothing was compared"),
+        (
+            None,
+            {},
+            None,
+            0,
+            "nothing was measured, as no user has a test question; gate.min_test_users keeps such nights back",
+        ),
     ],
 )
 def test_figures_of_zero_are_said_plainly(

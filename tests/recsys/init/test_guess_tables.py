@@ -181,6 +181,29 @@ def test_a_user_table(tmp_path: Path) -> None:
     assert prepare(settings, report.versions).split.serving.attributes is not None
 
 
+@pytest.mark.parametrize(
+    "pair", [("true", "false"), ("1", "0"), ("1.0", "0.0"), ("Y", "N"), ("yes", "No "), ("JA", "nein"), ("sí", "no")]
+)
+@pytest.mark.parametrize("name", ["in_stock", "label", "category"])
+def test_yes_and_no_are_a_category_and_no_words(tmp_path: Path, pair: tuple[str, str], name: str) -> None:
+    log = write(tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], [(u, i, m) for u, i, m in events()])
+    rows = [(item, f"Blue kettle {item}", "" if item == 120 else pair[item % 3 == 0]) for item in range(101, 141)]
+    settings, findings = guessed(tmp_path, log, write(tmp_path / "items.csv", ["item_id", "title", name], rows))
+    assert settings.items is not None and settings.items.text == ("title",)
+    assert set(settings.items.categorical) == {name} and not settings.items.numeric
+    assert any(sentence == f"Categorical attributes: {name}." for sentence in findings.found)
+    users = [(user, f"{'ab'[user % 2]}", pair[user % 2]) for user in range(1, 30)]
+    settings, _ = guessed(tmp_path, log, users=write(tmp_path / "users.csv", ["user_id", "group", name], users))
+    assert settings.users is not None and name in settings.users.categorical
+
+
+def test_two_words_that_are_not_yes_and_no_stay_in_the_sentence(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], [(u, i, m) for u, i, m in events()])
+    rows = [(item, f"Blue kettle {item}", ["new", "used"][item % 2]) for item in range(101, 141)]
+    settings, _ = guessed(tmp_path, log, write(tmp_path / "items.csv", ["item_id", "title", "state"], rows))
+    assert settings.items is not None and settings.items.text == ("title", "state")
+
+
 def test_codes_with_leading_zeros_are_no_quantities(tmp_path: Path) -> None:
     rows = [(u, i, int(m.timestamp())) for u, i, m in events()]
     log = write(tmp_path / "log.dat", None, rows, "::")

@@ -74,7 +74,9 @@ def test_a_whole_night_shows_every_section_in_order() -> None:
 def test_rules_show_their_price_and_short_lists() -> None:
     shown = Outline(page(whole_night())).shown()
     assert "few at_most 0.2500 0.2600 −0.0100 −0.0200 to +0.0010 −0.0100 300 25%" in shown
-    assert "lists with fewer rows than k 12 of 1,300" in shown and "condition of rules.few (<b>)" in shown
+    assert (
+        "lists shorter than k and the items left allow 12 of 1,300" in shown and "condition of rules.few (<b>)" in shown
+    )
 
 
 def test_the_verdict_comes_first_and_says_its_word_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.context import event_context
+from recsys.data.context import context_of
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -83,8 +83,7 @@ def test_context_is_that_of_the_same_events_in_a_log() -> None:
             "weight": [1.0, 2.0, None, 4.0],
         }
     )
-    whole = event_context(frame, names)
-    assert whole is not None
+    whole = context_of(frame, names)
     events = [
         Event(item=item, time=time, event=event, weight=weight)
         for item, time, event, weight in zip("abcc", times, frame["event"], frame["weight"], strict=True)

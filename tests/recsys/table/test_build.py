@@ -126,7 +126,7 @@ def test_every_user_gets_the_best_unseen_items(world: tuple[Settings, TableVersi
         np.testing.assert_allclose(rows["score"], [-s for s, _ in expected], rtol=1e-4, atol=1e-5)
     assert serving.users[-1] not in table["user_id"]  # has seen everything
     assert (report.rows, report.users, report.k) == (len(table), USERS, K)
-    assert (report.short_lists, report.empty_lists, report.unknown_events) == (1, 1, 0)
+    assert (report.short_lists, report.empty_lists, report.unknown_events) == (0, 1, 0)
 
 
 def test_rules_shape_the_table_and_are_named_in_its_commit(world: tuple[Settings, TableVersions, Path]) -> None:
@@ -147,10 +147,18 @@ def test_rules_shape_the_table_and_are_named_in_its_commit(world: tuple[Settings
     had = {serving.users[user] for user in range(USERS) if code in serving.history(user)}
     assert set(pinned["user_id"]) == set(serving.users) - had
     counts = table.group_by("user_id").len()["len"]
-    assert (counts == K).all() and report.short_lists == 1  # of the user who has had everything
+    assert (counts == K).all() and report.short_lists == 0  # nothing is left for who has had everything
     assert (report.rules, report.denied) == (["out", "first"], 3)
     said = commit_metadata(settings.warehouse, "candidates")
     assert said["rules"] == "out, first" and said["rules_digest"] == report.rules_digest
+
+
+def test_a_list_is_short_where_items_are_left_that_it_could_hold(world: tuple[Settings, TableVersions, Path]) -> None:
+    settings, versions, path = world
+    rules = {"good": {"kind": "min_score", "score": 1e6}}
+    more = {"rules": rules, "retrieve": {"k": K, "batch_size": 7, "fallback": False}}
+    report = run(settings_of(Path(settings.warehouse), **more), versions, path)
+    assert (report.empty_lists, report.short_lists) == (USERS, USERS - 1)  # one has had everything
 
 
 def test_lineage_is_on_every_row(world: tuple[Settings, TableVersions, Path]) -> None:
@@ -177,7 +185,7 @@ def test_a_bundle_with_a_blend_serves_it_and_names_the_sources(
     assert transitions is not None
     report = run(settings, versions, make_bundle(settings, dataset.vocabulary, blended=blended))
     table, serving = read_candidates(settings.warehouse).collect(), dataset.split.serving
-    assert (report.rows, report.short_lists) == (len(table), 1)
+    assert (report.rows, report.short_lists) == (len(table), 0)
     newest = mean_weights(serving.items, serving.offsets, dataset.vocabulary.size, last=10, decay=0.7)
     scores = (newest @ transitions.followed).toarray()
     for user, name in enumerate(serving.users[:-1]):
@@ -319,7 +327,7 @@ def test_more_candidates_than_items_make_no_room(world: tuple[Settings, TableVer
     settings, versions, path = world
     many = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"k": 10**15})})
     report = run(many, versions, path)
-    assert report.k == 10**15 and report.short_lists == USERS
+    assert report.k == 10**15 and report.short_lists == 0  # no list could hold more
     longest = read_candidates(settings.warehouse).select(pl.col("rank").max()).collect().item()
     assert longest < read_bundle(path).vocabulary.size
 
