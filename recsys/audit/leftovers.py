@@ -96,6 +96,9 @@ def overdue(settings: Settings) -> Iterator[Finding]:
         for kind, names in late.names.items():
             what = f"{len(names)} of kind {kind!r} should be gone, such as {names[0]}"
             yield Finding(part="retention", where=settings.warehouse, what=what, advice="run `recsys gc`")
+        for what in late.failed:
+            advice = "see to this first, then check again"
+            yield Finding(part="retention", where=settings.warehouse, what=what, advice=advice)
 
 
 def _is_held(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from recsys import runs
 from recsys.audit import leftovers, served, stored
@@ -143,6 +144,31 @@ def test_damaged_tables_are_seen_by_size_and_deep_by_content(shop: Shop) -> None
     assert "bytes and was written with" in next(f.what for f in found(shop) if f.part == "table")
     file.unlink()
     assert {"table", "release"} <= {finding.part for finding in found(shop)}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_export_whose_files_are_gone_is_made_anew(shop: Shop, tmp_path: Path, *, whole: bool) -> None:
+    copy = (tmp_path / "out").resolve()
+    shutil.rmtree(copy)
+    if not whole:
+        copy.mkdir()
+    finding = one(shop)
+    assert (finding.where, finding.what) == ("export.files (files)", "readers find no copy")
+    assert [done["error"] for done in mend([finding])] == [None]
+    assert found(shop) == [] and any((tmp_path / "out").iterdir())
+
+
+def test_a_repair_at_which_a_library_fails_stops_no_other() -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise DeltaError("Generic LocalFileSystem error: No space left on device (os error 28)")
+
+    findings = [
+        Finding(part="table", where=name, what="w", advice="a", repair=repair)
+        for name, repair in (("first", fail), ("second", lambda: done.append("second")))
+    ]
+    assert [one["error"] is None for one in mend(findings)] == [False, True] and done == ["second"]
 
 
 def test_an_export_that_is_gone_is_made_anew_and_one_that_was_taken_back_is_not(shop: Shop, tmp_path: Path) -> None:
