@@ -25,6 +25,8 @@ class Finding:
         What a person can do, as a sentence without its full stop.
     repair
         Mends it and loses nothing; None: only a person can.
+    passing
+        Whether a night that is publishing shows the same for a while.
     """
 
     part: str
@@ -32,6 +34,7 @@ class Finding:
     what: str
     advice: str
     repair: Callable[[], Any] | None = None
+    passing: bool = False
 
     def told(self) -> dict[str, Any]:
         """JSON-friendly."""
