@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,9 +32,17 @@ def began(before: datetime) -> str:
     return f"attributes.start_time < {int(before.timestamp() * 1000)}"
 
 
-def is_of_warehouse(store: Store, run: Any) -> bool:
-    """Return whether a run is the warehouse's; one of an earlier version does not say, and counts as such."""
-    return run.data.tags.get(WAREHOUSE_TAG) in (None, store.warehouse)
+def of_warehouse(store: Store, runs: Iterable[Any]) -> Iterator[Any]:
+    """Those of some runs that are the warehouse's.
+
+    A run of an earlier version does not say whose it is. It counts as the warehouse's, unless others write there, too.
+    """
+    runs = list(runs)
+    wanted = {store.warehouse}
+    if any(WAREHOUSE_TAG not in run.data.tags for run in runs):
+        others = f"tags.`{WAREHOUSE_TAG}` != '{store.warehouse or ''}'"
+        wanted |= set() if store.client.search_runs([store.experiment_id], others, max_results=1) else {None}
+    yield from (run for run in runs if run.data.tags.get(WAREHOUSE_TAG) in wanted)
 
 
 def going(
@@ -53,8 +61,9 @@ def going(
     deleted
         Whether runs that are marked as deleted are looked at, too.
     """
-    for run in search(store, query, deleted=deleted):
-        if PARENT_TAG not in run.data.tags and is_of_warehouse(store, run) and own(run):
+    tops = (run for run in search(store, query, deleted=deleted) if PARENT_TAG not in run.data.tags)
+    for run in of_warehouse(store, tops):
+        if own(run):
             whole = list(_with_nested(store, run, deleted))
             if not any(_stays(store, one, keep) for one in whole):
                 yield whole

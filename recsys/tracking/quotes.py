@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from recsys.tracking.old import is_of_warehouse, search
+from recsys.tracking.old import of_warehouse, search
 from recsys.tracking.operations import NAME_TAG, PARENT_TAG
 from recsys.tracking.retention import REMOVED_TAG
 from recsys.tracking.spool import QUOTING
@@ -109,9 +109,7 @@ def _runs_of(store: Store, name: str) -> Iterator[Any]:
 
 
 def _search(store: Store, query: str) -> Iterator[Any]:
-    for run in search(store, query):
-        if REMOVED_TAG not in run.data.tags and is_of_warehouse(store, run):
-            yield run
+    return of_warehouse(store, (run for run in search(store, query) if REMOVED_TAG not in run.data.tags))
 
 
 def is_named(store: Store, run: Any, name: str) -> bool:

@@ -172,7 +172,8 @@ def test_rows_that_were_rejected_long_ago_go_and_those_of_a_night_that_stays_do_
         append(tmp_path, "quarantine", rows[number], expected=number - 1 if number else None, metadata={"n": number})
     night = RunState(key="k", run_id="r", started=(NOW - timedelta(days=35)).isoformat(), name="s")
     other = replace(night, name="another configuration")  # which read the same log
-    for states, left in (([night], [31, 29, 1]), ([other], [31, 29, 1]), ([], [29, 1])):
+    unused = replace(other, started=(NOW - timedelta(days=401)).isoformat())
+    for states, left in (([night], [31, 29, 1]), ([other], [31, 29, 1]), ([unused], [29, 1])):
         stays = kept(settings, [], states, NOW)
         report = carry_out([partial(tables.rejected_rows, settings, stays)], "", dry_run=False)
         assert not report.failed and not list(tables.rejected_rows(settings, stays))
