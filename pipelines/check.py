@@ -23,6 +23,8 @@ from recsys.tracking.store import Store
 def check(settings: Settings, *, deep: bool = False, repair: bool = False) -> dict[str, Any]:
     """Look for what does not fit, and with `repair` mend what can be mended without loss.
 
+    Differences that a night makes while it publishes are left out as long as one holds the warehouse.
+
     Parameters
     ----------
     deep
@@ -35,6 +37,7 @@ def check(settings: Settings, *, deep: bool = False, repair: bool = False) -> di
     """
     with ExitStack() as stack:
         mended: list[dict[str, Any]] = []
+        busy = not repair and runs.is_busy(settings.warehouse)
         if repair:
             stack.enter_context(runs.locked(settings.warehouse))
         store = _store(settings)
@@ -43,12 +46,16 @@ def check(settings: Settings, *, deep: bool = False, repair: bool = False) -> di
         if repair and any(one.repair for one in found):
             mended = mend(found)
             found = list(carried_out(_checks(settings, store, deep=deep)))
+        busy = busy or (not repair and runs.is_busy(settings.warehouse))  # it may have begun meanwhile
+        if busy:
+            found = [one for one in found if not one.passing]
     return {
         "sound": not found,
         "deep": deep,
+        "busy": busy,
         "findings": [one.told() for one in found],
         "mended": mended,
-        "sentence": _sentence(found, mended, deep=deep),
+        "sentence": _sentence(found, mended, deep=deep, busy=busy),
     }
 
 
@@ -82,9 +89,11 @@ def _store(settings: Settings) -> Store | RecsysError:
         return error
 
 
-def _sentence(found: list[Finding], mended: list[dict[str, Any]], *, deep: bool) -> str:
+def _sentence(found: list[Finding], mended: list[dict[str, Any]], *, deep: bool, busy: bool) -> str:
     done = sum(one["error"] is None for one in mended)
     before = f"{done} of {len(mended)} findings were mended. " if mended else ""
+    if busy:
+        before = "A run is writing to the warehouse, so what it publishes was left out. "
     if found:
         able = sum(one.repair is not None for one in found)
         more = f" `recsys check --repair` mends {able} of them." if able and not mended else ""

@@ -68,8 +68,8 @@ def forget(
         raise InputError("Nothing is to be forgotten; give --user, --users, --item, --items or --before.")
     runs.need_warehouse(settings.warehouse)
     with naming_damage(settings.warehouse), ExitStack() as stack:
+        states = stack.enter_context(runs.locked(settings.warehouse))  # first: a night may hold MLflow's database
         store = _store(settings, stack)
-        states = stack.enter_context(runs.locked(settings.warehouse))
         check_filled(settings, rules=False)
         missing = unknown(settings.warehouse, sought)
         _need_known(settings, "user", users, {one for what, one in missing if what == "User"} - set(listed))
@@ -170,7 +170,8 @@ def _sentence(done: Sequence[Emptied], *, dry_run: bool) -> str:
         return f"All {len(done)} places were searched afterwards, and nothing was found."
     first = unclean[0]
     reason = first.error or f"{first.left:,} {first.what} are left."
-    more = f" So do {len(unclean) - 1} more places." if len(unclean) > 1 else ""
+    others = len(unclean) - 1
+    more = f" So may {others} more {'place' if others == 1 else 'places'}." if others else ""
     return f"{first.name} may still hold it: {reason}{more} Run the same command again."
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,10 +18,13 @@ from recsys.releases.switch import settle
 from recsys.retention.collect import collect
 from recsys.retention.removal import RetentionReport
 from recsys.settings import Settings
+from recsys.storage.failures import is_failure
+from recsys.storage.failures import sentence as failure
 from recsys.storage.intact import naming_damage
 from recsys.tracking.store import Store
 
 MIB = 2**20
+Value = TypeVar("Value")
 
 
 def keep_less(settings: Settings, store: Store) -> dict[str, Any] | None:
@@ -34,29 +39,49 @@ def keep_less(settings: Settings, store: Store) -> dict[str, Any] | None:
         with display.step("retention"):
             report = collect(settings, store)
     except RecsysError as error:
-        display.warn(
-            f"Old nights were not all removed: {str(error).rstrip('.')}. The next night, or `recsys gc`, will."
-        )
+        display.warn(_left([str(error)]))
         return None
     if report.removed:
         display.say(sentence(report))
+    if report.failed:
+        display.warn(_left(report.failed))
     return _counts(report)
 
 
+def _left(failed: list[str]) -> str:
+    return f"Old nights were not all removed: {failed[0].rstrip('.')}. The next night, or `recsys gc`, will."
+
+
 def gc(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
-    """Remove what [retention] does not keep, or say what would go.
+    """Remove what [retention] does not keep as far as disks and stores let it, or say what would go.
+
+    It is the command for a full disk: a stopped switch that cannot be finished, and an MLflow that does not answer,
+    keep nothing else from going.
 
     Raises
     ------
     RecsysError
-        Another process writes to the warehouse, or a part cannot be removed; the same command goes on there.
+        Another process writes to the warehouse.
     """
     runs.need_warehouse(settings.warehouse)
-    with naming_damage(settings.warehouse), tracked(settings) as store, runs.locked(settings.warehouse):
-        if not dry_run:
-            settle(settings)
-        report = collect(settings, store, dry_run=dry_run)
-    return {**_counts(report), "names": report.names, "sentence": sentence(report)}
+    with naming_damage(settings.warehouse), runs.locked(settings.warehouse), ExitStack() as stack:
+        store = _tried(lambda: stack.enter_context(tracked(settings)))
+        settled = None if dry_run else _tried(lambda: settle(settings))
+        report = collect(settings, None if isinstance(store, str) else store, dry_run=dry_run)
+        if isinstance(settled, str):  # there is more room now
+            settled = _tried(lambda: settle(settings))
+    failed = [*(one for one in (settled, store) if isinstance(one, str)), *report.failed]
+    return {**_counts(report), "names": report.names, "failed": failed, "sentence": sentence(report, failed)}
+
+
+def _tried(act: Callable[[], Value]) -> Value | str:
+    """Return the result of an act, or the sentence of its failure."""
+    try:
+        return act()
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        return failure(error)
 
 
 def _counts(report: RetentionReport) -> dict[str, Any]:
@@ -64,17 +89,27 @@ def _counts(report: RetentionReport) -> dict[str, Any]:
     return {key: told[key] for key in ("removed", "freed", "since", "dry_run")}
 
 
-def sentence(report: RetentionReport) -> str:
+def sentence(report: RetentionReport, failed: Sequence[str] = ()) -> str:
     """Tell what went in one sentence.
 
-    >>> sentence(RetentionReport(removed={"bundle": 2}, freed={"bundle": 2**21}, names={}, since="", dry_run=False))
+    Parameters
+    ----------
+    failed
+        Sentences without their full stops: why something could not be removed.
+
+    >>> gone = RetentionReport(removed={"bundle": 2}, freed={"bundle": 2**21}, since="", dry_run=False)
+    >>> sentence(gone)
     'Removed by [retention]: 2 bundles (2.0 MiB in all).'
+    >>> sentence(gone, ["a.json: Input/output error", "b.json: Input/output error"])
+    'Removed by [retention]: 2 bundles (2.0 MiB in all), but not all: a.json: Input/output error, and 1 more failed.'
     """
-    if not report.removed:
-        return "Nothing is older than [retention] says."
     words = ", ".join(_many(kind, count) for kind, count in report.removed.items())
     begun = "Would be removed" if report.dry_run else "Removed"
-    return f"{begun} by [retention]: {words} ({report.total / MIB:.1f} MiB in all)."
+    done = f"{begun} by [retention]: {words} ({report.total / MIB:.1f} MiB in all)"
+    if not failed:
+        return f"{done}." if words else "Nothing is older than [retention] says."
+    more = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
+    return f"{f'{done}, but not all' if words else 'Nothing was removed'}: {failed[0]}{more}."
 
 
 def _many(kind: str, count: int) -> str:

@@ -32,7 +32,7 @@ _CURRENT: ContextVar[tuple[Path, str] | None] = ContextVar("process", default=No
 def registered(warehouse: str) -> Iterator[str | None]:
     """Register this process for the length of the block; yields its name, inside of another block the same one.
 
-    Yields None, and changes nothing, where the folder of run states cannot be written.
+    Yields None, and changes nothing, where the folder of run states, or that of temporary files, cannot be written.
     """
     folder = state_folder(warehouse) / _FOLDER
     current = _CURRENT.get()
@@ -40,10 +40,11 @@ def registered(warehouse: str) -> Iterator[str | None]:
         yield current[1]
         return
     name = uuid.uuid4().hex[:16]
-    before, scratch = tempfile.tempdir, Path(tempfile.gettempdir()) / f"recsys-{name}"
+    before = tempfile.tempdir
     aside = folder / f".{name}.new"
     with contextlib.ExitStack() as stack:
         try:
+            scratch = Path(tempfile.gettempdir()) / f"recsys-{name}"  # a full disk has no place for such
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(aside.open("wb", buffering=0))  # a buffer would fail a second time at the end
             locks(file)  # before it has its name: unlocked it would be one of the dead

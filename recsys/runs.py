@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 from recsys.errors import InputError, RecsysError
 from recsys.settings import Settings
 from recsys.storage.files import file_aside, write_json, writing
-from recsys.storage.locks import Held, lock_file
+from recsys.storage.locks import Held, is_held, lock_file
 from recsys.storage.remote import is_url
 
 Status = Literal["running", "failed", "finished"]
@@ -341,6 +341,11 @@ def locked(warehouse: str) -> Iterator[Path]:
         ) from None
     with stack:
         yield folder
+
+
+def is_busy(warehouse: str) -> bool:
+    """Return whether a process holds the warehouse at this moment."""
+    return is_held(state_folder(warehouse) / "lock")
 
 
 def _now() -> str:

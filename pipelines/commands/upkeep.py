@@ -73,7 +73,8 @@ def gc(
 
     \\[retention] says which nights are old.
 
-    What is served, and what a rollback would serve, stays. A night does this at its end, too.
+    What is served, and what a rollback would serve, stays. A night does this at its end, too. Where something could
+    not be removed, the exit code is 1, and the same command goes on.
 
     Example: [bold]recsys gc recsys.toml --dry-run[/]
     """
@@ -87,6 +88,8 @@ def gc(
     with watching(Show()):
         report = collect(settings, dry_run=dry_run)
     answer(ctx, report, lambda console: show_gc(console, report))
+    if report["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=UPKEEP)

@@ -6,12 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-from deltalake.exceptions import DeltaError
-from pyarrow import ArrowException
-
-from recsys.errors import RecsysError, first_line
-from recsys.storage.addresses import masked
+from recsys.storage.failures import is_failure, sentence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +25,8 @@ class Finding:
         What a person can do, as a sentence without its full stop.
     repair
         Mends it and loses nothing; None: only a person can.
+    passing
+        Whether a night that is publishing shows the same for a while.
     """
 
     part: str
@@ -37,6 +34,7 @@ class Finding:
     what: str
     advice: str
     repair: Callable[[], Any] | None = None
+    passing: bool = False
 
     def told(self) -> dict[str, Any]:
         """JSON-friendly."""
@@ -58,9 +56,10 @@ def carried_out(checks: Checks) -> Iterator[Finding]:
     for part, look in checks:
         try:
             yield from look()
-        except (RecsysError, OSError, DeltaError, ArrowException, pl.exceptions.PolarsError) as error:
-            what = masked(str(error) if isinstance(error, RecsysError) else first_line(error)).rstrip(".")
-            yield Finding(part=part, where=part, what=what, advice="see to this first, then check again")
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            yield Finding(part=part, where=part, what=sentence(error), advice="see to this first, then check again")
 
 
 def mend(found: Iterable[Finding]) -> list[dict[str, Any]]:
@@ -72,6 +71,8 @@ def mend(found: Iterable[Finding]) -> list[dict[str, Any]]:
         try:
             one.repair()
             done.append({**one.told(), "error": None})
-        except (RecsysError, OSError) as error:
-            done.append({**one.told(), "error": masked(str(error))})
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            done.append({**one.told(), "error": sentence(error)})
     return done

@@ -152,9 +152,9 @@ def _line_names(line: bytes, name: str, sought: Sought) -> bool:
 
 def _target(asked: Asked, sink: Sink, sought: Sought) -> Place:
     def remove() -> int:
-        if not sink.present():
-            return 0
         found = sink.count(sought)
+        if not sink.present() and not found:  # one that readers lost may have former copies
+            return 0
         sink.write(asked.candidates(), keep=False)
         return found or 0
 

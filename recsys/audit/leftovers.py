@@ -17,7 +17,7 @@ from recsys.retention.collect import collect
 from recsys.retention.kept import name_of
 from recsys.settings import Settings
 from recsys.storage.files import ABANDONED_AFTER
-from recsys.storage.locks import locks
+from recsys.storage.locks import is_held
 
 _LATE: Final = timedelta(days=2)  # between two nights, things grow old enough to go
 _DAMAGED: Final = ".damaged"
@@ -36,7 +36,7 @@ def records(settings: Settings) -> Iterator[Finding]:
                 repair=partial(path.rename, path.with_name(path.name + _DAMAGED)),
             )
     own = [state for state in runs.states(folder) if (name_of(state) or settings.name) == settings.name]
-    if own and own[0].status != "finished" and not _is_held(folder / "lock"):
+    if own and own[0].status != "finished" and not runs.is_busy(settings.warehouse):
         last = list(own[0].steps)[-1:] or ["the start"]
         yield Finding(
             part="record",
@@ -79,7 +79,7 @@ def unfinished(settings: Settings) -> Iterator[Finding]:
         )
     folder = runs.state_folder(settings.warehouse) / "processes"
     for path in sorted(folder.glob("[!.]*")):
-        if not _is_held(path):
+        if not is_held(path):
             yield Finding(
                 part="lock",
                 where=str(path),
@@ -96,15 +96,9 @@ def overdue(settings: Settings) -> Iterator[Finding]:
         for kind, names in late.names.items():
             what = f"{len(names)} of kind {kind!r} should be gone, such as {names[0]}"
             yield Finding(part="retention", where=settings.warehouse, what=what, advice="run `recsys gc`")
-
-
-def _is_held(path: Path) -> bool:
-    """Return whether a living process holds a lock file."""
-    try:
-        with path.open("r+", encoding="utf-8") as file:
-            return not locks(file)
-    except OSError:
-        return False
+        for what in late.failed:
+            advice = "see to this first, then check again"
+            yield Finding(part="retention", where=settings.warehouse, what=what, advice=advice, passing=True)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.errors import RecsysError, first_line
-from recsys.storage.addresses import masked
+from recsys.storage.failures import is_failure, sentence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +89,7 @@ def _tried(act: Callable[[], Any]) -> tuple[Any, str | None]:
     """Return the result of an act, or the sentence of its error."""
     try:
         return act(), None
-    except RecsysError as error:
-        return None, masked(str(error))
-    except OSError as error:
-        return None, masked(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or first_line(error)}.")
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        return None, f"{sentence(error)}."

@@ -69,6 +69,7 @@ def releases(settings: Settings) -> Iterator[Finding]:
             what=f"the switch to run {run} was stopped",
             advice="finish it with `recsys check --repair`, or the next night does",
             repair=partial(settle, settings),
+            passing=True,
         )
         return
     served = champion(settings)
@@ -93,6 +94,7 @@ def releases(settings: Settings) -> Iterator[Finding]:
             what=f"it says that run {served.run} is served, and the candidate table is of run {named}",
             advice="list it with `recsys check --repair`, or the next night does",
             repair=partial(settle, settings),
+            passing=True,
         )
 
 
@@ -126,7 +128,8 @@ def _target(
     anew = partial(_export, sink, candidates)
     if not sink.present():
         advice = "export anew with `recsys check --repair` or `recsys export`"
-        yield Finding(part="export", where=where, what="readers find no copy", advice=advice, repair=anew)
+        what = "readers find no copy"
+        yield Finding(part="export", where=where, what=what, advice=advice, repair=anew, passing=True)
         return
     held = sink.held()
     if held is None:  # a copy of an earlier version of the program does not say
@@ -137,6 +140,7 @@ def _target(
             where=where,
             what=f"readers see run {held.run}, and run {served.run} is served",
             advice="export with `recsys export`, unless somebody has taken it back",
+            passing=True,
         )
     elif held.version < _data_version(settings, served):
         yield Finding(
@@ -145,6 +149,7 @@ def _target(
             what=f"readers see version {held.version} of the candidate table, whose rows have changed since",
             advice="export anew with `recsys check --repair` or `recsys export`",
             repair=anew,
+            passing=True,
         )
 
 

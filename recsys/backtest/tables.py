@@ -30,10 +30,10 @@ from recsys.columns import (
     WEIGHT,
     WITHDRAWAL,
 )
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 from recsys.ingestion.ingest import Progress, ingest
 from recsys.ingestion.provenance import check_filled
-from recsys.runs import local_folder
+from recsys.runs import is_busy, local_folder
 from recsys.settings import Settings
 from recsys.storage.intact import note_write
 from recsys.storage.warehouse import (
@@ -179,8 +179,15 @@ def drop_replays(warehouse: str) -> int:
     """Delete the copies of the log that backtests of a warehouse have left, and return in how many folders they lay.
 
     A backtest that was killed begins anew after that; results of nights, which name no user, stay.
+
+    Raises
+    ------
+    RecsysError
+        A backtest is running; nothing is deleted.
     """
     found = replays(warehouse)
+    if any(is_busy(str(path)) for path in found):
+        raise RecsysError("A backtest is running with a copy of the log; end it, or wait for it.")
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
     return len(found)

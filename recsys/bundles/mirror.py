@@ -20,7 +20,7 @@ from recsys.bundles.manifest import MANIFEST, files_of, read_manifest
 from recsys.errors import InputError, RecsysError
 from recsys.runs import local_folder
 from recsys.storage.addresses import masked
-from recsys.storage.files import file_aside, folder_aside, move_into_place, sha256, write_json, writing
+from recsys.storage.files import file_aside, folder_aside, move_into_place, remove_folder, sha256, write_json, writing
 from recsys.storage.remote import is_url
 
 BUNDLES: Final = "bundles"
@@ -137,8 +137,7 @@ def remove(path: Path) -> None:
             for name in (f"{path.name}/{MANIFEST}", *objects.sizes(store, f"{path.name}/")):
                 objects.delete(store, name)
     if path.is_dir():
-        with folder_aside(path.parent, path.name) as aside:  # which goes at the end of the block
-            path.rename(aside / path.name)
+        remove_folder(path)
 
 
 def labels(parent: Path) -> list[str]:

@@ -133,7 +133,7 @@ class LinkedSink(Sink):
 
     def rollback(self) -> RollbackReport:
         target, _ = self.checked()
-        if not self.present():
+        if not target.is_symlink():
             raise InputError(f"No export to {target} was made yet, so none can be taken back.")
         versions = _versions(target)
         with writing(f"The link {target}"), _alone(versions / "lock", target):
@@ -149,11 +149,13 @@ class LinkedSink(Sink):
         return RollbackReport(path=str(target), version=_version_of(chosen), instead=_version_of(seen), kind=self.kind)
 
     def present(self) -> bool:
-        return self.path is not None and Path(self.path).is_symlink()
+        if self.path is None or not Path(self.path).is_symlink():
+            return False
+        return Path(self.path).exists() and not _is_empty_folder(Path(self.path).resolve())
 
     def held(self) -> Copy | None:
         target, _ = self.checked()
-        return _held(target) if self.present() and target.exists() else None
+        return _held(target) if self.present() else None
 
 
 def _publish(target: Path, copy: Copy, write: Callable[[Path], int], *, keep: bool) -> int:

@@ -32,7 +32,8 @@ class Kept:
     since
         Whatever is younger stays.
     first
-        When the oldest night that stays began; `since` where it began later. What nights share is kept from then on.
+        When the oldest night that stays began, of whatever configuration that had a night lately; `since` where it
+        began later. What nights share is kept from then on.
     records_since
         Runs of MLflow and entries of the list of releases that are younger stay.
     runs
@@ -54,7 +55,13 @@ class Kept:
     versions: dict[str, tuple[int, ...]]
 
 
-def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunState], now: datetime) -> Kept:
+def kept(
+    settings: Settings,
+    listed: Sequence[Release],
+    states: Sequence[RunState],
+    now: datetime,
+    coming: Release | None = None,
+) -> Kept:
     """Decide what stays.
 
     Parameters
@@ -65,6 +72,8 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
         Records of all nights in the warehouse, newest first.
     now
         The present moment, with a zone.
+    coming
+        Release of a switch that was stopped and cannot be finished yet, as on a full disk.
     """
     rules, since = settings.retention, now - timedelta(days=settings.retention.days)
     releases = releases_kept(listed, rules, now)
@@ -76,16 +85,19 @@ def kept(settings: Settings, listed: Sequence[Release], states: Sequence[RunStat
         for state, many in zip(own, newer, strict=False)
         if many < rules.nights or moment_of(state.started) >= since
     ]
-    served = {release.run for release in releases}
+    needed = releases if coming is None else (*releases, coming)
+    served = {release.run for release in needed}
     nights += [state for state in own if state.run_id in served and state not in nights]
     others = [state for state in states if state not in own]
-    bundles = {Path(path).name for release in releases for path in (release.bundle, release.measured)}
+    records_since = now - timedelta(days=rules.records_days)
+    in_use = {name_of(state) for state in states if moment_of(state.started) >= records_since}
+    bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
     bundles |= set(named_elsewhere(settings))
     return Kept(
         since=since,
-        first=min([since, *(moment_of(state.started) for state in nights)]),
-        records_since=now - timedelta(days=rules.records_days),
+        first=min([since, *(moment_of(state.started) for state in (*nights, *others) if name_of(state) in in_use)]),
+        records_since=records_since,
         runs=frozenset(served | {state.run_id for state in (*nights, *others)}),
         states=frozenset(state.key for state in (*nights, *others)),
         bundles=frozenset(bundles | {made_of for label in bundles for made_of in _made_of(settings, label)}),

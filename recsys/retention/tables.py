@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, REJECTED_AT, USERS
@@ -23,6 +24,7 @@ from recsys.releases.choice import built_runs
 from recsys.retention.kept import Kept
 from recsys.retention.removal import Removal
 from recsys.settings import Settings
+from recsys.storage.files import refusal
 from recsys.storage.intact import is_kept, note_write
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
@@ -44,7 +46,7 @@ def older_versions(settings: Settings, kept: Kept) -> Iterator[Removal]:
                 kind="table",
                 what=f"{path}: {len(files)} files of older versions",
                 size=sum(files.values()),
-                act=partial(_vacuum, root, table, options),
+                act=partial(_vacuum, root, table, options, sorted(files)),
             )
 
 
@@ -144,10 +146,16 @@ def _delete(path: str, names: list[str]) -> None:
             store.delete_file(f"{folder}/{name}")
 
 
-def _vacuum(root: str, table: str, options: dict[str, Any]) -> None:
+def _vacuum(root: str, table: str, options: dict[str, Any], names: list[str]) -> None:
+    path = table_path(root, table)
     said = commit_properties(commit_metadata(root, table))  # cleaning up is a commit, too
-    DeltaTable(table_path(root, table)).vacuum(dry_run=False, commit_properties=said, **options)
-    note_write(table_path(root, table))
+    try:
+        DeltaTable(path).vacuum(dry_run=False, commit_properties=said, **options)
+    except (DeltaError, OSError) as error:
+        if refusal(error) is None:
+            raise
+        _delete(path, names)  # a full disk takes no commit, and the files may go without one
+    note_write(path)
 
 
 def _compact(root: str, table: str) -> None:

@@ -133,6 +133,13 @@ def move_into_place(aside: Path, target: Path) -> None:
     synchronise(target.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder; a kill leaves all of it, or what `remove_abandoned` deletes. A full disk has room for that."""
+    aside = _aside(path.parent, path.name)
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
 def remove_abandoned(parent: Path, name: str | None = None) -> None:
     """Delete what killed processes left unfinished in `parent` more than a day ago; `name` is that of the finished."""
     for path in parent.glob(f".{'*' if name is None else glob.escape(name)}{WRITING}*"):

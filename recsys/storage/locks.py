@@ -36,6 +36,15 @@ def shares(file: IO[Any]) -> bool:
     return True
 
 
+def is_held(path: Path) -> bool:
+    """Return whether another process, or another block of this one, holds a lock file at this moment."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            return not locks(file)
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def lock_file(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a file that is there to be locked; it stays, and names its holder's process number.

@@ -10,6 +10,7 @@ import polars as pl
 from deltalake import DeltaTable
 from pyarrow import fs
 
+from recsys.storage.files import writing
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_properties
 
@@ -49,24 +50,30 @@ def purge(path: str, metadata: Mapping[str, Any], *, shared: bool) -> None:
         Of the newest commit.
     shared
         Files of other programs may lie in the folder, and stay; otherwise whatever is not of the newest version goes.
+
+    Raises
+    ------
+    RecsysError
+        The disk refused; the next call goes on.
     """
-    table = DeltaTable(path)
-    table.vacuum(
-        retention_hours=0,
-        enforce_retention_duration=False,
-        dry_run=False,
-        full=not shared,
-        commit_properties=commit_properties(metadata),
-    )
-    table = DeltaTable(path)  # cleaning up is a commit, too
-    store, folder = filesystem(path)
-    here = {str(uri).rpartition("/")[2] for uri in table.file_uris()}
-    for info in store.get_file_info(fs.FileSelector(folder)):  # killed writers left some
-        if _DATA.fullmatch(info.base_name) and info.base_name not in here:
-            store.delete_file(info.path)
-    table.create_checkpoint()
-    store, folder = filesystem(f"{path}/_delta_log")
-    for info in store.get_file_info(fs.FileSelector(folder)):
-        commit = _COMMIT.match(info.base_name)
-        if commit and int(commit.group(1)) < table.version():
-            store.delete_file(info.path)
+    with writing(f"The table {path}"):
+        table = DeltaTable(path)
+        table.vacuum(
+            retention_hours=0,
+            enforce_retention_duration=False,
+            dry_run=False,
+            full=not shared,
+            commit_properties=commit_properties(metadata),
+        )
+        table = DeltaTable(path)  # cleaning up is a commit, too
+        store, folder = filesystem(path)
+        here = {str(uri).rpartition("/")[2] for uri in table.file_uris()}
+        for info in store.get_file_info(fs.FileSelector(folder)):  # killed writers left some
+            if _DATA.fullmatch(info.base_name) and info.base_name not in here:
+                store.delete_file(info.path)
+        table.create_checkpoint()
+        store, folder = filesystem(f"{path}/_delta_log")
+        for info in store.get_file_info(fs.FileSelector(folder)):
+            commit = _COMMIT.match(info.base_name)
+            if commit and int(commit.group(1)) < table.version():
+                store.delete_file(info.path)

@@ -38,6 +38,7 @@ from recsys.tracking.operations import (
     children,
     real_id,
 )
+from recsys.tracking.owner import WAREHOUSE_TAG
 from recsys.tracking.parameters import parameters
 from recsys.tracking.source import source_tags
 from recsys.tracking.store import Store, first_line, open_store, unavailable
@@ -60,7 +61,7 @@ def start_run(store: Store, name: str, tags: Mapping[str, str] | None = None) ->
     The id of a run that begins while the store does not answer is this program's own.
     """
     run = LOCAL + uuid.uuid4().hex
-    known = source_tags()
+    known = _origin_tags(store)
     if store.process is not None:
         known[PROCESS_TAG] = store.process
     if (night := current().run) is not None:
@@ -156,7 +157,7 @@ def begun(store: Store, settings: RunSettings) -> Iterator[str]:
                 "gather",
                 run=run_id,
                 name=f"{settings.name} {moment:%Y-%m-%d %H:%M:%S}",
-                tags={**source_tags(), NAME_TAG: settings.name},
+                tags={**_origin_tags(store), NAME_TAG: settings.name},
                 begun=int(moment.timestamp() * 1000),
                 time=_now(),
                 steps=list(store.alone),
@@ -218,6 +219,11 @@ def lacking(store: Store) -> str | None:
         return None
     kept = f"they are kept in {unsent['file']} and sent at the next start" if unsent["file"] else "they are lost"
     return f"MLflow lacks {unsent['records']} records of this run ({unsent['reason']}); {kept}."
+
+
+def _origin_tags(store: Store) -> dict[str, str]:
+    """Tags that tell of which program and of which warehouse a run is."""
+    return source_tags() | ({} if store.warehouse is None else {WAREHOUSE_TAG: store.warehouse})
 
 
 def _now() -> int:

@@ -5,7 +5,6 @@ Looked at are the runs of a configuration, the steps nested in them, and steps t
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import tempfile
@@ -17,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from recsys.errors import RecsysError
-from recsys.storage.addresses import masked
+from recsys.tracking.old import of_warehouse, search
 from recsys.tracking.operations import NAME_TAG, PARENT_TAG
 from recsys.tracking.retention import REMOVED_TAG
 from recsys.tracking.spool import QUOTING
-from recsys.tracking.store import origin, unavailable
+from recsys.tracking.store import unavailable
 
 from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # isort: skip
@@ -30,7 +28,6 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 if TYPE_CHECKING:
     from recsys.tracking.store import Store
 
-_PAGE: Final = 1000
 _CONFIG: Final = "config.json"
 Rewrite = Callable[[bytes], bytes | None]  # a file's content without what is sought; None: the whole file goes
 Quotes = Callable[[str, bytes, datetime], bool]  # whether a file (name, content, begin of its run) quotes
@@ -53,7 +50,7 @@ def quoting(store: Store, name: str, quotes: Quotes) -> Iterator[Quoting]:
     RecsysError
         MLflow does not answer.
     """
-    with _reached(store):
+    with store.reached():
         for run in _runs_of(store, name):
             begun = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             for file in store.client.list_artifacts(run.info.run_id):
@@ -71,7 +68,7 @@ def without(store: Store, file: Quoting, content: bytes | None) -> None:
     RecsysError
         MLflow does not answer, or its files cannot be deleted.
     """
-    with _reached(store):
+    with store.reached():
         place = str(store.client.get_run(file.run).info.artifact_uri)
         # never written in place: other names may lead to the same bytes
         get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(file.path)
@@ -112,13 +109,7 @@ def _runs_of(store: Store, name: str) -> Iterator[Any]:
 
 
 def _search(store: Store, query: str) -> Iterator[Any]:
-    token = None
-    while True:
-        found = store.client.search_runs([store.experiment_id], query, max_results=_PAGE, page_token=token)
-        yield from (run for run in found if REMOVED_TAG not in run.data.tags)
-        token = found.token
-        if not token:
-            return
+    return of_warehouse(store, (run for run in search(store, query) if REMOVED_TAG not in run.data.tags))
 
 
 def is_named(store: Store, run: Any, name: str) -> bool:
@@ -140,13 +131,3 @@ def _content(store: Store, run: str, path: str) -> bytes | None:
         if unavailable(error):
             raise
         return None
-
-
-@contextlib.contextmanager
-def _reached(store: Store) -> Iterator[None]:
-    try:
-        yield
-    except MlflowException as error:
-        if unavailable(error):
-            raise RecsysError(f"The MLflow store {masked(store.uri)} does not answer ({origin(error)}).") from error
-        raise RecsysError(f"The MLflow store {masked(store.uri)} refuses: {masked(str(error))}.") from error

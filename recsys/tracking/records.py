@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recsys.errors import RecsysError
-from recsys.storage.addresses import masked
-from recsys.tracking.operations import NAME_TAG, PARENT_TAG, STEP_TAG, logged_models
+from recsys.tracking.old import began, going
+from recsys.tracking.operations import NAME_TAG, STEP_TAG, logged_models
 from recsys.tracking.quotes import is_named
-from recsys.tracking.retention import began, disk_size, empty, remove_files, search, stays
-from recsys.tracking.store import origin, unavailable
-
-from mlflow.entities import ViewType  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
+from recsys.tracking.retention import disk_size, empty, remove_files
 
 if TYPE_CHECKING:
     from recsys.tracking.store import Store
@@ -38,18 +34,15 @@ def old_records(store: Store, name: str, keep: Collection[str], before: datetime
     keep
         Nights that stay, with the runs that are nested in them.
 
-    A store that does not answer has none.
+    Raises
+    ------
+    RecsysError
+        The store does not answer.
     """
-    try:
-        view = ViewType.ALL if can_delete(store) else ViewType.ACTIVE_ONLY
-        for run in list(search(store, began(before), view)):
-            if PARENT_TAG not in run.data.tags and _is_own(store, run, name):
-                whole = list(_with_nested(store, run, view))
-                if not any(stays(store, one, keep) for one in whole):
-                    yield from ((str(one.info.run_id), disk_size(store, one)) for one in whole)
-    except MlflowException as error:
-        if not unavailable(error):
-            raise
+    with store.reached():
+        own = partial(_is_own, store, name)
+        for whole in going(store, began(before), own, keep, deleted=can_delete(store)):
+            yield from ((str(one.info.run_id), disk_size(store, one)) for one in whole)
 
 
 def delete(store: Store, run_id: str) -> None:
@@ -58,9 +51,9 @@ def delete(store: Store, run_id: str) -> None:
     Raises
     ------
     RecsysError
-        The store refuses.
+        The store does not answer, or refuses.
     """
-    try:
+    with store.reached():
         run = store.client.get_run(run_id)
         if run.info.lifecycle_stage == "active":
             remove_files(store, run_id)
@@ -72,23 +65,14 @@ def delete(store: Store, run_id: str) -> None:
         database = _database(store)
         if database is not None:
             _delete_for_good(database, run_id)
-    except MlflowException as error:
-        if not unavailable(error):
-            raise RecsysError(f"The MLflow store {masked(store.uri)} refuses: {origin(error)}.") from error
 
 
-def _is_own(store: Store, run: Any, name: str) -> bool:
+def _is_own(store: Store, name: str, run: Any) -> bool:
     """Return whether a run is a night of the configuration, or a step of it that was run alone."""
     tags = run.data.tags
     if NAME_TAG in tags:
         return bool(tags[NAME_TAG] == name)
     return STEP_TAG in tags and (store.experiment == name or is_named(store, run, name))
-
-
-def _with_nested(store: Store, run: Any, view: int) -> Iterator[Any]:
-    for one in list(search(store, f"tags.`{PARENT_TAG}` = '{run.info.run_id}'", view)):
-        yield from _with_nested(store, one, view)
-    yield run
 
 
 def _database(store: Store) -> Any:

@@ -9,71 +9,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from recsys.tracking.operations import NAME_TAG, PARENT_TAG, versions_of
-from recsys.tracking.store import unavailable  # first: it switches MLflow's telemetry off
-
-from mlflow.entities import ViewType  # isort: skip
-from mlflow.exceptions import MlflowException  # isort: skip
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # isort: skip
+from recsys.tracking.old import began, going
+from recsys.tracking.operations import NAME_TAG, versions_of
 
 if TYPE_CHECKING:
     from recsys.tracking.store import Store
 
 REMOVED_TAG: Final = "recsys.files_removed"  # of a run: when its files went
-_PAGE: Final = 1000
 
 
 def old_runs(store: Store, name: str, keep: Collection[str], before: datetime) -> Iterator[tuple[str, int]]:
     """Yield a configuration's runs that began before a moment and still have files, with their bytes (0: unknown).
 
-    The steps of a night go with it: the values per user are theirs.
+    The steps of a night go with it, and before it: the values per user are theirs.
 
     Parameters
     ----------
     keep
         Nights that stay, with the runs that are nested in them.
 
-    A store that does not answer has none.
+    Raises
+    ------
+    RecsysError
+        The store does not answer.
     """
-    try:
-        for night in search(store, f"tags.`{NAME_TAG}` = '{name}' and {began(before)}"):
-            tags = night.data.tags
-            if REMOVED_TAG in tags or tags.get(PARENT_TAG) in keep or stays(store, night, keep):
-                continue
-            steps = search(store, f"tags.`{PARENT_TAG}` = '{night.info.run_id}'")
-            for run in [*steps, night]:  # a kill leaves the night, which leads to its steps
+    with store.reached():
+        query = f"tags.`{NAME_TAG}` = '{name}' and {began(before)}"
+        for whole in going(store, query, lambda night: REMOVED_TAG not in night.data.tags, keep):
+            for run in whole:
                 if REMOVED_TAG not in run.data.tags:
                     yield str(run.info.run_id), disk_size(store, run)
-    except MlflowException as error:
-        if not unavailable(error):
-            raise
-
-
-def search(store: Store, query: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Any]:
-    """Runs of the experiment that meet a query of MLflow."""
-    token = None
-    while True:
-        found = store.client.search_runs([store.experiment_id], query, view, max_results=_PAGE, page_token=token)
-        yield from found
-        token = found.token
-        if not token:
-            return
-
-
-def began(before: datetime) -> str:
-    """The query for runs that began before a moment."""
-    return f"attributes.start_time < {int(before.timestamp() * 1000)}"
-
-
-def stays(store: Store, run: Any, keep: Collection[str]) -> bool:
-    """Return whether a run is to be kept, still runs, or is what the registry serves."""
-    return run.info.run_id in keep or run.info.status == "RUNNING" or serves(store, run.info.run_id)
 
 
 def remove_files(store: Store, run_id: str) -> None:
-    """Delete a run's artifacts, the models that it has logged, and their versions in the registry."""
+    """Delete a run's artifacts, the models that it has logged, and their versions in the registry.
+
+    Raises
+    ------
+    RecsysError
+        The store does not answer, or refuses.
+    """
     client = store.client
-    try:
+    with store.reached():
         run = client.get_run(run_id)
         for one in versions_of(store, run_id):
             for tag in one.tags:  # a deleted version keeps them
@@ -82,23 +59,14 @@ def remove_files(store: Store, run_id: str) -> None:
         for place in _places(store, run):
             empty(store, place)
         client.set_tag(run_id, REMOVED_TAG, datetime.now(UTC).isoformat(timespec="seconds"))
-    except MlflowException as error:
-        if not unavailable(error):
-            raise
 
 
 def empty(store: Store, place: str) -> None:
     """Delete the files below the address of a run or of a model."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     with contextlib.suppress(FileNotFoundError, NotImplementedError):  # without files there is nothing to delete
         get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts()
-
-
-def serves(store: Store, run_id: str) -> bool:
-    """Return whether an alias of the registry, such as that of the champion, leads to a version of the run."""
-    return any(
-        str(one.version) in map(str, store.client.get_registered_model(one.name).aliases.values())
-        for one in versions_of(store, run_id)  # which a search gives without their aliases
-    )
 
 
 def disk_size(store: Store, run: Any) -> int:

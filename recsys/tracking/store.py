@@ -29,6 +29,7 @@ from recsys.storage.addresses import local_database, masked, without_login
 from recsys.tracking import database as tracking_database
 from recsys.tracking import telemetry
 from recsys.tracking.operations import OPERATIONS
+from recsys.tracking.owner import warehouse_id
 from recsys.tracking.spool import Spool, read
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Store:
         The tracking URI as configured; show it only through `masked`.
     process
         Name of this process, a tag of the runs that it begins.
+    warehouse
+        Id of the warehouse, a tag of the runs, too; None where nobody has written it down.
     spool
         Where records go while the store does not answer; None: they are lost.
     warn
@@ -77,6 +80,7 @@ class Store:
     experiment: str
     experiment_id: str
     process: str | None = None
+    warehouse: str | None = None
     spool: Spool | None = None
     warn: Callable[[str], None] = _log
     pause: float = FIRST_PAUSE
@@ -105,6 +109,30 @@ class Store:
             else:
                 self._refuse(operation, error)
             return None
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """Ask the store for what is done now or not at all; one that does not answer is asked no more for a while.
+
+        Raises
+        ------
+        RecsysError
+            The store does not answer, or refuses.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if not self.answers():
+            raise RecsysError(f"The MLflow store {masked(self.uri)} does not answer ({self.lost}).")
+        try:
+            with self._waiting():
+                yield
+        except (MlflowException, OSError) as error:
+            if not unavailable(error):
+                raise RecsysError(f"The MLflow store {masked(self.uri)} refuses: {origin(error)}.") from error
+            if self._is_there():
+                raise RecsysError(f"The MLflow store {masked(self.uri)} fails ({origin(error)}).") from error
+            self.lost, self._ask_at = origin(error), time.monotonic() + self.pause
+            raise RecsysError(f"The MLflow store {masked(self.uri)} does not answer ({self.lost}).") from error
 
     def answers(self) -> bool:
         """Whether the store answers, as far as is known; one that did not is asked again after a pause."""
@@ -180,6 +208,10 @@ class Store:
         """Whether a server that answers fails at one record, each time."""
         if _code(error) != "INTERNAL_ERROR" or _cause(error, OSError) is not None:
             return False
+        return self._is_there()
+
+    def _is_there(self) -> bool:
+        """Whether the server answers a question at all."""
         try:
             with _brief():
                 self.client.get_experiment(self.experiment_id)
@@ -258,6 +290,7 @@ def open_store(
         experiment=experiment,
         experiment_id=experiment_id,
         process=process,
+        warehouse=warehouse_id(runs.state_folder(settings.warehouse)),
         spool=spool,
         warn=warn,
     )

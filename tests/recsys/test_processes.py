@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recsys import processes, runs
+from tests.recsys.retention.full import nothing_can_be_written
 
 HOLD = """
 import os, subprocess, sys, tempfile
@@ -112,3 +113,9 @@ def test_a_full_disk_registers_nobody_and_hides_no_error(small_disk: Path) -> No
     with pytest.raises(ZeroDivisionError), processes.registered(str(small_disk)) as name:
         assert name is None
         raise ZeroDivisionError
+
+
+def test_a_full_disk_registers_nobody_and_stops_nobody(tmp_path: Path) -> None:
+    with nothing_can_be_written(), processes.registered(str(tmp_path)) as name:
+        assert name is None
+    assert not list((tmp_path / "runs" / "processes").glob("*"))

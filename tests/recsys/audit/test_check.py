@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake.exceptions import DeltaError
 
 from recsys import runs
 from recsys.audit import leftovers, served, stored
@@ -19,10 +21,12 @@ from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
 from recsys.exports.several import rollback
+from recsys.pipelines.check import check
 from recsys.releases.record import champion, path_of, releases
+from recsys.releases.switch import described, serve, settle
 from recsys.retention.collect import collect
 from recsys.settings import Settings
-from recsys.storage import artefacts
+from recsys.storage import artefacts, stream
 from recsys.storage.shared import share_files
 from recsys.storage.warehouse import commit_metadata, latest_version
 from recsys.table.naming import candidates_table
@@ -143,6 +147,56 @@ def test_damaged_tables_are_seen_by_size_and_deep_by_content(shop: Shop) -> None
     assert "bytes and was written with" in next(f.what for f in found(shop) if f.part == "table")
     file.unlink()
     assert {"table", "release"} <= {finding.part for finding in found(shop)}
+
+
+def test_a_night_that_publishes_is_no_finding_and_a_stopped_one_is(shop: Shop, tmp_path: Path) -> None:
+    bundle = shop.bundle("c")
+    release = described(shop.settings, "c", bundle, "night")
+    staged = shop.stage("c", bundle)
+
+    def look() -> list[str]:
+        return [one["what"] for one in check(shop.settings)["findings"] if one["part"] != "MLflow"]
+
+    def commit(said: Mapping[str, Any]) -> None:
+        stream.publish(replace(staged, metadata={**staged.metadata, **said}))
+        report = check(shop.settings)
+        assert report["busy"] and "A run is writing" in report["sentence"] and look() == []
+        raise KeyboardInterrupt
+
+    with runs.locked(shop.settings.warehouse), pytest.raises(KeyboardInterrupt):
+        serve(shop.settings, release, commit)
+    assert look()[0] == "the switch to run c was stopped"
+    settle(shop.settings, exporting=False)
+    with runs.locked(shop.settings.warehouse):
+        assert look() == []
+        shutil.rmtree(bundle)
+        assert any("is served, and its bundle" in one for one in look())  # no night makes that
+    assert any("readers see run b, and run c is served" in one for one in look())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_export_whose_files_are_gone_is_made_anew(shop: Shop, tmp_path: Path, *, whole: bool) -> None:
+    copy = (tmp_path / "out").resolve()
+    shutil.rmtree(copy)
+    if not whole:
+        copy.mkdir()
+    finding = one(shop)
+    assert (finding.where, finding.what) == ("export.files (files)", "readers find no copy")
+    assert [done["error"] for done in mend([finding])] == [None]
+    assert found(shop) == [] and any((tmp_path / "out").iterdir())
+
+
+def test_a_repair_at_which_a_library_fails_stops_no_other() -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise DeltaError("Generic LocalFileSystem error: No space left on device (os error 28)")
+
+    findings = [
+        Finding(part="table", where=name, what="w", advice="a", repair=repair)
+        for name, repair in (("first", fail), ("second", lambda: done.append("second")))
+    ]
+    assert [one["error"] is None for one in mend(findings)] == [False, True] and done == ["second"]
 
 
 def test_an_export_that_is_gone_is_made_anew_and_one_that_was_taken_back_is_not(shop: Shop, tmp_path: Path) -> None:

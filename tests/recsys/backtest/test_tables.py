@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys import runs
 from recsys.backtest.tables import Source, begin_tables, drop_replays, only_newest, tables_at
 from recsys.columns import EVENT, INTERACTIONS, ITEM_ID, ITEMS, POSITION, TIMESTAMP, USER_ID, WEIGHT
-from recsys.errors import InputError
+from recsys.errors import InputError, RecsysError
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -106,6 +107,9 @@ def test_catalogue_and_older_files(tmp_path: Path) -> None:
 def test_what_backtests_have_left_of_the_log_can_be_dropped_and_results_stay(tmp_path: Path) -> None:
     for name in ("shop-1/nights/interactions", "shop-1/results", "log-2/interactions"):
         (tmp_path / "backtests" / name).mkdir(parents=True)
+    running = runs.locked(str(tmp_path / "backtests" / "log-2"))
+    with running, pytest.raises(RecsysError, match="A backtest is running"):  # it would write the users again
+        drop_replays(str(tmp_path))
     assert drop_replays(str(tmp_path)) == 2
     assert sorted(path.name for path in (tmp_path / "backtests").rglob("*")) == ["results", "shop-1"]
     assert drop_replays(str(tmp_path / "nothing")) == 0

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import read_bundle
-from recsys.data.ingest import ingest
 from recsys.errors import InputError
+from recsys.ingestion.ingest import ingest
 from recsys.night import together
 from recsys.night.fit import FitReport, fit
 from recsys.night.refit import refit

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.data.ingest import ingest
 from recsys.data.left_out import left_out
 from recsys.data.prepare import prepare
 from recsys.data.sequences import joined
+from recsys.ingestion.ingest import ingest
 from recsys.settings.read import parse_settings
 
 CONTEXT = ["event", "hour", "weight"]

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from recsys.bundles.bundle import read_bundle
-from recsys.data.ingest import ingest
 from recsys.data.left_out import histories_of
 from recsys.data.prepare import prepare
 from recsys.data.rare import with_rare
 from recsys.evaluation.evaluate import evaluate
+from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.night.refit import RefitReport, refit
 from recsys.serving.histories import recode

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.entities import Dataset, DatasetInput, LoggedModelOutput, Metric, Param, ViewType
 
+from recsys.errors import RecsysError
 from recsys.settings.read import parse_settings
 from recsys.tracking import log as tracking
-from recsys.tracking import records
-from recsys.tracking.operations import CHAMPION_ALIAS, NAME_TAG, PARENT_TAG, STEP_TAG
+from recsys.tracking import records, retention
+from recsys.tracking.operations import CHAMPION_ALIAS, LOCAL_TAG, NAME_TAG, PARENT_TAG, STEP_TAG
+from recsys.tracking.owner import WAREHOUSE_TAG
 from recsys.tracking.store import Store
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -121,3 +124,76 @@ def test_a_server_marks_runs_as_deleted(store: Store, monkeypatch: pytest.Monkey
     assert old(store) == []
     (left,) = store.client.search_runs([store.experiment_id], run_view_type=ViewType.DELETED_ONLY)
     assert left.info.run_id == first and not store.client.list_artifacts(first)
+
+
+def files(store: Store, *keep: str) -> list[str]:
+    return names(store, retention.old_runs(store, "shop", keep, LIMIT))
+
+
+def test_runs_of_another_warehouse_of_the_same_name_stay(store: Store) -> None:
+    store.warehouse = "this one"
+    first = run(store, "first", 500, **{WAREHOUSE_TAG: "this one"})
+    run(store, "step", 500, first)
+    early = run(store, "of an earlier version", 500)
+    assert set(names(store, old(store))) == set(files(store)) == {"first", "step", "of an earlier version"}
+    other = run(store, "of another warehouse", 500, **{WAREHOUSE_TAG: "another"})
+    run(store, "its step", 500, other)
+    # whose the one of an earlier version is, nobody can tell any more
+    assert set(names(store, old(store))) == set(files(store)) == {"first", "step"}
+    records.delete(store, other)
+    assert store.client.get_run(early).info.lifecycle_stage == "active"
+
+
+def test_a_night_that_began_without_the_store_stays_by_its_own_id(store: Store) -> None:
+    first = run(store, "first", 500, **{LOCAL_TAG: "local-1"})
+    run(store, "step", 500, first)
+    assert old(store, "local-1") == files(store, "local-1") == []
+    assert files(store, "local-2") == names(store, old(store, first[:8])) == ["step", "first"]
+
+
+def test_files_go_once_and_with_those_of_steps_of_steps(store: Store) -> None:
+    first = run(store, "first", 500)
+    step = run(store, "step", 500, first)
+    run(store, "step of a step", 500, step)
+    found = list(retention.old_runs(store, "shop", (), LIMIT))
+    assert names(store, found) == ["step of a step", "step", "first"]
+    for one, _ in found:
+        retention.remove_files(store, one)
+    assert files(store) == []
+    assert not list(Path(store.uri.removeprefix("sqlite:///")).parent.rglob("report.md"))
+
+
+def test_a_store_that_stops_to_answer_says_so_and_is_not_asked_for_each_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def away(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise requests.exceptions.ConnectionError("refused")  # as an artifact's address does; no error of MLflow's
+
+    runs = [run(store, name, 500) for name in ("first", "second")]
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "empty", away)
+        patch.setattr(store.client, "get_experiment", away)
+        with pytest.raises(RecsysError, match=r"^The MLflow store .* does not answer \(ConnectionError: refused\)\.$"):
+            retention.remove_files(store, runs[0])
+        many = len(asked)
+        for act in (retention.remove_files, records.delete):
+            with pytest.raises(RecsysError, match="does not answer"):
+                act(store, runs[1])
+        with pytest.raises(RecsysError, match="does not answer"):
+            files(store)
+        assert len(asked) == many
+    store.lost = None
+    assert len(files(store)) == 2  # nothing has been noted as gone
+
+
+def test_one_run_that_fails_keeps_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (run(store, name, 500) for name in ("first", "second"))
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "empty", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        with pytest.raises(RecsysError, match=r" fails \(PermissionError: .*Permission denied\)\.$"):
+            retention.remove_files(store, first)
+    retention.remove_files(store, second)
+    assert files(store) == ["first"]
