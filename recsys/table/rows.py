@@ -124,19 +124,23 @@ class UserRows:
     def counted(self) -> dict[str, int]:
         """Return `totals`, and how many users have too few rows and none, once `frames` has ended."""
         lists = {
-            "short_lists": int((self.counts < self._most()).sum()),
+            "short_lists": self._short_lists(),
             "empty_lists": int((self.counts == 0).sum()),
         }
         return {**lists, **self.totals}
 
-    def _most(self) -> np.ndarray:
-        """Most rows that each list can have, int64 [U]; a rule that lets seen items return is not counted on."""
+    def _short_lists(self) -> int:
+        """Lists with fewer rows than they can have; a rule that lets seen items return is not counted on."""
+        below = self.counts < self.settings.k
+        if not below.any():  # as nearly always in a large shop, whose histories are then not read again
+            return 0
         model = self.served.bundle.allowed
         allowed = np.ones(len(model), dtype=bool) if self.fallback is not None or self.served.blended else model.copy()
         if self.shelf is not None:
             allowed &= self.shelf.allowed
         allowed[PADDING] = False
-        return most_rows(self.histories, allowed, self.settings.k, self.settings.exclude_seen)
+        most = most_rows(self.histories.select(below), allowed, self.settings.k, self.settings.exclude_seen)
+        return int((self.counts[below] < most).sum())
 
 
 def rows_for(
