@@ -61,6 +61,7 @@ from recsys.serving.recommender import open_bundle
 from recsys.serving.shop import check_rules
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
+from recsys.storage.files import is_full
 from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
 from recsys.table.build import BuiltCandidates, can_publish, is_published
@@ -80,7 +81,8 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     InputError
         The input or the configuration is wrong; nothing is published.
     RecsysError
-        Another run holds the warehouse, or MLflow does not answer.
+        Another run holds the warehouse, MLflow does not answer, or a disk takes no more; where it is full, what
+        [retention] does not keep goes at once.
     """
     began = time.perf_counter()
     # before any work: a wrong path or address must not cost a night
@@ -93,7 +95,12 @@ def night(settings: Settings, run: Run = as_function) -> dict[str, Any]:
         tracking.begun(store, settings) as begun,
         watched(store, begun) as machine,
     ):
-        summary = _night(settings, run, store, folder, machine, begun, began)
+        try:
+            summary = _night(settings, run, store, folder, machine, begun, began)
+        except Exception as error:
+            if is_full(error):  # else every night after this one fails, too, and none cleans up
+                keep_less(settings, store)
+            raise
     tell_metrics(settings, summary["run_id"])
     return summary
 

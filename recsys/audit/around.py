@@ -26,6 +26,7 @@ from recsys.report.files import FOLDER as REPORTS
 from recsys.runs import local_folder, state_folder
 from recsys.storage import artefacts
 from recsys.storage.files import WRITING
+from recsys.storage.purge import half_written
 
 PROOFS: Final = "proofs"  # in the folder of run states: what `forget` has done, without an id
 TOKENS: Final = "tokens"  # a cache by item, which holds no user
@@ -64,11 +65,12 @@ def remove_caches(warehouse: str, *, of_items: bool) -> int:
 
 
 def unfinished(warehouse: str) -> list[Path]:
-    """Files and folders that killed processes were writing beside the tables."""
+    """Files and folders that killed processes were writing beside the tables, and in them."""
     local, states = local_folder(warehouse), state_folder(warehouse)
     places = {local, states, *(local / name for name in _KNOWN), *(states / name for name in _KNOWN)}
     places |= set((local / REPORTS).glob("*"))
-    return sorted(path for place in places if place.is_dir() for path in place.glob(f".*{WRITING}*"))
+    beside = [path for place in places if place.is_dir() for path in place.glob(f".*{WRITING}*")]
+    return sorted([*beside, *half_written(warehouse)])
 
 
 def remove_unfinished(warehouse: str) -> int:

@@ -52,6 +52,7 @@ def _kinds(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Kin
     of_nights = (folders.release_list, folders.report_pages, folders.values_per_user, folders.bundles)
     for kind in (*of_nights, folders.prepared_data, tables.rejected_rows):
         yield partial(kind, settings, stays)
+    yield partial(tables.half_written_files, settings)
     yield partial(tables.small_files, settings)
     yield partial(tables.older_versions, settings, stays)
     yield partial(tables.stray_files, settings, stays)

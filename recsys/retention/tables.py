@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +25,9 @@ from recsys.releases.choice import built_runs
 from recsys.retention.kept import Kept
 from recsys.retention.removal import Removal
 from recsys.settings import Settings
-from recsys.storage.files import refusal
+from recsys.storage.files import ABANDONED_AFTER, refusal
 from recsys.storage.intact import is_kept, note_write
+from recsys.storage.purge import half_written
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.table.naming import candidates_table
@@ -70,6 +72,15 @@ def stray_files(settings: Settings, kept: Kept) -> Iterator[Removal]:
                 size=sum(files.values()),
                 act=partial(_delete, path, sorted(files)),
             )
+
+
+def half_written_files(settings: Settings) -> Iterator[Removal]:
+    """Files of rows that killed processes were writing more than a day ago."""
+    for path in half_written(settings.warehouse):
+        found = path.stat()
+        if time.time() - found.st_mtime > ABANDONED_AFTER:
+            act = partial(path.unlink, missing_ok=True)
+            yield Removal(kind="unfinished file", what=str(path), size=found.st_size, act=act)
 
 
 def rejected_rows(settings: Settings, kept: Kept) -> Iterator[Removal]:

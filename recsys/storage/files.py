@@ -38,6 +38,11 @@ def refusal(error: BaseException) -> str | None:
     return next((words for words in _REFUSALS if words in text), None)
 
 
+def is_full(error: BaseException) -> bool:
+    """Return whether a disk, or a user's share of it, has no room for what was written."""
+    return refusal(error) in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+
+
 @contextlib.contextmanager
 def writing(what: str, advice: str = "") -> Iterator[None]:
     """Turn a disk's refusal, in whatever error it comes, into one sentence that names what was written.

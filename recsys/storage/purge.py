@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -11,11 +12,12 @@ from deltalake import DeltaTable
 from pyarrow import fs
 
 from recsys.storage.files import writing
-from recsys.storage.remote import filesystem
+from recsys.storage.remote import filesystem, is_url
 from recsys.storage.warehouse import commit_properties
 
 _COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
-_DATA: Final = re.compile(r"part-\d+-[0-9a-f-]{36}-c\d+.*\.parquet")  # a data file, as the library names it
+# a data file, as the library names it, and behind a # one that it has not finished
+_DATA: Final = re.compile(r"part-\d+-[0-9a-f-]{36}-c\d+.*\.parquet(#\d+)?")
 
 
 def data_files_of_all(path: str) -> list[str]:
@@ -24,6 +26,15 @@ def data_files_of_all(path: str) -> list[str]:
     found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in found if info.base_name.endswith(".parquet"))
     return [f"{path.rstrip('/')}/{name}" for name in names]
+
+
+def half_written(root: str) -> list[Path]:
+    """Data files of a local warehouse's tables that killed processes were writing: Delta's clean-up does not see them.
+
+    Inside of the warehouse's lock nobody else is writing any.
+    """
+    found = () if is_url(root) else Path(root).glob("*/part-*.parquet#*")
+    return sorted(path for path in found if _DATA.fullmatch(path.name))
 
 
 def count_in_files(path: str, goes: Callable[[Mapping[str, Any]], pl.Expr]) -> int:

@@ -38,7 +38,7 @@ def of_warehouse(store: Store, runs: Iterable[Any]) -> Iterator[Any]:
     A run of an earlier version does not say whose it is. It counts as the warehouse's, unless others write there, too.
     """
     runs = list(runs)
-    wanted = {store.warehouse}
+    wanted = {store.warehouse} - {None}
     if any(WAREHOUSE_TAG not in run.data.tags for run in runs):
         others = f"tags.`{WAREHOUSE_TAG}` != '{store.warehouse or ''}'"
         wanted |= set() if store.client.search_runs([store.experiment_id], others, max_results=1) else {None}

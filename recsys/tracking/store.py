@@ -121,7 +121,8 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
-        if not self.answers():
+        # a database on this machine's disk may have room again by now, and tells at once
+        if not (self.answers() if local_database(self.uri) is None else self.ask()):
             raise RecsysError(f"The MLflow store {masked(self.uri)} does not answer ({self.lost}).")
         try:
             with self._waiting():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,13 +16,16 @@ from recsys import runs
 from recsys.bundles import mirror
 from recsys.bundles.mirror import bundles_folder
 from recsys.bundles.store import latest_bundle
+from recsys.errors import RecsysError
 from recsys.pipelines import cli, nightly
 from recsys.pipelines.promote import rollback
+from recsys.pipelines.steps import Step, as_function
 from recsys.releases.choice import lack
 from recsys.releases.record import releases
 from recsys.report.files import pages
 from recsys.settings import Settings
 from recsys.settings.read import load_settings
+from recsys.storage.files import writing
 from recsys.storage.warehouse import scan
 from recsys.tracking import log as tracking
 from recsys.tracking.retention import REMOVED_TAG
@@ -113,3 +119,21 @@ def test_status_tells_of_the_nights(shop_of_nights: Settings, capsys: pytest.Cap
     assert cli.execute(["status", config]) == 0
     shown = capsys.readouterr().out
     assert "published" in shown and "bundles" in shown
+
+
+@pytest.mark.parametrize(("number", "goes"), [(errno.EIO, False), (errno.ENOSPC, True)])
+def test_a_night_that_finds_the_disk_full_makes_room_for_the_next(
+    shop_of_nights: Settings, *, number: int, goes: bool
+) -> None:
+    old = Path(shop_of_nights.warehouse) / "evaluations" / f"{shop_of_nights.name}-000000000000.parquet"
+    old.write_bytes(b"old")
+
+    def run(step: Step, settings: Settings, *arguments: Any) -> dict[str, Any]:
+        if step.fn.__name__ == "ingest":
+            return as_function(step, settings, *arguments)
+        with writing("The table item_vectors"):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RecsysError, match=rf"The table item_vectors cannot be written: {os.strerror(number)}"):
+        nightly.night(shop_of_nights, run)
+    assert old.exists() is not goes

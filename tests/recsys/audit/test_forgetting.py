@@ -311,3 +311,13 @@ def test_many_ids_are_found_in_a_line_as_each_alone(raw: str) -> None:
     assert named_of(rejected, ids, users=True) == alone
     pattern = r"(?<![\w.-]){}(?![\w-]|\.\w)"
     assert {one for one in ids if re.search(pattern.format(re.escape(one)), raw)} <= alone
+
+
+def test_rows_that_a_killed_process_was_writing_into_a_table_go_with_the_user(folder: Path) -> None:
+    whole = max((folder / "warehouse" / "interactions").glob("part-*.parquet"))
+    (new := folder / "warehouse" / "new").mkdir()  # killed before the first commit
+    for left in (whole.with_name(f"{whole.name}#1"), new / f"{whole.name}#1"):
+        left.write_bytes(whole.read_bytes()[:-8])
+    assert len(around.unfinished(str(folder / "warehouse"))) == 2
+    remove(folder, ANN)
+    assert not list((folder / "warehouse").rglob("*#*"))

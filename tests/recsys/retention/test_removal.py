@@ -151,9 +151,13 @@ def test_gc_goes_on_without_mlflow_and_a_night_warns(old: Shop, monkeypatch: pyt
         raise RecsysError("The MLflow store does not answer.")
 
     store = tracking.open_store(old.settings)
-    store.lost, store._ask_at = "it is away", float("inf")
+    monkeypatch.setattr(store.client, "get_experiment", silent)
+    store.lost = "it is away"
     assert keep_less(old.settings, store) is not None
     assert bundles(old) == ["served"]
+    monkeypatch.undo()
+    done = keep_less(old.settings, store)  # the database answers again, and nobody waits for the end of a pause
+    assert done is not None and done["removed"] == {"MLflow run's files": 1}
     old.bundle("old again")
     monkeypatch.setattr("recsys.tracking.log.open_store", silent)
     report = gc(old.settings, dry_run=False)

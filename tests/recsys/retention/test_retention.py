@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from recsys.audit import around
 from recsys.releases import record
 from recsys.releases.choice import way
 from recsys.releases.record import Release
@@ -202,3 +203,21 @@ def test_old_entries_of_the_list_of_releases_go_up_to_the_first_that_can_come_ba
     assert "".join(one.run for one in held) == left
     assert way(held)[-2:] == way(listed)[-2:]  # a rollback goes where it went before
     assert not list(folders.release_list(settings, stays))
+
+
+def test_a_file_that_a_killed_process_was_writing_into_a_table_goes_a_day_later(tmp_path: Path) -> None:
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    rows = pl.DataFrame({"encoder": "e", "content_hash": "1", "vector": [[1.0]]}, schema=SCHEMAS["item_vectors"])
+    append(tmp_path, "item_vectors", rows, expected=None)
+    (whole,) = (tmp_path / "item_vectors").glob("part-*.parquet")
+    killed, own = whole.with_name(f"{whole.name}#1"), whole.with_name("mine.parquet#1")
+    for path in (killed, own):
+        path.write_bytes(b"PAR1")
+    assert not DeltaTable(tmp_path / "item_vectors").vacuum(
+        full=True, retention_hours=0, enforce_retention_duration=False
+    )
+    assert around.unfinished(str(tmp_path)) == [killed]
+    assert not list(tables.half_written_files(settings))  # somebody may be writing it
+    os.utime(killed, (0, 0))
+    report = carry_out([partial(tables.half_written_files, settings)], "", dry_run=False)
+    assert report.freed == {"unfinished file": 4} and not killed.exists() and own.exists() and whole.exists()

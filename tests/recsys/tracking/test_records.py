@@ -176,6 +176,7 @@ def test_a_store_that_stops_to_answer_says_so_and_is_not_asked_for_each_run(
     with monkeypatch.context() as patch:
         patch.setattr(retention, "empty", away)
         patch.setattr(store.client, "get_experiment", away)
+        patch.setattr(store, "uri", "http://127.0.0.1:9")  # a server is waited for, a database on this disk is not
         with pytest.raises(RecsysError, match=r"^The MLflow store .* does not answer \(ConnectionError: refused\)\.$"):
             retention.remove_files(store, runs[0])
         many = len(asked)
