@@ -17,7 +17,6 @@ from recsys.candidates.popularity import popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import ITEM_ID, PADDING, RANK, SENTENCE, USER_ID
 from recsys.data.prepare import prepare
-from recsys.data.rare import with_rare
 from recsys.data.sequences import Sequences
 from recsys.data.splits import HeldOut, Split
 from recsys.data.vocabulary import Vocabulary
@@ -26,6 +25,7 @@ from recsys.evaluation.baseline_scorers import baseline_scorers
 from recsys.evaluation.ranking import rank_targets
 from recsys.evaluation.recent_popularity import recent_popularity
 from recsys.retrieval.shelf import listed_items
+from recsys.serving.histories import served_histories
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 
@@ -46,9 +46,10 @@ def baseline_lists(
 
     Histories, what is seen and what may be recommended are those of the candidate table at these versions.
     """
-    dataset = whole_dataset(settings, versions, prepare(settings, versions).vocabulary)
+    prepared = prepare(settings, versions)
+    dataset = whole_dataset(settings, versions, prepared.vocabulary)
     split, vocabulary = dataset.split, dataset.vocabulary
-    histories = histories_of(with_rare(settings, versions, vocabulary, split.serving), users)
+    histories = histories_of(served_histories(settings, versions, prepared, vocabulary)[0], users)
     text = functools.cache(lambda: whitened_text(settings, dataset.catalogue[SENTENCE]))
     exclude = settings.retrieve.exclude_seen
     scorers = baseline_scorers(

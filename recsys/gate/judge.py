@@ -20,7 +20,6 @@ from deltalake.exceptions import DeltaError
 from recsys.columns import ITEM_ID, PADDING, SENTENCE, TITLE, USER_ID, metric_name
 from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset, prepare
-from recsys.data.rare import with_rare
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
 from recsys.evaluation.former import former_ranks
@@ -34,7 +33,7 @@ from recsys.gate.figures import Lead, best, check_test_users, leads, split_metri
 from recsys.releases.record import Release, bundle_folder
 from recsys.retrieval.shelf import listed_items, most_rows
 from recsys.rules.apply import Rules
-from recsys.serving.histories import recode
+from recsys.serving.histories import served_histories
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.serving.shop import rules_for
 from recsys.settings import Settings
@@ -212,8 +211,7 @@ def _built_checks(
 ) -> Iterator[Check]:
     gate, retrieved = settings.gate, night.retrieved
     served = open_bundle(night.served)
-    histories, _ = recode(dataset.split.serving, dataset.vocabulary, served.bundle.vocabulary)
-    histories = with_rare(settings, versions, served.bundle.vocabulary, histories)
+    histories, _ = served_histories(settings, versions, dataset, served.bundle.vocabulary)
     rules = rules_for(settings, served, night.as_of, versions, timed=histories.times is not None)
     shelf = _shelf(settings, versions, served, rules)
     exclude_seen = settings.retrieve.exclude_seen

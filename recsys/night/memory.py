@@ -224,6 +224,8 @@ def check_night(settings: Settings, versions: TableVersions) -> NightMemory:
         if step == "refit":
             less = "counts" if settings.train.refit == "all" else "none"
             changed = (f'set train.refit = "{less}"',)
+            if less == "counts" and sizes.rare:
+                changed = ('set filter.rare_items = "leave-out"', *changed)
         raise InputError(
             f"This night would take about {peak / GIB:.1f} GiB of memory at its peak ({step}), and the process can "
             f"have {(held + free) / GIB:.1f} GiB; {' or '.join(changed) or 'use a machine with more memory'}."

@@ -21,10 +21,9 @@ from deltalake import DeltaTable
 from recsys.columns import CANDIDATES, USER_ID
 from recsys.data.changes import log_id
 from recsys.data.prepare import prepare
-from recsys.data.rare import with_rare
 from recsys.errors import InputError
 from recsys.retrieval.shelf import listed_items
-from recsys.serving.histories import recode
+from recsys.serving.histories import served_histories
 from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.storage import stream
@@ -84,13 +83,12 @@ def build(
     served.check_features(settings)
     opened = served.bundle
     dataset = prepare(settings, versions)
-    serving, unknown = recode(dataset.split.serving, dataset.vocabulary, opened.vocabulary)
+    serving, unknown = served_histories(settings, versions, dataset, opened.vocabulary)
     if len(serving.items) == 0 and unknown:
         raise InputError(
             f"The bundle {bundle} knows none of the items of the {len(serving)} histories; "
             "it was trained on other data: use a bundle of this configuration."
         )
-    serving = with_rare(settings, versions, opened.vocabulary, serving)
     allowed = listed_items(settings, versions, opened.vocabulary)
     serving, fallback = whom_to_serve(settings, versions, opened, dataset, serving, allowed)
     rows = rows_for(settings, versions, served, serving, fallback, allowed, run=run_id, as_of=as_of)

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from recsys.data.prepare import few_users, prepare
+from recsys.data.whole import whole_dataset
 from recsys.errors import InputError
 from recsys.ingestion.ingest import ingest
 from recsys.machine import GIB
@@ -67,6 +68,10 @@ def test_sizes_are_those_of_the_prepared_data(folder: Path) -> None:
     sizes, dataset = night_sizes(settings, versions), prepare(settings, versions)
     assert sizes.items == dataset.vocabulary.size
     assert sizes.touched == len(np.unique(dataset.split.serving.items)) < sizes.items
+    whole = whole_dataset(settings, versions, dataset.vocabulary)
+    assert sizes.items + sizes.rare == whole.vocabulary.size and sizes.rare > 0
+    left_out = settings_of(folder, filter={"min_item_interactions": 2, "rare_items": "leave-out"})
+    assert night_sizes(left_out, versions).rare == 0
     assert int(sizes.lengths.sum()) == dataset.report["interactions"]
     assert (sizes.values, sizes.attributes, sizes.text) == (7, 1, TEXT_WIDTH)
     trained = training_sizes(settings, sizes)
@@ -104,6 +109,10 @@ def test_what_makes_a_night_larger() -> None:
     assert peaks(million).train < peaks(million, train={"loss": "full"}).train
     assert peaks(replace(SMALL, text=384)).represent > peaks().represent == GIB
     assert peaks(million, blend={"kind": "never"}).blend == 0 < peaks(million).blend
+    rare = peaks(replace(million, rare=10**6))
+    assert rare.train == peaks(million).train and rare.evaluate == peaks(million).evaluate
+    assert rare.refit > peaks(million).refit and rare.retrieve > peaks(million).retrieve
+    assert peaks(replace(million, rare=10**6), **once) == peaks(million, **once)
     described = {"source": "items.csv", "text": ["title"]}
     assert peaks(million, model={"kind": "text"}, items=described).train < peaks(million).train
     longer = replace(SMALL, lengths=np.full(200_000, 50), learnt=np.full(200_000, 50))

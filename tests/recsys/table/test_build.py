@@ -24,6 +24,7 @@ from recsys.errors import InputError
 from recsys.models.sequential.bert4rec import SequenceEncoder
 from recsys.ranking.blend import Blended
 from recsys.serving import recommender as module
+from recsys.serving.histories import recode
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import SCHEMAS, TableVersions, append, commit_metadata, latest_version, overwrite
@@ -34,7 +35,6 @@ from recsys.table.build import (
     can_publish,
     publish,
     read_candidates,
-    recode,
     retrieve,
 )
 from recsys.table.naming import candidates_table

@@ -12,12 +12,11 @@ import pytest
 from recsys.bundles.bundle import read_bundle
 from recsys.data.left_out import histories_of
 from recsys.data.prepare import prepare
-from recsys.data.rare import with_rare
 from recsys.evaluation.evaluate import evaluate
 from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.night.refit import RefitReport, refit
-from recsys.serving.histories import recode
+from recsys.serving.histories import recode, served_histories
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
@@ -112,16 +111,43 @@ def test_histories_hold_the_events_of_rare_items_in_their_order(
     dataset = prepare(settings, versions)
     plain, _ = recode(dataset.split.serving, dataset.vocabulary, vocabulary)
     for at_once in (1, 10_000):
-        whole = with_rare(settings, versions, vocabulary, plain, at_once)
+        whole, unknown = served_histories(settings, versions, dataset, vocabulary, at_once)
+        assert unknown == 0
         expected = histories_of(settings, versions, vocabulary, plain.users).histories
         assert whole.users.equals(plain.users) and len(whole.items) == len(plain.items) + 3
         assert np.array_equal(whole.items, expected.items) and np.array_equal(whole.offsets, expected.offsets)
         assert whole.times is not None and expected.times is not None and np.array_equal(whole.times, expected.times)
     assert vocabulary.decode(whole.history(0)).to_list()[2] == FEW[0]
-    assert with_rare(settings, versions, dataset.vocabulary, plain) is plain  # a bundle that does not know them
+    same, _ = served_histories(settings, versions, dataset, dataset.vocabulary)
+    assert same is dataset.split.serving  # a bundle that does not know them
 
 
 def test_they_can_be_left_out(shop: tuple[Path, TableVersions, str, RefitReport]) -> None:
     root, versions, measured, _ = shop
     report = refit(settings_of(root, filter={"rare_items": "leave-out"}), versions, measured)
     assert set(read_bundle(report.bundle).vocabulary.items) == {*NAMES, NEW}
+
+
+def test_nobody_is_recommended_the_item_of_a_held_out_event_that_no_catalogue_lists(tmp_path: Path) -> None:
+    lines = [f"u{user},i{(user + n) % 9},{1_700_000_000 + n}" for user in range(30) for n in range(4)]
+    lines += [f"u{user},own {user},1700000009" for user in range(30)]  # known from held-out events alone
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    settings = parse_settings(
+        {
+            "name": "own",
+            "data_root": str(tmp_path),
+            "warehouse": str(tmp_path / "warehouse"),
+            "interactions": {"source": "log.csv"},
+            "model": {"dimensions": 16, "max_length": 8, "blocks": 1},
+            "train": {"epochs": 1, "batch_size": 16},
+            "blend": {"kind": "never"},
+            "retrieve": {"k": 100},
+        }
+    )
+    versions = ingest(settings).versions
+    served = refit(settings, versions, fit(settings, versions).bundle)
+    report = retrieve(settings, versions, served.bundle, "run", NOW)
+    table = read_candidates(settings.warehouse).collect()
+    own = pl.col("item_id") == pl.concat_str(pl.lit("own "), pl.col("user_id").str.strip_prefix("u"))
+    assert table.filter(own).is_empty() and table["item_id"].str.starts_with("own").any()
+    assert report.rows == 30 * (9 + 30 - 5) and report.unknown_events == 0
