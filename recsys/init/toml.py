@@ -46,7 +46,7 @@ _COMMENTS: Final = {
     "categorical": "(attributes) that become features; separator splits one string into several values",
     "numeric": "(attributes) that become features by buckets of their size",
     "min_user_interactions": "(1 or more) users with fewer are left out; iterative k-core with the next",
-    "min_item_interactions": "(1 or more) items with fewer are not measured, and placed by text and attributes",
+    "min_item_interactions": '(1 or more) items with fewer are left out; rare_items = "by-content" serves them by text',
     "drop": "rows that meet one of these are left out before they are judged, and counted",
     "withdraw": "rows that meet one of these take their user's newest earlier event with their item back",
     "several": "(last, most-frequent) of rows that share an id: the last, or what most of them say",

@@ -66,12 +66,11 @@ def test_sizes_are_those_of_the_prepared_data(folder: Path) -> None:
     ingest(settings)
     versions = current_versions(settings.warehouse)
     sizes, dataset = night_sizes(settings, versions), prepare(settings, versions)
-    assert sizes.items == dataset.vocabulary.size
+    assert sizes.items == dataset.vocabulary.size and sizes.rare == 0
     assert sizes.touched == len(np.unique(dataset.split.serving.items)) < sizes.items
-    whole = whole_dataset(settings, versions, dataset.vocabulary)
-    assert sizes.items + sizes.rare == whole.vocabulary.size and sizes.rare > 0
-    left_out = settings_of(folder, filter={"min_item_interactions": 2, "rare_items": "leave-out"})
-    assert night_sizes(left_out, versions).rare == 0
+    by_content = settings_of(folder, filter={"min_item_interactions": 2, "rare_items": "by-content"})
+    rare = night_sizes(by_content, versions).rare
+    assert sizes.items + rare == whole_dataset(by_content, versions, dataset.vocabulary).vocabulary.size and rare > 0
     assert int(sizes.lengths.sum()) == dataset.report["interactions"]
     assert (sizes.values, sizes.attributes, sizes.text) == (7, 1, TEXT_WIDTH)
     trained = training_sizes(settings, sizes)

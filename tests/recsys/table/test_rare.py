@@ -17,7 +17,7 @@ from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
 from recsys.night.refit import RefitReport, refit
 from recsys.serving.histories import recode, served_histories
-from recsys.settings import Settings
+from recsys.settings import FilterSettings, Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.table.build import read_candidates, retrieve
@@ -47,7 +47,12 @@ def settings_of(root: Path, **sections: dict[str, object]) -> Settings:
         }
         | sections
         | {
-            "filter": {"events": ["buy"], "min_user_interactions": 3, "min_item_interactions": 3}
+            "filter": {
+                "events": ["buy"],
+                "min_user_interactions": 3,
+                "min_item_interactions": 3,
+                "rare_items": "by-content",
+            }
             | sections.get("filter", {})
         }
     )
@@ -122,9 +127,11 @@ def test_histories_hold_the_events_of_rare_items_in_their_order(
     assert same is dataset.split.serving  # a bundle that does not know them
 
 
-def test_they_can_be_left_out(shop: tuple[Path, TableVersions, str, RefitReport]) -> None:
+def test_they_are_left_out_unless_asked_for(shop: tuple[Path, TableVersions, str, RefitReport]) -> None:
     root, versions, measured, _ = shop
-    report = refit(settings_of(root, filter={"rare_items": "leave-out"}), versions, measured)
+    left_out = settings_of(root, filter={"rare_items": "leave-out"})
+    assert left_out.filter.rare_items == FilterSettings().rare_items
+    report = refit(left_out, versions, measured)
     assert set(read_bundle(report.bundle).vocabulary.items) == {*NAMES, NEW}
 
 
