@@ -123,7 +123,9 @@ class Kept:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as a Markdown table."""
+    """Rows of equal keys as a Markdown table; a word where there is none, as of a run that was stopped early."""
+    if not rows:
+        return "(none)"
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
