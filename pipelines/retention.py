@@ -127,6 +127,7 @@ def _many(kind: str, count: int) -> str:
         return f"{which}, which the server marks as deleted (`mlflow gc` beside it frees their space)"
     several = {
         "small files": "table",
+        "single commits": "table",
         "stray files": "table",
         "rejected rows": "table",
         "release entries": "list",

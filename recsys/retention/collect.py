@@ -56,6 +56,7 @@ def _kinds(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Kin
     yield partial(tables.small_files, settings)
     yield partial(tables.older_versions, settings, stays)
     yield partial(tables.stray_files, settings, stays)
+    yield partial(tables.single_commits, settings)
 
 
 def _files_of_runs(settings: Settings, stays: Kept, store: Store) -> Iterator[Removal]:

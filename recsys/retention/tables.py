@@ -1,4 +1,4 @@
-"""Older versions of the tables, old rows of the quarantine, and many small files made few.
+"""Older versions of the tables, old rows of the quarantine, and many small files or commits made few.
 
 All other rows of today stay as they are. Of a candidate table the versions of kept releases stay, so that they can come
 back; of the others, whose newest version is all that anybody reads, versions stay for `retention.days`.
@@ -27,7 +27,7 @@ from recsys.retention.removal import Removal
 from recsys.settings import Settings
 from recsys.storage.files import ABANDONED_AFTER, refusal
 from recsys.storage.intact import is_kept, note_write
-from recsys.storage.purge import half_written
+from recsys.storage.purge import COMMIT, half_written
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.table.naming import candidates_table
@@ -35,6 +35,8 @@ from recsys.table.naming import candidates_table
 SMALL: Final = 32 << 20  # bytes; a smaller file is one of the small ones
 MANY: Final = 64  # small files of a table, from which on they are made few: each costs a request when it is read
 TARGET: Final = 128 << 20  # bytes of a file that small ones are made to
+# commits of a table since its last checkpoint: whoever opens it reads each, .3 ms on a disk and a request in a store
+SINGLE: Final = 10
 
 
 def older_versions(settings: Settings, kept: Kept) -> Iterator[Removal]:
@@ -112,6 +114,36 @@ def small_files(settings: Settings) -> Iterator[Removal]:
             )
 
 
+def single_commits(settings: Settings) -> Iterator[Removal]:
+    """Tables whose last commits are read one by one, which become one checkpoint; no version and no row changes.
+
+    Delta's own writer makes a checkpoint at every hundredth commit, and each step of a night opens tables many times.
+    """
+    for table in _tables(settings):
+        path = table_path(settings.warehouse, table)
+        count = commits_since_checkpoint(path)
+        if count >= SINGLE:
+            yield Removal(
+                kind="single commits",
+                what=f"{path}: {count} commits made one checkpoint",
+                size=0,
+                act=partial(_checkpoint, path),
+            )
+
+
+def commits_since_checkpoint(path: str) -> int:
+    """Count the commits of a table that nobody has put together yet."""
+    store, folder = filesystem(f"{path}/_delta_log")
+    commits, checkpoint = [], -1
+    for info in store.get_file_info(fs.FileSelector(folder)):
+        if found := COMMIT.match(info.base_name):
+            if info.base_name.endswith(".json"):
+                commits.append(int(found[1]))
+            elif ".checkpoint." in info.base_name:
+                checkpoint = max(checkpoint, int(found[1]))
+    return sum(version > checkpoint for version in commits)
+
+
 def _tables(settings: Settings) -> list[str]:
     """Names of the tables that are there."""
     root, own = settings.warehouse, candidates_table(settings.warehouse, settings.name)
@@ -173,6 +205,10 @@ def _compact(root: str, table: str) -> None:
     said = commit_properties(commit_metadata(root, table))
     DeltaTable(table_path(root, table)).optimize.compact(target_size=TARGET, commit_properties=said)
     note_write(table_path(root, table))
+
+
+def _checkpoint(path: str) -> None:
+    DeltaTable(path).create_checkpoint()
 
 
 def _there(path: str, names: Iterable[str]) -> dict[str, int]:

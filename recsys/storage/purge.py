@@ -15,7 +15,7 @@ from recsys.storage.files import writing
 from recsys.storage.remote import filesystem, is_url
 from recsys.storage.warehouse import commit_properties
 
-_COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
+COMMIT: Final = re.compile(r"(\d{20})\.")  # how a commit's and a checkpoint's file begin
 # a data file, as the library names it, and behind a # one that it has not finished
 _DATA: Final = re.compile(r"part-\d+-[0-9a-f-]{36}-c\d+.*\.parquet(#\d+)?")
 
@@ -85,6 +85,6 @@ def purge(path: str, metadata: Mapping[str, Any], *, shared: bool) -> None:
         table.create_checkpoint()
         store, folder = filesystem(f"{path}/_delta_log")
         for info in store.get_file_info(fs.FileSelector(folder)):
-            commit = _COMMIT.match(info.base_name)
+            commit = COMMIT.match(info.base_name)
             if commit and int(commit.group(1)) < table.version():
                 store.delete_file(info.path)

@@ -106,6 +106,29 @@ def test_many_small_files_become_few_and_no_row_changes(tmp_path: Path, monkeypa
     assert replace(report, dry_run=False).total == 0
 
 
+def test_commits_become_a_checkpoint_and_every_version_stays(tmp_path: Path) -> None:
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    path = str(tmp_path / "item_vectors")
+    rows = pl.DataFrame(
+        {"encoder": ["e"] * 12, "content_hash": [f"{n}" for n in range(12)], "vector": [[0.0]] * 12},
+        schema=SCHEMAS["item_vectors"],
+    )
+    for number in range(12):
+        append(tmp_path, "item_vectors", rows[number], expected=number - 1 if number else None, metadata={"n": number})
+        if number == tables.SINGLE - 2:
+            assert not list(tables.single_commits(settings))
+    assert tables.commits_since_checkpoint(path) == 12
+    report = carry_out([partial(tables.single_commits, settings)], "", dry_run=True)
+    assert report.removed == {"single commits": 1} and tables.commits_since_checkpoint(path) == 12
+    carry_out([partial(tables.single_commits, settings)], "", dry_run=False)
+    assert tables.commits_since_checkpoint(path) == 0 and not list(tables.single_commits(settings))
+    assert commit_metadata(tmp_path, "item_vectors") == {"n": 11}
+    for version in range(12):
+        assert scan(tmp_path, "item_vectors", version).collect().height == version + 1
+    append(tmp_path, "item_vectors", rows[:1], expected=11)
+    assert tables.commits_since_checkpoint(path) == 1
+
+
 def test_prepared_data_that_nobody_reads_go(tmp_path: Path) -> None:
     settings = parse_settings(
         {"name": "shop", "warehouse": str(tmp_path / "warehouse"), "interactions": {"source": "log.csv"}}
