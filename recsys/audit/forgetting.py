@@ -41,6 +41,7 @@ from recsys.storage.purge import data_files_of_all
 from recsys.storage.remote import filesystem
 from recsys.storage.warehouse import latest_version, table_path
 from recsys.tracking import quotes
+from recsys.tracking.owner import WAREHOUSE_TAG
 from recsys.tracking.spool import drop_quotes, quoting_records
 from recsys.tracking.store import Store
 
@@ -254,10 +255,20 @@ def _remove_bundles(settings: Settings, sought: Sought) -> int:
 
 
 def _tracked(asked: Asked, derived: Sought, shown: Sought) -> Place:
-    def found() -> Iterator[quotes.Quoting]:
+    def found(*, nobodys: bool = False) -> Iterator[quotes.Quoting]:
         if isinstance(asked.store, RecsysError):
             raise asked.store
-        return quotes.quoting(asked.store, asked.settings.name, lambda *file: _quotes(asked, derived, shown, *file))
+        tests = partial(_quotes, asked, derived, shown)
+        return quotes.quoting(asked.store, asked.settings.name, tests, nobodys=nobodys)
+
+    def count() -> int:
+        if strange := sorted({file.run for file in found(nobodys=True)}):
+            others = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise RecsysError(
+                f"The run {strange[0]}{others} of an earlier version may be this warehouse's or another's that writes "
+                f"to the same experiment; delete it in MLflow, or give it the tag {WAREHOUSE_TAG} of its warehouse"
+            )
+        return sum(1 for _ in found())
 
     def remove() -> int:
         number = 0
@@ -275,9 +286,9 @@ def _tracked(asked: Asked, derived: Sought, shown: Sought) -> Place:
     return Place(
         name=f"MLflow {masked(asked.settings.tracking.uri)}",
         what="files of runs",
-        count=lambda: sum(1 for _ in found()),
+        count=count,
         remove=remove,
-        search=lambda: sum(1 for _ in found()),
+        search=count,
     )
 
 

@@ -115,7 +115,12 @@ def leads(
 def check_test_users(users: int, limit: float | None) -> Check:
     """Compare the number of users with a test question with its limit."""
     who = "1 user has" if users == 1 else f"{users:,} users have"
-    return unless_off(TEST_USERS, limit, lambda least: at_least(TEST_USERS, users, least, f"{who} a test question."))
+
+    def compared(least: float) -> Check:
+        wanted = f", and gate.min_test_users = {least:,.0f}" if users < least else ""
+        return at_least(TEST_USERS, users, least, f"{who} a test question{wanted}.")
+
+    return unless_off(TEST_USERS, limit, compared)
 
 
 def undecided_for_few(baselines: Mapping[str, list[Lead]], users: int) -> dict[str, list[Lead]]:

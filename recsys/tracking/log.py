@@ -223,7 +223,7 @@ def lacking(store: Store) -> str | None:
 
 def _origin_tags(store: Store) -> dict[str, str]:
     """Tags that tell of which program and of which warehouse a run is."""
-    return source_tags() | ({} if store.warehouse is None else {WAREHOUSE_TAG: store.warehouse})
+    return source_tags() | ({WAREHOUSE_TAG: store.warehouses[0]} if store.warehouses else {})
 
 
 def _now() -> int:

@@ -38,11 +38,18 @@ def of_warehouse(store: Store, runs: Iterable[Any]) -> Iterator[Any]:
     A run of an earlier version does not say whose it is. It counts as the warehouse's, unless others write there, too.
     """
     runs = list(runs)
-    wanted = {store.warehouse} - {None}
-    if any(WAREHOUSE_TAG not in run.data.tags for run in runs):
-        others = f"tags.`{WAREHOUSE_TAG}` != '{store.warehouse or ''}'"
-        wanted |= set() if store.client.search_runs([store.experiment_id], others, max_results=1) else {None}
-    yield from (run for run in runs if run.data.tags.get(WAREHOUSE_TAG) in wanted)
+    strange = {run.info.run_id for run in of_nobody(store, runs)}
+    own = {*store.warehouses, None}
+    yield from (run for run in runs if run.data.tags.get(WAREHOUSE_TAG) in own and run.info.run_id not in strange)
+
+
+def of_nobody(store: Store, runs: Iterable[Any]) -> list[Any]:
+    """Those of some runs that do not say whose they are, where several warehouses write to the experiment."""
+    silent = [run for run in runs if WAREHOUSE_TAG not in run.data.tags]
+    others = " and ".join(f"tags.`{WAREHOUSE_TAG}` != '{own}'" for own in (store.warehouses or ("",)))
+    if silent and store.client.search_runs([store.experiment_id], others, max_results=1):
+        return silent
+    return []
 
 
 def going(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from recsys.tracking.old import of_warehouse, search
+from recsys.tracking.old import of_nobody, of_warehouse, search
 from recsys.tracking.operations import NAME_TAG, PARENT_TAG
 from recsys.tracking.retention import REMOVED_TAG
 from recsys.tracking.spool import QUOTING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _CONFIG: Final = "config.json"
 Rewrite = Callable[[bytes], bytes | None]  # a file's content without what is sought; None: the whole file goes
+Whose = Callable[["Store", Iterable[Any]], Iterable[Any]]
 Quotes = Callable[[str, bytes, datetime], bool]  # whether a file (name, content, begin of its run) quotes
 
 
@@ -42,8 +43,13 @@ class Quoting:
     content: bytes
 
 
-def quoting(store: Store, name: str, quotes: Quotes) -> Iterator[Quoting]:
+def quoting(store: Store, name: str, quotes: Quotes, *, nobodys: bool = False) -> Iterator[Quoting]:
     """Files of a configuration's runs that quote what is sought.
+
+    Parameters
+    ----------
+    nobodys
+        Look at runs of earlier versions that may be another warehouse's, and at no others.
 
     Raises
     ------
@@ -51,7 +57,7 @@ def quoting(store: Store, name: str, quotes: Quotes) -> Iterator[Quoting]:
         MLflow does not answer.
     """
     with store.reached():
-        for run in _runs_of(store, name):
+        for run in _runs_of(store, name, of_nobody if nobodys else of_warehouse):
             begun = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             for file in store.client.list_artifacts(run.info.run_id):
                 if file.path in QUOTING:
@@ -97,19 +103,19 @@ def rows_without(content: bytes, goes: Callable[[Any], pl.Expr]) -> bytes | None
     return written.getvalue()
 
 
-def _runs_of(store: Store, name: str) -> Iterator[Any]:
+def _runs_of(store: Store, name: str, whose: Whose) -> Iterator[Any]:
     nights: set[str] = set()
-    for run in _search(store, f"tags.`{NAME_TAG}` = '{name}'"):
+    for run in whose(store, _search(store, f"tags.`{NAME_TAG}` = '{name}'")):
         nights.add(str(run.info.run_id))
         yield run
-    for run in _search(store, ""):
+    for run in whose(store, _search(store, "")):
         tags, parent = run.data.tags, run.data.tags.get(PARENT_TAG)
         if NAME_TAG not in tags and (parent in nights if parent else is_named(store, run, name)):
             yield run
 
 
 def _search(store: Store, query: str) -> Iterator[Any]:
-    return of_warehouse(store, (run for run in search(store, query) if REMOVED_TAG not in run.data.tags))
+    return (run for run in search(store, query) if REMOVED_TAG not in run.data.tags)
 
 
 def is_named(store: Store, run: Any, name: str) -> bool:

@@ -29,7 +29,7 @@ from recsys.storage.addresses import local_database, masked, without_login
 from recsys.tracking import database as tracking_database
 from recsys.tracking import telemetry
 from recsys.tracking.operations import OPERATIONS
-from recsys.tracking.owner import warehouse_id
+from recsys.tracking.owner import warehouse_ids
 from recsys.tracking.spool import Spool, read
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Store:
         The tracking URI as configured; show it only through `masked`.
     process
         Name of this process, a tag of the runs that it begins.
-    warehouse
-        Id of the warehouse, a tag of the runs, too; None where nobody has written it down.
+    warehouses
+        Ids of the warehouse, the first of which is a tag of its runs; none where nobody has written it down.
     spool
         Where records go while the store does not answer; None: they are lost.
     warn
@@ -80,7 +80,7 @@ class Store:
     experiment: str
     experiment_id: str
     process: str | None = None
-    warehouse: str | None = None
+    warehouses: tuple[str, ...] = ()
     spool: Spool | None = None
     warn: Callable[[str], None] = _log
     pause: float = FIRST_PAUSE
@@ -291,7 +291,7 @@ def open_store(
         experiment=experiment,
         experiment_id=experiment_id,
         process=process,
-        warehouse=warehouse_id(runs.state_folder(settings.warehouse)),
+        warehouses=warehouse_ids(runs.state_folder(settings.warehouse)),
         spool=spool,
         warn=warn,
     )

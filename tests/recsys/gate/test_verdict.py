@@ -128,7 +128,7 @@ def test_too_few_users_decide_nothing() -> None:
 def test_a_night_that_nothing_measures_is_kept_back_where_that_is_asked_for() -> None:
     found = verdict(None, {}, check_test_users(1, 20), users=1)
     assert not found.passed
-    assert found.sentence == "Kept back: test users: 1 user has a test question."
+    assert found.sentence == "Kept back: test users: 1 user has a test question, and gate.min_test_users = 20."
     assert verdict(None, {}, check_test_users(20, 20), users=20).passed
 
 

@@ -10,9 +10,13 @@ import pytest
 from recsys.settings.read import parse_settings
 from recsys.tracking import log as tracking
 from recsys.tracking import quotes
-from recsys.tracking.owner import FILE, WAREHOUSE_TAG, warehouse_id
+from recsys.tracking.owner import FILE, WAREHOUSE_TAG, warehouse_ids
 from recsys.tracking.store import Store
 from tests.recsys.retention.full import nothing_can_be_written
+
+
+def warehouse_id(states: Path) -> str | None:
+    return next(iter(warehouse_ids(states)), None)
 
 
 @pytest.fixture
@@ -34,6 +38,19 @@ def test_a_moved_warehouse_keeps_its_id_and_a_copy_draws_another(states: Path) -
     link = states.with_name("link")
     link.symlink_to(moved)
     assert warehouse_id(link) == drawn
+
+
+def test_a_copy_takes_over_the_runs_of_what_it_was_copied_from_when_that_is_gone(states: Path) -> None:
+    first = warehouse_id(states)
+    copy, copy_of_copy = states.with_name("copy"), states.with_name("copy of copy")
+    shutil.copytree(states, copy)
+    (second,) = warehouse_ids(copy)
+    shutil.copytree(copy, copy_of_copy)
+    (third,) = warehouse_ids(copy_of_copy)
+    shutil.rmtree(states)
+    assert warehouse_ids(copy) == (second, first) and warehouse_ids(copy_of_copy) == (third, first)
+    shutil.rmtree(copy)
+    assert set(warehouse_ids(copy_of_copy.rename(states))) == {third, second, first}
 
 
 def test_where_nothing_can_be_written_there_is_no_new_id(states: Path) -> None:
@@ -64,6 +81,26 @@ def test_two_warehouses_of_one_name_see_their_own_runs(tmp_path: Path, database:
             tracking.log_text(store, step, "candidates.md", "| user |")
         tracking.end_run(store, night)
         run = store.client.get_run(night)
-        assert run.data.tags[WAREHOUSE_TAG] == store.warehouse is not None
+        assert (run.data.tags[WAREHOUSE_TAG],) == store.warehouses
         (quoted,) = quotes.quoting(store, "shop", lambda *_: True)  # those of the other are not forgotten with them
         assert quoted.run == step
+
+
+def test_runs_of_nobody_are_searched_and_left_alone(tmp_path: Path, database: Path) -> None:
+    shutil.copy(database, tmp_path / "mlflow.db")
+    real, test = (opened(tmp_path / name, tmp_path / "mlflow.db") for name in ("real", "test"))
+    nights = []
+    for store in (real, real, test):
+        nights.append(night := tracking.start_run(store, "night", {"recsys.name": "shop"}))
+        tracking.log_text(store, night, "candidates.md", "| user |")
+        tracking.end_run(store, night)
+    early, night, tried = nights
+    real.client.delete_tag(early, WAREHOUSE_TAG)  # as a night of an earlier version
+
+    def found(store: Store, **options: bool) -> set[str]:
+        return {file.run for file in quotes.quoting(store, "shop", lambda *_: True, **options)}
+
+    assert (found(real), found(test)) == ({night}, {tried})
+    assert found(real, nobodys=True) == found(test, nobodys=True) == {early}
+    test.warehouses = (*test.warehouses, *real.warehouses)  # taken over, and nobody else writes there
+    assert (found(test), found(test, nobodys=True)) == (set(nights), set())

@@ -131,7 +131,7 @@ def files(store: Store, *keep: str) -> list[str]:
 
 
 def test_runs_of_another_warehouse_of_the_same_name_stay(store: Store) -> None:
-    store.warehouse = "this one"
+    store.warehouses = ("this one",)
     first = run(store, "first", 500, **{WAREHOUSE_TAG: "this one"})
     run(store, "step", 500, first)
     early = run(store, "of an earlier version", 500)
