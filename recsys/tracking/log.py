@@ -218,7 +218,8 @@ def lacking(store: Store) -> str | None:
     if unsent is None:
         return None
     kept = f"they are kept in {unsent['file']} and sent at the next start" if unsent["file"] else "they are lost"
-    return f"MLflow lacks {unsent['records']} records of this run ({unsent['reason']}); {kept}."
+    reason = unsent["reason"] or "there was no room to keep them"
+    return f"MLflow lacks {unsent['records']} records of this run ({reason}); {kept}."
 
 
 def _origin_tags(store: Store) -> dict[str, str]:

@@ -99,15 +99,16 @@ class Store:
         if not self.answers():
             self._keep(record)
             return None
+        handled = sys.exc_info()[1]  # of the night, which is recorded while it fails
         try:
             with self._waiting():
                 return OPERATIONS[operation](self, **content)
         except Exception as error:
             if unavailable(error):
-                self._lose(error)
+                self._lose(error, handled)
                 self._keep(record)
             else:
-                self._refuse(operation, error)
+                self._refuse(operation, error, handled)
             return None
 
     @contextlib.contextmanager
@@ -220,18 +221,18 @@ class Store:
             return False
         return True
 
-    def _lose(self, error: BaseException) -> None:
-        first, self.lost = self.lost is None, origin(error)
+    def _lose(self, error: BaseException, handled: BaseException | None = None) -> None:
+        first, self.lost = self.lost is None, origin(error, handled)
         self._ask_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
         if first and not self.repeating and not (self.spool and self.spool.kept):
             place = f"is kept in {self.spool.folder} and sent when it does" if self.spool else "is lost"
             self.warn(f"MLflow ({masked(self.uri)}) does not answer any more ({self.lost}); what it misses {place}.")
 
-    def _refuse(self, operation: str, error: BaseException) -> None:
+    def _refuse(self, operation: str, error: BaseException, handled: BaseException | None = None) -> None:
         if operation not in self._refused:  # once for each kind
             self._refused.add(operation)
-            self.warn(f"MLflow refused a record of the kind {operation} ({origin(error)}); it lacks that.")
+            self.warn(f"MLflow refused a record of the kind {operation} ({origin(error, handled)}); it lacks that.")
 
     def _keep(self, record: Mapping[str, Any]) -> None:
         if self.spool is not None:
@@ -406,9 +407,15 @@ def _cause(
     return None
 
 
-def origin(error: BaseException) -> str:
-    """The error at the bottom: MLflow's own words wrap several libraries' accounts of it."""
-    while cause := error.__cause__ or error.__context__:
+def origin(error: BaseException, handled: BaseException | None = None) -> str:
+    """The error at the bottom: MLflow's own words wrap several libraries' accounts of it.
+
+    Parameters
+    ----------
+    handled
+        An error that was there before MLflow was asked, and is no reason of MLflow's.
+    """
+    while (cause := error.__cause__ or error.__context__) and cause is not handled:
         error = cause
     return f"{type(error).__name__}: {first_line(error)}"
 

@@ -177,6 +177,18 @@ def test_a_record_that_is_refused_stops_no_other(settings: Settings) -> None:
     assert "refused" in warning and store.unsent() is None
 
 
+def test_the_error_of_a_night_is_no_reason_of_mlflows(settings: Settings, dead: DeadServer) -> None:
+    store, said = opened(settings)
+    store.client = MlflowClient(dead.uri)
+    try:
+        raise ValueError("the night's own")
+    except ValueError:
+        tracking.log_metrics(store, "1" * 32, {"a": 1.0})
+    assert len(said) == 1 and "does not answer any more" in said[0] and "the night's own" not in said[0]
+    assert store.spool is not None
+    store.spool.clear()
+
+
 def test_a_disk_that_takes_no_record_costs_no_work(settings: Settings, dead: DeadServer, tmp_path: Path) -> None:
     store, _ = opened(settings)
     (tmp_path / "file").write_text("")
