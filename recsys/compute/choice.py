@@ -32,8 +32,8 @@ def engine_of(settings: Settings) -> Engine:
         from recsys.compute.ray import Ray
     except ModuleNotFoundError as error:
         raise InputError(
-            f'compute.engine = "ray" needs the package {error.name}; run `pip install "recsys[ray]"`, on every machine '
-            "of the cluster in the same version."
+            f'compute.engine = "ray" needs the package {error.name}; run `pip install ray`, on every machine of the '
+            "cluster in the same version."
         ) from error
     return Ray(address=compute.address, cores=compute.cores, retries=compute.retries, warehouse=settings.warehouse)
 

@@ -42,7 +42,7 @@ def to_parquet(workbook: Path, target: Path) -> None:
         sheets = pl.read_excel(workbook, sheet_id=0, engine="calamine", schema_overrides=text)
     except ModuleNotFoundError:
         raise RecsysError(
-            "Workbooks need the package fastexcel; install it with `pip install 'recsys[excel]'` and run this again."
+            "Workbooks need the package fastexcel; install it with `pip install fastexcel` and run this again."
         ) from None
     except KeyError as error:
         raise RecsysError(f"A sheet has no column {error}: the original has been published anew.") from None

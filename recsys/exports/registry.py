@@ -72,7 +72,7 @@ def _sink(keys: ExportSettings, name: str, *target: str) -> Sink:
         except ModuleNotFoundError as error:
             raise InputError(
                 f"The export target {keys.kind!r} needs the package {error.name}; "
-                f'run `pip install "recsys[{keys.kind}]"`.'
+                f"run `pip install {str(error.name).replace('_', '-')}`."
             ) from error
     sink: Sink = found(keys, name, *target)
     return sink

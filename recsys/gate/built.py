@@ -13,6 +13,7 @@ import numpy as np
 from recsys.data.sequences import Sequences
 from recsys.gate.check import Check, at_least, at_most, skipped, unless_off
 from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.shelf import most_rows
 from recsys.retrieval.top_k import top_k
 
 FIRST: Final = 10  # places of a list that are compared with popularity and with other lists
@@ -126,7 +127,12 @@ def check_index(
         asked = np.flatnonzero(queries.any(axis=1))
         if not len(asked):
             return skipped(name, "No user has a query vector.", least)
-        recall = index_recall(items, queries[asked], histories.select(asked), k, exclude_seen)
+        some = histories.select(asked)
+        allowed = np.zeros(len(items.vectors), dtype=bool)
+        allowed[items.codes] = True
+        if not most_rows(some, allowed, k, exclude_seen).any():
+            return skipped(name, "These users have had every item that may be recommended.", least)
+        recall = index_recall(items, queries[asked], some, k, exclude_seen)
         how = "exact" if items.approximate is None else items.approximate.factory
         best = min(k, len(items.codes))
         sentence = f"The search ({how}) finds {recall:.1%} of the {best} best items of {len(asked):,} users."

@@ -36,7 +36,7 @@ _HINTS: Final = {
     WRONG_FIELDS: "check the separator and the fields",
     NESTED: "write one value a key, and one event a line",
     INEXACT_ID: "export ids as integers or strings",
-    BAD_TIME: "declare interactions.time_format, or write times as ISO 8601 or as numbers since 1970",
+    BAD_TIME: "declare interactions.time_format, or write times as 2021-03-04T05:06:07Z or as numbers since 1970",
     NAIVE_TIME: "declare interactions.timezone",
     SKIPPED_TIME: "check interactions.timezone",
     FUTURE_TIME: "check interactions.time_unit and the clock",

@@ -43,6 +43,7 @@ _YES_OR_NO: Final = tuple(  # how the languages of column names write it; as wor
 _ADDRESS: Final = r"^\s*(https?://|www\.|/)"
 _SEPARATORS: Final = ("|", ";", " > ", " / ", ", ", ",")
 _FILLED: Final = 0.05  # share of the rows that must have a value for a column to be used
+_WHOLE: Final = 0.8  # share of the log's items that a catalogue holds, below which its file may be a part of it
 _MISSING: Final = 0.1  # share of the rows that may lack an id in the column of ids
 _CODES: Final = 30  # whole numbers of no more than these different values are codes rather than quantities
 
@@ -263,7 +264,10 @@ def _guess_id(table: str, sample: Sample, log_ids: pl.Series) -> AttributeGuess:
             "items=none."
         )
         return result
-    (result.found if known >= 0.5 else result.unsure).append(told)
+    partly = table == ITEMS and 0.5 <= known < _WHOLE and not sample.part
+    if partly:
+        told += ' Nobody is recommended the others, unless retrieve.items = "all".'
+    (result.unsure if partly or known < 0.5 else result.found).append(told)
     whose = "catalogue" if table == ITEMS else "user table"
     if known < 0.5:
         result.unsure.append(

@@ -127,8 +127,8 @@ def open_driver(kind: str, name: str, key: str, asked: str) -> Driver:
         try:
             import_module(driver.module)
         except ModuleNotFoundError as error:
-            extra = f'"recsys[{kind}]"' if kind in ("postgresql", "duckdb") else driver.package
-            raise InputError(f"{key}.source needs the package {error.name}; run `pip install {extra}`.") from error
+            needed = f"{key}.source needs the package {error.name}"
+            raise InputError(f"{needed}; run `pip install {driver.package}`.") from error
     return driver
 
 

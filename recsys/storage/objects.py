@@ -22,7 +22,7 @@ try:
     from obstore.store import from_url
 except ModuleNotFoundError as error:
     raise InputError(
-        'A URL as warehouse, bundle or export target needs the package obstore; run `pip install "recsys[s3]"`.'
+        "A URL as warehouse, bundle or export target needs the package obstore; run `pip install obstore`."
     ) from error
 
 _LARGE: Final = 16 << 20  # bytes of a part of an upload, and read at a time

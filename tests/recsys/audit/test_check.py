@@ -43,7 +43,8 @@ def shop(tmp_path: Path) -> Shop:
         "files": {"kind": "files", "path": str(tmp_path / "out")},
         "lite": {"kind": "sqlite", "path": str(tmp_path / "lite.db")},
     }
-    found = Shop(tmp_path / "warehouse", export=targets)
+    tracking = {"uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    found = Shop(tmp_path / "warehouse", export=targets, tracking=tracking)
     found.night("a")
     found.night("b")
     return found

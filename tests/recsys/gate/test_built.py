@@ -66,6 +66,16 @@ def test_an_index_without_queries_is_not_checked() -> None:
     assert (check.status, check.sentence) == ("skipped", "No user has a query vector.")
 
 
+def test_an_index_with_nothing_left_to_find_is_not_checked() -> None:
+    """Users who have had all items of the shelf."""
+    vectors = RNG.standard_normal((4, 4)).astype(np.float32)
+    had = Sequences.nameless(np.array([1, 2, 3, 3, 1, 2], dtype=np.int32), np.array([0, 3, 6]))
+    check = built.check_index(build_index(vectors, np.arange(4) > 0), np.ones((2, 4), np.float32), had, 10, 0.95)
+    assert (check.status, check.sentence) == ("skipped", "These users have had every item that may be recommended.")
+    again = (build_index(vectors, np.arange(4) > 0), np.ones((2, 4), np.float32), had, 10, 0.95, False)
+    assert built.check_index(*again).value == 1.0
+
+
 def test_half_the_users_missing() -> None:
     assert built.check_users(1000, 1000, 0.5).status == "passed"
     assert built.check_users(499, 1000, 0.5).failed

@@ -293,6 +293,17 @@ def test_a_catalogue_of_other_ids_is_told(tmp_path: Path) -> None:
     assert any("items.id_map" in sentence for sentence in findings.unsure)
 
 
+def test_half_a_catalogue_is_asked_about(tmp_path: Path) -> None:
+    log = _log()
+    path = _write(tmp_path / "log.csv", {"user": log["user"], "item": log["item"]})
+    ids = sorted(set(log["item"]))
+    for held, asked in ((ids[: len(ids) * 3 // 5], True), (ids, False)):
+        catalogue = _write(tmp_path / "items.csv", {"item": held, "title": [f"Lamp of {one}" for one in held]})
+        _, findings = _guessed(tmp_path, path, catalogue)
+        said = [one for one in findings.unsure if 'unless retrieve.items = "all"' in one]
+        assert bool(said) == asked and all("holds 60% of the log's items" in one for one in said)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

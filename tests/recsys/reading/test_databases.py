@@ -295,7 +295,7 @@ def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql.dbapi", None)
     with pytest.raises(
-        InputError, match=r'interactions\.source needs the package .*; run `pip install "recsys\[postgresql\]"`'
+        InputError, match=r"interactions\.source needs the package .*; run `pip install adbc-driver-postgresql`"
     ):
         read(tmp_path, source="postgresql://host/db", table="t")
     with pytest.raises(InputError, match=r"run `pip install adbc-driver-snowflake`"):

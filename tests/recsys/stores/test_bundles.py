@@ -179,7 +179,7 @@ def test_a_damaged_pointer_is_named(prefix: str, object_store: ObjectStore) -> N
 def test_without_the_library_nothing_begins(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.delitem(sys.modules, "recsys.storage.objects", raising=False)
-    needs = r'needs the package obstore; run `pip install "recsys\[s3\]"`'
+    needs = "needs the package obstore; run `pip install obstore`"
     with pytest.raises(InputError, match=needs), runs.locked(prefix):
         raise AssertionError
 
