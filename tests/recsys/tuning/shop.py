@@ -32,6 +32,7 @@ batch_size = 32
 evaluate_every = 1
 next_item_share = 0
 learning_rate = 0.01
+precision = "fp32"  # in bf16, some processors round the same history otherwise in a batch of another shape
 [blend]
 kind = "never"
 [tracking]
