@@ -11,7 +11,7 @@ from recsys.settings import AttributedSettings, ItemSettings
 
 
 def need_attributes(table: str, settings: AttributedSettings, columns: Collection[str]) -> None:
-    """Whether a table has every column that is declared of it.
+    """Refuse a table that lacks a column that is declared of it.
 
     Raises
     ------

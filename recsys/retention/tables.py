@@ -35,7 +35,8 @@ from recsys.table.naming import candidates_table
 SMALL: Final = 32 << 20  # bytes; a smaller file is one of the small ones
 MANY: Final = 64  # small files of a table, from which on they are made few: each costs a request when it is read
 TARGET: Final = 128 << 20  # bytes of a file that small ones are made to
-# commits of a table since its last checkpoint: whoever opens it reads each, .3 ms on a disk and a request in a store
+# commits of a table since its last checkpoint: whoever opens it reads each, in a store by a request; what that costs is
+# measured by benchmarks/commits.py
 SINGLE: Final = 10
 
 

@@ -213,7 +213,7 @@ class Store:
         return self._is_there()
 
     def _is_there(self) -> bool:
-        """Whether the server answers a question at all."""
+        """Return whether the server answers a question at all."""
         try:
             with _brief():
                 self.client.get_experiment(self.experiment_id)
