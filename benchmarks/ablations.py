@@ -1,6 +1,6 @@
 """What each choice gives: a configuration changed in one setting at a time, the same data and the same epochs.
 
-    .venv/bin/python benchmarks/ablations.py --data ../shared/datasets
+    .venv/bin/python benchmarks/ablations.py --data DATA
 
 A row is `recsys run configs/NAME.toml` with the overrides that the row prints: validation chooses the epoch, test is
 read once. Short trainings (12 epochs), so that the whole table takes hours and not days; what needs more epochs to pay

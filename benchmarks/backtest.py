@@ -1,6 +1,6 @@
 """Refits by backtest: past nights of real logs, served by what was measured, by counts of all events, by all of both.
 
-    .venv/bin/python benchmarks/backtest.py --data ../shared/datasets --only ml-latest-small online-retail ml-1m-time
+    .venv/bin/python benchmarks/backtest.py --data DATA --only ml-latest-small online-retail ml-1m-time
 
 DATA holds what the head of each configuration assumes. Each night is trained once, and the three kinds of `train.refit`
 make a table of it each. Trainings are shortened as SHORTER says, unless `--whole` is given, so figures are below those

@@ -1,6 +1,6 @@
 """The blind check: each user's last event is taken out of the file, and a whole night's table is scored against it.
 
-    .venv/bin/python benchmarks/blind.py --data ../shared/datasets --only ml-1m amazon-beauty-text
+    .venv/bin/python benchmarks/blind.py --data DATA --only ml-1m amazon-beauty-text
 
 DATA holds the folders ml-1m, amazon-beauty and ml-latest-small. A night runs on what is left of the log, as a user
 would run it; withheld.py, which imports nothing of the program, scores the candidate table. The measured bundle is

@@ -1,6 +1,6 @@
 """Splits by time: one training, measured on the first, last, random and successive events after the cut.
 
-    .venv/bin/python benchmarks/by_time.py --data ../shared/datasets --only ml-1m-time amazon-beauty-time
+    .venv/bin/python benchmarks/by_time.py --data DATA --only ml-1m-time amazon-beauty-time
 
 DATA holds what the head of each configuration assumes. Each configuration is ingested and trained once, because
 training and validation do not depend on the target; then the blend, the model alone and all baselines rank the same

@@ -1,6 +1,6 @@
 """Training step and peak memory for catalogues of 10^4, 10^5 and 10^6 generated items.
 
-    .venv/bin/python benchmarks/catalogue_scale.py --data ../shared/datasets
+    .venv/bin/python benchmarks/catalogue_scale.py --data DATA
 
 Each row is a process of its own that trains a few steps on generated histories and reports its peak resident memory.
 *State* is what grows with the catalogue alone, by design: weights, gradients, the optimizer's two moments and the copy

@@ -1,7 +1,7 @@
 """Evaluation throughput in users a second: every item ranked, seen items removed; beside RecTools and plain torch.
 
     make peers
-    .venv/bin/python benchmarks/evaluation_throughput.py --data ../shared/datasets
+    .venv/bin/python benchmarks/evaluation_throughput.py --data DATA
 
 Histories are those of ml-1m's test part. Two tables, each with the same work on both sides:
 

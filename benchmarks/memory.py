@@ -1,6 +1,6 @@
 """Memory of a night: the peak of each step as it was announced before the work, and as it was.
 
-    .venv/bin/python benchmarks/memory.py --data ../shared/datasets
+    .venv/bin/python benchmarks/memory.py --data DATA
     .venv/bin/python benchmarks/memory.py --data . --quick --json
     .venv/bin/python benchmarks/memory.py --data . --only "150,000 items"
 

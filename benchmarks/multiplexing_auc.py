@@ -1,6 +1,6 @@
 """Click prediction on MovieLens-1M: one multiplexed table, a hash table per feature, and tables without collisions.
 
-    .venv/bin/python benchmarks/multiplexing_auc.py --data ../shared/datasets --plot pareto.png
+    .venv/bin/python benchmarks/multiplexing_auc.py --data DATA --plot pareto.png
 
 The study is that of "Unified Embedding" (arXiv 2305.12102, table 1). Features: user, movie, gender, age, occupation,
 zip. Ratings 1 and 2 become 0, 4 and 5 become 1, 3 is dropped. Random split, 80/10/10. Every feature has a vector of 30

@@ -1,6 +1,6 @@
 """What features and the size of the multiplexed table give in retrieval: ids, attributes, text; memory; cold items.
 
-    .venv/bin/python benchmarks/multiplexing_retrieval.py --data ../shared/datasets --base ml-1m --seeds 3
+    .venv/bin/python benchmarks/multiplexing_retrieval.py --data DATA --base ml-1m --seeds 3
 
 Three parts, each a table (`--part a b c`, by default all):
 

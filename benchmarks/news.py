@@ -1,6 +1,6 @@
 """NDCG@10 of a night that keeps yesterday's work, by the share of its events that are new.
 
-    .venv/bin/python benchmarks/news.py --data ../shared/datasets
+    .venv/bin/python benchmarks/news.py --data DATA
 
 A log is cut at a moment, so that a share of its events comes later. A bundle learns from what came before. Then a night
 on the whole log is measured on its test questions four ways: trained from nothing; trained from that bundle for a third

@@ -1,6 +1,6 @@
 """Effect of the file's order on amazon-beauty's figures: counting baselines by product code and by day.
 
-    .venv/bin/python benchmarks/order_of_beauty.py --data ../shared/datasets
+    .venv/bin/python benchmarks/order_of_beauty.py --data DATA
 
 DATA holds amazon-beauty/Beauty.txt and items.jsonl with a product code ("asin") an item. The log knows days, not
 seconds, and events of one day stand in ascending order of their codes. The script therefore splits the test users by

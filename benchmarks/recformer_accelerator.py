@@ -1,6 +1,6 @@
 """Recformer pre-trained on three shops and fine-tuned on Scientific, on one accelerator.
 
-    .venv/bin/python benchmarks/recformer_accelerator.py --data ../shared/datasets --seeds 3 --jobs 4
+    .venv/bin/python benchmarks/recformer_accelerator.py --data DATA --seeds 3 --jobs 4
 
 What configs/recformer-pretrain.toml and configs/scientific-recformer.toml ask for, with larger batches and more of
 them, as the printed overrides say; protocol and columns are those of scientific.py, and each run also says what each

@@ -1,6 +1,6 @@
 """Recformer's training throughput in tokens a second, beside a straightforward Longformer of transformers.
 
-    .venv/bin/python benchmarks/recformer_throughput.py --data ../shared/datasets
+    .venv/bin/python benchmarks/recformer_throughput.py --data DATA
 
 Fine-tuning steps on recformer-scientific from the training part of leave-one-out: the same batches of histories, the
 same width, blocks, heads, dropout and window of 64, the same softmax over a constant item table, random weights.

@@ -1,6 +1,6 @@
 """Reach of the linear source's regressions and of the counted tables where the catalogue is large.
 
-    OMP_NUM_THREADS=1 python benchmarks/regressions.py --data ../shared/datasets
+    OMP_NUM_THREADS=1 python benchmarks/regressions.py --data DATA
 
 DATA holds amazon-beauty/Beauty.txt and, if wanted, amazon-games/Games.inter.json. Of each log, and of generated ones
 (generated_log.py), each user's event before the last is asked, after the events before it. *Capped*: only the 6,000

@@ -1,6 +1,6 @@
 """The result tables: `recsys run` on the ready configurations, metrics beside the untrained baselines.
 
-    .venv/bin/python benchmarks/results.py --data ../shared/datasets --only ml-1m amazon-beauty --seeds 3
+    .venv/bin/python benchmarks/results.py --data DATA --only ml-1m amazon-beauty --seeds 3
 
 DATA holds the folders ml-1m, ml-latest-small and amazon-beauty. Each configuration runs as a user would run it, in a
 folder of its own, one after the other; all of them take hours on 2 cores. Several seeds give mean ± standard deviation;

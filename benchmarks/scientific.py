@@ -1,7 +1,7 @@
 """Recformer's Scientific column: text, counting, ids, sequence models and the blend under the paper's protocol.
 
-    .venv/bin/python benchmarks/scientific.py --data ../shared/datasets
-    .venv/bin/python benchmarks/scientific.py --data ../shared/datasets --part low-resource --plot curve.png
+    .venv/bin/python benchmarks/scientific.py --data DATA
+    .venv/bin/python benchmarks/scientific.py --data DATA --part low-resource --plot curve.png
 
 DATA holds the folder recformer-scientific. A row is a configuration of configs/ with the overrides that are printed;
 validation chooses epochs and the blend's weights, test is read once. The history's own items stay in the ranking, as in

@@ -1,6 +1,6 @@
 """Speed of `recsys serve` on MovieLens-1M: requests a second and their latency, of the blend and of the model alone.
 
-    python benchmarks/serving.py --data ../shared/datasets --folder served
+    python benchmarks/serving.py --data DATA --folder served
 
 --data holds `ml-1m/ml-1m.txt`. The bundle is trained here, two epochs of configs/ml-1m-ids.toml, some six minutes: its
 weights are poor, and cost what good ones cost. --folder keeps it for a later call. The model alone is the same bundle

@@ -1,6 +1,6 @@
 """Items a second of the text encoder, beside sentence-transformers' own `encode` on the same sentences.
 
-    .venv/bin/python benchmarks/text_throughput.py --data ../shared/datasets
+    .venv/bin/python benchmarks/text_throughput.py --data DATA
 
 The distinct sentences of amazon-beauty, MiniLM of the offline extra. All sides encode the same sentences, drawn anew in
 each round, to the same limit of tokens, tokenising included; they take turns, so that other programs slow down all of

@@ -1,6 +1,6 @@
 """Minutes from a cold start until validation NDCG@10 is within 2% of where training ends.
 
-    .venv/bin/python benchmarks/time_to_quality.py --data ../shared/datasets
+    .venv/bin/python benchmarks/time_to_quality.py --data DATA
 
 Trains configs/ml-1m.toml as it stands, and with ids as its only channel, in a warehouse of its own. The clock starts
 before the log is read and runs through text encoding, training and every validation. Where training ends is the value

@@ -1,7 +1,7 @@
 """Training throughput in tokens a second, beside RecTools and RecBole in the same architecture.
 
     make peers
-    .venv/bin/python benchmarks/training_throughput.py --data ../shared/datasets
+    .venv/bin/python benchmarks/training_throughput.py --data DATA
 
 All train on the same histories of ml-1m (the training part of leave-one-out, the newest 200 events of each user), with
 the same width, blocks, heads, length, batch and dropout rate and full softmax, one after the other, each in the

@@ -1,6 +1,6 @@
 """How many steps a warm start saves: MovieLens-1M cut by order into three parts.
 
-    .venv/bin/python benchmarks/warm_start.py --data ../shared/datasets
+    .venv/bin/python benchmarks/warm_start.py --data DATA
 
 Every history is cut into thirds. The first day knows the first third and trains from nothing. The second day knows two
 thirds, the third day all; both train twice, from nothing and from the bundle of the day before, then for a third of the

@@ -1,6 +1,6 @@
 """Recommending with nothing trained: text vectors at several widths, as they come, by PCA and whitened.
 
-    .venv/bin/python benchmarks/zero_training.py --data ../shared/datasets
+    .venv/bin/python benchmarks/zero_training.py --data DATA
 
 What `model.kind = "text"` does: a history is the mean of its newest items' vectors, each step back weighing .7 as much,
 and items are ranked by the cosine to it. Vectors are MiniLM's of length 1: its first dimensions, its strongest
