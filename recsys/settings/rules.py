@@ -1,7 +1,8 @@
 """[rules.NAME]: what may be recommended to whom, and in which order, before a list is cut at k.
 
 `kind` chooses the rule, and a kind has keys of its own. `where` holds conditions on columns of the catalogue, all of
-which an item must meet; for one of several conditions write a rule each.
+which an item must meet. Rules add up: a `never` rule per condition leaves out what meets one of them, and an item
+must meet every `only` rule.
 """
 
 from __future__ import annotations
