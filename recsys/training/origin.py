@@ -49,7 +49,10 @@ def known_before(previous: Bundle, settings: Settings, split: Split) -> str | No
     earlier = previous.settings
     if "data" not in lineage:
         return f"{begins} does not say which events it was trained on, {flatters}"
-    if earlier.split.strategy != settings.split.strategy or earlier.filter != settings.filter:
+    then, now = earlier.split, settings.split
+    # where baskets are steps, more events are held out of each user than where events are
+    alike = (then.strategy, then.same_time) == (now.strategy, now.same_time)
+    if not alike or earlier.filter != settings.filter:
         return f"{begins} was trained with another [split] or [filter], {flatters}"
     if settings.filter.repeats == "last":
         return f'{begins} was trained with filter.repeats = "last", which moves a repeated event to the end, {flatters}'

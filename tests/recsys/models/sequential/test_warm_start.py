@@ -309,6 +309,15 @@ def test_a_log_that_grows_under_leave_one_out_tells_no_test_item(yesterday: Bund
     for more in ({"filter": {"min_user_interactions": 2}}, {"filter": {"repeats": "first"}}):
         told = known_before(yesterday, settings_of(tmp_path, **more), split)
         assert told is not None and said in told and yesterday.label in told
+    # a basket is held out whole, so one way of holding out trains on what the other holds out
+    baskets = {"split": {"same_time": "basket"}, "model": {"objective": "next-item"}}
+    in_baskets = settings_of(tmp_path, **baskets)
+    told = known_before(yesterday, in_baskets, split)
+    assert told is not None and said in told
+    by_baskets = replace(yesterday, settings=in_baskets)
+    told = known_before(by_baskets, settings, split)
+    assert told is not None and said in told
+    assert known_before(by_baskets, in_baskets, split) is None
     # an item that is had again leaves its old place, where yesterday's training had it
     moving = settings_of(tmp_path, filter={"repeats": "last"})
     told = known_before(replace(yesterday, settings=moving), moving, split)
