@@ -14,9 +14,9 @@ from recsys.bundles.manifest import BLEND
 from recsys.bundles.store import Part, write_bundle
 from recsys.candidates.base import Source
 from recsys.columns import ITEM_ID, TITLE
-from recsys.data.asked import validation_questions
 from recsys.data.consumed import Consumed
 from recsys.data.prepare import Dataset
+from recsys.data.splits import HeldOut
 from recsys.data.withdrawals import Withdrawals
 from recsys.models.base import Job, OnEpoch, Outcome, Recommender
 from recsys.models.registry import estimator_for
@@ -215,11 +215,12 @@ def blend_of(
 
     `former`, where there is one, is a source that was fitted before and serves on.
     """
-    alone = None
-    if model.repeats is not None and settings.blend.kind != "never":  # its vectors do not say all of it
-        validation = validation_questions(settings, dataset)
-        alone = validation_metrics(model.encode, model.vectors, model.allowed, validation, settings, model.repeats)
-    return fit_blend(settings, dataset, model.encode, model.vectors, model.allowed, alone, former=former)
+
+    def alone(held_out: HeldOut) -> dict[str, float]:
+        return validation_metrics(model.encode, model.vectors, model.allowed, held_out, settings, model.repeats)
+
+    measured = None if model.repeats is None else alone  # its vectors do not say all of it
+    return fit_blend(settings, dataset, model.encode, model.vectors, model.allowed, measured, former=former)
 
 
 def _checkpoints(

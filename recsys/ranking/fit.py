@@ -7,7 +7,7 @@ so the figures compare with those of models that have not trained on it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,7 +100,7 @@ def fit_blend(
     queries: HistoryVectors,
     vectors: np.ndarray,
     allowed: np.ndarray,
-    alone: dict[str, float] | None = None,
+    alone: Callable[[HeldOut], dict[str, float]] | None = None,
     *,
     ranker: str = DEFAULT,
     former: Source | None = None,
@@ -114,7 +114,8 @@ def fit_blend(
     vectors, allowed
         float32 [V + 1, D] and bool [V + 1], the model's items.
     alone
-        What the model reaches on validation where its vectors do not say all of it, as with `model.repeats`.
+        Metrics of the model on the questions that the blend is measured on, where its vectors do not say all of it, as
+        with `model.repeats`; None: they do.
     ranker
         Name of the registered ranker that is fitted.
     former
@@ -126,6 +127,7 @@ def fit_blend(
     sources, counted, lacking = training_sources(settings, dataset, former)
     rng = np.random.default_rng(settings.seed)
     held_out = drawn_users(dataset.split.validation, USERS, rng)
+    own = None if alone is None else alone(held_out)  # now, as the candidates of these users take memory
     measured = _measure(settings, held_out, queries, build_index(vectors, allowed), sources)
     found = np.flatnonzero(measured.came >= 0)
     if len(found) < 2 * FEWEST:
@@ -139,9 +141,9 @@ def fit_blend(
     names = measured.columns.features
     ranks = {name: _ranks(measured, measured.features[:, at]) for at, name in enumerate(names) if name in orders}
     ranks["blend"] = _crossed(fitted, measured, fold, settings.seed)
-    validation = {name: accuracy(own, (10,), part="val") for name, own in ranks.items()}
-    if alone is not None:
-        validation["model"] = alone
+    validation = {name: accuracy(theirs, (10,), part="val") for name, theirs in ranks.items()}
+    if own is not None:
+        validation["model"] = own
     reach = reached(sources, dataset.split.train.items, held_out.targets) if settings.blend.counts else {}
     model, blend = validation["model"][PRIMARY], validation["blend"][PRIMARY]
     used = blend > model or settings.blend.kind == "always"

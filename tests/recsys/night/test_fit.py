@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from recsys.bundles.bundle import read_bundle
+from recsys.data.consumed import Consumed
 from recsys.data.prepare import few_users, prepare
 from recsys.data.sequences import Sequences
-from recsys.data.splits import HeldOut
+from recsys.data.splits import HeldOut, drawn_users, leave_one_out
 from recsys.errors import InputError
 from recsys.features.declaration import Feature
 from recsys.ingestion.ingest import ingest
@@ -22,11 +24,13 @@ from recsys.models.sequential.build import table_rows
 from recsys.models.sequential.estimator import validation
 from recsys.models.sequential.item_tower import Attribute, ItemFeatures
 from recsys.models.sequential.side import SideFeatures
-from recsys.night.fit import fit
-from recsys.settings import ModelSettings, Settings, TrainSettings
+from recsys.night.fit import blend_of, fit
+from recsys.ranking import fit as ranking
+from recsys.settings import BlendSettings, EvaluateSettings, ModelSettings, Settings, TrainSettings
 from recsys.settings.read import parse_settings
 from recsys.text.represent import represent
 from recsys.training import checkpoint
+from recsys.training.validation import validation_metrics
 from tests.recsys.night.killed import Killed, fragile
 from tests.recsys.opened import queries_of, sequence_queries
 
@@ -274,3 +278,38 @@ def test_a_smaller_share_of_users_is_a_part_of_a_larger_one(data: Path) -> None:
     user = next(iter(parts[0.01]))
     place, whole = few.split.train.users.to_list().index(user), dataset.split.train.users.to_list().index(user)
     assert few.split.train.history(place).tolist() == dataset.split.train.history(whole).tolist()
+
+
+def test_the_blend_and_the_model_alone_are_measured_on_the_same_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, items, asked = 300, 50, 100
+    monkeypatch.setattr(ranking, "USERS", asked)
+    rng = np.random.default_rng(0)
+    walks = (rng.integers(items, size=(users, 1)) + np.cumsum(rng.choice([1, 1, 7], size=(users, 6)), axis=1)) % items
+    log = Sequences(
+        users=pl.Series("user_id", np.arange(users)),
+        items=(walks.ravel() + 1).astype(np.int32),
+        offsets=np.arange(users + 1) * 6,
+    )
+    dataset: Any = SimpleNamespace(
+        split=leave_one_out(log), vocabulary=SimpleNamespace(size=items), catalogue=pl.DataFrame()
+    )
+    vectors = rng.standard_normal((items + 1, 8)).astype(np.float32) * (np.arange(items + 1) > 0)[:, None]
+    model: Any = SimpleNamespace(
+        encode=lambda of: vectors[of.items[of.offsets[1:] - 1]],
+        vectors=vectors,
+        allowed=np.arange(items + 1) > 0,
+        repeats=np.array([0.5], dtype=np.float32),
+    )
+    configured = settings(tmp_path).model_copy(
+        update={"blend": BlendSettings(text=False), "evaluate": EvaluateSettings(exclude_seen=False)}
+    )
+    _, report = blend_of(configured, dataset, model)
+    assert report is not None and report.validation is not None
+    those = drawn_users(dataset.split.validation, asked, np.random.default_rng(configured.seed))
+    assert report.users == len(those) and report.weighed == Consumed.asked(those)
+    alone = validation_metrics(model.encode, vectors, model.allowed, those, configured, model.repeats)
+    assert report.validation["model"] == alone
+    everyone = dataset.split.validation
+    assert alone != validation_metrics(model.encode, vectors, model.allowed, everyone, configured, model.repeats)

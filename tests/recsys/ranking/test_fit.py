@@ -113,7 +113,7 @@ def test_a_model_that_knows_the_answer_serves_alone() -> None:
 def test_the_blend_has_to_beat_what_the_model_serves_alone() -> None:
     """Numbers for what was had are no part of the vectors, and of what the model serves without a blend."""
     alone = {"val/hr_at_10": 1.0, "val/ndcg_at_10": 0.99, "val/mrr_at_10": 0.99}
-    blended, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED, alone)
+    blended, report = fit_blend(settings(), dataset(walks()), noise, VECTORS, ALLOWED, lambda _: alone)
     assert blended is None and report is not None
     assert report.reason.endswith("and the model alone 0.9900.")
     assert (report.validation or {})["model"] == alone
