@@ -16,8 +16,9 @@ import polars as pl
 from recsys.candidates.popularity import popularity
 from recsys.candidates.text import whitened_text
 from recsys.columns import ITEM_ID, PADDING, RANK, SENTENCE, USER_ID
+from recsys.data.left_out import left_out
 from recsys.data.prepare import prepare
-from recsys.data.sequences import Sequences
+from recsys.data.sequences import Sequences, joined
 from recsys.data.splits import HeldOut, Split
 from recsys.data.vocabulary import Vocabulary
 from recsys.data.whole import whole_dataset
@@ -49,7 +50,10 @@ def baseline_lists(
     prepared = prepare(settings, versions)
     dataset = whole_dataset(settings, versions, prepared.vocabulary)
     split, vocabulary = dataset.split, dataset.vocabulary
-    histories = histories_of(served_histories(settings, versions, prepared, vocabulary)[0], users)
+    known, _ = served_histories(settings, versions, prepared, vocabulary)
+    if settings.retrieve.fallback:  # users below [filter] have rows in the table, too
+        known = joined([known, left_out(settings, versions, vocabulary, prepared.split.serving.users).histories])
+    histories = histories_of(known, users)
     text = functools.cache(lambda: whitened_text(settings, dataset.catalogue[SENTENCE]))
     exclude = settings.retrieve.exclude_seen
     scorers = baseline_scorers(
