@@ -29,7 +29,7 @@ Shapes: U users, N events of all their histories, D width of the vectors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -202,6 +202,8 @@ class Fitted:
         Peak of memory that training was to take; 0 where nobody predicts it.
     chosen
         By name of the setting, what the configuration left to the program, such as the precision.
+    stages
+        Epochs of each stage that the weights went through; empty: the kind trains in one.
     """
 
     parts: Parts
@@ -209,6 +211,7 @@ class Fitted:
     warm_start: dict[str, Any] | None = None
     predicted_bytes: int = 0
     chosen: dict[str, str] = field(default_factory=dict)
+    stages: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,6 +247,8 @@ class Job:
         To train for; there is no validation, and the last weights are kept. From nothing they are the first of those
         that the settings plan, and from a bundle a whole plan of their own. None: as the settings ask, and validation
         decides. Given only to a kind that keeps `fixed_epochs`.
+    stages
+        Where `epochs` are given: the `Fitted.stages` of the measured training; empty: it did not say.
     checkpoints
         Where a training that was killed goes on from; None: nowhere.
     say
@@ -262,6 +267,7 @@ class Job:
     versions: TableVersions
     start: Bundle | None = None
     epochs: int | None = None
+    stages: Sequence[int] = ()
     checkpoints: Checkpoints | None = None
     say: Say = lambda _: None
     on_epoch: OnEpoch | None = None

@@ -33,7 +33,7 @@ from recsys.serving.fallback import Popular
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
-from recsys.training.origin import BEST_EPOCH, known_before, trained_until
+from recsys.training.origin import BEST_EPOCH, STAGES, known_before, trained_until
 from recsys.training.validation import validation_metrics
 
 
@@ -155,6 +155,7 @@ def fit(
             "warm_start": None if origin.bundle is None else origin.bundle.id,
             "consumed": consumed,
             BEST_EPOCH: outcome.best_epoch if outcome else None,
+            STAGES: list(fitted.stages),
             "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, origin.bundle),
             "known_before": known,

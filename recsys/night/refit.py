@@ -34,7 +34,7 @@ from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import checkpoints_of
-from recsys.training.origin import BEST_EPOCH, trained_until
+from recsys.training.origin import BEST_EPOCH, STAGES, trained_until
 
 # of [train] and [recformer]: what a refit need not share with the training that was measured
 _FREE: Final = {"refit", "checkpoint_minutes", "warm_start", "warm_epochs", "warm_share"}
@@ -234,6 +234,7 @@ def _retrained(
             versions=versions,
             start=start,
             epochs=epochs,
+            stages=() if start is not None else lineage.get(STAGES, ()),
             checkpoints=checkpoints,
             say=say,
             on_epoch=on_epoch,
@@ -279,6 +280,7 @@ def _retrained(
             "warm_start": None if start is None else start.id,
             "consumed": consumed,
             BEST_EPOCH: None if outcome is None else outcome.best_epoch,
+            STAGES: list(fitted.stages),
             "chosen": fitted.chosen,
             "trained_until": trained_until(dataset.split.train, start),
             "known_before": lineage.get("known_before"),

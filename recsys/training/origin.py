@@ -10,6 +10,7 @@ from recsys.data.splits import Split, moment
 from recsys.settings import Settings
 
 BEST_EPOCH: Final = "best_epoch"  # in a bundle's lineage: the epoch whose weights it has; None: there were none
+STAGES: Final = "stages"  # in a bundle's lineage: epochs of each stage that its weights went through
 
 
 def trained_until(train: Sequences, previous: Bundle | None) -> int | None:

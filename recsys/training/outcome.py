@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class Training:
     epochs: int
     history: list[dict[str, Any]]  # one entry an epoch: epoch, loss, seconds, tokens_per_second, the validation's
     trained: Consumed  # the histories that it was given
+    stages: Sequence[int] = ()  # epochs of each stage that the best weights went through
     validated: Consumed | None = None  # the questions that decided which epoch is best; None: nobody said
     chosen: Mapping[str, str] = field(default_factory=dict)  # by name, what the configuration left to the program
 
@@ -29,6 +30,7 @@ class Training:
         return cls(
             best_epoch=done.best_epoch,
             epochs=done.epoch,
+            stages=tuple(done.best_stages),
             history=done.history,
             trained=trained,
             chosen=chosen or {},

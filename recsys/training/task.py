@@ -29,6 +29,8 @@ class Place:
         Batches done in this epoch; the next three are of them.
     sums
         Of losses, each weighed by its batch's count.
+    best_stages
+        Epochs of each stage that the best weights went through: a stage begins with the best ones of those before it.
     since_best
         Validations of this stage without a gain.
     history
@@ -45,6 +47,7 @@ class Place:
     seconds: float = 0.0
     best_value: float = -math.inf
     best_epoch: int = 0
+    best_stages: list[int] = field(default_factory=list)
     since_best: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 

@@ -133,6 +133,7 @@ class _Run(Generic[Batch]):
                 self.task.restore(self.best["task"])
             else:  # nobody says which weights are best: the last ones, averaged as validation would have measured them
                 self.learner.take_average()
+                self._keep_path()
         if not self.best:  # nothing was measured
             self.at.best_epoch = self.at.epoch
 
@@ -207,7 +208,15 @@ class _Run(Generic[Batch]):
             at.since_best += 1
             if value > at.best_value:
                 at.best_value, at.best_epoch, at.since_best = value, at.epoch, 0
+                self._keep_path()
                 self.best = {"model": copy.deepcopy(task.model.state_dict()), "task": task.state()}
+
+    def _keep_path(self) -> None:
+        """Note the epochs of each stage that the weights went through."""
+        at = self.at
+        if at.stage:
+            begun = [*at.best_stages, *[0] * at.stage][: at.stage - 1]
+            at.best_stages = [*begun, at.stage_epoch]
 
     def _tell(self, entry: dict[str, Any]) -> None:
         self.at.history.append(entry)

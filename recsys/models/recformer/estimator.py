@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,7 @@ class RecformerEstimator(Estimator):
             checkpoints,
             job.on_resume,
             job.epochs,
+            job.stages,
         )
         assert settings.items is not None
         declared = declaration(model, begun.tokenizer) | {
@@ -92,7 +94,7 @@ class RecformerEstimator(Estimator):
         for name in ("tokens", "types", "offsets"):
             weights[f"catalogue.{name}"] = torch.from_numpy(getattr(catalogue, name))
         parts = Parts(vectors=table, allowed=catalogue.lengths > 0, weights=weights, declared=declared)
-        return Fitted(parts=parts, outcome=outcome)
+        return Fitted(parts=parts, outcome=outcome, stages=() if outcome is None else outcome.stages)
 
 
 def fine_tune(
@@ -105,6 +107,7 @@ def fine_tune(
     checkpoints: Checkpoints | None = None,
     on_resume: OnResume | None = None,
     epochs: int | None = None,
+    stages: Sequence[int] = (),
 ) -> tuple[Training | None, np.ndarray]:
     """Fine-tune a model as the settings ask for, or take it as it is; the other arguments are as of `Job`.
 
@@ -142,6 +145,7 @@ def fine_tune(
         validate=validate if epochs is None else None,
         primary=PRIMARY,
         fixed=epochs,
+        stages=stages,
     )
     training, table = tuning.run(on_epoch, checkpoints, on_resume)
     return (training if epochs is not None else replace(training, validated=Consumed.asked(held_out))), table

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,6 +104,9 @@ class FineTuning(Task[np.ndarray]):
     fixed
         Epochs after which it ends, a probe's and both stages' together; schedules are those of the whole plan. None:
         when the plan is done.
+    stages
+        Epochs of each stage where they are fixed; empty: stage one has as many of `fixed` as it plans. Patience may
+        have ended it earlier, and stage two began with its best weights, so `fixed` alone does not tell the two apart.
     primary
         The metric that decides which weights are best; higher is better.
 
@@ -123,6 +126,7 @@ class FineTuning(Task[np.ndarray]):
     validate: Validate | None
     primary: str
     fixed: int | None = None
+    stages: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         self.dtype = best_dtype(self.train.precision)
@@ -157,6 +161,8 @@ class FineTuning(Task[np.ndarray]):
         left = math.inf if self.fixed is None else self.fixed - (1 if self.settings.probe_epochs else 0)
         first = min(self.train.epochs, left)
         second = min(self.settings.second_stage_epochs, left - first)
+        if self.stages:
+            first, second = (*self.stages, 0)[:2]
         stages = [
             self._stage(self.train.epochs, self.train.patience, first),
             self._stage(self.settings.second_stage_epochs, self.settings.second_stage_patience, second),

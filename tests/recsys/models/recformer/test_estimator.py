@@ -17,15 +17,16 @@ from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.features.tokens import ItemTokenizer, tokenise
 from recsys.ingestion.ingest import ingest
-from recsys.models.recformer import catalogue_tokens
+from recsys.models.recformer import catalogue_tokens, estimator
 from recsys.models.recformer.encode import encode_histories, item_table
 from recsys.models.recformer.estimator import with_projection
 from recsys.models.recformer.model import Recformer
 from recsys.models.recformer.start import publish, start
 from recsys.models.recformer.weights import rebuild, save, unprojected
 from recsys.night.fit import FitReport, fit
+from recsys.night.refit import refit
 from recsys.serving.recommender import recommender_of
-from recsys.settings import RecformerModelSettings, RecformerSettings, Settings
+from recsys.settings import BlendSettings, RecformerModelSettings, RecformerSettings, Settings
 from recsys.settings.read import parse_settings
 from recsys.training.validation import PRIMARY, validation_metrics
 from tests.recsys.opened import queries_of
@@ -82,6 +83,16 @@ def test_a_fit_gives_a_bundle_that_needs_no_data(data: Path) -> None:
     assert queries.shape == (3, 32)
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), [1, 0, 1], rtol=1e-5)
     assert bundle.manifest["bias_dims"] == 0
+
+
+def test_a_refit_trains_each_stage_as_long_as_the_measured_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.6])  # stage one is best after its first epoch, and stage two better still
+    monkeypatch.setattr(estimator, "validation_metrics", lambda *_: {PRIMARY: next(scores)})
+    configured = settings(data).model_copy(update={"blend": BlendSettings(kind="never")})
+    report, bundle = run(configured)
+    assert report.best_epoch == 3 and bundle.manifest["lineage"]["stages"] == [1, 1]
+    served = refit(configured, ingest(configured).versions, bundle.path)
+    assert [entry["stage"] for entry in served.history] == [0, 1, 2]
 
 
 def test_a_cold_item_has_a_vector_and_one_without_text_is_not_recommended(data: Path) -> None:

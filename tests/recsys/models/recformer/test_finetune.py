@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,6 +70,23 @@ class Training:
             primary=PRIMARY,
         )
         return tuning.run(**options)
+
+    def again(self, train: TrainSettings, fixed: int, stages: Sequence[int]) -> Any:
+        """For a given number of epochs, without validation."""
+        tuning = FineTuning(
+            model=self.model,
+            catalogue=self.tokens,
+            items=self.items,
+            offsets=self.offsets,
+            train=train,
+            settings=self.settings,
+            seed=0,
+            validate=None,
+            primary=PRIMARY,
+            fixed=fixed,
+            stages=stages,
+        )
+        return tuning.run()[0]
 
 
 def test_targets_are_later_events_of_items_with_text_drawn_evenly() -> None:
@@ -166,6 +184,29 @@ def test_stage_one_moves_the_table_and_stage_two_keeps_it_to_the_last_bit(shops:
     best = weights[6]
     for name, value in training.model.state_dict().items():
         assert (value == best[name]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "stages"),
+    [
+        ([0.1, 0.5, 0.3, 0.2, 0.6, 0.7, 0.4], 5, (1, 2)),  # patience ends stage one two epochs after its best
+        ([0.1, 0.2, 0.5, 0.3, 0.2, 0.4, 0.3, 0.2], 2, (2,)),  # stage two gains nothing
+        ([0.3, 0.2, 0.1, 0.6, 0.5, 0.4], 3, (0, 1)),  # nor does stage one
+        ([0.9, 0.2, 0.1, 0.6, 0.5, 0.4], 0, ()),
+    ],
+)
+def test_a_refit_has_the_epochs_of_each_stage_that_the_best_weights_went_through(
+    scores: list[float], best: int, stages: tuple[int, ...], shops: ModuleType
+) -> None:
+    train, given = TRAIN.model_copy(update={"epochs": 6, "patience": 2}), iter(scores)
+    outcome, _ = Training(shops).run(train=train, validate=lambda model, table: {PRIMARY: next(given)})
+    assert (outcome.best_epoch, tuple(outcome.stages)) == (best, stages)
+    again = Training(shops).again(train, best, stages)
+    assert [entry["stage"] for entry in again.history] == [0, *(n for n, of in enumerate(stages, 1) for _ in range(of))]
+    assert sum(again.stages) == sum(stages)
+    # an earlier bundle does not say how its epochs divide
+    silent = Training(shops).again(train, best, ())
+    assert [entry["stage"] for entry in silent.history] == [0, *[1] * best]
 
 
 def test_live_items_learn_with_the_histories(shops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
