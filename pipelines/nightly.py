@@ -25,6 +25,7 @@ from recsys.data.prepare import DATASET
 from recsys.errors import RecsysError
 from recsys.machine import peak_memory
 from recsys.night.memory import check_night
+from recsys.night.seen import check_seen
 from recsys.observe.figures import figures
 from recsys.observe.lines import log
 from recsys.pipelines.evaluate import baseline_metrics, evaluate_task
@@ -196,7 +197,7 @@ def _night(
         tracking.log_tables(store, parent, settings.warehouse, plain(versions), digest)
         if "retrieve" not in state.steps:
             display.say(str(check_night(settings, versions)))
-            for remark in check_rules(settings, versions, as_of):
+            for remark in (*check_seen(settings), *check_rules(settings, versions, as_of)):
                 display.warn(remark)
         step("represent", represent_task, versions, parent)
         trained = step("train", train_task, versions, parent)
