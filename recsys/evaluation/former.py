@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.bundles.bundle import read_bundle
 from recsys.columns import PADDING
 from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset
@@ -23,6 +24,8 @@ from recsys.retrieval.repeats import with_repeats
 from recsys.serving.histories import recode
 from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.settings import Settings
+from recsys.storage.warehouse import TableVersions
+from recsys.training.learned_before import learned_before
 from recsys.training.origin import known_before
 
 
@@ -49,6 +52,26 @@ def former_ranks(settings: Settings, dataset: Dataset, bundle: str | Path) -> np
         scorer.score_block, asked, scorer.allowed, exclude_seen=settings.evaluate.exclude_seen, top_k=1
     )
     return ranking.ranks
+
+
+def ranks_beside(
+    settings: Settings, versions: TableVersions, dataset: Dataset, bundle: str | Path, own: np.ndarray
+) -> np.ndarray:
+    """Return `former_ranks`, with a draw for each question whose target the bundle learned from.
+
+    Parameters
+    ----------
+    own
+        int64 [Q] ranks by the bundle of tonight, which a draw takes.
+
+    Raises
+    ------
+    InputError
+        As `former_ranks`.
+    """
+    ranks = former_ranks(settings, dataset, bundle)
+    previous, asked = read_bundle(bundle, verify=False), test_questions(settings, dataset)
+    return np.where(learned_before(previous, settings, versions, dataset, asked), own, ranks)
 
 
 def recode_questions(asked: HeldOut, theirs: Vocabulary, ours: Vocabulary) -> HeldOut:

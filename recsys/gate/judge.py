@@ -22,7 +22,7 @@ from recsys.data.asked import test_questions
 from recsys.data.prepare import Dataset, prepare
 from recsys.data.sequences import Sequences
 from recsys.errors import RecsysError
-from recsys.evaluation.former import former_ranks
+from recsys.evaluation.former import ranks_beside
 from recsys.evaluation.metrics import per_user
 from recsys.evaluation.profiles import MOST_CATEGORIES
 from recsys.evaluation.runs import FEW
@@ -107,7 +107,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
     named: verdict.Champion | None = None
     theirs: np.ndarray | None = None
     if champion is not None and gate.champion:
-        theirs, reason = _champion_ranks(settings, dataset, night, champion, ranks)
+        theirs, reason = _champion_ranks(settings, versions, dataset, night, champion, ranks)
         named = _named(champion, (), reason)
     found = _leads(settings, ranks, others | ({} if theirs is None else {CHAMPION: theirs}), owner)
     own = found.pop(CHAMPION, [])
@@ -157,14 +157,14 @@ def _named(champion: Release, own: list[Lead] | tuple[()], reason: str | None) -
 
 
 def _champion_ranks(
-    settings: Settings, dataset: Dataset, night: Night, champion: Release, own: np.ndarray
+    settings: Settings, versions: TableVersions, dataset: Dataset, night: Night, champion: Release, own: np.ndarray
 ) -> tuple[np.ndarray | None, str | None]:
     """Return the champion's ranks on today's test part, or why there are none."""
     folder = bundle_folder(settings, champion.measured)
     if folder.name == Path(night.measured).name:
         return own, None  # the same bundle: nothing has changed
     try:
-        return former_ranks(settings, dataset, folder), None
+        return ranks_beside(settings, versions, dataset, folder, own), None
     except RecsysError as error:
         text = str(error).rstrip(".")
         return None, f"{text[0].lower()}{text[1:]}"

@@ -33,6 +33,7 @@ from recsys.serving.fallback import Popular
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.training.checkpoint import Checkpoints, checkpoints_of
+from recsys.training.learned_before import said_learned
 from recsys.training.origin import BEST_EPOCH, STAGES, known_before, trained_until
 from recsys.training.validation import validation_metrics
 
@@ -93,7 +94,8 @@ def fit(
     estimator = estimator_for(settings)
     origin = begun(settings, dataset, estimator.origin())
     known = None if origin.bundle is None else known_before(origin.bundle, settings, dataset.split)
-    for told in (known, origin.reason and f"Training starts from nothing: {origin.reason}"):
+    learned = said_learned(origin.bundle, settings, versions, dataset) if origin.bundle and known is None else None
+    for told in (known, learned, origin.reason and f"Training starts from nothing: {origin.reason}"):
         if told is not None:
             say(told)
     resumed: dict[str, int] | None = None

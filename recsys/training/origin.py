@@ -31,8 +31,9 @@ def known_before(previous: Bundle, settings: Settings, split: Split) -> str | No
     Leave-one-out holds out the last two events of each user. In a log that only grows, what is the last one now was
     the last one when the earlier bundle was trained, or had not come yet: as long as both were split and filtered
     alike, weights that begin with it know no test item. (They may know a validation item: a user of two events trains
-    with both, and the third makes a question of the second.) A time split moves its cut-off forward, and the newest
-    event that was learnt from proves that it did.
+    with both, and the third makes a question of the second.) Events that were taken back break the rule for single
+    users; `learned_before` finds their questions. A time split moves its cut-off forward, and the newest event that was
+    learnt from proves that it did.
     """
     lineage = previous.manifest["lineage"]
     begins = f"The bundle {previous.label}, from which training begins,"

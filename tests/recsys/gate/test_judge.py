@@ -15,6 +15,7 @@ import pytest
 from recsys.bundles.bundle import Bundle
 from recsys.columns import INTERACTIONS, ITEM_ID, RANK, USER_ID
 from recsys.errors import RecsysError
+from recsys.evaluation import former
 from recsys.gate import log
 from recsys.gate.judge import Night, judge
 from recsys.gate.lists import former_table
@@ -195,6 +196,15 @@ def test_a_champion_that_cannot_be_measured_is_said_and_keeps_nothing_back(night
     verdict = judge(settings, versions, night, gone)
     assert verdict.passed and verdict.champion is None
     assert "not compared with the one of " in verdict.sentence and "shop-gone" in verdict.sentence
+
+
+def test_a_question_that_the_champion_learned_from_is_a_draw(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = with_ranks(nights[3], 99)
+    compared = judged(nights, worse).champion
+    assert compared is not None and compared["outcome"] == "worse"
+    monkeypatch.setattr(former, "learned_before", lambda *given: np.ones(len(given[-1]), dtype=bool))
+    drawn = judged(nights, worse).champion
+    assert drawn is not None and drawn["difference"] == 0.0
 
 
 def test_values_of_another_test_part_are_refused(nights: Nights) -> None:

@@ -14,6 +14,7 @@ from recsys.bundles.store import publish_bundle
 from recsys.data.prepare import prepare
 from recsys.ingestion.ingest import ingest
 from recsys.models.base import Origin
+from recsys.night import fit as night_fit
 from recsys.night.fit import FitReport, fit
 from recsys.night.news import begun, new_share
 from recsys.settings import Settings
@@ -83,3 +84,14 @@ def test_the_share_is_of_the_training_events(tmp_path: Path, share: float, begin
     assert (found.bundle is bundle, found.reason is None) == (begins, begins)
     named = settings(tmp_path, warm_share=share, warm_start=str(bundle.path))
     assert begun(named, dataset, Origin(bundle=bundle)).bundle is bundle
+
+
+def test_questions_that_a_warm_start_learned_from_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night_fit, "said_learned", lambda bundle, *_: f"{bundle.label} learned from some.")
+    configured, said = settings(tmp_path), list[str]()
+    day(tmp_path, 0, EVENTS)
+    first = trained(configured, said)
+    assert not any("learned from some" in text for text in said)
+    day(tmp_path, 1, 1)
+    trained(configured, said)
+    assert f"{Path(first.bundle).name} learned from some." in said
