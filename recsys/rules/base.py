@@ -60,6 +60,8 @@ class Shop:
         The catalogue's name in messages.
     timezone
         Of times that are written without one; None: UTC.
+    decimal
+        What stands before the fraction of a number that the catalogue has as text.
     """
 
     catalogue: pl.DataFrame
@@ -70,6 +72,7 @@ class Shop:
     timed: bool = True
     called: str = "the newest catalogue"
     timezone: str | None = None
+    decimal: str = "."
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

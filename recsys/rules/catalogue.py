@@ -44,7 +44,7 @@ def meeting(rule: str, conditions: Sequence[Condition], shop: Shop) -> tuple[np.
     """Return which items meet all conditions, bool [V + 1], and a remark on each condition that none meets."""
     for condition in conditions:
         need_column(rule, condition.column, shop)
-    each = [rows_meeting(shop.catalogue, condition) for condition in conditions]
+    each = [rows_meeting(shop.catalogue, condition, shop.decimal) for condition in conditions]
     met = np.concatenate([[False], np.logical_and.reduce(each)])
     remarks = tuple(
         f"No item meets a condition of rules.{rule} ({condition}){_nearest_value(shop.catalogue, condition)}."
@@ -54,14 +54,20 @@ def meeting(rule: str, conditions: Sequence[Condition], shop: Shop) -> tuple[np.
     return met, remarks
 
 
-def rows_meeting(frame: pl.DataFrame, condition: Condition) -> np.ndarray:
-    """Return which rows meet a condition, bool [R]; of a row with several values, one must."""
+def rows_meeting(frame: pl.DataFrame, condition: Condition, decimal: str = ".") -> np.ndarray:
+    """Return which rows meet a condition, bool [R]; of a row with several values, one must.
+
+    Parameters
+    ----------
+    decimal
+        What stands before the fraction of a number that is text.
+    """
     column = condition.column
     dtype = frame.schema[column]
     if dtype != pl.List:
-        return frame.select(any_met([condition], frame.schema)).to_series().to_numpy().astype(bool)
+        return frame.select(any_met([condition], frame.schema, decimal)).to_series().to_numpy().astype(bool)
     flat = frame.select(pl.int_range(pl.len()).alias("__row"), pl.col(column)).explode(column)
-    met = flat.filter(any_met([condition], flat.schema))["__row"].to_numpy()
+    met = flat.filter(any_met([condition], flat.schema, decimal))["__row"].to_numpy()
     found = np.zeros(len(frame), dtype=bool)
     found[met] = True
     return found

@@ -112,6 +112,7 @@ def _shop(
         timed=timed,
         called=called,
         timezone=settings.interactions.timezone,
+        decimal="." if settings.items is None else settings.items.decimal,
     )
 
 

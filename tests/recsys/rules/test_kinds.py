@@ -70,6 +70,14 @@ def test_a_rule_by_hand(rule: dict[str, Any], expected: str) -> None:
     assert ids(ask({"one": rule}, k=2).codes) == [expected[:2]]
 
 
+def test_numbers_in_conditions_have_the_catalogues_decimal_sign() -> None:
+    catalogue = CATALOGUE.with_columns(price=pl.Series(["9,99", "5", "30,00", "20,0", "20,01", "?"]))
+    rule = {"cheap": {"kind": "only", "where": [{"column": "price", "at_most": 20}]}}
+    for decimal, allowed in ((",", "abd"), (".", "b")):
+        found = made(rule, shop_of(catalogue, decimal=decimal)).allowed
+        assert ids(np.flatnonzero(found)[None, :]) == [allowed]
+
+
 def test_lists_of_ids_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_text("b\n\nunknown\n e \n")
     pl.DataFrame({"item_id": ["a", "b"], "why": ["", ""]}).write_csv(tmp_path / "some.csv")

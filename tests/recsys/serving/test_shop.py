@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,16 @@ def test_a_night_tries_its_rules_on_the_newest_catalogue(tmp_path: Path, version
     assert check_rules(with_rules(tmp_path, rules), versions, NOW) == (
         "The rules leave 2 items, so no list has retrieve.k = 10 rows.",
         "rules.p pins items down to place 11, and lists end at retrieve.k = 10.",
+    )
+
+
+def test_conditions_read_numbers_as_the_catalogue_writes_them(tmp_path: Path, versions: TableVersions) -> None:
+    items = pl.DataFrame({"item_id": [0, 10, 20], "title": ["", "", ""], "price": ["9,99", "5", "30,00"]})
+    here = replace(versions, items=overwrite(tmp_path, "items", items, expected=versions.items))
+    source = {"source": "items.csv", "separator": ";", "decimal": ",", "text": ["title"]}
+    rules = {"cheap": {"kind": "only", "where": [{"column": "price", "at_most": 20}]}}
+    assert check_rules(with_rules(tmp_path, rules, items=source), here, NOW) == (
+        "The rules leave 2 items, so no list has retrieve.k = 10 rows.",
     )
 
 
