@@ -134,14 +134,13 @@ def _candidates(
     counts = (codes != PADDING).sum(axis=1)
     width = int(counts.max(initial=0))
     codes, scores, by = codes[:, :width], scores[:, :width], by[:, :width]
-    ended = counts < served.proposing(n)
+    low = (codes != PADDING) & (scores < rules.least)
+    ended = (counts < served.proposing(n)) | low.any(axis=1)  # below a row that is too low all are
     ceiling = np.full(len(codes), -np.inf, dtype=np.float32)
     if served.blended is None and width and n < most:
         ceiling = np.where(ended, ceiling, scores[:, -1])
-    low = (codes != PADDING) & (scores < rules.least)
     if low.any():
         codes, scores, by = np.where(low, PADDING, codes), np.where(low, -np.inf, scores), np.where(low, 0, by)
-        ended = ended | low.any(axis=1)
     rungs = np.zeros(codes.shape, dtype=np.int8)
     lower = np.flatnonzero(ended | asked.silent)
     if fallback is not None and len(lower):

@@ -124,6 +124,18 @@ def test_an_item_comes_again_by_its_last_event_and_events_without_a_time_are_of_
     assert ids(ask({"n": {"kind": "not_again", "days": 5}}, [1, 2], k=6).codes) == ["cdef"]
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_boost_loses_no_item_above_the_least_score(fallback: bool) -> None:
+    """The fifth of six items is below it, so the sixth is, too, and no boost of theirs counts."""
+    rules = {
+        "low": {"kind": "min_score", "score": 3.0},
+        "more": {"kind": "boost", "where": [{"column": "price", "below": 6}], "by": 3.0},
+    }
+    found = ask(rules, k=5, fallback=fallback)
+    assert ids(found.codes) == ["abcdf" if fallback else "abcd"]
+    assert found.names[0, :4].tolist() == ["vector"] * 4
+
+
 def test_pins_obey_the_other_rules_and_count_for_the_caps() -> None:
     stock = {"kind": "only", "where": [{"column": "in_stock", "one_of": [True]}]}
     assert ids(ask({"s": stock, "p": {"kind": "pin", "items": ["c", "e"]}}, k=4).codes) == ["aebd"]  # e keeps its place

@@ -28,6 +28,7 @@ SECOND: dict[str, Any] = {"kind": "at_most", "column": "genres", "separator": "|
 STOCK: dict[str, Any] = {"kind": "only", "where": [{"column": "stock", "at_least": 1}]}
 BOOST: dict[str, Any] = {"kind": "boost", "where": [{"column": "stock", "at_most": 1}], "by": 0.7}
 LESS: dict[str, Any] = {"kind": "boost", "where": [{"column": "brand", "one_of": ["x"]}], "by": -0.4}
+LOW: dict[str, Any] = {"kind": "min_score", "score": 0.5}
 PIN: dict[str, Any] = {"kind": "pin", "items": [5, 3], "place": 2}
 
 
@@ -69,6 +70,7 @@ def brute_force(
         if "less" in rules and rows[code]["brand"] == "x":
             value[code] += np.float32(-0.4)
     free = [c for c in sorted(allowed, key=lambda c: (-value[c], c)) if c not in seen]
+    free = [c for c in free if not ("low" in rules and scores[c] < 0.5)]
     places = {1 + at: c for at, c in enumerate((5, 3)) if "pin" in rules and c in allowed and c not in seen}
     places = {place: c for place, c in places.items() if place < k}
     counts: dict[str, int] = {}
@@ -98,7 +100,7 @@ def brute_force(
     return found
 
 
-KINDS = {"cap": CAP, "second": SECOND, "stock": STOCK, "boost": BOOST, "less": LESS, "pin": PIN}
+KINDS = {"cap": CAP, "second": SECOND, "stock": STOCK, "boost": BOOST, "less": LESS, "low": LOW, "pin": PIN}
 
 
 @given(seeds, st.sets(st.sampled_from(sorted(KINDS)), min_size=1), st.integers(1, 12))
