@@ -66,13 +66,17 @@ def histories_of(settings: Settings, versions: TableVersions, vocabulary: Vocabu
     if settings.split.same_time == "basket" and len(events):
         events = in_drawn_order(events, settings.seed)
     codes = vocabulary.encode(events[ITEM_ID])
+    lacking = pl.Series(codes == PADDING)
+    strange = events.filter(lacking)
+    if len(strange):  # before the context, as training measures the gap between the events that it keeps
+        events, codes = events.filter(~lacking), codes[codes != PADDING]
     few = from_sorted_frame(events, codes)
     few = replace(few, context=context_of(events, names) if names else None)
     place = few.users.to_frame().with_row_index("row")
     rows = asked.join(place, on=USER_ID, how="left", maintain_order="left")["row"]
     lengths = np.zeros(len(users), dtype=np.int64)
     lengths[rows.is_not_null().to_numpy()] = few.lengths  # both ascend by user
-    whole = Sequences(
+    histories = Sequences(
         users=users,
         items=few.items,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -80,6 +84,6 @@ def histories_of(settings: Settings, versions: TableVersions, vocabulary: Vocabu
         attributes=attributes_of(users, settings, versions),
         context=few.context,
     )
-    owner = np.repeat(np.arange(len(whole)), whole.lengths)
-    unknown = pl.DataFrame({"user": owner, ITEM_ID: events[ITEM_ID]}).filter(pl.Series(codes == PADDING))
-    return LeftOut(histories=whole.keep(codes != PADDING), unknown=unknown)
+    places = asked.with_row_index("user").with_columns(pl.col("user").cast(pl.Int64))
+    unknown = strange.join(places, on=USER_ID, how="left", maintain_order="left").select("user", ITEM_ID)
+    return LeftOut(histories=histories, unknown=unknown)
