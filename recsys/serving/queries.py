@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from recsys.columns import EVENT, PADDING, TIMESTAMP, USER_ID, USERS, WEIGHT
+from recsys.columns import EVENT, ITEM_ID, PADDING, TIMESTAMP, USER_ID, USERS, WEIGHT
 from recsys.data.attributes import attribute_values
 from recsys.data.context import context_of
 from recsys.data.sequences import Sequences
@@ -26,6 +26,7 @@ from recsys.settings import FilterSettings, Settings, UserSettings
 NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}")  # what polars reads as an Int64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = pl.Datetime("us", "UTC")
+_TOLD: Final = {USER_ID: pl.Int64(), TIMESTAMP: pl.Int64(), EVENT: pl.String(), WEIGHT: pl.Float64()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ class Query:
     ----------
     history
         Oldest first; where every event has a time, in the order of time. Events that [filter] does not count are left
-        out.
+        out, the repeated ones together with those of the log.
     of_log
         What the log knows of the user, one history in the bundle's codes; `history` comes after it.
     attributes
@@ -173,6 +174,10 @@ def read(settings: Settings, codes: CodeLookup, queries: Sequence[Query]) -> Enc
         for events, row in zip(given, found, strict=True)
     ]
     logs = [query.of_log for query in queries]
+    known = [
+        [event for event, code in zip(events, row, strict=True) if code != PADDING]
+        for events, row in zip(given, found, strict=True)
+    ]
     kept = [np.array([code for code in row if code != PADDING], dtype=np.int32) for row in found]
     items = [own if log is None else np.concatenate([log.items, own]) for log, own in zip(logs, kept, strict=True)]
     lengths = [len(own) for own in items]
@@ -180,10 +185,15 @@ def read(settings: Settings, codes: CodeLookup, queries: Sequence[Query]) -> Enc
         users=pl.Series(USER_ID, range(len(queries))),
         items=np.concatenate(items) if items else np.zeros(0, dtype=np.int32),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        times=_times(logs, given, found),
+        times=_times(logs, known),
         attributes=_attributes(settings.users, queries),
-        context=_context(names, logs, given, found) if names else None,
     )
+    counting = _counting(histories, settings.filter)
+    if not counting.all():
+        histories = histories.keep(counting)
+    if names:  # made of the events that count, between which training measures the gap
+        told = _told(logs, known).filter(pl.Series(counting))
+        histories = replace(histories, context=context_of(told, names))
     exclude = [[code for code in codes.of(query.exclude) if code != PADDING] for query in queries]
     return EncodedQueries(histories=histories, unknown=unknown, exclude=exclude)
 
@@ -200,54 +210,53 @@ def _in_order(events: Sequence[Event], of: FilterSettings) -> Sequence[Event]:
     return events
 
 
-def _times(
-    logs: Sequence[Sequences | None], given: Sequence[Sequence[Event]], found: Sequence[Sequence[int]]
-) -> np.ndarray | None:
+def _counting(histories: Sequences, of: FilterSettings) -> np.ndarray:
+    """bool [N]: a user's first or last event of an item, where `filter.repeats` keeps but one."""
+    counting = np.ones(len(histories.items), dtype=bool)
+    if of.repeats != "keep":
+        owner = np.repeat(np.arange(len(histories)), histories.lengths)
+        events = pl.DataFrame({USER_ID: owner, ITEM_ID: histories.items}).with_row_index("place")
+        counting[:] = False
+        counting[events.unique([USER_ID, ITEM_ID], keep=of.repeats)["place"].to_numpy()] = True
+    return counting
+
+
+def _times(logs: Sequence[Sequences | None], given: Sequence[Sequence[Event]]) -> np.ndarray | None:
     """int64 [N]; None where a log without times takes part."""
     if any(log is not None and log.times is None and len(log.items) for log in logs):
         return None
     now = time.time_ns() // 1000
     parts: list[np.ndarray] = []
-    for log, events, row in zip(logs, given, found, strict=True):
+    for log, events in zip(logs, given, strict=True):
         if log is not None and log.times is not None:
             parts.append(log.times)
-        own = [now if event.time is None else event.time for event, code in zip(events, row, strict=True) if code]
+        own = [now if event.time is None else event.time for event in events]
         parts.append(np.array(own, dtype=np.int64))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _context(
-    names: Sequence[str],
-    logs: Sequence[Sequences | None],
-    given: Sequence[Sequence[Event]],
-    found: Sequence[Sequence[int]],
-) -> pl.DataFrame:
-    """A row an event, as `context_of` makes it; what is not told is null."""
-    rows: list[tuple[int, int | None, str, float | None, bool]] = []
-    for user, (log, events) in enumerate(zip(logs, given, strict=True)):
-        # the log's newest event, from which the gap to the first one given is counted
-        newest = int(log.times[-1]) if log is not None and log.times is not None and len(log.times) else None
-        rows.append((user, newest, "", None, False))
-        rows += [
-            (user, event.time, event.event or "", event.weight, code != PADDING)
-            for event, code in zip(events, found[user], strict=True)
-        ]
-    schema = {
-        USER_ID: pl.Int64(),
-        TIMESTAMP: pl.Int64(),
-        EVENT: pl.String(),
-        WEIGHT: pl.Float64(),
-        "kept": pl.Boolean(),
-    }
-    frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(TIMESTAMP).cast(_MOMENT))
-    made = context_of(frame, names).with_columns(frame[USER_ID]).filter(frame["kept"])
+def _told(logs: Sequence[Sequences | None], given: Sequence[Sequence[Event]]) -> pl.DataFrame:
+    """A row an event, as `context_of` reads it; what is not told is null."""
     parts = []
-    for user, log in enumerate(logs):
+    for user, (log, events) in enumerate(zip(logs, given, strict=True)):
         if log is not None and len(log.items):
-            nothing = made.clear().drop(USER_ID).clear(len(log.items))
-            parts.append(nothing if log.context is None else log.context.select(nothing.columns).cast(nothing.schema))
-        parts.append(made.filter(pl.col(USER_ID) == user).drop(USER_ID))
-    return pl.concat(parts)
+            own: dict[str, pl.Series] = {} if log.context is None else log.context.to_dict()
+            parts.append(_rows(user, len(log.items), log.times, own.get(EVENT), own.get(WEIGHT)))
+        parts.append(
+            _rows(
+                user,
+                len(events),
+                [event.time for event in events],
+                [event.event for event in events],
+                [event.weight for event in events],
+            )
+        )
+    return pl.concat(parts).with_columns(pl.col(TIMESTAMP).cast(_MOMENT))
+
+
+def _rows(user: int, count: int, times: Any, events: Any, weights: Any) -> pl.DataFrame:
+    columns = {USER_ID: np.full(count, user), TIMESTAMP: times, EVENT: events, WEIGHT: weights}
+    return pl.DataFrame(columns, schema=_TOLD)
 
 
 def _attributes(declared: UserSettings | None, queries: Sequence[Query]) -> pl.DataFrame | None:

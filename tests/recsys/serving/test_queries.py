@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.context import context_of
+from recsys.data.left_out import histories_of
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 from recsys.serving.queries import CodeLookup, Event, Query, check, microseconds, read
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
+from recsys.storage.warehouse import SCHEMAS, TableVersions, overwrite
 
 CODES = CodeLookup(Vocabulary(pl.Series("item_id", ["a", "b", "c"])))
 MINUTE = 60_000_000
@@ -68,6 +71,48 @@ def test_events_that_do_not_count_are_left_out() -> None:
         Event(item="a"),
     ]
     assert read(strict, CODES, [Query(history=history)]).histories.items.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("repeats", ["keep", "first", "last"])
+@pytest.mark.parametrize("logged", [0, 1, 4, 8])
+def test_repeats_count_as_they_do_where_the_log_has_all_events(tmp_path: Path, repeats: str, logged: int) -> None:
+    """Items, times and context, whatever the log has of them; the bundle does not know x."""
+    of = settings(filter={"repeats": repeats}, model={"context": ["event", "hour", "weekday", "gap", "weight"]})
+    events = [
+        Event(item=item, time=DAY + (1 << place) * MINUTE, event=kind, weight=float(place))
+        for place, (item, kind) in enumerate(zip("abaxcbxa", ["view", "buy"] * 4, strict=True))
+    ]
+
+    def of_log(count: int) -> Sequences | None:
+        if not count:
+            return None
+        frame = pl.DataFrame(
+            {
+                "user_id": "ann",
+                "item_id": [event.item for event in events[:count]],
+                "timestamp": pl.Series([event.time for event in events[:count]]).cast(pl.Datetime("us", "UTC")),
+                "event": [event.event for event in events[:count]],
+                "weight": [event.weight for event in events[:count]],
+                "position": range(count),
+            },
+            schema={**SCHEMAS["interactions"], "user_id": pl.String(), "item_id": pl.String()},
+        )
+        root = tmp_path / str(count)
+        versions = TableVersions(interactions=overwrite(root, "interactions", frame, expected=None))
+        here = of.model_copy(update={"warehouse": str(root)})
+        return histories_of(here, versions, CODES.vocabulary, pl.Series("user_id", ["ann"])).histories
+
+    again = Query(history=[Event(item="b"), Event(item="b")])
+    found = read(of, CODES, [Query(history=events[logged:], of_log=of_log(logged)), again]).histories
+    expected = of_log(len(events))
+    assert expected is not None and expected.times is not None and found.times is not None
+    own = found.select(np.array([0]))
+    assert own.items.tolist() == expected.items.tolist() == {
+        "keep": [1, 2, 1, 3, 2, 1], "first": [1, 2, 3], "last": [3, 2, 1],
+    }[repeats]  # fmt: skip
+    assert own.times is not None and own.times.tolist() == expected.times.tolist()
+    assert own.context is not None and expected.context is not None and own.context.equals(expected.context)
+    assert found.history(1).tolist() == ([2, 2] if repeats == "keep" else [2])
 
 
 def test_context_is_that_of_the_same_events_in_a_log() -> None:
