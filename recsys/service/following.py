@@ -1,7 +1,7 @@
 """Follow the champion: a new bundle is loaded beside the old one and replaces it in one assignment.
 
 Each request reads the serving state once, so one bundle answers it from end to end. A bundle that cannot be loaded is
-refused with one sentence in the log, and the old one goes on.
+refused with one sentence in the log, the old one goes on, and the new one is tried again after a while.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from recsys.table.naming import candidates_table
 
 _LOGGER: Final = logging.getLogger("recsys")
 RULES_HOLD: Final = 60.0  # (s) between two renewals of the rules: some depend on the time
+REFUSED_FOR: Final = 60.0  # (s) until an unsound target is loaded again: a list may be back, or the bundle repaired
 
 
 class Source(Protocol):
@@ -97,7 +98,8 @@ class Follower:
     def __init__(self, source: Source, metrics: Metrics) -> None:
         self.source, self.metrics = source, metrics
         self.current: Served | None = None
-        self._refused: object = None  # unsound target, which is not loaded again
+        self._refused: object = None  # unsound target
+        self._refused_at = 0.0
         self._told: object = None  # last refusal in the log
         self._renewed = time.monotonic()
 
@@ -114,7 +116,7 @@ class Follower:
             self._switch(load(target))
 
     def check(self) -> None:
-        """Poll the source once, and switch to its target; a target that cannot be loaded is refused."""
+        """Poll the source once, and switch to its target; one that cannot be loaded is refused for a minute."""
         seen: object = None
         try:
             target = self.source.target()
@@ -123,17 +125,19 @@ class Follower:
             now = self.current
             seen = (target, target.written, target.versions)
             self._renew_rules()
-            if seen == self._refused or (now is not None and seen == (now.target, now.written, now.versions)):
+            if now is not None and seen == (now.target, now.written, now.versions):
+                return
+            if seen == self._refused and time.monotonic() - self._refused_at < REFUSED_FOR:
                 return
             self._switch(load(target, now))
             self._told = None
         except Exception as error:  # of any kind: the old bundle goes on
             expected = isinstance(error, RecsysError)
             reason = masked(str(error) if expected else f"{type(error).__name__}: {first_line(error)}.")
+            self._refused, self._refused_at = (seen if isinstance(error, InputError) else None), time.monotonic()
             if self._told == (seen, reason):
                 return
             self._told = (seen, reason)
-            self._refused = seen if isinstance(error, InputError) else None
             self.metrics.refused.inc()
             goes_on = "nothing is served yet" if self.current is None else f"{self.current.label} goes on"
             _LOGGER.warning("Refused to switch, %s: %s", goes_on, reason)
