@@ -25,6 +25,7 @@ from recsys.tracking.store import check_uri
 
 _CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
 _ON_A_BUNDLE: Final = ("evaluate", "refit", "retrieve")  # steps
+_TABLE: Final = ("backtest", "refresh", "retrieve")  # steps
 _TRAIN: Final = ("backtest", "refit", "train", "tune")  # steps
 
 
@@ -47,7 +48,7 @@ def sound(check: Callable[..., None], *arguments: Any, **options: Any) -> Iterat
 
 
 def check_whole(settings: Settings) -> None:
-    """Check what a night needs: sources, lists, models, index, targets, a training that divides, MLflow's address.
+    """Check what a night needs, from the sources and models to the export's targets and MLflow's address.
 
     Raises
     ------
@@ -56,10 +57,12 @@ def check_whole(settings: Settings) -> None:
     """
     from recsys.night.index import check_index  # torch, which a step that neither trains nor ranks is spared
     from recsys.night.together import check_divisible
+    from recsys.table.everyone import check_fallback
 
     check_uri(settings)
     check_index(settings)
     check_divisible(settings)
+    check_fallback(settings)
     check_sources(settings)
     check_lists(settings)
     _check_models(settings)
@@ -85,6 +88,10 @@ def check_step(step: str, settings: RunSettings, **options: Any) -> None:
         from recsys.night.together import check_divisible
 
         check_divisible(settings)
+    if step in _TABLE:
+        from recsys.table.everyone import check_fallback
+
+        check_fallback(settings)
     if step == "ingest" or (step == "backtest" and latest_version(settings.warehouse, INTERACTIONS) is None):
         check_sources(settings)
     elif step == "backtest":

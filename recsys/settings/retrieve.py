@@ -28,8 +28,10 @@ class RetrieveSettings(Section):
     # every user of the log gets k rows: users of whom the model knows nothing, and places that it leaves empty, by text
     # of what the user had, then by what sells now; False: the model's rows alone
     fallback: bool = True
-    segment: str | None = None  # a categorical attribute of [users]: what sells now is counted for each value of it
-    # the id under which the list for users whom nobody knows is written, of the type of the log's ids; None: no list
+    # fallback only: a categorical attribute of [users]; what sells now is counted for each value of it
+    segment: str | None = None
+    # fallback only: the id under which the list for users whom nobody knows is written, of the type of the log's ids;
+    # None: no list
     unknown_user: str | None = None
     # the ids of the users that get rows: a file under data_root (txt, csv, parquet), or a table such as
     # { source = "shop.db", query = "select ..." }; None: all of the log

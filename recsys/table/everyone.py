@@ -46,8 +46,9 @@ def whom_to_serve(
     Raises
     ------
     InputError
-        `retrieve.users` or `retrieve.unknown_user` does not fit the log's ids, or the segment is no user attribute.
+        `retrieve.users` or `retrieve.unknown_user` does not fit the log's ids; or as `check_fallback`.
     """
+    check_fallback(settings)
     of = settings.retrieve
     everyone, fallback, nobody = prepared, None, None
     if of.fallback:
@@ -56,7 +57,6 @@ def whom_to_serve(
         if of.unknown_user is not None:
             nobody = _nobody(settings, versions, everyone)
             everyone = joined([everyone, nobody])
-        _check_segment(settings)
         size = bundle.vocabulary.size
         fallback = Fallback(
             popular=Popular.fit(prepared, size, of.segment),
@@ -86,6 +86,7 @@ def some_to_serve(
     InputError
         As `whom_to_serve`.
     """
+    check_fallback(settings)
     of, bundle = settings.retrieve, served.bundle
     log = scan(settings.warehouse, INTERACTIONS, versions.interactions)
     there = log.filter(pl.col(EVENT) != WITHDRAWAL).select(pl.col(USER_ID).unique())
@@ -99,7 +100,6 @@ def some_to_serve(
     if not of.fallback:
         enough = found.histories.lengths >= max(1, settings.filter.min_user_interactions)
         return found.histories.select(enough), None
-    _check_segment(settings)
     size = bundle.vocabulary.size
     fallback = Fallback(
         popular=_popular(settings, versions, served),
@@ -119,8 +119,22 @@ def _popular(settings: Settings, versions: TableVersions, served: BundleRecommen
     return Popular.fit(histories, served.bundle.vocabulary.size, segment)
 
 
-def _check_segment(settings: Settings) -> None:
-    segment, known = settings.retrieve.segment, settings.users.categorical if settings.users else {}
+def check_fallback(settings: Settings) -> None:
+    """Refuse settings of the fallback that would do nothing; a stored bundle may have them.
+
+    Raises
+    ------
+    InputError
+        There is no fallback, or the segment is no user attribute.
+    """
+    of = settings.retrieve
+    for name, value in (("segment", of.segment), ("unknown_user", of.unknown_user)):
+        if value is not None and not of.fallback:
+            raise InputError(
+                f"retrieve.{name} = {value!r} is of the fallback, and retrieve.fallback = false; leave {name} out, or "
+                "set fallback = true."
+            )
+    segment, known = of.segment, settings.users.categorical if settings.users else {}
     if segment is not None and segment not in known:
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise InputError(f"retrieve.segment = {segment!r} is no categorical attribute of [users]; {has}.")

@@ -24,6 +24,8 @@ WRONG = {  # what is wrong: the configuration, and a word of the sentence
     "rule's list": (SHOP + '[rules.shown]\nkind = "allow"\nitems = "shown.txt"\n', "rules.shown.items names"),
     "users' list": (SHOP + '[retrieve]\nusers = "users.txt"\n', "retrieve.users names"),
     "index": (SHOP + '[retrieve]\nindex = "none such"\n', "is no index that FAISS"),
+    "no fallback": (SHOP + '[retrieve]\nfallback = false\nunknown_user = "x"\n', "retrieve.fallback = false; leave"),
+    "segment": (SHOP + '[retrieve]\nsegment = "land"\n', "retrieve.segment = 'land' is no categorical attribute"),
     "export": (SHOP + '[export]\npath = "log.csv"\n', "holds something that no export has written"),
     "tracking": (SHOP + '[tracking]\nuri = "mlruns"\n', "is a plain folder"),
     "text model": (SHOP + '[text]\nmodel = "./models/small"\n', "There is no folder ./models/small"),
@@ -60,7 +62,12 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize(
     ("command", "what"),
-    [*(("run", what) for what in WRONG), *(("ingest", what) for what in OF_SOURCES), ("backtest", "source")],
+    [
+        *(("run", what) for what in WRONG),
+        *(("ingest", what) for what in OF_SOURCES),
+        ("backtest", "source"),
+        ("backtest", "segment"),
+    ],
 )
 def test_a_wrong_configuration_writes_nothing(
     command: str, what: str, folder: Path, capfd: pytest.CaptureFixture[str]

@@ -13,11 +13,14 @@ from recsys.data.prepare import prepare
 from recsys.errors import InputError
 from recsys.ingestion.ingest import ingest
 from recsys.night.fit import fit
+from recsys.serving.recommender import open_bundle
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage.warehouse import TableVersions
 from recsys.table.build import CandidatesReport, read_candidates, retrieve
+from recsys.table.everyone import some_to_serve
 from recsys.text.represent import represent
+from tests.recsys.service.shops import AnsweringShop
 
 NOW = datetime(2026, 5, 1, 4, tzinfo=UTC)
 K = 4
@@ -121,3 +124,18 @@ def test_some_users_alone(shop: tuple[Settings, TableVersions, str]) -> None:
 def test_a_segment_must_be_an_attribute_of_users(shop: tuple[Settings, TableVersions, str]) -> None:
     with pytest.raises(InputError, match=r"retrieve\.segment = 'country' is no categorical attribute of \[users\]"):
         made(shop, segment="country")
+
+
+@pytest.mark.parametrize(("name", "value"), [("segment", "country"), ("unknown_user", "nobody")])
+def test_what_is_of_the_fallback_needs_one(
+    shop: tuple[Settings, TableVersions, str], tmp_path: Path, name: str, value: str
+) -> None:
+    settings, versions, bundle = shop
+    with pytest.raises(InputError, match=rf"retrieve\.{name} = '{value}' is of the fallback.*fallback = true\."):
+        made(shop, fallback=False, **{name: value})
+    changed = settings.retrieve.model_copy(update={"fallback": False, name: value})
+    without = settings.model_copy(update={"retrieve": changed})
+    with pytest.raises(InputError, match=rf"retrieve\.{name}"):
+        some_to_serve(without, versions, open_bundle(bundle), pl.Series("user_id", ["one"]), None)
+    old = AnsweringShop(tmp_path, retrieve=changed.model_dump(mode="json")).bundle("old")
+    assert getattr(open_bundle(old).bundle.settings.retrieve, name) == value  # what is stored is read
