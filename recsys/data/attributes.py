@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from recsys.errors import InputError
-from recsys.ingestion.contracts import number
+from recsys.ingestion.contracts import number, whole_text
 from recsys.settings import AttributedSettings, CategoricalSettings, NumericSettings
 
 
@@ -16,8 +16,8 @@ def attribute_values(table: str, settings: AttributedSettings, rows: pl.DataFram
     -------
     DataFrame
         Categorical: List(String) without blanks around or between values, empty where missing; of kind "single"
-        String, null where missing. Numeric: Float64, null where there is no number. Lists where one value is declared
-        stay lists, for the encoder to refuse.
+        String, null where missing; a whole float is written as an integer, as rules write those of items. Numeric:
+        Float64, null where there is no number. Lists where one value is declared stay lists, for the encoder to refuse.
 
     Raises
     ------
@@ -40,23 +40,23 @@ def attribute_values(table: str, settings: AttributedSettings, rows: pl.DataFram
     return found
 
 
-def _text(name: str, pattern: str | None) -> pl.Expr:
-    text = pl.col(name).cast(pl.String)
-    return text if pattern is None else text.str.extract(pattern, 1)
+def _text(dtype: pl.DataType, name: str, pattern: str | None) -> pl.Expr:
+    if pattern is None:
+        return whole_text(pl.col(name), dtype)
+    return pl.col(name).cast(pl.String).str.extract(pattern, 1)  # written for the text as it comes, such as "49.0"
 
 
 def _categorical(dtype: pl.DataType, name: str, of: CategoricalSettings) -> pl.Expr:
     column = of.column or name
-    is_list = dtype == pl.List
     if of.kind == "single":
-        stripped = _text(column, of.pattern).str.strip_chars()
-        return (pl.col(column) if is_list else pl.when(stripped != "").then(stripped)).alias(name)
-    if is_list:
-        values = pl.col(column).cast(pl.List(pl.String))
+        stripped = _text(dtype, column, of.pattern).str.strip_chars()
+        return (pl.col(column) if dtype == pl.List else pl.when(stripped != "").then(stripped)).alias(name)
+    if isinstance(dtype, pl.List):
+        values = pl.col(column).list.eval(whole_text(pl.element(), dtype.inner))
     elif of.separator is not None:
-        values = _text(column, of.pattern).str.split(of.separator)
+        values = _text(dtype, column, of.pattern).str.split(of.separator)
     else:
-        values = pl.concat_list(_text(column, of.pattern))
+        values = pl.concat_list(_text(dtype, column, of.pattern))
     stripped = values.list.eval(pl.element().str.strip_chars())
     return stripped.list.eval(pl.element().filter(pl.element() != "")).fill_null([]).alias(name)
 
@@ -66,5 +66,5 @@ def _numeric(dtype: pl.DataType, name: str, of: NumericSettings, decimal: str) -
     if dtype == pl.List:
         return pl.col(column).alias(name)
     if dtype == pl.String or of.pattern is not None:
-        return number(_text(column, of.pattern), decimal).alias(name)
+        return number(_text(dtype, column, of.pattern), decimal).alias(name)
     return pl.col(column).cast(pl.Float64).alias(name)

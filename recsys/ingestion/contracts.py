@@ -83,10 +83,19 @@ def check_timezone(timezone: str | None) -> None:
 # --- ids ------------------------------------------------------------------------------------------
 
 
-def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """An id column as text; null where there is none, it is blank, or a float too large to be exact.
+def whole_text(column: pl.Expr, dtype: Any) -> pl.Expr:
+    """A column of type `dtype` as text; a whole float or decimal stands for its integer (7.0 is 7)."""
+    text = column.cast(pl.String, strict=False)
+    if dtype.is_float():
+        whole = column.cast(pl.Int64, strict=False)
+        return pl.when(column == whole).then(whole.cast(pl.String)).otherwise(text)
+    if isinstance(dtype, pl.Decimal) and dtype.scale:
+        return text.str.strip_chars_end("0").str.strip_chars_end(".")
+    return text
 
-    A whole float or decimal stands for its integer (7.0 is 7).
+
+def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """An id column as text, as `whole_text`; null where there is none, it is blank, or a float too large to be exact.
 
     Raises
     ------
@@ -96,13 +105,9 @@ def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name)
     if dtype.is_nested() or dtype == pl.Binary:
         raise InputError(f"The column {name!r} holds {dtype}; an id must be a number or a string.")
+    text = whole_text(column, dtype)
     if dtype.is_float():
-        whole = column.cast(pl.Int64, strict=False)
-        text = pl.when(column == whole).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
         return pl.when(column.is_finite() & ~_inexact(name, dtype)).then(text)
-    text = column.cast(pl.String, strict=False)
-    if isinstance(dtype, pl.Decimal) and dtype.scale:
-        text = text.str.strip_chars_end("0").str.strip_chars_end(".")
     return pl.when(text.str.strip_chars() != "").then(text)
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys.data.sequences import Sequences
 from recsys.errors import InputError
-from recsys.ingestion.contracts import nearest
+from recsys.ingestion.contracts import nearest, whole_text
 from recsys.rules.base import Floor, Pair, Shop
 from recsys.rules.catalogue import values_of
 from recsys.settings.rules import MarketRuleSettings, MinScoreRuleSettings
@@ -81,7 +81,8 @@ class Market(Pair):
         if attributes is None or self.attribute not in attributes.columns:
             return np.full((len(histories), 1), NOTHING, dtype=np.int32), np.ones(len(histories), dtype=bool)
         column = attributes[self.attribute]
-        lists = column if column.dtype == pl.List else column.to_frame().select(pl.concat_list(column.name)).to_series()
+        text = whole_text(pl.col(column.name), column.dtype)  # as `values_of` writes the items' numbers
+        lists = column if column.dtype == pl.List else column.to_frame().select(pl.concat_list(text)).to_series()
         own = [[value for value in one or () if value is not None] for one in lists.to_list()]
         widest = max([1, *map(len, own)])
         found = np.full((len(own), widest), NOTHING, dtype=np.int32)

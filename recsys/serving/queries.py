@@ -307,11 +307,14 @@ def _attributes_of(declared: UserSettings | None, given: Mapping[str, Any]) -> p
 
 
 def _written(value: Any) -> Any:
-    """A value as a table of text holds it."""
+    """A value as a table holds it: a float, text, or a list of texts."""
     if isinstance(value, list):
-        return [str(one) for one in value if one is not None]
-    return None if value is None else str(value)
+        whole = [int(one) if isinstance(one, float) and one.is_integer() else one for one in value]
+        return [str(one) for one in whole if one is not None]
+    return value if value is None or isinstance(value, float) else str(value)
 
 
 def _type_of(value: Any) -> Any:
-    return pl.List(pl.String) if isinstance(value, list) else pl.String()
+    if isinstance(value, list):
+        return pl.List(pl.String)
+    return pl.Float64() if isinstance(value, float) else pl.String()

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from recsys.data.attributes import attribute_values
-from recsys.settings import ItemSettings
+from recsys.settings import ItemSettings, UserSettings
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,36 @@ def test_a_pattern_comes_before_the_decimal_sign() -> None:
     )
     rows = pl.DataFrame({"price": ["3,50 €", "?"]})
     assert attribute_values("items", settings, rows)["price"].to_list() == [3.5, None]
+
+
+def test_whole_floats_are_written_as_integers() -> None:
+    """A table from pandas holds codes as floats where some are missing; those of the catalogue are integers."""
+    settings = UserSettings.model_validate(
+        {
+            "source": "u.parquet",
+            "categorical": {
+                "region": {},
+                "single": {"column": "region", "kind": "single"},
+                "cut": {"column": "region", "kind": "single", "pattern": r"(\d+)\.0"},  # written for what there was
+                "several": {},
+                "price": {"kind": "single"},
+            },
+            "numeric": {"number": {"column": "region"}, "fraction": {"column": "region", "pattern": r"\d+(\.\d)"}},
+        }
+    )
+    rows = pl.DataFrame(
+        {
+            "region": [49.0, None, 7.5],
+            "several": [[1.0, 2.5, None], [], None],
+            "price": pl.Series(["10.00", "2.50", None]).cast(pl.Decimal(10, 2)),
+        }
+    )
+    assert attribute_values("users", settings, rows).to_dict(as_series=False) == {
+        "region": [["49"], [], ["7.5"]],
+        "single": ["49", None, "7.5"],
+        "cut": ["49", None, None],
+        "several": [["1", "2.5"], [], []],
+        "price": ["10", "2.5", None],
+        "number": [49.0, None, 7.5],
+        "fraction": [0.0, None, 0.5],
+    }

@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.data.attributes import attribute_values
 from recsys.errors import InputError
 from recsys.retrieval.index import build_index
 from recsys.serving.fallback import Fallback, Popular
 from recsys.serving.lists import Lists, floor, lists
+from recsys.settings import UserSettings
 from tests.recsys.rules.shops import CATALOGUE, DAY, NOW, Scorer, histories_of, ids, made, shop_of
 
 SCORES = {"a": 6.0, "b": 5.0, "c": 4.0, "d": 3.0, "e": 2.0, "f": 1.0}  # the model's, for every user
@@ -95,6 +97,21 @@ def test_a_market_is_what_user_and_item_share() -> None:
     assert ids(codes) == ["ade", "cd", "d"]  # d is sold everywhere
     several = pl.DataFrame({"country": [["AT", "FR"], ["DE"], []]})
     assert ids(ask({"m": rule}, [1], [1], [1], k=6, attributes=several).codes) == ["acde", "abdf", "abcdef"]
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.Float64, pl.String])
+def test_numbers_of_users_and_items_meet_however_their_tables_hold_them(kind: type[pl.DataType]) -> None:
+    """Whole floats are integers, as nulls make floats of a column."""
+    regions = pl.Series("region", [49, 33, 49, 1, None, 33], dtype=pl.Int64).cast(kind)
+    declared = UserSettings.model_validate({"source": "u.parquet", "categorical": {"country": {"column": "region"}}})
+    rows = pl.DataFrame({"region": [49.0, 33.0, None]})
+    more: dict[str, Any] = {"k": 6, "shop": {"catalogue": CATALOGUE.with_columns(regions)}}
+    rule = {"m": {"kind": "market", "user": "country", "item": "region"}}
+    for users in (attribute_values("users", declared, rows), rows.rename({"region": "country"})):  # or a numeric one
+        found = ask(rule, [1], [1], [1], attributes=users, **more)
+        assert ids(found.codes) == ["ace", "bef", "abcdef"]
+        pin = {"p": {"kind": "pin", "items": ["f"], "where": [{"column": "country", "one_of": [49]}]}}
+        assert ids(ask(pin, [1], [1], [1], attributes=users).codes) == ["fab", "abc", "abc"]
 
 
 TIMES = np.array([MOMENT - 40 * DAY, MOMENT - 10 * DAY, MOMENT - 2 * DAY])

@@ -164,6 +164,32 @@ def test_attributes_that_are_given_take_the_place_of_the_tables() -> None:
     assert read(of, CODES, [Query()]).histories.attributes is None
 
 
+def test_numbers_are_written_as_those_of_a_table() -> None:
+    one = {"column": "region", "kind": "single"}
+    cut = {"column": "region", "kind": "single", "pattern": r"(.*)\.0"}
+    of = settings(
+        users={
+            "source": "users.csv",
+            "separator": ";",
+            "decimal": ",",
+            "categorical": {"one": one, "cut": cut, "several": {}},
+            "numeric": {"age": {}},
+        }
+    )
+    given: list[dict[str, Any]] = [
+        {"region": 49, "several": [1, 2], "age": 40},
+        {"region": 49.0, "several": [1.0, 2.5, "x"], "age": 40.5},
+        {"region": "49.0", "several": 3.0, "age": "40,5"},
+    ]
+    found = read(of, CODES, [Query(attributes=attributes) for attributes in given]).histories.attributes
+    assert found is not None and found.to_dict(as_series=False) == {
+        "one": ["49", "49", "49.0"],
+        "cut": [None, "49", "49"],
+        "several": [["1", "2"], ["1", "2.5", "x"], ["3"]],
+        "age": [40.0, 40.5, 40.5],
+    }
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
