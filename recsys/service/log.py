@@ -11,6 +11,7 @@ from recsys.bundles.bundle import Bundle
 from recsys.columns import EVENT, INTERACTIONS, USER_ID, WITHDRAWAL
 from recsys.data.left_out import histories_of
 from recsys.data.sequences import Sequences
+from recsys.serving.fallback import Popular
 from recsys.storage.warehouse import TableVersions, scan
 
 
@@ -22,13 +23,21 @@ class LogHistories:
     ----------
     histories
         Ascending by user, in a bundle's codes: 4 bytes an event, 8 more where the log has times.
+    popular
+        What sells now by segment, counted of all users of the log; None: there are no segments.
     """
 
     histories: Sequences
+    popular: Popular | None = None
 
     @classmethod
-    def read(cls, root: str, bundle: Bundle, versions: TableVersions) -> LogHistories:
+    def read(cls, root: str, bundle: Bundle, versions: TableVersions, segment: str | None = None) -> LogHistories:
         """Read the log of a warehouse as the bundle understands it.
+
+        Parameters
+        ----------
+        segment
+            User attribute that makes the segments.
 
         Raises
         ------
@@ -43,7 +52,9 @@ class LogHistories:
             .sort()
         )
         settings = bundle.settings.model_copy(update={"warehouse": root})
-        return cls(histories=histories_of(settings, versions, bundle.vocabulary, users).histories)
+        histories = histories_of(settings, versions, bundle.vocabulary, users).histories
+        popular = None if segment is None else Popular.fit(histories, bundle.vocabulary.size, segment)
+        return cls(histories=histories, popular=popular)
 
     def of(self, user: str) -> Sequences | None:
         """Return the history of one user; None: he is not in the log."""

@@ -18,6 +18,7 @@ from recsys.errors import InputError
 from recsys.rules.apply import rules_of
 from recsys.rules.base import Shop
 from recsys.serving.answers import Policy
+from recsys.serving.fallback import Fallback, Popular
 from recsys.serving.lists import floor
 from recsys.serving.recommender import BundleRecommender
 from recsys.serving.shop import shop_of
@@ -39,6 +40,7 @@ class Policies:
         versions: TableVersions | None = None,
         allowed: np.ndarray | None = None,
         timed: bool = True,
+        popular: Popular | None = None,
     ) -> None:
         """Make the policy of all rules.
 
@@ -52,6 +54,8 @@ class Policies:
             bool [V + 1]: items that may be recommended besides; None: every item.
         timed
             Whether the log has times.
+        popular
+            What sells now by segment; None: what the bundle has counted.
 
         Raises
         ------
@@ -59,6 +63,9 @@ class Policies:
             A rule does not fit the catalogue, or the rules leave no item.
         """
         self._settings, self._recommender, self._allowed = settings, recommender, allowed
+        self._fallback = recommender.fallback
+        if popular is not None:
+            self._fallback = Fallback(popular=popular, allowed=recommender.bundle.allowed)
         self._lock = threading.Lock()
         self._shop: Shop | None = None
         if settings is not None and settings.rules.by_name:
@@ -101,12 +108,11 @@ class Policies:
             self._held.update({names: policy for names, policy in made.items() if names in self._held})
 
     def _made(self, names: Names) -> Policy:
-        recommender, rules = self._recommender, None
+        recommender, rules, fallback = self._recommender, None, self._fallback
         if self._settings is not None and self._shop is not None:
             rules = rules_of(self._settings, self._shop, names=names)
         elif names:
             raise InputError(f"There is no rule {names[0]!r}: the configuration has none.")
-        fallback = recommender.fallback
         if fallback is not None and self._allowed is not None:
             fallback = replace(fallback, allowed=fallback.allowed & self._allowed)
         shelf, fallback = floor(recommender, rules, allowed=self._allowed, fallback=fallback)

@@ -207,11 +207,11 @@ def load(target: Target, before: Served | None = None) -> Served:
     if versions is not None and target.root is not None:
         settings = settings.model_copy(update={"warehouse": target.root})
         if held is None or (held.interactions, held.users) != (versions.interactions, versions.users):
-            log = LogHistories.read(target.root, bundle, versions)
+            log = LogHistories.read(target.root, bundle, versions, settings.retrieve.segment)
         allowed = listed_items(settings, versions, bundle.vocabulary)
     if before is not None and before.settings == settings and held is not None and versions is not None:
-        same = (held.items, held.interactions) == (versions.items, versions.interactions)  # both may lose an item
-        policies = before.policies if same else None
+        # items and events may lose an item, and users change the segment
+        policies = before.policies if held == versions else None
     else:
         policies = None
     table = None if before is None else before.table
@@ -221,7 +221,10 @@ def load(target: Target, before: Served | None = None) -> Served:
         table = UserTable(target.table, target.version)
     if policies is None:
         timed = log is None or log.histories.times is not None
-        policies = Policies(target.settings, recommender, versions=versions, allowed=allowed, timed=timed)
+        popular = None if log is None else log.popular
+        policies = Policies(
+            target.settings, recommender, versions=versions, allowed=allowed, timed=timed, popular=popular
+        )
     served = Served(
         target=target,
         written=written,

@@ -9,7 +9,7 @@ Shapes: U users, b users of a batch, V items (arrays by code have V + 1 rows, ro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -47,14 +47,19 @@ class Popular:
 
     @classmethod
     def fit(cls, histories: Sequences, size: int, attribute: str | None = None) -> Self:
-        """Count the newest events of all users, and of each segment's; a segment of few users says what all say."""
+        """Count the newest events of all users, and of each segment's; a segment of few users says what all say.
+
+        Without the attribute there are no segments.
+        """
         everyone = recent_popularity(histories.items, histories.offsets, size)
-        if attribute is None or histories.attributes is None:
+        known = histories.attributes
+        if attribute is None or known is None or attribute not in known.columns:
             return cls(counts=everyone[None])
-        owners = _values(histories.attributes[attribute])
+        owners = _values(known[attribute])
+        bare = replace(histories, times=None, attributes=None, context=None)
         counts, segments = [everyone], []
-        for value in sorted({value for value in owners if value is not None}):
-            own = histories.select(np.flatnonzero(np.array([owner == value for owner in owners])))
+        for value in owners.drop_nulls().unique().sort().to_list():
+            own = bare.select((owners == value).fill_null(False).to_numpy())
             if len(own) >= FEWEST:
                 counts.append(recent_popularity(own.items, own.offsets, size))
                 segments.append(value)
@@ -65,7 +70,8 @@ class Popular:
         if self.attribute is None or histories.attributes is None or self.attribute not in histories.attributes.columns:
             return np.zeros(len(histories), dtype=np.int64)
         place = {value: row for row, value in enumerate(self.segments, 1)}
-        return np.array([place.get(value or "", 0) for value in _values(histories.attributes[self.attribute])])
+        owners = _values(histories.attributes[self.attribute]).to_list()
+        return np.array([place.get(value or "", 0) for value in owners], dtype=np.int64)
 
     def declaration(self) -> dict[str, Any]:
         """JSON-friendly: which attribute makes the segments, and their names."""
@@ -200,8 +206,8 @@ def named(names: np.ndarray, rungs: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _values(column: pl.Series) -> list[str | None]:
-    """A segment's name for each user: text of a value, or the first of several."""
+def _values(column: pl.Series) -> pl.Series:
+    """A segment's name for each user, String: text of a value, or the first of several."""
     if column.dtype == pl.List:
         column = column.list.first()
-    return column.cast(pl.String).to_list()
+    return column.cast(pl.String)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from recsys.columns import USERS
 from recsys.service.following import BundleSource, ChampionSource
+from recsys.serving.fallback import FEWEST
+from recsys.storage.warehouse import overwrite
 from tests.recsys.service.conftest import Service, serving
 from tests.recsys.service.shops import AnsweringShop
 
@@ -143,6 +147,33 @@ def test_before_the_first_release_it_lives_and_is_not_ready(tmp_path: Path) -> N
         service.follower.check()
         assert service.client.get("/ready").json() == {"status": "ok"}
         assert service.ids(k=1) == [6]
+
+
+def test_a_segment_gets_what_sells_there(tmp_path: Path) -> None:
+    """As in the candidate table: a bundle has counted nothing by segment, so the log is counted."""
+    users = {"source": "users.csv", "categorical": {"country": {}}}
+    shop = AnsweringShop(tmp_path, users=users, retrieve={"k": 2, "segment": "country"})
+    germans, others = [f"d{n}" for n in range(FEWEST)], [f"o{n}" for n in range(40)]
+    table = pl.DataFrame({"user_id": [*germans, "eve"], "country": "DE"})
+    overwrite(shop.settings.warehouse, USERS, table, expected=None)
+
+    def log(items: list[int]) -> dict[str, list[int]]:
+        return dict.fromkeys(germans, items) | {user: [3] for user in others} | {"eve": [9]}
+
+    shop.log(log([4, 1]))
+    shop.items([True] * 6)
+    shop.night("a")
+    service = serving(ChampionSource(shop.settings))
+    with service.client:
+        assert service.ids(k=3) == service.ids(k=3, attributes={"country": "FR"}) == [3, 1, 4]
+        assert service.ids(k=3, attributes={"country": "DE"}) == service.ids(k=3, user="eve") == [1, 4, 3]
+        assert service.ids(k=1, user="eve", attributes={"country": "FR"}) == [3]
+        shop.log(log([4, 5]))
+        service.follower.check()
+        assert service.ids(k=3, attributes={"country": "DE"}) == [5, 4, 3]
+        overwrite(shop.settings.warehouse, USERS, table.with_columns(country=pl.lit("AT")), expected=0)
+        service.follower.check()
+        assert service.ids(k=3, attributes={"country": "DE"}) == [3, 5, 4]
 
 
 @pytest.mark.parametrize("user", ["ann", "bob"])
