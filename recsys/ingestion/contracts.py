@@ -84,7 +84,7 @@ def check_timezone(timezone: str | None) -> None:
 
 
 def whole_text(column: pl.Expr, dtype: Any) -> pl.Expr:
-    """A column of type `dtype` as text; a whole float or decimal stands for its integer (7.0 is 7)."""
+    """Write a column of type `dtype` as text; a whole float or decimal stands for its integer (7.0 is 7)."""
     text = column.cast(pl.String, strict=False)
     if dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
