@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from deltalake import DeltaTable
 
@@ -26,12 +26,11 @@ from recsys.releases.switch import settle
 from recsys.retention.kept import releases_kept
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
+from recsys.storage.history import SEEN, changes
 from recsys.storage.intact import is_kept
 from recsys.storage.warehouse import commit_metadata, latest_version, table_path
 from recsys.tracking.lookup import lacking_runs
 from recsys.tracking.store import Store
-
-_TIDYINGS: Final = frozenset({"VACUUM START", "VACUUM END", "OPTIMIZE"})  # commits that change no row
 
 
 def pointer(settings: Settings) -> Iterator[Finding]:
@@ -175,10 +174,9 @@ def _data_version(settings: Settings, served: Release) -> int:
 
     Where `forget` has taken the commits before, the oldest that is left.
     """
-    history = DeltaTable(table_path(settings.warehouse, served.table_name)).history(20)
-    versions = [int(one["version"]) for one in history]
-    changed = (int(one["version"]) for one in history if one.get("operation") not in _TIDYINGS)
-    return next(changed, min(versions, default=0))
+    opened = DeltaTable(table_path(settings.warehouse, served.table_name))
+    commits = changes(opened)[:1] or opened.history(SEEN)[-1:]
+    return next((int(commit["version"]) for commit in commits), 0)
 
 
 def _is_own(settings: Settings, release: Release) -> bool:

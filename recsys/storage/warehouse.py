@@ -60,14 +60,13 @@ from recsys.errors import InputError, RecsysError, first_line
 from recsys.running import current
 from recsys.storage.delta import scan_delta
 from recsys.storage.files import refusal
+from recsys.storage.history import SEEN, TIDYINGS
 from recsys.storage.intact import check_intact, damaged_commit, note_write, repair
 from recsys.storage.remote import fail, is_url
 
 MOMENT: Final = pl.Datetime("us", "UTC")
 ID: Final = None  # stands in a schema for the type of the ids, Int64 or String, as the user gave them
 _METADATA: Final = "recsys"  # our key in a commit's metadata
-_TIDYINGS: Final = frozenset({"VACUUM START", "VACUUM END", "OPTIMIZE"})  # commits that change no row
-_TIDYINGS_SEEN: Final = 20  # commits looked back
 _TOKEN: Final = "recsys.token"  # another: of this commit alone
 BY_RUN: Final = "recsys.run"  # another: the run that committed
 
@@ -301,10 +300,10 @@ def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
 def said_last(root: str | Path, table: str) -> dict[str, Any]:
     """Return what the newest commit says, where it is ours; nothing where another program has changed rows since."""
     opened = _open(root, table)
-    for commit in [] if opened is None else opened.history(_TIDYINGS_SEEN):
+    for commit in [] if opened is None else opened.history(SEEN):
         if told := told_by(commit):
             return told
-        if commit.get("operation") not in _TIDYINGS:
+        if commit.get("operation") not in TIDYINGS:
             break
     return {}
 

@@ -31,6 +31,7 @@ from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.delta import data_files, scan_delta
 from recsys.storage.files import file_aside, write_json
+from recsys.storage.history import changes
 from recsys.storage.intact import check_intact
 from recsys.storage.warehouse import TableVersions, commit_metadata, scan, table_path, told_by
 from recsys.table.build import said_of
@@ -163,7 +164,7 @@ def refresh(
     )
     version = stream.publish(staged)
     _note(settings).unlink(missing_ok=True)
-    _tidy(path, version, set(listed))
+    _tidy(path, set(listed))
     made = histories.users.filter(pl.Series(rows.counts > 0))
     return Refreshed(
         users=users,
@@ -221,9 +222,11 @@ def _begin(settings: Settings, path: str, before: int) -> str:
     return token
 
 
-def _tidy(path: str, version: int, listed: set[int]) -> None:
-    """Delete the files of the refreshed version before the one before, which no reader has open any more."""
-    told = {int(commit["version"]): told_by(commit) for commit in DeltaTable(path).history(3)}
-    old = version - 2
-    if old not in listed and all(REFRESH in told.get(number, {}) for number in (old, old + 1)):
-        stream.discard_version(path, old)
+def _tidy(path: str, listed: set[int]) -> None:
+    """Delete the files of the refreshed version before the one before, which no reader has open any more.
+
+    A clean-up commits, too, and says what the commit before it said; its versions have the files of that one.
+    """
+    refreshed = [int(commit["version"]) for commit in changes(DeltaTable(path))[1:3] if REFRESH in told_by(commit)]
+    if len(refreshed) == 2 and listed.isdisjoint(range(refreshed[1], refreshed[0])):
+        stream.discard_version(path, refreshed[1])

@@ -35,7 +35,7 @@ from recsys.releases.switch import settle
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage import stream
-from recsys.storage.warehouse import TableVersions, commit_metadata, latest_version
+from recsys.storage.warehouse import TableVersions, commit_metadata, commit_properties, latest_version
 from recsys.table import build
 from recsys.table import refresh as refreshing
 from recsys.table.refresh import Changed, Refreshed, changed_since, merged
@@ -256,6 +256,19 @@ def test_of_refreshed_versions_the_last_two_stay(shop: TeaShop) -> None:
         refreshed(shop)
     kept = [version for version in range(5) if _opens(shop, version)]
     assert kept == [0, 3, 4]  # the night's own, too
+
+
+def test_a_clean_up_between_two_refreshes_takes_no_version_from_readers(shop: TeaShop) -> None:
+    path = str(shop.root / "warehouse" / "candidates")
+    for day in (20, 21):
+        shop.buy([("u03", "cup 5", day)])
+        refreshed(shop)
+        said = commit_properties(commit_metadata(shop.settings.warehouse, "candidates"))  # as `recsys gc` does
+        DeltaTable(path).vacuum(0, dry_run=False, enforce_retention_duration=False, commit_properties=said)
+    assert [one["operation"] for one in DeltaTable(path).history(2)] == ["VACUUM END", "VACUUM START"]
+    shop.buy([("u03", "cup 5", 22)])
+    done = refreshed(shop)
+    assert _opens(shop, done.before) and _opens(shop, done.version)
 
 
 def _opens(shop: TeaShop, version: int) -> bool:
