@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,20 @@ def made_by(settings: Settings, versions: TableVersions) -> str:
     """Digest of what decides on rows besides the bundle, the rules and the log."""
     parts = [settings.model_dump(mode="json", exclude=set(_OTHER)), code_version(), versions.items, versions.users]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def of_some_users(said: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a commit that makes the rows of some users anew, on top of another commit.
+
+    It says what made the rows only where that holds for the other users' rows, too; otherwise no later build keeps any.
+
+    Parameters
+    ----------
+    said, before
+        Metadata as of a commit that makes all rows, and the metadata of the commit before.
+    """
+    same = all(said.get(key) == before.get(key) for key in (MADE_BY, RULES_DIGEST))
+    return {key: value for key, value in said.items() if same or key != MADE_BY}
 
 
 def kept_rows(

@@ -36,6 +36,7 @@ from recsys.storage.intact import check_intact
 from recsys.storage.warehouse import TableVersions, commit_metadata, scan, table_path, told_by
 from recsys.table.build import said_of
 from recsys.table.everyone import some_to_serve
+from recsys.table.kept import of_some_users
 from recsys.table.naming import LOG, candidates_table
 from recsys.table.rows import rows_for
 from recsys.table.stored import frames, merged
@@ -152,6 +153,9 @@ def refresh(
     histories, fallback = some_to_serve(settings, versions, served, users, allowed)
     rows = rows_for(settings, versions, served, histories, fallback, allowed, run=run, as_of=as_of)
     replaced = _Replaced(users=users)
+    said = said_of(settings, rows)
+    if changed.users is not None:
+        said = of_some_users(said, commit_metadata(root, table))
     token = _begin(settings, path, before)
     staged = stream.stage(
         root,
@@ -159,7 +163,7 @@ def refresh(
         rows.schema,
         merged(replaced.others(frames(files)), rows.frames(progress)),
         sorted_by=USER_ID,
-        metadata=said_of(settings, rows) | {REFRESH: len(users)},
+        metadata=said | {REFRESH: len(users)},
         token=token,
     )
     version = stream.publish(staged)

@@ -15,6 +15,7 @@ from recsys.settings.read import parse_settings
 from recsys.storage import stream
 from recsys.table import build
 from recsys.table.built import BuiltCandidates
+from recsys.table.refresh import changed_since, refresh
 from tests.recsys.table.shops import NOW, TeaShop
 
 LATER = NOW + timedelta(days=1)
@@ -103,3 +104,27 @@ def test_another_bundle_keeps_no_row(shop: TeaShop) -> None:
     bundle = fit(other, versions).bundle
     assert Path(bundle).name != path.name
     assert build.build(shop.settings, versions, bundle, "run-2", LATER).kept == 0
+
+
+def test_after_a_refresh_under_other_rules_no_row_stays(shop: TeaShop) -> None:
+    """The refresh makes the rows of one user; those of all others are as the rules before made them."""
+    deny = {"kind": "deny", "items": "denied.txt"}
+    ruled = parse_settings({**shop.settings.model_dump(mode="json"), "rules": {"denied": deny}})
+    (shop.root / "denied.txt").write_text("tea 1\n")
+    build.publish(ruled, built(shop, ruled))
+    refresh_one(shop, ruled, 20)
+    assert built(shop, ruled).kept == WHOLE  # by the same rules
+    (shop.root / "denied.txt").write_text("tea 1\ntea 2\n")
+    refresh_one(shop, ruled, 21)
+    report = built(shop, ruled)
+    assert report.kept == 0 and not {"tea 1", "tea 2"} & set(rows(report)["item_id"])
+    refresh_one(shop, ruled, 22)  # by the rules of the refresh before, which made one user's rows
+    assert built(shop, ruled).kept == 0
+
+
+def refresh_one(shop: TeaShop, settings: Settings, day: int) -> None:
+    shop.buy([("u03", "cup 5", day)])
+    versions, bundle = shop.read(), Path(shop.settings.warehouse, "bundles", shop.table()["bundle"][0])
+    news = changed_since(settings, versions)
+    assert news.users is not None and news.users.to_list() == ["u03"]
+    refresh(settings, versions, news, bundle, "run-2", LATER)
