@@ -4,8 +4,9 @@
     s3://bucket/prefix/latest.json    {"folder": "v7-3f9a01c2", "files": [...], "format": ..., "rows": ..., ...}
 
 Objects are written aside, under a folder of their own. The pointer is written last and on condition: it must be as it
-was read, or not be there, so of two exports at once one fails and changes nothing. The former folder stays for readers
-that are at it and for `rollback`. Credentials come from the store's usual environment variables.
+was read, or not be there, so of two exports at once one fails and changes nothing. The former folder stays for
+`rollback`. The folder of the pointer before stays until the next export (`left`), for readers that have just read that
+pointer; a refresh leaves it, too. Credentials come from the store's usual environment variables.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class S3Sink(Sink):
                     "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "copy": copy.text(),
                     "former": {**former, "former": None} if former and keep else None,
+                    "left": before["folder"] if before and keep else None,
                 }
                 self._point(store, pointer, tag)
             except BaseException:
@@ -182,9 +184,9 @@ class S3Sink(Sink):
             )
 
     def _tidy(self, store: Any, pointer: dict[str, Any], before: dict[str, Any] | None, keep: bool) -> None:
-        """Delete folders that no pointer leads to: those of before, and what killed exports left a day ago."""
-        kept = {pointer["folder"], (pointer["former"] or pointer)["folder"]}
-        gone = {named["folder"] for named in (before, (before or {}).get("former")) if named} - kept
+        """Delete folders that the pointer does not name: those of before, and what killed exports left a day ago."""
+        kept = _folders(pointer)
+        gone = (_folders(before) if before else set()) - kept
         late = datetime.now(UTC) - timedelta(seconds=ABANDONED_AFTER)
         for batch in obstore.list(store):
             for held in batch:
@@ -202,6 +204,12 @@ class S3Sink(Sink):
     def _store(self) -> contextlib.AbstractContextManager[Any]:
         what = f"The export to {self.place} failed, and readers see the old copy"
         return objects.opened(self.shape.path, what, self.shape.endpoint)
+
+
+def _folders(pointer: dict[str, Any]) -> set[str]:
+    """Folders that a pointer names: of its copy, of the former copy, and of the pointer before."""
+    named = (pointer["folder"], (pointer["former"] or {}).get("folder"), pointer.get("left"))
+    return {folder for folder in named if folder}
 
 
 class _Upload(io.RawIOBase):

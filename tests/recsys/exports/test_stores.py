@@ -174,6 +174,30 @@ def test_two_exports_to_one_prefix_do_not_mix(
     assert len(folders) == 2  # the pointer and one copy
 
 
+def test_a_reader_of_the_pointer_before_finds_its_files_also_after_a_refresh(
+    object_store: ObjectStore, tmp_path: Path
+) -> None:
+    place = Place("s3", object_store, tmp_path)
+    sink = sink_of(**place.given)
+
+    def folders() -> set[str]:
+        held = [one["path"] for batch in obstore.list(place.reader()) for one in batch]
+        return {path.partition("/")[0] for path in held} - {"latest.json"}
+
+    def folder_of(lists: dict[str, list[str]], run: str, **more: Any) -> str:
+        sink.write(publish(tmp_path / "warehouse", lists, run), **more)
+        return str(json.loads(place.bytes("latest.json"))["folder"])
+
+    first, night = folder_of(OLD, "r1"), folder_of(OLD, "r2")
+    seen = json.loads(place.bytes("latest.json"))["files"]
+    refreshed = folder_of(NEW, "r2")
+    assert all(place.bytes(name) for name in seen) and folders() == {first, night, refreshed}
+    again = folder_of(OLD, "r2")
+    assert folders() == {first, refreshed, again}  # one export later nobody reads it any more
+    assert sink.rollback().version == 0
+    assert folders() == {folder_of(OLD, "r3", keep=False)}  # as `recsys forget` does
+
+
 def test_no_store_and_no_bucket(object_store: ObjectStore, tmp_path: Path) -> None:
     candidates = publish(tmp_path / "warehouse", OLD)
     missing = sink_of(kind="s3", path="s3://no-such-bucket/x", endpoint=object_store.endpoint)
