@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys.exports import several
 from recsys.exports.base import Candidates
+from recsys.exports.due import due
 from recsys.pipelines.steps import (
     Run,
     as_function,
@@ -26,6 +27,7 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
     """Write a candidate table (`path`, `version`) to every target: readers never see half of it.
 
     Inside of a night, of several targets those that hold this version already are left alone: the night is resumed.
+    So they are where another target's export is due, as after a try that failed.
     """
     newest = newest_candidates(settings)
     if newest["path"] == candidates["path"] and newest["version"] > candidates["version"]:
@@ -36,7 +38,8 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
         candidates = newest
     with step_run(settings, "export", parent) as step:
         try:
-            written = several.export(settings, Candidates(**candidates), resumed=parent is not None)
+            resumed = parent is not None or bool(due(settings))
+            written = several.export(settings, Candidates(**candidates), resumed=resumed)
         except several.SomeFailed as failed:
             _log(step.store, step.run_id, failed.report)
             raise
@@ -77,5 +80,5 @@ def export_alone(
     """Export the newest candidate table, or bring the copy before the newest one back."""
     if rollback:
         return run(rollback_task, settings, target)
-    several.check(settings)
+    check_targets(settings)
     return run(export_task, settings, newest_candidates(settings))

@@ -112,7 +112,8 @@ def _night(
     display = watch()
     began_work = time.perf_counter()
     check_compute(settings)
-    settle(settings)  # a switch by hand that was stopped: what is served is what this night is compared with
+    # a switch by hand that was stopped: what is served is what this night is compared with
+    settle(settings, lacking=display.warn)
     tell(settings, store)
     with display.step("ingest"), peak_memory() as peak:
         ingested = run(ingest_task, settings)

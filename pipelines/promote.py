@@ -17,7 +17,7 @@ from rich.markup import escape
 from recsys import runs
 from recsys.bundles.mirror import address
 from recsys.errors import InputError, RecsysError
-from recsys.exports.registry import sinks_of
+from recsys.pipelines.export import check_targets
 from recsys.pipelines.publish import log_run
 from recsys.pipelines.steps import newest_versions, tracked
 from recsys.pipelines.watch import watch
@@ -58,10 +58,10 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, A
 
 
 def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
-    """Switch inside of the warehouse's lock."""
+    """Switch inside of the warehouse's lock; a target that is away holds up no other, and its export stays due."""
     runs.need_warehouse(settings.warehouse)
-    for sink in sinks_of(settings):
-        sink.check()
+    if settings.export.wanted:
+        check_targets(settings)
     with (
         registered(settings.warehouse),
         naming_damage(settings.warehouse),
@@ -69,6 +69,8 @@ def _switched(settings: Settings, switch: Callable[[Store | None], commands.Swit
         runs.locked(settings.warehouse),
     ):
         done = switch(store)
+    if done.lacking:
+        watch().warn(done.lacking)
     return {
         "name": settings.name,
         "served": asdict(done.release),

@@ -69,7 +69,7 @@ def gc(settings: Settings, *, dry_run: bool) -> dict[str, Any]:
         settled = None if dry_run else _tried(lambda: settle(settings))
         report = collect(settings, None if isinstance(store, str) else store, dry_run=dry_run)
         if isinstance(settled, str):  # there is more room now
-            settled = _tried(lambda: settle(settings))
+            settled = _tried(lambda: settle(settings, lacking=watch().warn))
     failed = [*(one for one in (settled, store) if isinstance(one, str)), *report.failed]
     return {**_counts(report), "names": report.names, "failed": failed, "sentence": sentence(report, failed)}
 

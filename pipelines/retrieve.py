@@ -17,7 +17,7 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
-from recsys.releases.switch import described, serve, settle
+from recsys.releases.switch import BY_RETRIEVE, described, serve, settle
 from recsys.settings import Settings
 from recsys.storage.warehouse import TableVersions
 from recsys.table import build as retrieval
@@ -68,9 +68,9 @@ def retrieve(
 
 def _served(settings: Settings, built: retrieval.BuiltCandidates, bundle: str) -> retrieval.CandidatesReport:
     """Serve what was built by hand; the export follows with `recsys export`."""
-    settle(settings)
+    settle(settings, lacking=watch().warn)
     retrieval.check_not_empty(settings, built)
-    release = described(settings, built.run, bundle, "retrieve")
+    release = described(settings, built.run, bundle, BY_RETRIEVE)
     serve(settings, release, lambda said: retrieval.publish(settings, built, said), exporting=False)
     return retrieval.publish(settings, built)
 

@@ -18,7 +18,9 @@ from recsys.bundles.manifest import read_manifest
 from recsys.bundles.mirror import POINTER, address, bundles_folder, read_pointer
 from recsys.bundles.store import publish_bundle
 from recsys.errors import InputError, RecsysError
+from recsys.exports import several
 from recsys.exports.base import CandidateTable, Sink
+from recsys.exports.due import due
 from recsys.exports.registry import sinks_of
 from recsys.releases.choice import lack_of_bundle
 from recsys.releases.record import Release, bundle_folder, champion, path_of, read
@@ -124,7 +126,7 @@ def _target(
     settings: Settings, sink: Sink, served: Release, where: str, candidates: Callable[[], CandidateTable]
 ) -> Iterator[Finding]:
     sink.check()
-    anew = partial(_export, sink, candidates)
+    anew = partial(_export, settings, sink.target, candidates)
     if not sink.present():
         advice = "export anew with `recsys check --repair` or `recsys export`"
         what = "readers find no copy"
@@ -134,11 +136,14 @@ def _target(
     if held is None:  # a copy of an earlier version of the program does not say
         return
     if held.run not in (None, served.run):
+        is_due = sink.target in due(settings)
+        again = "export anew with `recsys check --repair` or `recsys export`, or the next night does"
         yield Finding(
             part="export",
             where=where,
             what=f"readers see run {held.run}, and run {served.run} is served",
-            advice="export with `recsys export`, unless somebody has taken it back",
+            advice=again if is_due else "export with `recsys export`, unless somebody has taken it back",
+            repair=anew if is_due else None,
             passing=True,
         )
     elif held.version < _data_version(settings, served):
@@ -165,8 +170,8 @@ def _turn(settings: Settings) -> None:
         publish_bundle(settings.warehouse, good)
 
 
-def _export(sink: Sink, candidates: Callable[[], CandidateTable]) -> Any:
-    return sink.write(candidates())
+def _export(settings: Settings, target: str, candidates: Callable[[], CandidateTable]) -> Any:
+    return several.export(settings, candidates(), only={target})
 
 
 def _data_version(settings: Settings, served: Release) -> int:

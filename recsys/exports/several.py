@@ -1,15 +1,20 @@
-"""Writing and taking back all targets of a configuration: one that fails does not keep the others from it."""
+"""Writing and taking back all targets of a configuration: one that fails does not keep the others from it.
+
+An export that fails is due from then on (see `recsys.exports.due`), until one succeeds or the target is taken back.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import polars as pl
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, Sink
+from recsys.exports.due import note, strike_off
 from recsys.exports.registry import sink_of, sinks_of
 from recsys.settings import ExportSettings, Settings
 from recsys.settings.export import UNNAMED
@@ -27,13 +32,17 @@ class SomeFailed(RecsysError):
         self.report = report
 
 
-def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = False) -> dict[str, Any]:
+def export(
+    settings: Settings, candidates: CandidateTable, *, resumed: bool = False, only: Collection[str] | None = None
+) -> dict[str, Any]:
     """Write a version of the candidate table to every target of a configuration.
 
     Parameters
     ----------
     resumed
         Of several targets, leave those alone whose readers see this version already.
+    only
+        Names of the targets to write; None: all.
 
     Returns
     -------
@@ -46,15 +55,24 @@ def export(settings: Settings, candidates: CandidateTable, *, resumed: bool = Fa
         The error of the only target, or `SomeFailed`, after all were tried; its cause is an error that may pass, where
         there is one.
     """
-
     sinks = _asked(settings)
 
-    def write(sink: Sink) -> dict[str, Any]:
+    def bring(sink: Sink) -> dict[str, Any]:
         if resumed and len(sinks) > 1 and sink.holds(candidates):
             return {HELD: True, "kind": sink.kind, "version": candidates.version}
         return dataclasses.asdict(sink.write(candidates))
 
-    return _each(sinks, write, "written")
+    def write(sink: Sink) -> dict[str, Any]:
+        try:
+            report = bring(sink)
+        except Exception:
+            with contextlib.suppress(RecsysError):  # of a full disk; the export's own error is the one to show
+                note(settings, [sink.target])
+            raise
+        strike_off(settings, sink.target)
+        return report
+
+    return _each([sink for sink in sinks if only is None or sink.target in only], write, "written")
 
 
 def update(
@@ -83,11 +101,14 @@ def update(
 
     def bring(sink: Sink) -> dict[str, Any]:
         if sink.holds(candidates):
+            strike_off(settings, sink.target)
             return {HELD: True, "kind": sink.kind, "version": candidates.version}
         held = sink.held()
         if held is not None and held.run not in (None, candidates.run):
             return {LEFT: True, "kind": sink.kind, "version": held.version, "run": held.run}
-        return dataclasses.asdict(sink.write(candidates) if users is None else sink.update(candidates, users, since))
+        report = sink.write(candidates) if users is None else sink.update(candidates, users, since)
+        strike_off(settings, sink.target)
+        return dataclasses.asdict(report)
 
     return _each(sinks_of(settings), bring, "updated")
 
@@ -102,7 +123,13 @@ def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
     RecsysError
         As `export`.
     """
-    return _each(_asked(settings, target), lambda sink: dataclasses.asdict(sink.rollback()), "taken back")
+
+    def take_back(sink: Sink) -> dict[str, Any]:
+        report = dataclasses.asdict(sink.rollback())
+        strike_off(settings, sink.target)  # it is to stay so
+        return report
+
+    return _each(_asked(settings, target), take_back, "taken back")
 
 
 def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: False) -> list[str]:
@@ -111,7 +138,7 @@ def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: F
     Parameters
     ----------
     passing
-        Whether an error may pass until the table is there.
+        Whether an error may pass until the export.
 
     Returns
     -------
@@ -125,7 +152,7 @@ def check(settings: Settings, passing: Callable[[Exception], bool] = lambda _: F
         except RecsysError as error:
             if not passing(error):
                 raise
-            later.append(f"{str(error).rstrip('.')}; the export is tried again when the table is there.")
+            later.append(f"{str(error).rstrip('.')}; the export is tried all the same.")
     return later
 
 

@@ -47,11 +47,14 @@ class Switched:
         What was served before; None: nothing.
     finished
         Whether the command only finished what an earlier one, that was stopped, had begun.
+    lacking
+        Which targets it could not export to, and why, in a sentence; None: there is none.
     """
 
     release: Release
     instead: Release | None
     finished: bool = False
+    lacking: str | None = None
 
 
 def rollback(settings: Settings, store: Store | None, why: str, to: str | None = None) -> Switched:
@@ -73,7 +76,7 @@ def rollback(settings: Settings, store: Store | None, why: str, to: str | None =
     InputError
         There is no reason, nothing was served before, no such run was served, or it cannot come back.
     RecsysError
-        A part cannot be written; the same command goes on there.
+        A part cannot be written; the same command goes on there. Or a target cannot, and all else is done.
     """
     _need(why)
     if stopped := _stopped(settings, store, ROLLBACK, to):
@@ -122,7 +125,7 @@ def promote(
     InputError
         There is no reason, no such run, it is served already, or what it built is gone.
     RecsysError
-        A part cannot be written; the same command goes on there.
+        A part cannot be written; the same command goes on there. Or a target cannot, and all else is done.
     """
     _need(why)
     if stopped := _stopped(settings, store, PROMOTE, asked):
@@ -147,14 +150,15 @@ def _told(settings: Settings, store: Store | None, done: Switched) -> Switched:
 
 def _stopped(settings: Settings, store: Store | None, by: str, asked: str | None) -> Switched | None:
     """The release that the same command left unfinished, finished now; None: it was another one, or none."""
-    before = read(settings)
-    release = settle(settings)
+    before, lacking = read(settings), list[str]()
+    release = settle(settings, lacking=lacking.append)
     if release is None and before.untold and not before.deferred:  # all is switched, and MLflow was not told
         release = before.releases[-1]
     tell(settings, store)
     if release is None or release.by != by or not release.run.startswith(asked or ""):
         return None
-    return Switched(release=release, instead=_instead(read(settings)), finished=True)
+    instead = _instead(read(settings))
+    return Switched(release=release, instead=instead, finished=True, lacking=next(iter(lacking), None))
 
 
 def _instead(record: Record) -> Release | None:

@@ -1,8 +1,11 @@
-"""Switching what is served: candidate table, bundle pointer, export and list as one, through any kill.
+"""Switching what is served: candidate table, bundle pointer, list and export as one, through any kill.
 
 What is to be served is written down first, with a token. The commit of the table carries the token, so whoever comes
 next sees whether the switch has begun for readers. If it has, `settle` does the rest; if not, nothing has changed, and
 the note is dropped. Each part is replaced in one step, so readers see the old one or the new one.
+
+The export comes last, and a target that is away holds up nothing: before the list is written, the export to every
+target is noted as due (see `recsys.exports.due`). `settle` tries again what is still due.
 
 Every command that changes what is served, and the night, calls `settle` first, inside of the warehouse's lock.
 """
@@ -20,32 +23,46 @@ from typing import Any, Final
 
 from recsys.bundles.manifest import read_manifest
 from recsys.bundles.store import publish_bundle
+from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
+from recsys.exports.due import due, note
 from recsys.exports.several import export
 from recsys.releases.record import Release, bundle_folder, measured_of, path_of, read, served_now, write
-from recsys.settings import Settings
+from recsys.settings import Settings, targets_of
+from recsys.settings.export import UNNAMED
 from recsys.storage.addresses import masked
+from recsys.storage.failures import sentence
 from recsys.storage.warehouse import commit_metadata, latest_version, table_path
 from recsys.table.naming import candidates_table
 
 SWITCH: Final = "switch"  # key of a commit's metadata: the token
+BY_RETRIEVE: Final = "retrieve"  # `by` of a release whose export is asked for by hand
 _UNKNOWN: Final = -1  # version of a table before its commit
 
 
-def settle(settings: Settings, *, exporting: bool = True) -> Release | None:
-    """Finish the switch that was stopped, and list what others have published; returns the release that is finished.
+def settle(
+    settings: Settings, *, exporting: bool = True, lacking: Callable[[str], None] | None = None
+) -> Release | None:
+    """Finish the switch that was stopped, list what others have published, and make up for exports that are due.
 
     Parameters
     ----------
     exporting
-        Whether the export follows; a night exports in a step of its own.
+        Whether exports that are due are tried; a refresh does so in a step of its own.
+    lacking
+        Is told, in a sentence, of targets that cannot be written; None: that is an error.
+
+    Returns
+    -------
+    Release or None
+        The release that is finished.
 
     Raises
     ------
     RecsysError
         A part cannot be written; the next call goes on there.
     """
-    finished = _finish(settings, exporting)
+    finished = _finish(settings)
     record, served = read(settings), served_now(settings)
     listed = record.releases
     if served is not None:
@@ -55,6 +72,13 @@ def settle(settings: Settings, *, exporting: bool = True) -> Release | None:
             listed = (*listed[:-1], replace(listed[-1], version=served.version))
     if listed != record.releases or (listed and not path_of(settings).exists()):
         write(settings, replace(record, releases=listed))
+    if exporting:
+        try:
+            _export_due(settings)
+        except _Lacking as error:
+            if lacking is None:
+                raise
+            lacking(str(error))
     return finished
 
 
@@ -69,11 +93,14 @@ def serve(
         Its version is that of the commit.
     commit
         Makes its rows the newest version of the candidate table, in one commit with the metadata that it is given.
+    exporting
+        Whether the export follows at once; a night exports in a step of its own, and is due until then.
 
     Raises
     ------
     RecsysError
-        The table cannot be written, and nothing has changed; or another part cannot, and the next `settle` goes on.
+        The table cannot be written, and nothing has changed; or another part or target cannot, and the next `settle`
+        goes on.
     """
     record = read(settings)
     switching = {"token": uuid.uuid4().hex, "release": asdict(release)}
@@ -84,8 +111,10 @@ def serve(
         if not _has_begun(settings, switching):
             write(settings, record)
         raise
-    done = _finish(settings, exporting)
+    done = _finish(settings)
     assert done is not None  # the commit carries the token
+    if exporting:
+        _export_due(settings)
     return done
 
 
@@ -125,8 +154,32 @@ def described(
     )
 
 
-def _finish(settings: Settings, exporting: bool) -> Release | None:
-    """Do what is left of a switch that has begun; drop one that has not."""
+class _Lacking(RecsysError):
+    """Targets could not be written, which stay due."""
+
+
+def _export_due(settings: Settings) -> None:
+    """Export what is served to the targets whose export is due."""
+    listed, targets = read(settings).releases, due(settings)
+    if not listed or not targets:
+        return
+    served = listed[-1]
+    version = latest_version(settings.warehouse, served.table_name)
+    if version is None:
+        return
+    path = table_path(settings.warehouse, served.table_name)
+    try:
+        export(settings, Candidates(path=path, version=version, run=served.run), only=targets)
+    except (RecsysError, OSError) as error:
+        left = ", ".join(f"[{UNNAMED if name == UNNAMED else f'{UNNAMED}.{name}'}]" for name in sorted(due(settings)))
+        raise _Lacking(
+            f"The run {served.run} is served and not yet in {left}: {sentence(error)}; the next night or refresh tries "
+            "again."
+        ) from error
+
+
+def _finish(settings: Settings) -> Release | None:
+    """Do what is left of a switch that has begun, but for the export; drop one that has not."""
     record = read(settings)
     switching = record.switching
     if switching is None:
@@ -141,11 +194,8 @@ def _finish(settings: Settings, exporting: bool) -> Release | None:
     bundle = bundle_folder(settings, release.bundle)
     if read_manifest(bundle)["name"] == settings.name:  # one of another name has a pointer of its own
         publish_bundle(settings.warehouse, bundle)
-    if exporting and settings.export.wanted:
-        export(
-            settings,
-            Candidates(path=table_path(settings.warehouse, release.table_name), version=version, run=release.run),
-        )
+    if release.by != BY_RETRIEVE:
+        note(settings, targets_of(settings.export))
     listed = (*record.releases, release)
     write(settings, replace(record, releases=listed, switching=None, untold=record.untold + 1, deferred=False))
     return release

@@ -20,6 +20,7 @@ from recsys.bundles.store import latest_bundle
 from recsys.data.log import home_of
 from recsys.errors import RecsysError
 from recsys.exports.base import Candidates
+from recsys.exports.due import due, note
 from recsys.exports.several import rollback
 from recsys.pipelines.check import check
 from recsys.releases.record import champion, path_of, releases
@@ -209,6 +210,9 @@ def test_an_export_that_is_gone_is_made_anew_and_one_that_was_taken_back_is_not(
     rollback(shop.settings, "lite")
     finding = one(shop)
     assert finding.what == "readers see run a, and run b is served" and finding.repair is None
+    note(shop.settings, ["lite"])  # as an export that failed
+    mend([one(shop)])
+    assert found(shop) == [] and due(shop.settings) == frozenset()
     (tmp_path / "lite.db").write_bytes(b"no database")
     assert "is not an SQLite database" in one(shop).what
 

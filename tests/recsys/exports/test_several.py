@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ import tomlkit
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
+from recsys.exports.due import due
 from recsys.exports.files import FileSink
 from recsys.exports.registry import sink_of, sinks_of
 from recsys.pipelines import export as step
@@ -149,6 +151,27 @@ def test_a_target_that_cannot_be_reached_yet_stops_no_night(tmp_path: Path) -> N
     lasting = parse_settings(tree(tmp_path, {"db": {"kind": "sqlite", "path": str(tmp_path / "file" / "x.db")}}))
     with pytest.raises(InputError, match="is a file, no folder"):
         step.check_targets(lasting)
+
+
+def test_the_command_writes_the_targets_that_answer(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(database, tmp_path / "mlflow.db")
+    away = {"kind": "redis", "address": "redis://127.0.0.1:1/0"}
+    export = {"cache": away, "files": {"path": str(tmp_path / "files")}}
+    given = {**tree(tmp_path, export), "limits": {"retries": 1, "retry_seconds": 0.0}}
+    config = str(tmp_path / "c.toml")
+    Path(config).write_text(tomlkit.dumps(given))
+    publish(tmp_path / "warehouse", OLD)
+    written: list[str] = []
+    real = FileSink.write
+    monkeypatch.setattr(
+        FileSink, "write", lambda self, *given, **more: written.append(self.target) or real(self, *given, **more)
+    )
+    assert execute(["export", config]) == 1
+    assert "The export target cache failed, 1 of 2 are written; cache: " in " ".join(capsys.readouterr().err.split())
+    assert len(pl.read_parquet(tmp_path / "files")) == 3 and due(parse_settings(given)) == {"cache"}
+    assert written == ["files"]  # the second try leaves it alone
 
 
 def test_the_night_says_where_each_copy_is() -> None:

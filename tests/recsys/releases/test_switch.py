@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,17 @@ from hypothesis import HealthCheck, example, given, settings, strategies
 from recsys import runs
 from recsys.bundles.store import latest_bundle
 from recsys.errors import InputError, RecsysError
+from recsys.exports import several
+from recsys.exports.due import due
 from recsys.exports.files import FileSink
+from recsys.exports.registry import sinks_of
+from recsys.pipelines import promote as promoting
 from recsys.releases import commands, switch
 from recsys.releases.choice import Built, matching, way
 from recsys.releases.commands import promote, rollback
 from recsys.releases.record import Release, champion, read, releases
-from recsys.releases.switch import settle
+from recsys.releases.switch import BY_RETRIEVE, described, serve, settle
+from recsys.settings import Settings
 from recsys.storage import stream
 from recsys.storage.warehouse import commit_metadata, latest_version, scan
 from recsys.table import build
@@ -326,7 +332,7 @@ def test_a_kill_anywhere_is_finished_by_the_same_command(tmp_path: Path, name: s
     command, target = COMMANDS[name]
     shop = three_nights(tmp_path / "shop")
     shop.kept_back("kept")
-    acts = ["tell", "write", "publish" if target == "kept" else "restore", "publish_bundle", "export", "write", "tell"]
+    acts = ["tell", "write", "publish" if target == "kept" else "restore", "publish_bundle", "write", "export", "tell"]
     for number, act in enumerate(acts, 1):
         with copied(tmp_path / "shop"):
             with killing(number, after) as began, pytest.raises(Killed):
@@ -362,12 +368,87 @@ def test_an_export_that_fails_is_made_up_for_by_the_same_command(shop: Shop, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(FileSink, "write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(RecsysError, match=r"The run b is served and not yet in \[export\]: .*No space left"):
             rolled(shop)
     done = rollback(shop.settings, None, "x")
     assert done.finished and done.release.run == "b" and done.instead and done.instead.run == "c"
-    assert shop.served() == {"b"}
+    assert shop.served() == {"b"} and done.lacking is None
     assert rolled(shop) == "a"
+
+
+AWAY = {"kind": "redis", "address": "redis://127.0.0.1:1/0"}
+
+
+def with_cache(shop: Shop, tmp_path: Path, cache: dict[str, Any], database: Path) -> Settings:
+    """The shop's configuration with a second target."""
+    export = {"files": {"path": str(tmp_path / "export")}, "cache": cache}
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return Shop(shop.root, export=export, tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"}).settings
+
+
+def test_a_target_that_is_away_holds_up_no_switch_and_is_written_when_it_is_back(
+    shop: Shop, tmp_path: Path, database: Path
+) -> None:
+    away = with_cache(shop, tmp_path, AWAY, database)
+    lacks = r"The run b is served and not yet in \[export\.cache\]: .*cannot be reached.*tries again"
+    with pytest.raises(RecsysError, match=lacks) as caught:
+        promoting.rollback(away, "odd lists")
+    assert not isinstance(caught.value, InputError)
+    assert shop.served() == {"b"}  # table, pointer, list, and the target that answers
+    record = read(away)
+    assert record.switching is None and due(away) == {"cache"}
+    said: list[str] = []
+    assert settle(away, lacking=said.append) is None and len(said) == 1  # as the next night does
+    again = rollback(away, None, "odd lists")  # the same command goes back no further
+    assert again.finished and again.release.run == "b" and re.match(lacks, again.lacking or "")
+    back = with_cache(shop, tmp_path, {"kind": "sqlite", "path": str(tmp_path / "cache.db")}, database)
+    settle(back)
+    held = sinks_of(back, "cache")[0].held()
+    assert held is not None and held.run == "b" and due(back) == frozenset()
+
+
+def test_a_wrong_target_is_refused_before_anything_is_switched(shop: Shop, tmp_path: Path, database: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    wrong = with_cache(shop, tmp_path, {"path": str(tmp_path / "taken")}, database)
+    with pytest.raises(InputError, match="that no export has written"):
+        promoting.rollback(wrong, "odd lists")
+    assert shop.served() == {"c"}
+
+
+def test_an_export_of_a_night_that_failed_is_made_up_for_unless_the_target_was_taken_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (sink,) = sinks_of(shop.settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSink, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            shop.night("d")
+    settle(shop.settings)
+    assert shop.served() == {"d"}
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSink, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            shop.night("e")
+    several.rollback(shop.settings)
+    settle(shop.settings)
+    held = sink.held()
+    assert held is not None and held.run == "c" and champion(shop.settings).run == "e"  # type: ignore[union-attr]
+
+
+def test_a_table_made_by_hand_is_exported_by_hand(shop: Shop) -> None:
+    bundle = shop.bundle("d")
+    staged = shop.stage("d", bundle)
+
+    def commit(said: Mapping[str, Any]) -> None:
+        stream.publish(replace(staged, metadata={**staged.metadata, **said}))
+
+    serve(shop.settings, described(shop.settings, "d", bundle, BY_RETRIEVE), commit, exporting=False)
+    settle(shop.settings)
+    held = sinks_of(shop.settings)[0].held()
+    assert held is not None and held.run == "c"
 
 
 def test_a_table_that_cannot_be_written_changes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
