@@ -216,6 +216,8 @@ def _night(
             published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
             if settings.export.wanted:
                 step("export", export_task, candidates_of(published["candidates"]), parent)
+        else:
+            settle(settings, lacking=display.warn)  # a target that lacks what is served may answer by now
         tracking.log_metrics(store, parent, evaluated["metrics"])
         tracking.log_metrics(store, parent, baseline_metrics(evaluated["baselines"]))
         summary = _summary(settings, store, state, resumed)

@@ -97,7 +97,7 @@ def refresh_alone(settings: Settings, run: Run = as_function) -> dict[str, Any]:
     began = time.perf_counter()
     display = watch()
     with runs.locked(settings.warehouse), keeping():
-        settle(settings, lacking=display.warn)
+        settle(settings, exporting=False)
         release = _served(settings)
         path = table_path(settings.warehouse, release.table_name)  # warehouses are moved
         ingested = run(read_task, settings)

@@ -14,7 +14,7 @@ import polars as pl
 
 from recsys.errors import InputError, RecsysError, first_line
 from recsys.exports.base import CandidateTable, Sink
-from recsys.exports.due import note, strike_off
+from recsys.exports.due import due, note, strike_off
 from recsys.exports.registry import sink_of, sinks_of
 from recsys.settings import ExportSettings, Settings
 from recsys.settings.export import UNNAMED
@@ -80,8 +80,8 @@ def update(
 ) -> dict[str, Any]:
     """Bring every target to a version that differs from another one in the rows of some users alone.
 
-    A target whose readers see the copy of another run is left as it is: somebody has taken it back, or the export of
-    the night has failed.
+    A target whose readers see the copy of another run is left as it is, as somebody has taken it back, unless its
+    export is due: then it is written whole.
 
     Parameters
     ----------
@@ -99,12 +99,14 @@ def update(
         As `export`.
     """
 
+    owed = due(settings)
+
     def bring(sink: Sink) -> dict[str, Any]:
         if sink.holds(candidates):
             strike_off(settings, sink.target)
             return {HELD: True, "kind": sink.kind, "version": candidates.version}
         held = sink.held()
-        if held is not None and held.run not in (None, candidates.run):
+        if held is not None and held.run not in (None, candidates.run) and sink.target not in owed:
             return {LEFT: True, "kind": sink.kind, "version": held.version, "run": held.run}
         report = sink.write(candidates) if users is None else sink.update(candidates, users, since)
         strike_off(settings, sink.target)

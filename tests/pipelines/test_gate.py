@@ -12,6 +12,9 @@ import tomlkit
 
 from recsys import runs
 from recsys.bundles.store import latest_bundle
+from recsys.errors import RecsysError
+from recsys.exports.files import FileSink
+from recsys.exports.registry import sinks_of
 from recsys.pipelines import cli, nightly
 from recsys.releases.record import releases
 from recsys.settings import FileExportSettings, Settings
@@ -99,3 +102,27 @@ def test_a_night_killed_between_verdict_and_publishing_goes_on(folder: Path, mon
     summary = nightly.night(settings)
     assert summary["resumed"] and summary["published"] and summary["verdict"] == before
     assert releases(settings)[-1].verdict == before["sentence"]
+
+
+def test_a_night_that_is_kept_back_makes_up_for_the_export_of_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, real, failures = load_settings(folder / "recsys.toml"), FileSink.write, [1, 2]
+
+    def away(self: FileSink, *given: Any, **more: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise RecsysError("The target is away.")
+        return real(self, *given, **more)
+
+    (sink,) = sinks_of(settings)
+    monkeypatch.setattr(FileSink, "write", away)
+    shop.write_log(folder, shop.EVENTS - 2)
+    with pytest.raises(RecsysError, match="The target is away"):
+        nightly.night(settings)
+    served, held = releases(settings)[-1].run, sink.held()
+    assert len(releases(settings)) == 2 and held is not None and held.run != served
+    shop.write_log(folder, shop.EVENTS)
+    summary = nightly.night(load_settings(folder / "recsys.toml", [TOO_OLD]))  # away at its start, too
+    held = sink.held()
+    assert not summary["published"] and not failures and held is not None and held.run == served

@@ -174,6 +174,26 @@ def test_the_command_writes_the_targets_that_answer(
     assert written == ["files"]  # the second try leaves it alone
 
 
+def test_an_update_writes_a_target_whose_export_is_due_and_leaves_one_that_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(tree(tmp_path, two(tmp_path)))
+    several.export(settings, publish(tmp_path / "warehouse", OLD))
+    second = publish(tmp_path / "warehouse", NEW, "r2")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RecsysError("There is no room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSink, "write", broken)
+        with pytest.raises(RecsysError, match="2 export targets failed"):
+            several.export(settings, second)
+    assert due(settings) == {"export", "cache"}
+    several.rollback(settings, "db")
+    report = several.update(settings, second, None, second)["targets"]
+    assert rows(tmp_path) == (1, 3, 1) and report["db"]["left"] and due(settings) == frozenset()
+
+
 def test_the_night_says_where_each_copy_is() -> None:
     report = {"targets": {"db": {"path": "x.db candidates"}, "cache": {"held": True}}}
     assert exported(report) == "db: x.db candidates\ncache: was there already"
