@@ -127,9 +127,8 @@ def rollback(settings: Settings, target: str | None = None) -> dict[str, Any]:
     """
 
     def take_back(sink: Sink) -> dict[str, Any]:
-        report = dataclasses.asdict(sink.rollback())
-        strike_off(settings, sink.target)  # it is to stay so
-        return report
+        strike_off(settings, sink.target)  # also where it is away: nobody wants the newer copy there
+        return dataclasses.asdict(sink.rollback())
 
     return _each(_asked(settings, target), take_back, "taken back")
 

@@ -172,6 +172,9 @@ def test_the_command_writes_the_targets_that_answer(
     assert "The export target cache failed, 1 of 2 are written; cache: " in " ".join(capsys.readouterr().err.split())
     assert len(pl.read_parquet(tmp_path / "files")) == 3 and due(parse_settings(given)) == {"cache"}
     assert written == ["files"]  # the second try leaves it alone
+    with pytest.raises(RecsysError, match="2 export targets failed"):
+        several.rollback(parse_settings(given))  # one is away, one has no older copy
+    assert due(parse_settings(given)) == frozenset()
 
 
 def test_an_update_writes_a_target_whose_export_is_due_and_leaves_one_that_was_taken_back(
