@@ -148,8 +148,10 @@ def reading(file: SourceFile) -> Iterator[None]:
 
 
 def _lines(text: TextFile) -> pl.LazyFrame:
-    """FILE_LINE, FILE_RAW and DEFECT (bad bytes) of every line."""
-    lines = pl.scan_lines(text.path, name=FILE_RAW, row_index_name=FILE_LINE, row_index_offset=1, glob=False)
+    """FILE_LINE, FILE_RAW and DEFECT (bad bytes) of every line that the digest is of."""
+    lines = pl.scan_lines(
+        text.path, name=FILE_RAW, n_rows=text.lines, row_index_name=FILE_LINE, row_index_offset=1, glob=False
+    )
     bad = pl.Series(text.bad_lines, dtype=pl.Int64)
     defect = first_reason((pl.col(FILE_LINE).is_in(bad.implode()), BAD_BYTES)) if len(bad) else no_reason()
     return lines.select(pl.col(FILE_LINE).cast(pl.Int64), FILE_RAW, defect.alias(DEFECT))

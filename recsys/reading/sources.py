@@ -13,7 +13,7 @@ import encodings.aliases
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -73,6 +73,15 @@ class TextFile:
     padded: bool  # a blank may stand after a separator or begin a line
     open_end: bool  # the last line has no line end: perhaps the file was cut off
     prefixes: Mapping[int, tuple[str, bytes]]  # of shorter lengths asked for: sha256 (hex), the byte that follows
+    lines: int | None  # that the digest is of: a file may grow while it is read; None: a copy, which does not
+
+
+@dataclass(kw_only=True, slots=True)
+class _Lines:
+    """Lines of a text, as they are decoded."""
+
+    count: int = 0
+    bad: list[int] = field(default_factory=list)  # from 1: those that do not decode
 
 
 class MissingSource(InputError):
@@ -312,7 +321,7 @@ def _digest_text(
     """Digest and check a text; write it as UTF-8 to `copy`. None: it needs a copy and none was asked for."""
     digest, size, quotes, last = hashlib.sha256(), 0, False, b"\n"
     padded = not _line_safe(codec)  # blocks are no whole lines: a blank after a separator may begin one
-    bad_lines: list[int] = []
+    lines = _Lines()
     prefixes: dict[int, tuple[str, bytes]] = {}
     output: Any = copy.open("wb") if copy else None
 
@@ -330,7 +339,7 @@ def _digest_text(
             yield block
 
     try:
-        decoded = _decode_lines(watched(), codec, bad_lines) if _line_safe(codec) else _decode(file, watched(), codec)
+        decoded = _decode_lines(watched(), codec, lines) if _line_safe(codec) else _decode(file, watched(), codec)
         first = True
         for text in decoded:
             if first and text.startswith("\ufeff"):
@@ -338,7 +347,7 @@ def _digest_text(
                 if output is None:
                     return None
             first = False
-            if bad_lines and output is None:
+            if lines.bad and output is None:
                 return None
             quotes = quotes or '"' in text
             padded = padded or text.startswith(" ") or f"{file.separator} " in text or "\n " in text
@@ -351,11 +360,12 @@ def _digest_text(
         path=path,
         digest=digest.hexdigest(),
         size=size,
-        bad_lines=tuple(bad_lines),
+        bad_lines=tuple(lines.bad),
         quotes=quotes,
         padded=padded,
         open_end=last not in (b"\n", b""),
         prefixes=prefixes,
+        lines=lines.count if copy is None else None,
     )
 
 
@@ -364,31 +374,32 @@ def _line_safe(codec: str) -> bool:
     return "\n,0".encode(codec, "replace") == b"\n,0"
 
 
-def _decode_lines(blocks: Iterator[bytes], codec: str, bad_lines: list[int]) -> Iterator[str]:
-    """Whole lines as text; the numbers of lines that do not decode are added to `bad_lines`."""
+def _decode_lines(blocks: Iterator[bytes], codec: str, lines: _Lines) -> Iterator[str]:
+    """Whole lines as text; `lines` counts them, and holds the numbers of those that do not decode."""
     rest = b""
-    line = 1  # number of the next block's first line
     for block in blocks:
         head, newline, tail = block.rpartition(b"\n")
         whole, rest = (rest + head + newline, tail) if newline else (b"", rest + tail)
         if whole:
-            yield _decode_block(whole, codec, line, bad_lines)
-            line += whole.count(b"\n")
+            yield _decode_block(whole, codec, lines)
+            lines.count += whole.count(b"\n")
     if rest:
-        yield _decode_block(rest, codec, line, bad_lines)
+        yield _decode_block(rest, codec, lines)
+        lines.count += 1
 
 
-def _decode_block(block: bytes, codec: str, line: int, bad_lines: list[int]) -> str:
+def _decode_block(block: bytes, codec: str, lines: _Lines) -> str:
     try:
         return block.decode(codec)
     except UnicodeError:
         texts = []
-        for number, raw in enumerate(block.split(b"\n"), start=line):  # only this block, only when it has a defect
+        # only this block, only when it has a defect
+        for number, raw in enumerate(block.split(b"\n"), start=lines.count + 1):
             try:
                 texts.append(raw.decode(codec))
             except UnicodeError:
                 texts.append(raw.decode(codec, "backslashreplace"))
-                bad_lines.append(number)
+                lines.bad.append(number)
         return "\n".join(texts)
 
 

@@ -32,7 +32,9 @@ from recsys.columns import (
     WEIGHT,
 )
 from recsys.errors import InputError, RecsysError
+from recsys.ingestion import opening
 from recsys.ingestion.ingest import IngestReport, ingest
+from recsys.reading.readers import Rows, read_rows
 from recsys.settings import Settings
 from recsys.settings.read import parse_settings
 from recsys.storage import warehouse
@@ -328,6 +330,27 @@ def test_a_whole_file_without_a_last_line_end_loses_nothing(tmp_path: Path) -> N
         (2, 4.0, 100),
         (3, 15.0, 100),
     ]
+
+
+def test_a_line_that_is_cut_off_while_the_log_is_read_gives_no_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, header, last = tmp_path / "log.csv", "user_id,item_id,timestamp", "9,90,964982705"
+    put(path, header, "1,10,964982703")
+
+    def grown(*given: Any) -> Rows:
+        rows = read_rows(*given)
+        with path.open("a") as file:
+            file.write(last[:10])  # which looks right
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "read_rows", grown)
+        run(tmp_path)
+    assert pairs(tmp_path) == [(1, 10)]
+    put(path, header, "1,10,964982703", last)
+    run(tmp_path)
+    assert table(tmp_path).select(USER_ID, pl.col(TIMESTAMP).dt.epoch("s")).rows() == [(1, 964982703), (9, 964982705)]
 
 
 def test_a_kill_before_the_commit_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

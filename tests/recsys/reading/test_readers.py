@@ -388,6 +388,28 @@ def test_prefixes_tell_whether_a_file_continues_another(tmp_path: Path) -> None:
         assert prefixes[11][0] == hashlib.sha256(b"u,i\n1,2\n3,4").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "content", "more", "rows"),
+    [
+        ("log.csv", {}, "u,i,t\n1,2,3\n", "9,9,17", [("1", "2", "3")]),
+        ("log.csv", {}, 'u,i,t\n1,"a\nb",3\n', '9,"c\n', [("1", "a\nb", "3")]),
+        ("log.csv", {}, "u,i,t\n1,2,3", "45\n9,9,17", [("1", "2", "345")]),  # its open end tells the next reading
+        ("log.csv", {}, "u,i,t\n1,2,3\n", "9,9,é", [("1", "2", "3")]),
+        ("log.txt", {"format": "sequences"}, "1 2 3\n", "9 9 1", [("1", "2"), ("1", "3")]),
+    ],
+)
+def test_lines_that_come_while_a_file_is_read_wait_for_the_next_reading(
+    tmp_path: Path, name: str, options: dict[str, Any], content: str, more: str, rows: list[tuple[Any, ...]]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    opened = read(path, **options)
+    with path.open("ab") as file:
+        file.write(more.encode()[: -1 if more.endswith("é") else None])  # a writer may stop within a character
+    assert table(opened) == rows and not defects(opened)
+    assert opened.open_end is not content.endswith("\n")
+
+
 def test_python_reads_quoted_files_alike(tmp_path: Path) -> None:
     text = 'a,b,c\n1,"x, ""y""",\n"",2" disc,"line\none"\n"""",",\n",""""""\n'
     path = tmp_path / "log.csv"
