@@ -38,7 +38,7 @@ from recsys.serving.recommender import BundleRecommender, open_bundle
 from recsys.serving.shop import rules_for
 from recsys.settings import Settings
 from recsys.storage.stream import Staged, scan_staged
-from recsys.storage.warehouse import TableVersions
+from recsys.storage.warehouse import TableVersions, table_path
 
 SAMPLE: Final = 1_000  # users whose lists are looked at, and
 ASKED: Final = 256  # whose queries are compared with every item
@@ -321,7 +321,8 @@ def _former_checks(
         yield from all_skipped("Nothing was served before.")
         return
     try:
-        former = lists.former_table(champion.table, champion.version)
+        path = table_path(settings.warehouse, champion.table_name)  # warehouses are moved
+        former = lists.former_table(path, champion.version)
         if former is None:
             yield from all_skipped("The table served now is empty.")
             return

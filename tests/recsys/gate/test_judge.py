@@ -86,6 +86,12 @@ def test_a_sane_second_night_passes(nights: Nights) -> None:
     assert judged(nights) == verdict  # a restarted night has the same one
 
 
+def test_a_warehouse_that_was_moved_is_compared_with_its_own_table(nights: Nights) -> None:
+    settings, release, versions, night = nights
+    moved = replace(release, table=f"/where/it/was/{release.table_name}")
+    assert judge(settings, versions, night, moved) == judged(nights)
+
+
 def test_a_first_night_is_compared_with_baselines_only(nights: Nights) -> None:
     settings, _, versions, night = nights
     verdict = judge(settings, versions, night, None)
