@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from recsys.logins import without_login
 from recsys.settings.places import IN_STATE
 from recsys.settings.section import Section
 
@@ -100,7 +101,8 @@ class S3ExportSettings(ExportSettings):
     """Objects of an S3-compatible store, and a pointer to the newest of them."""
 
     kind: Literal["s3"] = "s3"
-    path: str = Field(pattern=r"^[a-z0-9]+://[^/]+/.*[^/]")  # (s3://bucket/prefix) gs:// and az:// too
+    # (s3://bucket/prefix) gs:// and az:// too
+    path: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+/.*[^/]"), AfterValidator(without_login)]
     endpoint: str | None = None  # (https://host:port) of a store other than Amazon's
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     layout: Layout = "long"  # a row a candidate, or a row a user with a list of items

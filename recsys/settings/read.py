@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recsys import plugins
 from recsys.errors import InputError
+from recsys.logins import hidden
 from recsys.settings import RunSettings, Section, Settings
 from recsys.settings.places import in_full, located
 
@@ -165,6 +166,7 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: 
     if first["type"] == "model_type":
         message = f"it must be a section of settings ([{key}])"
     value = first["input"]
+    value = hidden(value) if isinstance(value, str) else value
     shown = f" = {value!r}" if isinstance(value, (str, int, float, bool)) else ""
     return f"{where}: {key or 'the configuration'}{shown}: {message[0].lower() + message[1:]}.{more}"
 

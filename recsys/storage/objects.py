@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.errors import InputError, RecsysError
-from recsys.storage.remote import allows_http, check_encrypted, fail
+from recsys.storage.remote import allows_http, check_encrypted, fail, need_no_login
 
 try:
     import obstore
@@ -42,10 +42,11 @@ def opened(url: str, what: str, endpoint: str | None = None) -> Iterator[Any]:
     Raises
     ------
     InputError
-        Access is denied, there is no such bucket, or the address is without encryption.
+        Access is denied, there is no such bucket, the address is without encryption, or the URL holds a login.
     RecsysError
         The store cannot be reached; its cause says that this may pass.
     """
+    need_no_login(url)
     if endpoint is None:
         check_encrypted(os.environ.get("AWS_ENDPOINT_URL", ""))
     plain = allows_http() if endpoint is None else endpoint.startswith("http://")

@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow import ArrowException, fs
 
 from recsys.errors import InputError, RecsysError
+from recsys.logins import login_problem
 from recsys.storage.addresses import masked
 
 _TRUE: Final = ("true", "1", "yes", "on")
@@ -59,10 +60,11 @@ def filesystem(path: str, environment: Mapping[str, str] = os.environ) -> tuple[
     Raises
     ------
     InputError
-        The endpoint of the environment is without encryption, and nothing allows that.
+        The endpoint of the environment is without encryption, and nothing allows that; or the URL holds a login.
     """
     if not is_url(path):
         return fs.LocalFileSystem(), path
+    need_no_login(path)
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     if not endpoint or not path.startswith(_S3):
         return fs.FileSystem.from_uri(path)
@@ -77,6 +79,18 @@ def filesystem(path: str, environment: Mapping[str, str] = os.environ) -> tuple[
         request_timeout=60,
     )
     return store, path.partition("://")[2]
+
+
+def need_no_login(url: str) -> None:
+    """Refuse a URL with a login, which whatever is made from it would name.
+
+    Raises
+    ------
+    InputError
+        Says which variables hold it instead.
+    """
+    if problem := login_problem(url):
+        raise InputError(f"{problem[0].upper()}{problem[1:]}.")
 
 
 def check_encrypted(endpoint: str, environment: Mapping[str, str] = os.environ) -> None:
