@@ -8,7 +8,7 @@ nothing; what makes a row the same row is told in `recsys.ingestion.merge`, whos
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +32,7 @@ from recsys.ingestion.provenance import FILLED, check_filled, declared, next_rec
 from recsys.ingestion.quarantine import attributes, quarantine, refuse, staged, without_forgotten
 from recsys.ingestion.read_before import FILES, known_files, names_before, record_of, unchanged
 from recsys.ingestion.staged import StagedLog
-from recsys.ingestion.watermarks import WATERMARKS, reached
+from recsys.ingestion.watermarks import WATERMARKS, reached, still_ahead
 from recsys.reading.sources import MissingSource, SourceFile, find_files
 from recsys.reading.times import check_formats
 from recsys.settings import AttributedSettings, Settings, SourceSettings
@@ -123,6 +123,9 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
     """Compare what was read with the tables, write what is new, and tell of it."""
     settings, rebuild, root, now = reading.settings, reading.rebuild, reading.settings.warehouse, reading.now
     checked = list(opened.checked.values())
+    if not rebuild:
+        known_ahead = still_ahead(root, settings.interactions, staged(checked[0]), now)
+        checked[0] = replace(checked[0], rejected_before=known_ahead)
     for rows in checked:
         if isinstance(rows.settings, AttributedSettings):
             need_attributes(rows.table, rows.settings, attributes(rows).columns)
@@ -145,7 +148,15 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
     records: dict[str, dict[str, Any]] = {
         c.table: {
             FILLED: next_record(settings, c.table),
-            WATERMARKS: reached(root, c.table, c.settings, opened.rows[c.table], now, rebuild=rebuild),
+            WATERMARKS: reached(
+                root,
+                c.table,
+                c.settings,
+                opened.rows[c.table],
+                now,
+                log if c.table == INTERACTIONS else None,
+                rebuild=rebuild,
+            ),
         }
         for c in checked
     }

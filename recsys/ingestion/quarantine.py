@@ -59,6 +59,7 @@ class Checked:
     warnings: tuple[str, ...] = ()  # sentences that must be seen
     partial: bool = False  # rows of a database from a watermark on alone
     earlier: int = 0  # rows of files of the log that are in it whole, and are not among `good`
+    rejected_before: int = 0  # rows that the reading before rejected, too, as their moment has not passed
 
     @property
     def read(self) -> int:
@@ -76,7 +77,8 @@ class Checked:
     @property
     def too_many(self) -> bool:
         """Return whether more rows are rejected than the settings allow."""
-        return self.refused > self.settings.max_rejected_share * self.judged
+        judged, refused = (number - self.rejected_before for number in (self.judged, self.refused))
+        return refused > self.settings.max_rejected_share * judged
 
 
 def quarantine(root: str, checked: Sequence[Checked], now: datetime, forgotten: Forgotten | None = None) -> None:

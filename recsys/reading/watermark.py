@@ -87,6 +87,11 @@ class Watermark:
             return self
         return Watermark(kind=self.kind, value=int(present) if self.kind == "integer" else present)
 
+    def least(self, other: Watermark) -> Watermark:
+        """Return the smaller one of two values of one column."""
+        ours: Any = self.value
+        return other if other.value < ours else self
+
     def earlier(self, hours: float, key: str) -> Watermark:
         """The value this many hours before.
 

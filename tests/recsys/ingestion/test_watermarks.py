@@ -367,6 +367,68 @@ def test_a_local_time_in_the_future_loses_no_row(tmp_path: Path) -> None:
     assert "bob" in warehouse.scan(tmp_path / "w", INTERACTIONS).collect()[USER_ID]
 
 
+class Orders:
+    """An SQLite database of orders whose watermark is their number; each reading is at a moment of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.next = root, 1
+        self.do("create table orders (id integer, user_id text, item_id text, bought text)")
+
+    def do(self, statement: str, *values: Any) -> None:
+        with closing(sqlite3.connect(self.root / "shop.db")) as connection:
+            connection.execute(statement, values)
+            connection.commit()
+
+    def buy(self, user: str, *moments: datetime) -> None:
+        for moment in moments:
+            self.do("insert into orders values (?, ?, 'tea', ?)", self.next, user, moment.isoformat())
+            self.next += 1
+
+    def read(self, now: datetime, **log: Any) -> IngestReport:
+        section = {"source": "shop.db", "table": "orders", "watermark": "id", "columns": {"timestamp": "bought"}, **log}
+        tree = {"name": "shop", "data_root": str(self.root), "warehouse": str(self.root / "warehouse")}
+        return ingest(parse_settings({**tree, "interactions": section}), now=now)
+
+
+def test_an_event_of_a_clock_that_runs_fast_is_read_again_when_it_has_come(tmp_path: Path) -> None:
+    orders, later = Orders(tmp_path), NOW + timedelta(hours=1)
+    orders.buy("ann", NOW - timedelta(hours=1))
+    orders.buy("bob", NOW + timedelta(seconds=5))
+    orders.buy("cat", NOW - timedelta(seconds=5))
+    first = orders.read(NOW, max_rejected_share=0.5)
+    assert (counts(first), first.rows_rejected) == ((3, 2), {INTERACTIONS: 1})
+    assert counts(orders.read(NOW, max_rejected_share=0.5)) == (2, 0)
+    second = orders.read(later, max_rejected_share=0.5)
+    assert set(held(tmp_path)[USER_ID]) == {"ann", "bob", "cat"} and counts(second) == (2, 1)
+    assert list(second.begins[INTERACTIONS].values()) == ["id = 2"]
+    assert len(held(tmp_path, QUARANTINE)) == 1  # read twice, kept once
+    assert list(orders.read(later).begins[INTERACTIONS].values()) == ["id = 3"]
+
+
+def test_an_event_of_another_century_holds_no_watermark(tmp_path: Path) -> None:
+    orders = Orders(tmp_path)
+    orders.buy("eve", NOW + timedelta(days=3), datetime(2099, 1, 1, tzinfo=UTC))
+    orders.buy("ann", NOW - timedelta(hours=1))
+    orders.read(NOW, max_rejected_share=0.9)
+    assert list(orders.read(NOW).begins[INTERACTIONS].values()) == ["id = 3"]
+
+
+def test_an_event_that_is_waited_for_is_no_new_fault(tmp_path: Path) -> None:
+    """A tenth of the rows may be rejected, and of those after the pre-order it is a third; the next one counts."""
+    orders, tomorrow = Orders(tmp_path), NOW + timedelta(days=1)
+    orders.buy("ann", *(NOW - timedelta(minutes=n) for n in range(20, 2, -1)))
+    orders.buy("bob", tomorrow)
+    orders.buy("ann", NOW - timedelta(minutes=2), NOW - timedelta(minutes=1))
+    orders.read(NOW, max_rejected_share=0.1)
+    again = orders.read(NOW, max_rejected_share=0.1)
+    assert (counts(again), again.rows_rejected) == ((3, 0), {INTERACTIONS: 1})
+    orders.buy("cat", tomorrow)
+    with pytest.raises(InputError, match="2 of 4 rows of interactions are rejected"):
+        orders.read(NOW, max_rejected_share=0.1)
+    orders.read(tomorrow, max_rejected_share=0.1)
+    assert {"ann", "bob", "cat"} == set(held(tmp_path)[USER_ID])
+
+
 @pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
 @pytest.mark.parametrize("of", [int, float])
 def test_a_number_of_the_future_is_the_present(unit: int, of: type) -> None:
