@@ -27,7 +27,7 @@ from recsys.evaluation.metrics import per_user
 from recsys.evaluation.profiles import MOST_CATEGORIES
 from recsys.evaluation.runs import FEW
 from recsys.evaluation.users import UserValues
-from recsys.gate import built, lists, log, plausible, rows, verdict
+from recsys.gate import built, catalogue, lists, log, plausible, rows, verdict
 from recsys.gate.check import Check, skipped, unless_off
 from recsys.gate.figures import Lead, best, check_test_users, leads, split_metric, undecided_for_few
 from recsys.releases.record import Release, bundle_folder
@@ -310,9 +310,9 @@ def _categorical(frame: pl.DataFrame) -> list[str]:
 def _former_checks(
     settings: Settings, versions: TableVersions, dataset: Dataset, night: Night, champion: Release | None
 ) -> Iterator[Check]:
-    """Compare with the table that is served now: its users, the rows that came since, what it promised."""
+    """Compare with the table that is served now: its users and items, the rows that came since, what it promised."""
     gate = settings.gate
-    names = ("users of the table before", "drift", "promise of the table before")
+    names = ("users of the table before", catalogue.NAME, "drift", "promise of the table before")
 
     def all_skipped(reason: str) -> Iterator[Check]:
         yield from (skipped(name, reason) for name in names)
@@ -330,6 +330,7 @@ def _former_checks(
         theirs = lists.users_of(former.rows, ours)
         kept = int(theirs.is_in(ours.implode()).sum()) if theirs.dtype == ours.dtype else 0
         yield built.check_former_users(kept, len(theirs), gate.min_former_users)
+        yield catalogue.check_catalogue(settings, versions, night.ingested, former.items)
         new = log.new_rows(settings.warehouse, former.night, versions.interactions)
         yield from log.drift_checks(new, _first_categories(dataset.catalogue), gate.max_drift)
         if former.interactions != former.night:

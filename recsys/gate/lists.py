@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from deltalake import DeltaTable
 
-from recsys.columns import CANDIDATE_SOURCE, INTERACTIONS_VERSION, ITEM_ID, PADDING, RANK, USER_ID
+from recsys.columns import CANDIDATE_SOURCE, INTERACTIONS_VERSION, ITEM_ID, ITEMS_VERSION, PADDING, RANK, USER_ID
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation.ranking import top_codes
@@ -23,20 +23,24 @@ class FormerTable:
     """The candidate table that is served now: its rows, lazily, and the version of the log that it was made from.
 
     `night` is that of the night that made it, and `interactions` that of the last refresh since, if there was one.
+    `items` is the version of the catalogue on that night; None: there was none.
     """
 
     rows: pl.LazyFrame
     night: int
     interactions: int
+    items: int | None = None
 
 
 def former_table(path: str, version: int) -> FormerTable | None:
     """Return the rows of a version of the candidate table; None: it is empty."""
     rows = scan_delta(DeltaTable(path, version=version))
     made_from = pl.col(INTERACTIONS_VERSION)
-    ends = rows.select(made_from.min().alias("first"), made_from.max().alias("last")).collect(engine="streaming")
-    first, last = ends.row(0)
-    return None if first is None else FormerTable(rows=rows, night=int(first), interactions=int(last))
+    ends = rows.select(
+        made_from.min().alias("first"), made_from.max().alias("last"), pl.col(ITEMS_VERSION).min()
+    ).collect(engine="streaming")
+    first, last, items = ends.row(0)
+    return None if first is None else FormerTable(rows=rows, night=int(first), interactions=int(last), items=items)
 
 
 def users_of(rows: pl.LazyFrame | None, like: pl.Series) -> pl.Series:

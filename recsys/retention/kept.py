@@ -16,6 +16,7 @@ from typing import Any
 from recsys import runs
 from recsys.bundles.manifest import read_manifest
 from recsys.bundles.mirror import bundles_folder, read_pointer
+from recsys.columns import ITEMS
 from recsys.errors import RecsysError
 from recsys.releases.choice import way
 from recsys.releases.record import FOLDER, Release, champion, path_of
@@ -43,7 +44,8 @@ class Kept:
     bundles
         Labels, the names of the bundles' folders.
     versions
-        Versions of candidate tables, by the table's name.
+        Versions of candidate tables, by the table's name; and of the catalogue that their nights read, which the gate
+        compares with.
     """
 
     since: datetime
@@ -94,6 +96,7 @@ def kept(
     bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
     bundles |= set(named_elsewhere(settings))
+    catalogues = {version for state in nights if state.run_id in served for version in _items_of(state)}
     return Kept(
         since=since,
         first=min([since, *(moment_of(state.started) for state in (*nights, *others) if name_of(state) in in_use)]),
@@ -102,8 +105,11 @@ def kept(
         states=frozenset(state.key for state in (*nights, *others)),
         bundles=frozenset(bundles | {made_of for label in bundles for made_of in _made_of(settings, label)}),
         versions={
-            table: tuple(sorted(one.version for one in releases if one.table_name == table))
-            for table in {one.table_name for one in releases}
+            ITEMS: tuple(sorted(catalogues)),
+            **{
+                table: tuple(sorted(one.version for one in releases if one.table_name == table))
+                for table in {one.table_name for one in releases}
+            },
         },
     )
 
@@ -140,6 +146,13 @@ def _bundles_of(state: RunState) -> Iterator[str]:
         bundle = state.steps.get(name, {}).get("report", {}).get("bundle")
         if isinstance(bundle, str):
             yield bundle
+
+
+def _items_of(state: RunState) -> Iterator[int]:
+    """Version of the catalogue that a night read, if there is one."""
+    version = state.steps.get("ingest", {}).get("report", {}).get("versions", {}).get("items")
+    if version is not None:
+        yield int(version)
 
 
 def named_anywhere(settings: Settings) -> frozenset[str]:

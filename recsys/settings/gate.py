@@ -45,6 +45,10 @@ class GateSettings(Section):
     # chance explains, for so few users, is added to the limit
     max_drift: float | None = Field(default=0.25, gt=0)
 
+    # of the items that the catalogue listed for the table served now: share that it still lists; a range changes by a
+    # few percent a day, and a file that was cut off loses more
+    min_listed: Share | None = 0.8
+
     # --- what was built
     min_users: Share | None = 0.5  # of the users with a history: share with candidates; the others have seen everything
     # of the users in the table served now: share that the new one has, too; users leave by `recsys forget` or a filter

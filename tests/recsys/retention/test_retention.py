@@ -63,6 +63,18 @@ def test_a_start_that_failed_before_its_first_step_is_no_night() -> None:
     assert kept(parse_settings(tree), [], newest_first, NOW).states == {"failed", "night"}
 
 
+def test_the_catalogues_of_served_nights_stay() -> None:
+    """The gate compares a night's catalogue with that of the served table, however long nights are kept back."""
+    tree = {"name": "s", "warehouse": "w", "interactions": {"source": "x"}, "retention": {"nights": 1, "days": 0}}
+
+    def state(key: str, items: int | None) -> RunState:
+        steps = {"ingest": {"report": {"versions": {"interactions": 9, "items": items}}}}
+        return RunState(key=key, run_id=key, started=NIGHTS[-1].at, name="s", steps=steps)
+
+    states = [state("kept back", 6), state("e", 5), state("d", None), state("c", 3)]
+    assert kept(parse_settings(tree), NIGHTS, states, NOW).versions == {"candidates": (3, 4), "items": (5,)}
+
+
 def test_nothing_is_kept_of_nothing() -> None:
     assert releases_kept([], RetentionSettings(), NOW) == ()
 
