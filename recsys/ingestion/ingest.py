@@ -30,7 +30,7 @@ from recsys.ingestion.notes import notes_of
 from recsys.ingestion.opening import Opened, Progress, Reading, known_now, read_sources
 from recsys.ingestion.provenance import FILLED, check_filled, declared, next_record
 from recsys.ingestion.quarantine import attributes, quarantine, refuse, staged, without_forgotten
-from recsys.ingestion.read_before import FILES, known_files, names_before, record_of, unchanged
+from recsys.ingestion.read_before import FILES, files_before, known_files, record_of, shorter_than, unchanged
 from recsys.ingestion.staged import StagedLog
 from recsys.ingestion.watermarks import WATERMARKS, reached, still_ahead
 from recsys.reading.sources import MissingSource, SourceFile, find_files
@@ -69,7 +69,7 @@ class IngestReport:
     skipped: list[str]  # files without rows
     seconds: float
     warnings: list[str] = field(default_factory=list)  # sentences that must be seen
-    notes: list[str] = field(default_factory=list)  # sentences on late, corrected and repeated rows
+    notes: list[str] = field(default_factory=list)  # sentences on late, corrected, repeated and missing rows
 
 
 def ingest(
@@ -162,7 +162,7 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
     }
     files = known_now(reading, opened, staged(opened.checked[INTERACTIONS]), log)
     records[INTERACTIONS][FILES] = record_of(settings.interactions, forgotten, files)
-    names = names_before(root)
+    former = {} if rebuild else files_before(root)
     changes = [
         merge_interactions(root, log, opened.ends, records[INTERACTIONS], settings.interactions, rebuild=rebuild)
     ]
@@ -184,7 +184,8 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
         reading.step(f"writing {change.table}")
         commit(root, change)
     catalogue = next((change for change in changes if change.table == ITEMS), None)
-    repeated = {name: rows for name, rows in changes[0].known.items() if names and name not in names}
+    repeated = {name: rows for name, rows in changes[0].known.items() if former and name not in former}
+    gone = sorted(former.keys() - {file.name for file in reading.found[INTERACTIONS]})
     already = {"files": len(known), "rows": sum(file.read for file in known.values())}
     return IngestReport(
         versions=warehouse.current_versions(root),
@@ -208,7 +209,7 @@ def _written(reading: Reading, opened: Opened) -> IngestReport:
         already={INTERACTIONS: already} if known else {},
         seconds=time.monotonic() - reading.started,
         warnings=[*(w for c in checked for w in c.warnings), *(w for change in changes for w in change.warnings)],
-        notes=notes_of(changes[0], repeated, settings.interactions),
+        notes=notes_of(changes[0], repeated, settings.interactions, gone, shorter_than(former, files)),
     )
 
 

@@ -1,8 +1,8 @@
-"""Sentences on what a reading of the log brought besides new events: late ones, corrections, repeats."""
+"""Sentences on what a reading of the log brought besides new events: late ones, corrections, repeats, less."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recsys.ingestion.change import Change
 from recsys.settings import InteractionSettings
@@ -10,13 +10,21 @@ from recsys.settings import InteractionSettings
 _FEW = 3  # files that a sentence names
 
 
-def notes_of(change: Change, repeated: Mapping[str, int], settings: InteractionSettings) -> list[str]:
+def notes_of(
+    change: Change,
+    repeated: Mapping[str, int],
+    settings: InteractionSettings,
+    gone: Sequence[str] = (),
+    shorter: Sequence[str] = (),
+) -> list[str]:
     """One sentence for each kind of row that the reading has.
 
     Parameters
     ----------
     repeated
         By file that is new by its name: rows that say what the table says.
+    gone, shorter
+        Files that the reading before was of and that are not there, and those that held more rows then.
     """
     notes = []
     if change.late:
@@ -35,9 +43,20 @@ def notes_of(change: Change, repeated: Mapping[str, int], settings: InteractionS
         )
     if repeated:
         files = sorted(repeated, key=lambda name: -repeated[name])
-        more = f" and {len(files) - _FEW} more" if len(files) > _FEW else ""
         notes.append(
-            f"Rows of {', '.join(files[:_FEW])}{more} that repeat events of the log and change nothing: "
+            f"Rows of {_some(files)} that repeat events of the log and change nothing: "
             f"{sum(repeated.values()):,}; an event counts once."
         )
+    if gone:
+        notes.append(f"Files of the reading before that are no longer there: {_some(gone)}; their events stay.")
+    if shorter:
+        notes.append(
+            f"Files with fewer rows than at the reading before: {_some(shorter)}; events that were read stay, and rows "
+            "that were removed before a reading are lost."
+        )
     return notes
+
+
+def _some(files: Sequence[str]) -> str:
+    more = f" and {len(files) - _FEW} more" if len(files) > _FEW else ""
+    return f"{', '.join(files[:_FEW])}{more}"

@@ -99,9 +99,16 @@ def known_files(root: str, section: SourceSettings, forgotten: Forgotten | None)
     return {name: KnownFile.from_json(given) for name, given in said["known"].items()}
 
 
-def names_before(root: str) -> frozenset[str]:
-    """Names of the files that the reading before was of, by whatever rules it read them."""
-    return frozenset(warehouse.said_last(root, INTERACTIONS).get(FILES, {}).get("known", {}))
+def files_before(root: str) -> dict[str, KnownFile]:
+    """The files that the reading before was of, by whatever rules it read them."""
+    known = warehouse.said_last(root, INTERACTIONS).get(FILES, {}).get("known", {})
+    return {name: KnownFile.from_json(given) for name, given in known.items()}
+
+
+def shorter_than(before: Mapping[str, KnownFile], files: Mapping[str, KnownFile]) -> list[str]:
+    """Names of the files that held more rows at the reading before."""
+    both = [(name, file, before[name]) for name, file in files.items() if name in before]
+    return [name for name, now, then in both if now.read + now.forgotten < then.read + then.forgotten]
 
 
 def record_of(section: SourceSettings, forgotten: Forgotten | None, files: Mapping[str, KnownFile]) -> dict[str, Any]:

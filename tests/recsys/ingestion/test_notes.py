@@ -89,6 +89,22 @@ def test_a_day_under_another_name_is_told_of_and_adds_nothing(tmp_path: Path) ->
     ]
 
 
+def test_files_that_are_gone_or_hold_less_are_told_of(tmp_path: Path) -> None:
+    put(tmp_path, "1", (1, 10, 0, 3), (2, 11, 10, 4))
+    put(tmp_path, "2", (1, 20, 10, 1), (1, 21, 10, 1))
+    read(tmp_path)
+    (tmp_path / "log" / "1.csv").unlink()
+    put(tmp_path, "2", (1, 22, 10, 1))  # a log that was begun anew
+    report = read(tmp_path)
+    assert report.rows_added == {INTERACTIONS: 1} and [item for item, _ in items(tmp_path)] == [10, 11, 20, 21, 22]
+    assert report.notes == [
+        "Files of the reading before that are no longer there: log/1.csv; their events stay.",
+        "Files with fewer rows than at the reading before: log/2.csv; events that were read stay, and rows that were "
+        "removed before a reading are lost.",
+    ]
+    assert read(tmp_path).notes == []
+
+
 def test_the_setting_of_late_events_is_no_reading_rule(tmp_path: Path) -> None:
     put(tmp_path, "1", (1, 10, 0, 3))
     read(tmp_path)
