@@ -26,7 +26,7 @@ from recsys.storage.addresses import masked
 
 @contextlib.contextmanager
 def measured(settings: Settings) -> Iterator[None]:
-    """Write the metrics of the night that the block is, when it fails.
+    """Write the metrics of the night that the block is, when it fails or is stopped.
 
     A night that failed before it had a record gets one here, so that `recsys status` shows it. Metrics that cannot be
     written cost no night: a warning says so. A night that another run keeps out leaves nothing.
@@ -38,7 +38,9 @@ def measured(settings: Settings) -> Iterator[None]:
     except BaseException as error:
         if folder.is_dir():  # else nothing was begun, and nothing is made
             with contextlib.suppress(RecsysError), runs.locked(settings.warehouse):  # held: by the other night
-                _write(settings, folder, _failed_night(settings, folder, began, error), "failed")
+                night = _failed_night(settings, folder, began, error)
+                ended = night is not None and night.status == "finished"  # only what follows it was stopped
+                _write(settings, folder, night, _verdict(night) if ended else "failed")
         raise
 
 
@@ -47,7 +49,11 @@ def tell_metrics(settings: Settings, run_id: str) -> None:
     folder = runs.state_folder(settings.warehouse)
     night = runs.state_of(folder, run_id)
     with running(name=settings.name, run=run_id):
-        _write(settings, folder, night, "published" if night is not None and _published(night) else "kept back")
+        _write(settings, folder, night, _verdict(night))
+
+
+def _verdict(night: RunState | None) -> str:
+    return "published" if night is not None and _published(night) else "kept back"
 
 
 def _failed_night(settings: Settings, folder: Path, began: str, error: BaseException) -> RunState | None:

@@ -234,16 +234,17 @@ def _night(
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
         tracking.describe(store, parent, summary_markdown(summary))
         runs.save(folder, replace(state.ended("finished"), seconds=total))
-        tell_end(summary)
-        tracking.end_run(store, parent)
-        summary["retention"] = keep_less(settings, store)
-        store.ask()
-        summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     except BaseException as error:
         with contextlib.suppress(RecsysError):  # of a full disk; the night's own error is the one to show
             runs.save(folder, state.ended("failed", said(error)))
         tracking.end_run(store, parent, "FAILED" if isinstance(error, Exception) else "KILLED", error)
         raise
+    # what stops the clean-up does not make a finished night a failed one
+    tell_end(summary)
+    tracking.end_run(store, parent)
+    summary["retention"] = keep_less(settings, store)
+    store.ask()
+    summary["mlflow"] |= {"link": tracking.run_link(store, parent), "unsent": store.unsent()}
     return summary
 
 

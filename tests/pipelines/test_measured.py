@@ -108,6 +108,18 @@ def test_a_night_that_fails_later_has_its_own_record(settings: Settings) -> None
     assert len(list(runs.states(runs.state_folder(settings.warehouse)))) == 1
 
 
+@pytest.mark.parametrize(
+    ("steps", "state"), [({"publish": {"report": {}, "seconds": 1.0}}, "published"), ({}, "kept back")]
+)
+def test_a_night_that_is_stopped_after_its_end_has_not_failed(
+    settings: Settings, steps: dict[str, Any], state: str
+) -> None:
+    with pytest.raises(SystemExit), measured(settings), running(run=RUN, name="shop"):
+        night(settings, 3, run_id=RUN, steps=steps)
+        raise SystemExit(143)
+    assert state_of(settings) == state and ("recsys_night_info", "3f9a01c2") in numbers(settings)
+
+
 def test_a_night_that_never_began_makes_no_warehouse(settings: Settings) -> None:
     with pytest.raises(ValueError), measured(settings), running(run=RUN):
         raise ValueError  # of an earlier night in this process

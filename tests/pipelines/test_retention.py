@@ -137,3 +137,17 @@ def test_a_night_that_finds_the_disk_full_makes_room_for_the_next(
     with pytest.raises(RecsysError, match=rf"The table item_vectors cannot be written: {os.strerror(number)}"):
         nightly.night(shop_of_nights, run)
     assert old.exists() is not goes
+
+
+def test_a_night_that_is_stopped_in_its_clean_up_is_finished(
+    shop_of_nights: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(nightly, "keep_less", stopped)
+    with pytest.raises(SystemExit):
+        nightly.night(shop_of_nights)
+    newest = next(runs.states(runs.state_folder(shop_of_nights.warehouse)))
+    assert (newest.status, newest.error) == ("finished", None) and newest.run_id == releases(shop_of_nights)[-1].run
+    assert tracking.open_store(shop_of_nights).client.get_run(newest.run_id).info.status == "FINISHED"
