@@ -210,6 +210,8 @@ def scan_staged(staged: Staged) -> pl.LazyFrame | None:
 
 def discard(staged: Staged) -> None:
     """Delete rows that will not be published; those of an older version, which is the way back, stay."""
+    if not _is_any_there(staged):  # they were discarded before: no version need be opened
+        return
     opened, first = _newest(staged.path), 0 if staged.expected is None else staged.expected + 1
     if opened is not None:
         for version in range(first, opened.version() + 1):  # rows that were kept back may be published much later
@@ -219,6 +221,13 @@ def discard(staged: Staged) -> None:
                     return
     store, folder = filesystem(staged.path)
     _delete(store, folder, staged.names)
+
+
+def _is_any_there(staged: Staged) -> bool:
+    store, folder = filesystem(staged.path)
+    with reaching(staged.path, f"The rows beside the table {staged.path} cannot be looked at"):
+        found = store.get_file_info([f"{folder}/{name}" for name in staged.names])
+    return any(info.type != fs.FileType.NotFound for info in found)
 
 
 def discard_unfinished(path: str, token: str, before: int) -> None:

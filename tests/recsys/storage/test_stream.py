@@ -218,3 +218,16 @@ def test_rows_of_an_older_version_are_not_discarded(tmp_path: Path) -> None:
     assert published(staged) is None and not is_whole(staged)
     discard(staged)
     assert len(scan(tmp_path, "t", 0).collect()) == 4
+
+
+def test_rows_that_were_discarded_before_open_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overwrite_streamed(tmp_path, "t", SCHEMA, frames(1))
+    staged = stream.stage(tmp_path, "t", SCHEMA, frames(2))
+    for _ in range(3):
+        overwrite_streamed(tmp_path, "t", SCHEMA, frames(1, "later"))
+    discard(staged)
+    assert not stream.is_there(staged)
+    opened: list[str] = []
+    monkeypatch.setattr(stream, "_newest", opened.append)
+    discard(staged)
+    assert not opened
