@@ -34,6 +34,7 @@ from recsys.storage.intact import naming_damage
 def _alone(step: str, settings: RunSettings, **options: Any) -> dict[str, Any]:
     """The step's `NAME_alone`, whose module is imported when it runs."""
     module = importlib.import_module(f"recsys.pipelines.{step}")
+    watch().enter()
     with recorded(), graph():
         report: dict[str, Any] = getattr(module, f"{step}_alone")(settings, as_task, **options)
     return report
@@ -52,7 +53,7 @@ def nightly(config: str, overrides: list[str] | None = None, timezone: str | Non
     if scheduled:  # the process is there for this run alone
         may_end_process()
     command = watch()
-    command.entered = True
+    command.enter()
     with recorded() as display:
         try:
             command.summary = summary = _night(config, overrides, scheduled, display)

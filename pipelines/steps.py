@@ -165,7 +165,7 @@ def _upstream(name: str, done: Mapping[str, State[Any]]) -> list[State[Any]]:
 
 def as_task(step: Step, settings: RunSettings, *arguments: Any) -> dict[str, Any]:
     """A step as a Prefect task: its state, its time and its retries are in Prefect."""
-    watch().entered = True
+    watch().enter()
     done = _DONE.get()
     task = step.task.with_options(
         retries=len(step.waits(settings)), retry_delay_seconds=step.waits(settings) or 0, retry_jitter_factor=0.5

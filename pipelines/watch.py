@@ -18,6 +18,10 @@ class Watch:
         self.entered = False
         self.summary: dict[str, Any] | None = None
 
+    def enter(self) -> None:
+        """The flow's own body has begun."""
+        self.entered = True
+
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         """A step begins and ends."""

@@ -27,6 +27,9 @@ class RunLog(Watch):
         self._other = other
         self._step, self._told = "", 0.0
 
+    def enter(self) -> None:
+        self._other.enter()
+
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         self._step, self._told = name, time.monotonic()

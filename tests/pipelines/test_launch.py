@@ -73,6 +73,32 @@ def test_the_works_own_errors_come_out_as_they_are(error: Exception) -> None:
     assert caught.value is error and ear.warnings == []
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("a bug")])
+def test_a_step_alone_that_fails_is_not_done_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recsys.pipelines import flows, ingest
+
+    tried: list[str] = []
+
+    def ingest_alone(*_: object) -> None:
+        tried.append("ingest")
+        raise error
+
+    monkeypatch.setattr(ingest, "ingest_alone", ingest_alone)
+    ear = Ear()
+    with pytest.raises(type(error)) as caught:
+        go(lambda: flows._alone("ingest", limited()), ear)
+    assert caught.value is error and tried == ["ingest"] and ear.warnings == []
+
+
+def test_the_commands_watch_hears_that_a_task_of_a_flow_has_begun() -> None:
+    from recsys.pipelines.orchestration.run_log import recorded
+
+    ear = Ear()
+    with watching(ear), recorded():
+        watch().enter()
+    assert ear.entered
+
+
 def test_an_error_in_the_configuration_is_not_prefects() -> None:
     with pytest.raises(InputError, match="bad"):
         go(failing(InputError("bad file."), False), Ear())
