@@ -128,6 +128,7 @@ def _many(kind: str, count: int) -> str:
     several = {
         "small files": "table",
         "single commits": "table",
+        "old commits": "table",
         "stray files": "table",
         "rejected rows": "table",
         "release entries": "list",

@@ -11,7 +11,7 @@ from typing import Any
 from recsys import runs
 from recsys.releases import record
 from recsys.releases.record import Release
-from recsys.retention import folders, tables
+from recsys.retention import commits, folders, tables
 from recsys.retention.kept import Kept, kept
 from recsys.retention.removal import Kind, Removal, RetentionReport, carry_out
 from recsys.settings import Settings
@@ -57,6 +57,7 @@ def _kinds(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Kin
     yield partial(tables.older_versions, settings, stays)
     yield partial(tables.stray_files, settings, stays)
     yield partial(tables.single_commits, settings)
+    yield partial(commits.old_commits, settings, stays)
 
 
 def _files_of_runs(settings: Settings, stays: Kept, store: Store) -> Iterator[Removal]:

@@ -6,7 +6,7 @@ Only the small files beside the tables are looked at here, so that the rules can
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -46,6 +46,9 @@ class Kept:
     versions
         Versions of candidate tables, by the table's name; and of the catalogue that their nights read, which the gate
         compares with.
+    read
+        Versions of the tables that the nights before have read, by the table's name: the gate counts their rows, for
+        which the table's log is enough.
     """
 
     since: datetime
@@ -55,6 +58,7 @@ class Kept:
     states: frozenset[str]
     bundles: frozenset[str]
     versions: dict[str, tuple[int, ...]]
+    read: dict[str, tuple[int, ...]]
 
 
 def kept(
@@ -87,10 +91,11 @@ def kept(
         for state, many in zip(own, newer, strict=False)
         if many < rules.nights or moment_of(state.started) >= since
     ]
+    others = [state for state in states if state not in own]
+    read = _read_by((*nights, *others))
     needed = releases if coming is None else (*releases, coming)
     served = {release.run for release in needed}
     nights += [state for state in own if state.run_id in served and state not in nights]
-    others = [state for state in states if state not in own]
     records_since = now - timedelta(days=rules.records_days)
     in_use = {name_of(state) for state in states if moment_of(state.started) >= records_since}
     bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
@@ -111,6 +116,7 @@ def kept(
                 for table in {one.table_name for one in releases}
             },
         },
+        read=read,
     )
 
 
@@ -153,6 +159,15 @@ def _items_of(state: RunState) -> Iterator[int]:
     version = state.steps.get("ingest", {}).get("report", {}).get("versions", {}).get("items")
     if version is not None:
         yield int(version)
+
+
+def _read_by(states: Iterable[RunState]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, set[int]] = {}
+    for state in states:
+        for table, version in (state.steps.get("ingest", {}).get("report", {}).get("versions") or {}).items():
+            if isinstance(version, int):
+                found.setdefault(table, set()).add(version)
+    return {table: tuple(sorted(versions)) for table, versions in found.items()}
 
 
 def named_anywhere(settings: Settings) -> frozenset[str]:

@@ -29,7 +29,7 @@ from recsys.storage.files import ABANDONED_AFTER, refusal
 from recsys.storage.intact import is_kept, note_write
 from recsys.storage.purge import COMMIT, half_written
 from recsys.storage.remote import filesystem
-from recsys.storage.warehouse import commit_metadata, commit_properties, latest_version, scan, table_path
+from recsys.storage.warehouse import KEEP_LOG, commit_metadata, commit_properties, latest_version, scan, table_path
 from recsys.table.naming import candidates_table
 
 SMALL: Final = 32 << 20  # bytes; a smaller file is one of the small ones
@@ -43,7 +43,7 @@ SINGLE: Final = 10
 def older_versions(settings: Settings, kept: Kept) -> Iterator[Removal]:
     """Files of table versions that nobody can ask for any more, a removal a table."""
     root = settings.warehouse
-    for table in _tables(settings):
+    for table in present(settings):
         path, options = table_path(root, table), _options(settings, table, kept)
         files = _there(path, DeltaTable(path).vacuum(dry_run=True, **options))
         if files:
@@ -62,7 +62,7 @@ def stray_files(settings: Settings, kept: Kept) -> Iterator[Removal]:
     has named. Candidates that were built and kept back stay with the records of their nights.
     """
     built = {name for night in built_runs(settings) for name in night.candidates.staged.names}
-    for table in _tables(settings):
+    for table in present(settings):
         path, options = table_path(settings.warehouse, table), _options(settings, table, kept)
         opened = DeltaTable(path)
         found = {name for name in opened.vacuum(dry_run=True, full=True, **options) if name.endswith(".parquet")}
@@ -73,7 +73,7 @@ def stray_files(settings: Settings, kept: Kept) -> Iterator[Removal]:
                 kind="stray files",
                 what=f"{path}: {len(files)} files that no version names",
                 size=sum(files.values()),
-                act=partial(_delete, path, sorted(files)),
+                act=partial(delete, path, sorted(files)),
             )
 
 
@@ -120,7 +120,7 @@ def single_commits(settings: Settings) -> Iterator[Removal]:
 
     Delta's own writer makes a checkpoint at every hundredth commit, and each step of a night opens tables many times.
     """
-    for table in _tables(settings):
+    for table in present(settings):
         path = table_path(settings.warehouse, table)
         count = commits_since_checkpoint(path)
         if count >= SINGLE:
@@ -145,7 +145,7 @@ def commits_since_checkpoint(path: str) -> int:
     return sum(version > checkpoint for version in commits)
 
 
-def _tables(settings: Settings) -> list[str]:
+def present(settings: Settings) -> list[str]:
     """Names of the tables that are there."""
     root, own = settings.warehouse, candidates_table(settings.warehouse, settings.name)
     names = (INTERACTIONS, ITEMS, USERS, QUARANTINE, ITEM_VECTORS, own)
@@ -167,7 +167,7 @@ def _taken_out_since(path: str, moment: datetime) -> set[str]:
     since, found = moment.timestamp() * 1000, set()
     store, folder = filesystem(f"{path}/_delta_log")
     for info in store.get_file_info(fs.FileSelector(folder)):
-        if info.base_name.endswith(".json"):
+        if info.base_name.endswith(".json") and info.mtime_ns >= moment.timestamp() * 1e9:
             with store.open_input_stream(info.path) as stream:
                 for line in stream.read().splitlines():
                     removed = json.loads(line).get("remove") if line.startswith(b'{"remove"') else None
@@ -177,13 +177,19 @@ def _taken_out_since(path: str, moment: datetime) -> set[str]:
 
 
 def _drop_rejected(root: str, before: datetime) -> None:
-    said = commit_properties(commit_metadata(root, QUARANTINE))
-    opened = DeltaTable(table_path(root, QUARANTINE))
-    opened.delete(f"{REJECTED_AT} < '{before.astimezone(UTC).isoformat()}'", commit_properties=said)
-    note_write(table_path(root, QUARANTINE))
+    path = table_path(root, QUARANTINE)
+    DeltaTable(path).delete(f"{REJECTED_AT} < '{before.astimezone(UTC).isoformat()}'", **_said(root, QUARANTINE))
+    note_write(path)
 
 
-def _delete(path: str, names: list[str]) -> None:
+def _said(root: str, table: str) -> dict[str, Any]:
+    """Options of a commit that cleans up: it says what the one before said, and leaves the log alone."""
+    said = commit_properties(commit_metadata(root, table))
+    return {"commit_properties": said, "post_commithook_properties": KEEP_LOG}
+
+
+def delete(path: str, names: list[str]) -> None:
+    """Delete files of a folder or URL, in the order in which they are named; those that are gone are none."""
     store, folder = filesystem(path)
     for name in names:
         with contextlib.suppress(FileNotFoundError):
@@ -192,19 +198,17 @@ def _delete(path: str, names: list[str]) -> None:
 
 def _vacuum(root: str, table: str, options: dict[str, Any], names: list[str]) -> None:
     path = table_path(root, table)
-    said = commit_properties(commit_metadata(root, table))  # cleaning up is a commit, too
     try:
-        DeltaTable(path).vacuum(dry_run=False, commit_properties=said, **options)
+        DeltaTable(path).vacuum(dry_run=False, **_said(root, table), **options)
     except (DeltaError, OSError) as error:
         if refusal(error) is None:
             raise
-        _delete(path, names)  # a full disk takes no commit, and the files may go without one
+        delete(path, names)  # a full disk takes no commit, and the files may go without one
     note_write(path)
 
 
 def _compact(root: str, table: str) -> None:
-    said = commit_properties(commit_metadata(root, table))
-    DeltaTable(table_path(root, table)).optimize.compact(target_size=TARGET, commit_properties=said)
+    DeltaTable(table_path(root, table)).optimize.compact(target_size=TARGET, **_said(root, table))
     note_write(table_path(root, table))
 
 

@@ -30,7 +30,7 @@ from recsys.errors import RecsysError, first_line
 from recsys.storage.files import refusal, synchronise
 from recsys.storage.intact import note_write
 from recsys.storage.remote import fail, filesystem, is_url, reaching
-from recsys.storage.warehouse import commit_properties, latest_version, table_path
+from recsys.storage.warehouse import KEEP_LOG, commit_properties, latest_version, table_path
 
 ROWS_A_GROUP: Final = 131_072  # of a Parquet file: what a reader skips or reads as one
 ROWS_A_FILE: Final = 8_000_000
@@ -371,9 +371,8 @@ def _groups(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 def _commit(
     path: str, expected: int | None, schema: Schema, actions: list[AddAction], metadata: Mapping[str, Any]
 ) -> None:
-    properties = commit_properties(metadata)
+    said: dict[str, Any] = {"commit_properties": commit_properties(metadata), "post_commithook_properties": KEEP_LOG}
     if expected is None:
-        create_table_with_add_actions(path, schema, actions, mode="error", commit_properties=properties)
+        create_table_with_add_actions(path, schema, actions, mode="error", **said)
     else:
-        opened = DeltaTable(path, version=expected)
-        opened.create_write_transaction(actions, "overwrite", schema, commit_properties=properties)
+        DeltaTable(path, version=expected).create_write_transaction(actions, "overwrite", schema, **said)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from recsys.columns import (
@@ -69,6 +69,10 @@ ID: Final = None  # stands in a schema for the type of the ids, Int64 or String,
 _METADATA: Final = "recsys"  # our key in a commit's metadata
 _TOKEN: Final = "recsys.token"  # another: of this commit alone
 BY_RUN: Final = "recsys.run"  # another: the run that committed
+
+# Delta's writer deletes commits of over 30 days by itself, those of a version that a rollback serves, too; which ones
+# may go, `recsys.retention.commits` knows
+KEEP_LOG: Final = PostCommitHookProperties(cleanup_expired_logs=False)
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     INTERACTIONS: {
@@ -243,7 +247,9 @@ def restore(
         opened = DeltaTable(path)
         if opened.version() != expected:
             raise CommitFailedError
-        opened.restore(version, commit_properties=commit_properties(metadata or {}))
+        opened.restore(
+            version, commit_properties=commit_properties(metadata or {}), post_commithook_properties=KEEP_LOG
+        )
     except CommitFailedError:
         raise _conflict(path) from None
     except (DeltaError, OSError) as error:
@@ -338,6 +344,7 @@ def _write(
             schema_mode=None if expected is None else "overwrite" if mode == "overwrite" else _APPENDED.get(table),
             writer_properties=WriterProperties(compression="ZSTD"),
             commit_properties=commit_properties(metadata or {}, token),
+            post_commithook_properties=KEEP_LOG,
         )
     except (DeltaError, OSError) as error:
         if isinstance(error, CommitFailedError) or (isinstance(error, DeltaError) and "already exists" in str(error)):
