@@ -131,6 +131,7 @@ def _many(kind: str, count: int) -> str:
         "old commits": "table",
         "stray files": "table",
         "rejected rows": "table",
+        "text vectors": "table",
         "release entries": "list",
         "values per user": "bundle",
         "MLflow run's files": "MLflow run",

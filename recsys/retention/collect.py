@@ -11,7 +11,7 @@ from typing import Any
 from recsys import runs
 from recsys.releases import record
 from recsys.releases.record import Release
-from recsys.retention import commits, folders, tables
+from recsys.retention import commits, folders, tables, vectors
 from recsys.retention.kept import Kept, kept
 from recsys.retention.removal import Kind, Removal, RetentionReport, carry_out
 from recsys.settings import Settings
@@ -53,6 +53,7 @@ def _kinds(settings: Settings, stays: Kept, store: Store | None) -> Iterator[Kin
     for kind in (*of_nights, folders.prepared_data, tables.rejected_rows):
         yield partial(kind, settings, stays)
     yield partial(tables.half_written_files, settings)
+    yield partial(vectors.unused_vectors, settings, stays)
     yield partial(tables.small_files, settings)
     yield partial(tables.older_versions, settings, stays)
     yield partial(tables.stray_files, settings, stays)

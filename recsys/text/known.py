@@ -93,6 +93,18 @@ def known(settings: Settings, loaded: Callable[[], Encoder] | None = None) -> Kn
     return once("text encoder", settings.text.model_dump_json(), read)
 
 
+def remembered(settings: Settings) -> KnownEncoder | None:
+    """Return what is known of the configured encoder where it need not be loaded for that; None: nothing."""
+
+    def refuse() -> Encoder:
+        raise InputError(f"The text encoder {settings.text.model} would have to be loaded.")
+
+    try:
+        return known(settings, refuse)
+    except InputError:  # or there is no such encoder
+        return None
+
+
 def remember(settings: Settings, encoder: Encoder) -> KnownEncoder:
     """Keep what is known of a loaded encoder for the next process; where the disk refuses, it is loaded again then."""
     told = KnownEncoder.of(encoder)

@@ -6,7 +6,6 @@ its vector, also under another item's id, and another checkpoint never sees it.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -27,14 +26,15 @@ from recsys.storage.remote import is_url
 from recsys.storage.warehouse import TableVersions, append, latest_version, scan
 from recsys.text import mapped
 from recsys.text.encoding import Encoding
+from recsys.text.hashes import hashed
 from recsys.text.known import KnownEncoder, known, load, remember
+from recsys.text.uses import ROWS, note_use
 
 if TYPE_CHECKING:
     from recsys.features.text import Encoder
 
 _NUMBER = 4.1  # bytes of a stored number of a vector: floats hardly compress, and their hashes take some, too
 CHUNK = 8192  # sentences a commit; a kill loses at most this many
-ROWS = 262_144  # of the catalogue in memory at once
 _COUNTS = ("items", "encoded", "reused", "truncated", "shortened", "empty")  # as a report has them
 
 Progress = Callable[[int, int], None]  # (sentences encoded, sentences to encode as far as the catalogue was read)
@@ -121,6 +121,8 @@ class _Represented:
             self.counts["truncated"] += int(result.truncated.sum())
             self.counts["encoded"] += len(part)
             self._tell(0)
+        if self.encoder is not None:
+            note_use(self.settings, self.encoder.id)
         return RepresentReport(
             encoder=None if self.encoder is None else self.encoder.id,
             silent=tuple(name for name in attributes if name in self.silent and self.counts["items"]),
@@ -138,7 +140,7 @@ class _Represented:
             counts["items"] += len(frame)
             counts["shortened"] += shortened(texts)
             counts["empty"] += int((every == "").sum())
-            wanted = _hashed(every)
+            wanted = hashed(every)
             if wanted.is_empty():
                 continue
             missing = self._missing(wanted, loaded)
@@ -205,7 +207,7 @@ def text_vectors(settings: Settings, sentences: pl.Series) -> np.ndarray:
         The encoder cannot be loaded, or sentences have not been encoded with it.
     """
     encoder = known(settings)
-    wanted = _hashed(sentences)
+    wanted = hashed(sentences)
     version = latest_version(settings.warehouse, ITEM_VECTORS)
     if len(sentences) >= mapped.LEAST:
 
@@ -237,14 +239,6 @@ def _check_held(settings: Settings, encoder: KnownEncoder, wanted: pl.DataFrame,
             f"{encoder.model} ({encoder.id}, {encoder.precision}) in the warehouse {settings.warehouse}; "
             "run `recsys represent` first."
         )
-
-
-def _hashed(sentences: pl.Series) -> pl.DataFrame:
-    """Distinct sentences that say something, in order of first appearance, with the sha256 of each."""
-    distinct = sentences.drop_nulls().unique(maintain_order=True)
-    distinct = distinct.filter(distinct != "")
-    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in distinct]
-    return pl.DataFrame({SENTENCE: distinct, CONTENT_HASH: pl.Series(hashes, dtype=pl.String)})
 
 
 def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
