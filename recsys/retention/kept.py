@@ -101,7 +101,7 @@ def kept(
     bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
     bundles |= set(named_elsewhere(settings))
-    catalogues = {version for state in nights if state.run_id in served for version in _items_of(state)}
+    catalogues = _read_by(state for state in nights if state.run_id in served).get(ITEMS, ())
     return Kept(
         since=since,
         first=min([since, *(moment_of(state.started) for state in (*nights, *others) if name_of(state) in in_use)]),
@@ -110,7 +110,7 @@ def kept(
         states=frozenset(state.key for state in (*nights, *others)),
         bundles=frozenset(bundles | {made_of for label in bundles for made_of in _made_of(settings, label)}),
         versions={
-            ITEMS: tuple(sorted(catalogues)),
+            ITEMS: catalogues,
             **{
                 table: tuple(sorted(one.version for one in releases if one.table_name == table))
                 for table in {one.table_name for one in releases}
@@ -152,13 +152,6 @@ def _bundles_of(state: RunState) -> Iterator[str]:
         bundle = state.steps.get(name, {}).get("report", {}).get("bundle")
         if isinstance(bundle, str):
             yield bundle
-
-
-def _items_of(state: RunState) -> Iterator[int]:
-    """Version of the catalogue that a night read, if there is one."""
-    version = state.steps.get("ingest", {}).get("report", {}).get("versions", {}).get("items")
-    if version is not None:
-        yield int(version)
 
 
 def _read_by(states: Iterable[RunState]) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
-from recsys.columns import INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, REJECTED_AT, USERS
+from recsys.columns import FORGOTTEN, INTERACTIONS, ITEM_VECTORS, ITEMS, QUARANTINE, REJECTED_AT, USERS
 from recsys.releases.choice import built_runs
 from recsys.retention.kept import Kept
 from recsys.retention.removal import Removal
@@ -100,7 +100,7 @@ def rejected_rows(settings: Settings, kept: Kept) -> Iterator[Removal]:
 
 def small_files(settings: Settings) -> Iterator[Removal]:
     """Tables with many small files, which become few large ones in one commit; no row changes."""
-    for table in (INTERACTIONS, QUARANTINE, ITEM_VECTORS):
+    for table in (INTERACTIONS, QUARANTINE, ITEM_VECTORS, FORGOTTEN):
         if latest_version(settings.warehouse, table) is None:
             continue
         path = table_path(settings.warehouse, table)
@@ -148,7 +148,7 @@ def commits_since_checkpoint(path: str) -> int:
 def present(settings: Settings) -> list[str]:
     """Names of the tables that are there."""
     root, own = settings.warehouse, candidates_table(settings.warehouse, settings.name)
-    names = (INTERACTIONS, ITEMS, USERS, QUARANTINE, ITEM_VECTORS, own)
+    names = (INTERACTIONS, ITEMS, USERS, QUARANTINE, ITEM_VECTORS, FORGOTTEN, own)
     return [name for name in names if latest_version(root, name) is not None]
 
 

@@ -14,6 +14,8 @@ import pytest
 from deltalake import DeltaTable
 
 from recsys.audit import around
+from recsys.forgetting.forgotten import add_forgotten, read_forgotten
+from recsys.forgetting.sought import Sought
 from recsys.releases import record
 from recsys.releases.choice import way
 from recsys.releases.record import Release
@@ -116,6 +118,24 @@ def test_many_small_files_become_few_and_no_row_changes(tmp_path: Path, monkeypa
     assert scan(tmp_path, "item_vectors").sort("content_hash").collect().equals(before)
     assert not list(tables.small_files(settings))
     assert replace(report, dry_run=False).total == 0
+
+
+def test_the_list_of_who_is_forgotten_stays_small_on_disk_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MANY", 5)
+    monkeypatch.setattr(tables, "SINGLE", 5)
+    settings = parse_settings({"name": "s", "warehouse": str(tmp_path), "interactions": {"source": "x"}})
+    for number in range(6):
+        add_forgotten(str(tmp_path), Sought(users=frozenset({f"u{number}"})), NOW)
+    before = read_forgotten(str(tmp_path))
+    stays = kept(settings, [], [], datetime.now(UTC))
+    kinds = (tables.small_files, tables.single_commits)
+    report = carry_out([*(partial(kind, settings) for kind in kinds)], "", dry_run=False)
+    assert report.removed == {"small files": 1, "single commits": 1} and not report.failed
+    assert not list(tables.older_versions(settings, stays))  # they are young
+    assert len(DeltaTable(tmp_path / "forgotten").file_uris()) == 1 and read_forgotten(str(tmp_path)) == before
+    assert before is not None and all(f"u{number}" in before for number in range(6))
 
 
 def test_commits_become_a_checkpoint_and_every_version_stays(tmp_path: Path) -> None:
