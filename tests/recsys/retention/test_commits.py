@@ -24,7 +24,7 @@ from recsys.retention.removal import carry_out
 from recsys.runs import RunState
 from recsys.settings.read import parse_settings
 from recsys.storage.intact import is_kept
-from recsys.storage.warehouse import SCHEMAS, append, scan
+from recsys.storage.warehouse import SCHEMAS, append, commit_metadata, scan
 from tests.recsys.releases.shop import Shop
 
 DAYS = 40  # over the 30 days after which Delta's own writer deletes commits
@@ -114,6 +114,7 @@ def test_the_log_stays_from_the_checkpoint_of_the_oldest_version_that_somebody_a
     if first:
         with pytest.raises(InputError, match="has no version"):
             scan(tmp_path, "interactions", first - 1)
+    assert commit_metadata(tmp_path, "interactions") == {}  # of all commits that are left
     append(tmp_path, "interactions", row, expected=11)
     assert scan(tmp_path, "interactions").collect().height == 13
     assert not list(commits.old_commits(settings, stays))
