@@ -26,6 +26,7 @@ COPY container/healthy.py /opt/recsys/bin/healthy.py
 ENV PATH=/opt/recsys/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    XDG_STATE_HOME=/state/local \
     MLFLOW_DISABLE_TELEMETRY=true \
     PREFECT_SERVER_ANALYTICS_ENABLED=false
 USER 1000:1000

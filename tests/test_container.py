@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from recsys.errors import InputError
+from recsys.runs import local_folder
 from recsys.settings.read import load_settings
 from tests.servers import end, free_port, until
 
@@ -97,6 +98,23 @@ def test_the_services_of_compose_exist_and_take_secrets_from_the_environment() -
     for secret in ("DB_PASSWORD", "RECSYS_TOKEN"):
         uses = re.findall(rf"\$\{{{secret}[^}}]*\}}", text)
         assert uses and all(":?" in use for use in uses)  # an empty one is refused
+
+
+def test_what_a_warehouse_in_a_store_keeps_here_is_on_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of releases, the records and the lock must outlive `docker run --rm`."""
+    (rest,) = [rest for word, rest in stages()["base"] if word == "ENV"]
+    variables = dict(one.split("=", 1) for one in shlex.split(rest))
+    monkeypatch.setenv("XDG_STATE_HOME", variables["XDG_STATE_HOME"])
+    assert local_folder("s3://bucket/shop").is_relative_to("/state")
+
+
+@pytest.mark.parametrize("name", ["schedule", "night", "serve"])
+def test_logins_of_stores_reach_the_shop_only_where_they_are_set(name: str) -> None:
+    guide = (ROOT / "docs" / "how-to" / "use-an-object-store.md").read_text(encoding="utf-8")
+    passed = COMPOSE["services"][name]["environment"]
+    wanted = {*re.findall(r"`(AWS_\w+)`", guide), "REDIS_PASSWORD"}
+    assert len(wanted) == 7
+    assert {key for key, value in passed.items() if value is None} == wanted  # an empty endpoint would be an address
 
 
 def commands() -> list[list[str]]:
