@@ -117,6 +117,15 @@ def test_logins_of_stores_reach_the_shop_only_where_they_are_set(name: str) -> N
     assert {key for key, value in passed.items() if value is None} == wanted  # an empty endpoint would be an address
 
 
+def test_prefect_s_pages_go_where_its_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings.models.server.ui import ServerUISettings
+
+    (user,) = re.findall(r"useradd .*--create-home (\w+)", (ROOT / "Dockerfile").read_text())
+    for name, value in COMPOSE["services"]["prefect"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert str(ServerUISettings().static_directory).startswith(f"/home/{user}/")
+
+
 def commands() -> list[list[str]]:
     run = [json.loads(rest) for name in ("serve", "night") for word, rest in stages()[name] if word == "CMD"]
     return [*run, *(COMPOSE["services"][name]["command"] for name in ("night", "schedule"))]
