@@ -126,6 +126,10 @@ def test_prefect_s_pages_go_where_its_user_may_write(monkeypatch: pytest.MonkeyP
     assert str(ServerUISettings().static_directory).startswith(f"/home/{user}/")
 
 
+def test_mlflow_s_server_starts_no_processes_for_jobs() -> None:
+    assert COMPOSE["services"]["mlflow"]["environment"] == {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
 def commands() -> list[list[str]]:
     run = [json.loads(rest) for name in ("serve", "night") for word, rest in stages()[name] if word == "CMD"]
     return [*run, *(COMPOSE["services"][name]["command"] for name in ("night", "schedule"))]
