@@ -38,8 +38,8 @@ DESCRIPTION = (
 )
 _OF_RUNS = frozenset({tracking_operations.LOCAL_TAG, tracking_operations.PROCESS_TAG, "recsys.error"})
 _PACKAGES = (  # what loading a bundle imports; named, so that MLflow need not import the model to find out
-    "torch", "numpy", "polars", "pyarrow", "faiss-cpu", "safetensors", "pydantic", "scipy", "transformers",
-    "sentence-transformers",
+    "torch", "numpy", "numba", "polars", "pyarrow", "deltalake", "faiss-cpu", "safetensors", "pydantic", "scipy",
+    "transformers", "sentence-transformers",
 )  # fmt: skip
 
 
