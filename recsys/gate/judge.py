@@ -133,6 +133,7 @@ def judge(settings: Settings, versions: TableVersions, night: Night, champion: R
         users=len(np.unique(owner)),
         few=FEW,
         as_of=night.as_of,
+        confidence=gate.confidence,
     )
 
 

@@ -44,6 +44,8 @@ class Verdict:
         What keeps it back, one sentence each.
     metric
         The first metric, which `champion` and `baselines` are about.
+    confidence
+        The level of their intervals, of all together.
     champion
         None: nothing is served yet, it cannot be compared, or gate.champion is off.
     baselines
@@ -54,6 +56,7 @@ class Verdict:
     sentence: str
     reasons: list[str] = field(default_factory=list)
     metric: str | None = None
+    confidence: float | None = None
     champion: dict[str, Any] | None = None
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -74,6 +77,7 @@ def decide(
     users: int,
     few: int,
     as_of: datetime,
+    confidence: float,
 ) -> Verdict:
     """Return the verdict on figures and checks.
 
@@ -85,6 +89,8 @@ def decide(
         Users of the test part, and how many a decision by figures needs.
     as_of
         The night's moment, for the champion's name.
+    confidence
+        The level of all comparisons together.
     """
     reasons: list[str] = []
     who = "" if champion is None else called(champion.at, as_of)
@@ -117,6 +123,7 @@ def decide(
         sentence=sentence,
         reasons=reasons,
         metric=metric,
+        confidence=confidence,
         champion=None
         if champion is None or not champion.leads
         else {"run": champion.run, "bundle": champion.bundle, **as_dict(champion.leads[0])},

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from recsys.report.charts import Axes, Line, Mark, bars_cell, interval_cell, line_chart, swatch
 from recsys.report.night import Night, mapping, rows
 from recsys.report.scales import finite
-from recsys.report.verdict import HEADLINE, best_baseline
+from recsys.report.verdict import HEADLINE, best_baseline, compared_by, level
 from recsys.report.wording import count, figure, known, metric, percent, signed
 
 CURVES: Final = ("hr", "ndcg")
@@ -85,20 +85,29 @@ def _describe(lines: Iterable[Line], cutoffs: list[int]) -> str:
     return f"Curves from k = {cutoffs[0]} to {cutoffs[-1]}. At k = {cutoffs[at]}: {', '.join(said)}."
 
 
-def against(night: Night) -> list[dict[str, str]]:
-    """Return a row for the champion and for each baseline: value, difference with interval, outcome."""
-    found = mapping(night.verdict)
+def against(night: Night) -> dict[str, Any] | None:
+    """Return a row for the champion and for each baseline by one metric; None where there is neither.
+
+    `rows` have value, difference with interval, and outcome; `levels` says of what level the intervals are.
+    """
+    found, key = mapping(night.verdict), compared_by(night)
     metrics, differences = mapping(night.evaluated.get("baselines")), mapping(night.evaluated.get("differences"))
-    table = []
+    further = mapping(night.evaluated.get("further"))
+    table, levels = [], []
     for name, values in {"champion": found.get("champion"), **mapping(found.get("baselines"))}.items():
         if one := mapping(values):
             table.append(_against(name, one.get("value"), one.get("difference"), one, str(one.get("outcome") or "")))
     judged = {row["name"] for row in table}
+    if judged:
+        levels.append(f"{level(night) or 'of one level'} for all of the gate's comparisons together")
     for name, values in metrics.items():
         if name not in judged:
-            one = mapping(mapping(differences.get(name)).get(HEADLINE))
-            table.append(_against(name, mapping(values).get(HEADLINE), one.get("mean"), one, _outcome(one)))
-    return table
+            one = mapping(mapping(differences.get(name)).get(key))
+            value = {**mapping(values), **mapping(further.get(name))}.get(key)
+            table.append(_against(name, value, one.get("mean"), one, _outcome(one)))
+    if len(table) > len(judged):
+        levels.append("95% for others, each alone" if judged else "95% for each alone")
+    return {"metric": metric(key), "levels": ", ".join(levels), "rows": table} if table else None
 
 
 def _against(name: str, value: Any, difference: Any, ends: Mapping[str, Any], outcome: str) -> dict[str, str]:

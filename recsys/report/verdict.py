@@ -70,6 +70,18 @@ def best_baseline(night: Night) -> tuple[str, float] | None:
     return max(found, key=lambda pair: pair[1], default=None)
 
 
+def compared_by(night: Night) -> str:
+    """Return the key of the metric that the gate compared by; NDCG@10 where no gate did."""
+    measure, _, k = str(mapping(night.verdict).get("metric") or "").partition("@")
+    return f"test/{measure}_at_{k}" if k else HEADLINE
+
+
+def level(night: Night) -> str:
+    """Return the level of the gate's intervals, such as "95%"; "" where an older record does not tell it."""
+    value = mapping(night.verdict).get("confidence")
+    return f"{100 * value:g}%" if known(value) else ""
+
+
 def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """Return the key figures: label, value, and a note below it."""
     facts = []
@@ -98,11 +110,12 @@ def _facts(night: Night, found: Mapping[str, Any] | None) -> list[dict[str, str]
         if champion.get("value") == 0 and champion.get("difference") == 0:
             outcome = "both are 0"
         interval = f"{signed(champion.get('low'))} to {signed(champion.get('high'))}"
+        certain = f"{level(night)}: " if level(night) else ""
         facts.append(
             {
-                "label": "against the champion",
+                "label": f"{metric(compared_by(night))} against the champion",
                 "value": signed(champion.get("difference")),
-                "note": f"{outcome}; 95%: {interval}",
+                "note": f"{outcome}; {certain}{interval}",
             }
         )
     coverage = metrics.get("test/coverage_at_10")

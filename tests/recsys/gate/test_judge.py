@@ -76,6 +76,7 @@ def with_rows(settings: Settings, night: Night, change: Callable[[pl.DataFrame],
 def test_a_sane_second_night_passes(nights: Nights) -> None:
     verdict = judged(nights)
     assert verdict.passed, verdict.reasons
+    assert (verdict.metric, verdict.confidence) == ("ndcg@10", nights[0].gate.confidence)
     assert verdict.champion is not None and verdict.champion["run"] == "first"
     assert set(verdict.baselines) == {"popularity", "transitions"}
     made = {check["name"]: check["status"] for check in verdict.checks}

@@ -50,6 +50,7 @@ def verdict(
         users=users,
         few=20,
         as_of=NOW,
+        confidence=0.95,
     )
 
 

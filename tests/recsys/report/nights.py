@@ -37,6 +37,7 @@ def verdict(passed: bool = True) -> dict[str, Any]:
         "sentence": "Published: better than yesterday's by 0.0040 [0.0021, 0.0059]." if passed else "Kept back: drift.",
         "reasons": [] if passed else ["Drift of items is 0.31, above 0.25."],
         "metric": "ndcg@10",
+        "confidence": 0.95,
         "champion": {"difference": 0.004, "low": 0.0021, "high": 0.0059, "outcome": "better", "value": 0.3},
         "baselines": {"popularity": {"difference": 0.2, "low": 0.1, "high": 0.3, "outcome": "better", "value": 0.1}},
         "checks": [

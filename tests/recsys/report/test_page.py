@@ -221,6 +221,43 @@ def test_without_a_verdict_the_best_baseline_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "shown", "own", "lead"),
+    [
+        ("ndcg@10", "NDCG@10", "0.1500", "+0.1500"),
+        ("hr@10", "HR@10", "0.2500", "+0.2000"),
+        ("recall@20", "recall@20", "0.1250", "–"),  # nobody resampled it
+    ],
+)
+def test_comparisons_are_by_one_metric_which_is_named(metric: str, shown: str, own: str, lead: str) -> None:
+    night = whole_night()
+    night["verdict"] |= {"metric": metric}
+    evaluated = night["steps"]["evaluate"]["report"]
+    evaluated["differences"]["model"]["test/hr_at_10"] = {"mean": 0.2, "low": 0.1, "high": 0.3}
+    evaluated["further"] = {"model": {"test/recall_at_20": 0.125}}
+    compared = against(Night(night))
+    assert compared is not None and compared["metric"] == shown
+    assert [row["name"] for row in compared["rows"]] == ["champion", "popularity", "model"]
+    assert (compared["rows"][2]["value"], compared["rows"][2]["difference"]) == (own, lead)
+    text = Outline(page(night)).shown()
+    assert f"{shown} of what is served (blend) minus that of each other" in text
+    assert f"{shown} against the champion +0.0040 ahead; 95%: +0.0021 to +0.0059" in text
+
+
+def test_intervals_are_of_the_level_that_the_gate_asks_for() -> None:
+    night = whole_night()
+    night["verdict"] |= {"confidence": 0.99}
+    text = Outline(page(night)).shown()
+    assert "ahead; 99%: +0.0021 to +0.0059" in text
+    assert "difference: 99% for all of the gate's comparisons together, 95% for others, each alone" in text
+    del night["verdict"]["confidence"]  # as records of older versions
+    text = Outline(page(night)).shown()
+    assert "ahead; +0.0021 to +0.0059" in text
+    assert "difference: of one level for all of the gate's comparisons together, 95% for others, each alone" in text
+    night["verdict"] = None
+    assert "difference: 95% for each alone" in Outline(page(night)).shown()
+
+
 def test_examples_of_older_records_are_shown() -> None:
     night = whole_night()
     evaluated = night["steps"]["evaluate"]["report"]
@@ -257,7 +294,9 @@ def test_a_night_on_which_nobody_answers_a_question_has_no_best_and_no_lead() ->
         zero = row["name"] in ("NDCG@10", "HR@10")
         assert [cell["text"] == "0.0000" for cell in row["cells"]] == 3 * [zero]
         assert not zero or not any(cell["best"] for cell in row["cells"])
-    assert {row["outcome"] for row in against(Night(night))[:2]} == {"nothing to compare"}
+    compared = against(Night(night))
+    assert compared is not None
+    assert {row["outcome"] for row in compared["rows"][:2]} == {"nothing to compare"}
     shown = Outline(page(night)).shown()
     assert "lead over the best baseline – no ranker answers a test question" in shown and "both are 0; 95%" in shown
     night["verdict"] = None
