@@ -42,6 +42,7 @@ def lineage(night: Night) -> list[dict[str, Any]]:
     model = mapping(night.step("publish").get("model"))
     measured = trained.get("bundle")
     served = refit.get("bundle") or published.get("bundle") or measured
+    kept_back = mapping(night.verdict).get("passed") is False
     versions = mapping(ingested.get("versions"))
     lines = [
         ("run", night.record.get("run_id"), "code"),
@@ -50,7 +51,7 @@ def lineage(night: Night) -> list[dict[str, Any]]:
         ("kind of model", about.get("kind"), ""),
         ("seed", about.get("seed"), ""),
         ("bundle that was measured", _label(measured), "code"),
-        ("bundle that is served", _label(served), "code"),
+        ("bundle that would be served" if kept_back else "bundle that is served", _label(served), "code"),
         ("refit", refit.get("kind") or refit.get("reason"), ""),
         ("candidates", _candidates(published), ""),
         ("registered model", _registered(model), ""),

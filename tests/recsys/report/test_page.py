@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from recsys.report.lineage import lineage
 from recsys.report.night import Night
 from recsys.report.page import page
 from recsys.report.quality import against, metrics_table
@@ -256,6 +257,13 @@ def test_intervals_are_of_the_level_that_the_gate_asks_for() -> None:
     assert "difference: of one level for all of the gate's comparisons together, 95% for others, each alone" in text
     night["verdict"] = None
     assert "difference: 95% for each alone" in Outline(page(night)).shown()
+
+
+def test_a_night_that_was_kept_back_does_not_call_its_bundle_served() -> None:
+    for passed, called in ((True, "bundle that is served"), (False, "bundle that would be served")):
+        names = {line["name"]: line["value"] for line in lineage(Night(whole_night(passed)))}
+        assert names[called] == "shop-ba9876543210"
+        assert sum(name.endswith("served") for name in names) == 1
 
 
 def test_examples_of_older_records_are_shown() -> None:
