@@ -40,6 +40,7 @@ _YES_OR_NO: Final = tuple(  # how the languages of column names write it; as wor
         *("vrai faux", "si no", "sí no", "s n", "sì no", "vero falso", "sim não", "sim nao", "ja nee"),
     )
 )
+_FRACTION: Final = r"^\s*[+-]?(\d*\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)\s*$"
 _ADDRESS: Final = r"^\s*(https?://|www\.|/)"
 _SEPARATORS: Final = ("|", ";", " > ", " / ", ", ", ",")
 _FILLED: Final = 0.05  # share of the rows that must have a value for a column to be used
@@ -129,6 +130,8 @@ def _meaning(table: str, sample: Sample, name: str, values: pl.Series, result: A
         words = text or values.dtype == pl.List(pl.String)
         return "title" if words and name in ("title", "sentence") else "its name is one of ours"
     if values.dtype == pl.List:
+        if _fractions(flat):
+            return "lists of numbers"  # such as a vector, of which hardly a number comes again
         result.categorical[name] = None
         return "category"
     if values.dtype.is_nested() or values.dtype == pl.Binary:
@@ -146,6 +149,13 @@ def _meaning(table: str, sample: Sample, name: str, values: pl.Series, result: A
     if share(there.str.contains(_ADDRESS)) > 0.5:
         return "addresses"
     return _words(sample, name, there, result)
+
+
+def _fractions(values: pl.Series) -> bool:
+    """Return whether the values are numbers with a fraction, or nearly all are written as such."""
+    if values.dtype == pl.String:
+        return share(values.str.contains(_FRACTION)) > 0.9
+    return values.dtype.is_float() or values.dtype.is_decimal()
 
 
 def _yes_or_no(values: pl.Series) -> bool:

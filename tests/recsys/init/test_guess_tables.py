@@ -468,6 +468,33 @@ def test_categories_of_parquet_files_are_strings(tmp_path: Path) -> None:
     assert table(settings, ITEMS)["kind"].value_counts(sort=True)["count"].to_list() == [20, 20]
 
 
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_a_vector_is_neither_category_nor_words(tmp_path: Path, form: str) -> None:
+    rows = [(f"u{u}", f"i{i}", int(m.timestamp())) for u, i, m in events()]
+    log = write(tmp_path / "log.csv", ["user_id", "item_id", "timestamp"], rows)
+    lines = [
+        {
+            "item_id": f"i{n}",
+            "title": f"A small thing {n}",
+            "embedding": [n / 7, -0.5, 1.0, 1e-05],
+            "tags": ["x", "y"] if n % 2 else ["x"],
+            "sizes": [38, 39] if n % 2 else [40],
+        }
+        for n in range(101, 141)
+    ]
+    path = tmp_path / f"items.{form}"
+    if form == "parquet":
+        pl.DataFrame(lines).write_parquet(path)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        pl.DataFrame([{name: str(value) for name, value in line.items()} for line in lines]).write_csv(path)
+    settings, findings = guessed(tmp_path, log, path)
+    assert settings.items is not None and set(settings.items.categorical) == {"tags", "sizes"}
+    assert "embedding" not in settings.items.text
+    assert any("embedding (lists of numbers)" in sentence for sentence in findings.found)
+
+
 # --- the trial ------------------------------------------------------------------------------------
 
 
