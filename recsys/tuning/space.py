@@ -23,6 +23,7 @@ from recsys.settings import RangeSettings, Section, Settings, TuneSettings
 from recsys.settings.read import parse_settings
 
 TRIAL: Final = "a trial"  # where errors of its values come from
+_QUESTIONS: Final = "train.validation_users"  # refused here, as bundles of earlier versions may hold it in their [tune]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ def space_of(settings: Settings) -> Space:
             f'model.kind = "{settings.model.kind}" does not say what to tune; name settings with their ranges in '
             "[tune]."
         )
+    if _QUESTIONS in given:
+        raise InputError(f'[tune] "{_QUESTIONS}" cannot be tuned: trials would be asked different questions.')
     distributions = {key: _distribution(settings, key, values) for key, values in given.items()}
     own = {key: value_of(settings, key) for key in distributions}
     return Space(

@@ -50,6 +50,7 @@ def test_a_section_within_says_the_same(tmp_path: Path) -> None:
         ("retrieve.k", [10, 20], "of model, train, recformer or blend can"),
         ("seed", [1, 2], "of model, train, recformer or blend can"),
         ("train.users", [0.5, 1.0], "trials would learn from different users"),
+        ("train.validation_users", [500, 1000], "trials would be asked different questions"),
         ("train.epochs", [], "must hold two or more different choices"),
         ("train.epochs", [3, 3], "must hold two or more different choices"),
         ("train.epochs", 3, "must be a range such as"),
@@ -75,6 +76,11 @@ def test_what_makes_no_space_is_told_in_one_sentence(key: str, values: Any, told
     with pytest.raises(InputError, match=told) as raised:
         space_of(settings(tune={key: values}))
     assert key in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_bundle_of_an_earlier_version_that_tuned_the_questions_opens() -> None:
+    tree = settings().model_dump(mode="json") | {"tune": {"train.validation_users": [500, 1000]}}
+    assert Settings.model_validate(tree).tune
 
 
 def test_keys_of_another_kind_are_told() -> None:
