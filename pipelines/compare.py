@@ -29,7 +29,7 @@ from recsys.storage.remote import is_url
 _RUN_ID: Final = re.compile(r"[0-9a-f]{4,32}")
 
 
-def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, Any]:
+def compare(runs: Sequence[str], metrics: Sequence[str], uri: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compare each run's evaluation with the first run's; see `evaluation.runs.compare_runs`.
 
     Parameters
@@ -41,24 +41,29 @@ def compare(runs: Sequence[str], metrics: Sequence[str], uri: str) -> dict[str, 
         Such as `ndcg@10`, which is the default.
     uri
         The MLflow store of run ids.
+    overrides
+        `--set` values of every configuration among the runs.
 
     Raises
     ------
     InputError
-        Fewer than two runs, one that is not found or was not evaluated, or test parts that differ.
+        Overrides without a configuration, fewer than two runs, one that is not found or was not evaluated, or test
+        parts that differ.
     """
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"recsys compare takes two or more different runs, and {len(set(runs))} is named.")
+    if overrides and not any(map(_is_configuration, runs)):
+        raise InputError("--set changes configurations, and none is among the runs; leave it out.")
     parsed = [parse_metric(text) for text in metrics or (DEFAULT,)]
     shown = {run: short(run) if _RUN_ID.fullmatch(run) else run for run in runs}
     labels = shown if len(set(shown.values())) == len(runs) else {run: run for run in runs}
-    found = {run: find_values(run, uri) for run in runs}
+    found = {run: find_values(run, uri, overrides) for run in runs}
     if any(values.about.get(STAND_INS) for values in found.values()):  # all by the same names
-        found = {run: _private(values, run, uri) for run, values in found.items()}
+        found = {run: _private(values, run, uri, overrides) for run, values in found.items()}
     return compare_runs({labels[run]: values for run, values in found.items()}, parsed)
 
 
-def find_values(run: str, uri: str) -> UserValues:
+def find_values(run: str, uri: str, overrides: Sequence[str] = ()) -> UserValues:
     """Return the values per user of a run's evaluation.
 
     Raises
@@ -69,8 +74,8 @@ def find_values(run: str, uri: str) -> UserValues:
     path = Path(run)
     if path.suffix == ".parquet" and path.is_file():
         return from_parquet(path.read_bytes(), run)
-    if path.suffix == ".toml":
-        settings = load_settings(run)
+    if _is_configuration(run):
+        settings = load_settings(run, overrides)
         return _of_bundle(Path(newest_bundle(settings)), local_folder(settings.warehouse))
     if path.suffix == ".json" and path.is_file():
         return _of_bundle(_bundle_of_night(path), path.parent.parent)
@@ -88,16 +93,20 @@ def find_values(run: str, uri: str) -> UserValues:
     )
 
 
-def _private(values: UserValues, run: str, uri: str) -> UserValues:
+def _is_configuration(run: str) -> bool:
+    return Path(run).suffix == ".toml"
+
+
+def _private(values: UserValues, run: str, uri: str, overrides: Sequence[str]) -> UserValues:
     """Name users by the pseudonyms of the warehouse that a run is of, where that can be told."""
-    warehouse = None if values.about.get(STAND_INS) else _warehouse_of(run, uri)
+    warehouse = None if values.about.get(STAND_INS) else _warehouse_of(run, uri, overrides)
     return values if warehouse is None else with_stand_ins(values, stand_ins(state_folder(warehouse)))
 
 
-def _warehouse_of(run: str, uri: str) -> str | None:
+def _warehouse_of(run: str, uri: str, overrides: Sequence[str]) -> str | None:
     path = Path(run)
-    if path.suffix == ".toml":
-        return str(load_settings(run).warehouse)
+    if _is_configuration(run):
+        return str(load_settings(run, overrides).warehouse)
     if path.suffix in (".json", ".parquet"):  # in a folder of the warehouse
         return str(path.resolve().parent.parent)
     if _RUN_ID.fullmatch(run):

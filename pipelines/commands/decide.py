@@ -25,6 +25,7 @@ def compare(
         typer.Option("--metric", metavar="NAME@K", help="Such as ndcg@10 (the default) or hr@20; repeatable."),
     ] = None,
     uri: Annotated[str, typer.Option("--uri", help="The MLflow store of run ids.")] = DEFAULT_STORE,
+    overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +36,7 @@ def compare(
     from recsys.pipelines.compare import compare as compare_all
     from recsys.pipelines.compare import show_comparison
 
-    report = compare_all(runs, metrics or (), uri)
+    report = compare_all(runs, metrics or (), uri, overrides or ())
     answer(ctx, report, lambda console: show_comparison(console, report))
 
 

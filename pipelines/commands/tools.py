@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from recsys.errors import InputError
 from recsys.pipelines.commands.base import (
     HELPERS,
     AsJson,
@@ -107,6 +108,7 @@ def ui(
     config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="Whose store to open.")] = None,
     uri: Annotated[str | None, typer.Option("--uri", help="A store's address.")] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -117,11 +119,13 @@ def ui(
     from recsys.tracking import telemetry
 
     telemetry.off()
+    if overrides and (uri is not None or config is None):
+        raise InputError("--set changes a configuration, and none is read; name one, without --uri.")
     address, experiment = uri or DEFAULT_STORE, None
     if uri is None and config is not None:
         from recsys.settings.read import load_settings
 
-        settings = load_settings(config)
+        settings = load_settings(config, overrides or ())
         address, experiment = settings.tracking.uri, settings.tracking.experiment or settings.name
     check(address, port)
     report = {"url": page(address, port, experiment), "uri": masked(address)}

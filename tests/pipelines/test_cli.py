@@ -213,6 +213,18 @@ def test_the_ui_without_a_store(config: str, capsys: pytest.CaptureFixture[str])
     assert code == 2 and "open it in a browser" in error
 
 
+def test_set_moves_the_store_that_the_ui_opens(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tools, "check", lambda *_: None)
+    monkeypatch.setattr(tools, "serve", lambda *_: None)
+    moved = ["--set", f"tracking.uri=sqlite:///{tmp_path}/moved.db"]
+    assert cli.execute(["ui", config, *moved, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["uri"] == f"sqlite:///{tmp_path}/moved.db"
+    code, error, _ = failing(["ui", *moved], capsys)
+    assert code == 2 and "--set changes a configuration, and none is read" in error
+
+
 def test_the_ui_at_a_port_that_is_taken(config: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:

@@ -61,6 +61,15 @@ def test_runs_are_found_by_configuration_bundle_record_and_file(
     assert [run["bundle"] for run in report["runs"]] == ["shop-10", "shop-30"]
 
 
+def test_set_changes_every_configuration_that_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("state").mkdir()
+    Path("new").rename("state/warehouse")
+    Path("new.toml").write_text('name = "shop"\n[interactions]\nsource = "log.csv"\n')
+    runs = ["state/warehouse/evaluations/shop-30.parquet", "new.toml"]
+    assert cli.execute(["compare", *runs, "--set", "state_root=state", "--json"]) == 0
+    assert [run["bundle"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["shop-30", "shop-30"]
+
+
 def test_pseudonyms_and_ids_of_one_warehouse_are_the_same_users(capsys: pytest.CaptureFixture[str]) -> None:
     shared = Path("old/evaluations/shared.parquet")  # as MLflow has it
     held = from_parquet(values(30), "x")
@@ -84,6 +93,7 @@ def test_the_table_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["old/runs/0.json", "new/runs/0.json", "--set", "state_root=/state"], "changes configurations, and none is"),
         (["old.toml"], "takes two or more different runs, and 1 is named"),
         (["old.toml", "old.toml"], "takes two or more different runs"),
         (["old.toml", "nowhere"], "There is no run 'nowhere'"),
