@@ -92,5 +92,11 @@ def test_its_sources_and_checksums_are_those_that_fetch_brings(path: Path) -> No
             assert "--set items=none" in head  # what cannot be fetched is not needed
 
 
+def test_the_guide_loads_the_model_from_the_demo_s_store() -> None:
+    guide = (FOLDER.parent / "docs" / "mlflow.md").read_text(encoding="utf-8")
+    (path,) = re.findall(r'set_tracking_uri\("sqlite:///(.*)"\)', guide)
+    assert load_settings(FOLDER / "demo.toml").tracking.uri.endswith(f"/{path}")
+
+
 def test_amazon_beauty_works_without_its_catalogue() -> None:
     assert load_settings(FOLDER / "amazon-beauty.toml", ["items=none"]).items is None
