@@ -63,7 +63,7 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Do the night's work: ingest, represent, train, evaluate, retrieve, judge, publish, export.
+    """Do the night's work: ingest, represent, train, evaluate, refit, retrieve, judge, publish, export.
 
     A night that the gate keeps back publishes nothing and ends with exit code 3, after the usual report. A run that
     was killed and is started again goes on after its last finished step, in training after its last checkpoint.

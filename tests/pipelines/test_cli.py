@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -184,6 +185,12 @@ def test_an_unknown_key_names_the_nearest(command: str, config: str, capsys: pyt
     code, error, _ = failing([command, config, "--set", "train.epoch=5"], capsys)
     assert code == 2
     assert "there is no setting train.epoch; did you mean train.epochs?" in error
+
+
+def test_the_help_of_a_night_names_its_steps_in_their_order() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (steps,) = re.findall(r"recsys run recsys\.toml +# (.*)", readme)
+    assert f"Do the night's work: {steps}." in str(start.run.__doc__)
 
 
 def test_an_override_that_is_none(config: str, capsys: pytest.CaptureFixture[str]) -> None:
