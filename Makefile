@@ -30,7 +30,7 @@ demo: setup  ## the whole pipeline on generated data, in about two minutes
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() or 1))')
 PARALLEL := -n $(WORKERS) --dist loadfile
 
-test: setup check  ## install, check and test: what CI runs
+test: setup check  ## install, check and test: what CI runs first
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # Ray alone takes 200 MB, and no other test needs it

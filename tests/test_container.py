@@ -79,6 +79,11 @@ def test_its_libraries_are_those_of_the_constraints() -> None:
         re.split("==", line)[0].lower().replace("_", "-")
         for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]
     }
+    guide = (ROOT / "docs" / "how-to" / "container.md").read_text(encoding="utf-8")
+    (held, lacking) = re.findall(r"the extras (.*); it lacks (.*?)\. ", guide)[0]
+    assert set(re.findall(r"`(\w+)`", held)) == set(wanted.split(","))
+    extras_of_users = set(tree["project"]["optional-dependencies"]) - {"dev"}
+    assert set(re.findall(r"`(\w+)`", lacking)) == extras_of_users - set(wanted.split(","))
     names = {re.split(r"[<>=;\s]", line)[0].lower() for line in listed}
     assert names <= pinned and {"setuptools", "torch", "obstore", "redis"} <= names
 
