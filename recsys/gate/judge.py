@@ -331,7 +331,8 @@ def _former_checks(
         theirs = lists.users_of(former.rows, ours)
         kept = int(theirs.is_in(ours.implode()).sum()) if theirs.dtype == ours.dtype else 0
         yield built.check_former_users(kept, len(theirs), gate.min_former_users)
-        yield catalogue.check_catalogue(settings, versions, night.ingested, former.items)
+        days = catalogue.days_between(former.as_of, night.as_of)  # a release may have been brought back since
+        yield catalogue.check_catalogue(settings, versions, night.ingested, former.items, days)
         new = log.new_rows(settings.warehouse, former.night, versions.interactions)
         yield from log.drift_checks(new, _first_categories(dataset.catalogue), gate.max_drift)
         if former.interactions != former.night:

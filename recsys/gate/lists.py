@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import polars as pl
 from deltalake import DeltaTable
 
-from recsys.columns import CANDIDATE_SOURCE, INTERACTIONS_VERSION, ITEM_ID, ITEMS_VERSION, PADDING, RANK, USER_ID
+from recsys.columns import (
+    AS_OF,
+    CANDIDATE_SOURCE,
+    INTERACTIONS_VERSION,
+    ITEM_ID,
+    ITEMS_VERSION,
+    PADDING,
+    RANK,
+    USER_ID,
+)
 from recsys.data.sequences import Sequences
 from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation.ranking import top_codes
@@ -23,13 +33,15 @@ class FormerTable:
     """The candidate table that is served now: its rows, lazily, and the version of the log that it was made from.
 
     `night` is that of the night that made it, and `interactions` that of the last refresh since, if there was one.
-    `items` is the version of the catalogue on that night; None: there was none.
+    `items` is the version of the catalogue on that night; None: there was none. `as_of` is the night's moment; None:
+    the rows do not say.
     """
 
     rows: pl.LazyFrame
     night: int
     interactions: int
     items: int | None = None
+    as_of: datetime | None = None
 
 
 def former_table(path: str, version: int) -> FormerTable | None:
@@ -37,10 +49,12 @@ def former_table(path: str, version: int) -> FormerTable | None:
     rows = scan_delta(DeltaTable(path, version=version))
     made_from = pl.col(INTERACTIONS_VERSION)
     ends = rows.select(
-        made_from.min().alias("first"), made_from.max().alias("last"), pl.col(ITEMS_VERSION).min()
+        made_from.min().alias("first"), made_from.max().alias("last"), pl.col(ITEMS_VERSION, AS_OF).min()
     ).collect(engine="streaming")
-    first, last, items = ends.row(0)
-    return None if first is None else FormerTable(rows=rows, night=int(first), interactions=int(last), items=items)
+    first, last, items, as_of = ends.row(0)
+    if first is None:
+        return None
+    return FormerTable(rows=rows, night=int(first), interactions=int(last), items=items, as_of=as_of)
 
 
 def users_of(rows: pl.LazyFrame | None, like: pl.Series) -> pl.Series:

@@ -45,8 +45,8 @@ class GateSettings(Section):
     # chance explains, for so few users, is added to the limit
     max_drift: float | None = Field(default=0.25, gt=0)
 
-    # of the items that the catalogue listed for the table served now: share that it still lists; a range changes by a
-    # few percent a day, and a file that was cut off loses more
+    # of the items that the catalogue listed for the table served now: share that it still lists after a day; the limit
+    # follows the days since. A range changes by a few percent a day, and a file that was cut off loses more
     min_listed: Share | None = 0.8
 
     # --- what was built

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from recsys.gate.catalogue import NAME, check_catalogue, check_listed
+from recsys.gate.catalogue import NAME, check_catalogue, check_listed, days_between
 from recsys.gate.judge import Night, judge
 from recsys.gate.verdict import Verdict
 from recsys.ingestion.ingest import ingest
@@ -59,6 +60,10 @@ def test_a_catalogue_that_was_cut_off_is_kept_back_until_it_is_whole(tmp_path: P
             "Items of the catalogue before: The catalogue no longer lists 80 of the 200 items that it listed for the "
             "table served now."
         ]
+    later = replace(first, as_of=first.as_of + timedelta(days=3, hours=1))
+    check = checked(judged_again(settings, later, champion))
+    assert check["status"] == "passed" and check["limit"] == pytest.approx(0.8**3)
+    assert check["sentence"].endswith("That table was made 3 days ago, and gate.min_listed is for one day.")
     write_items(tmp_path, 1)
     verdict = judged_again(settings, first, champion)
     assert verdict.passed and checked(verdict)["value"] == 1.0
@@ -73,6 +78,18 @@ def test_some_items_may_leave_and_others_come() -> None:
     assert (few.status, few.sentence) == ("skipped", "19 items are too few for a share (20 are needed).")
 
 
+def test_the_limit_follows_the_days_since_the_served_table() -> None:
+    """A range that loses 3% a day is published after ten nights that were kept back for another reason."""
+    before = pl.Series(range(1_000))
+    left = before.head(round(1_000 * 0.97**10))
+    assert check_listed(before, left, 0.8).failed and not check_listed(before, left, 0.8, days=10).failed
+    assert check_listed(before, before.head(500), 0.8, days=1).failed
+    now = datetime(2026, 5, 11, 3, tzinfo=UTC)
+    hours = {1: 1, 25: 1, 47: 1, 48: 2, 241: 10}
+    assert {many: days_between(now - timedelta(hours=many), now) for many in hours} == hours
+    assert days_between(None, now) == 1
+
+
 @pytest.mark.parametrize(("sections", "begins", "before", "said"), [
     ({"items": None}, {}, 0, "There is no catalogue."),
     ({"retrieve": {"items": "all"}}, {}, 0, "Items that the catalogue no longer lists are recommended, too (retrieve."),
@@ -84,5 +101,5 @@ def test_some_items_may_leave_and_others_come() -> None:
 def test_what_cannot_be_compared_is_said(
     tmp_path: Path, sections: dict[str, Any], begins: dict[str, Any], before: int | None, said: str
 ) -> None:
-    check = check_catalogue(settings_of(tmp_path, **sections), VERSIONS, {"begins": begins}, before)
+    check = check_catalogue(settings_of(tmp_path, **sections), VERSIONS, {"begins": begins}, before, 1)
     assert check.status == "skipped" and check.sentence.startswith(said)
