@@ -35,7 +35,8 @@ def learned_before(
     """Return bool [Q]: the questions whose target an earlier bundle of this warehouse learned from.
 
     Only users with a withdrawal can have one, and of these alone the log of the earlier night is read. If that version
-    of the log is gone, all of their questions count. A split by time has none: `known_before` looks at its cut-off.
+    of the log is gone, or holds ids of another type (a log that was read anew), all of their questions count. A split
+    by time has none: `known_before` looks at its cut-off.
 
     Parameters
     ----------
@@ -55,6 +56,9 @@ def learned_before(
         return suspect.to_numpy()
     kept = then is not None and then <= versions.interactions
     if not kept or not is_kept(table_path(settings.warehouse, INTERACTIONS), then):
+        return suspect.to_numpy()
+    types, before = (one.collect_schema() for one in (log, scan(settings.warehouse, INTERACTIONS, then)))
+    if any(types[name] != before[name] for name in (USER_ID, ITEM_ID)):
         return suspect.to_numpy()
     those = users.filter(suspect).unique().sort()
     trained, vocabulary = _trained(settings, replace(versions, interactions=then), those)

@@ -33,8 +33,8 @@ def write(folder: Path, steps: Iterable[tuple[str, int, str]]) -> None:
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,back", *lines]) + "\n")
 
 
-def two_nights(folder: Path, split: dict[str, Any]) -> tuple[Settings, TableVersions, TableVersions]:
-    settings = parse_settings(
+def settings_of(folder: Path, split: dict[str, Any]) -> Settings:
+    return parse_settings(
         {
             "name": "shop",
             "data_root": str(folder),
@@ -44,6 +44,10 @@ def two_nights(folder: Path, split: dict[str, Any]) -> tuple[Settings, TableVers
             "model": {"objective": "next-item", "text": False},
         }
     )
+
+
+def two_nights(folder: Path, split: dict[str, Any]) -> tuple[Settings, TableVersions, TableVersions]:
+    settings = settings_of(folder, split)
     first = [(user, at, step) for user, done in BEFORE.items() for at, step in enumerate(done.split())]
     write(folder, first)
     then = ingest(settings).versions
@@ -81,6 +85,22 @@ def test_a_log_that_is_gone_leaves_every_user_with_a_cancellation_in_doubt(tmp_p
     dataset = prepare(settings, now)
     for lineage in ({}, {"interactions_version": now.interactions + 1}):
         assert learned(settings, now, dataset, **lineage) == {"cancelled", "one", "again", "long ago"}
+
+
+def test_a_log_whose_ids_became_text_leaves_every_user_with_a_cancellation_in_doubt(tmp_path: Path) -> None:
+    settings, numbers = settings_of(tmp_path, {}), str.maketrans("ABCDEF", "123456")
+
+    def rows(nights: dict[str, str], begin: int) -> list[tuple[str, int, str]]:
+        steps = ((number, done.translate(numbers).split()) for number, done in enumerate(nights.values(), 1))
+        return [(str(number), begin + at, step) for number, done in steps for at, step in enumerate(done)]
+
+    write(tmp_path, rows(BEFORE, 0))
+    then = ingest(settings).versions
+    guest = [("guest", at, step) for at, step in enumerate("12345")]
+    write(tmp_path, [*rows(BEFORE, 0), *rows(AFTER, 10), *guest])
+    now = ingest(settings, rebuild=True).versions
+    dataset = prepare(settings, now)
+    assert learned(settings, now, dataset, interactions_version=then.interactions) == {"2", "3", "4", "5"}
 
 
 def test_a_split_by_time_and_a_log_without_cancellations_need_no_look(tmp_path: Path) -> None:
