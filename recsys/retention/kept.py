@@ -47,8 +47,8 @@ class Kept:
         Versions of candidate tables, by the table's name; and of the catalogue that their nights read, which the gate
         compares with.
     read
-        Versions of the tables that the nights before have read, by the table's name: the gate counts their rows, for
-        which the table's log is enough.
+        Versions of the tables that the nights before have read, and those of what is served, by the table's name: the
+        gate counts their rows, for which the table's log is enough. A configuration without a night lately has none.
     """
 
     since: datetime
@@ -92,19 +92,19 @@ def kept(
         if many < rules.nights or moment_of(state.started) >= since
     ]
     others = [state for state in states if state not in own]
-    read = _read_by((*nights, *others))
     needed = releases if coming is None else (*releases, coming)
     served = {release.run for release in needed}
     nights += [state for state in own if state.run_id in served and state not in nights]
     records_since = now - timedelta(days=rules.records_days)
     in_use = {name_of(state) for state in states if moment_of(state.started) >= records_since}
+    alive = [state for state in (*nights, *others) if name_of(state) in in_use]  # of configurations that still run
     bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
     bundles |= set(named_elsewhere(settings))
     catalogues = _read_by(state for state in nights if state.run_id in served).get(ITEMS, ())
     return Kept(
         since=since,
-        first=min([since, *(moment_of(state.started) for state in (*nights, *others) if name_of(state) in in_use)]),
+        first=min([since, *(moment_of(state.started) for state in alive)]),
         records_since=records_since,
         runs=frozenset(served | {state.run_id for state in (*nights, *others)}),
         states=frozenset(state.key for state in (*nights, *others)),
@@ -116,7 +116,7 @@ def kept(
                 for table in {one.table_name for one in releases}
             },
         },
-        read=read,
+        read=_read_by((*nights, *alive)),
     )
 
 

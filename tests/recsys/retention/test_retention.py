@@ -77,6 +77,23 @@ def test_the_catalogues_of_served_nights_stay() -> None:
     assert kept(parse_settings(tree), NIGHTS, states, NOW).versions == {"candidates": (3, 4), "items": (5,)}
 
 
+def test_what_the_served_night_has_read_stays_and_what_an_abandoned_configuration_has_read_does_not() -> None:
+    """The gate looks at the log of the champion's night, however many nights were kept back since."""
+    rules = {"nights": 1, "days": 0, "records_days": 400}
+    tree = {"name": "s", "warehouse": "w", "interactions": {"source": "x"}, "retention": rules}
+
+    def state(key: str, days: float, interactions: int, name: str = "s") -> RunState:
+        at = (NOW - timedelta(days=days)).isoformat()
+        steps = {"ingest": {"report": {"versions": {"interactions": interactions}}}}
+        return RunState(key=key, run_id=key, started=at, name=name, steps=steps)
+
+    others = [state("x", 9, 4, "in use"), state("y", 399, 2, "in use"), state("z", 401, 1, "abandoned")]
+    states = [state("kept back", 1, 9), state("e", 6, 7), state("d", 7, 6), state("c", 8, 5), *others]
+    stays = kept(parse_settings(tree), NIGHTS, states, NOW)
+    assert stays.read == {"interactions": (2, 4, 6, 7, 9)}
+    assert {"e", "d", "z"} <= stays.states and "c" not in stays.states  # records go with a night of their own
+
+
 def test_nothing_is_kept_of_nothing() -> None:
     assert releases_kept([], RetentionSettings(), NOW) == ()
 
