@@ -313,28 +313,31 @@ def _former_checks(
 ) -> Iterator[Check]:
     """Compare with the table that is served now: its users and items, the rows that came since, what it promised."""
     gate = settings.gate
-    names = ("users of the table before", catalogue.NAME, "drift", "promise of the table before")
+    left = ["users of the table before", catalogue.NAME, "drift", "promise of the table before"]
 
-    def all_skipped(reason: str) -> Iterator[Check]:
-        yield from (skipped(name, reason) for name in names)
+    def rest_skipped(reason: str) -> Iterator[Check]:
+        yield from (skipped(name, reason) for name in left)
 
     if champion is None:
-        yield from all_skipped("Nothing was served before.")
+        yield from rest_skipped("Nothing was served before.")
         return
     try:
         path = table_path(settings.warehouse, champion.table_name)  # warehouses are moved
         former = lists.former_table(path, champion.version)
         if former is None:
-            yield from all_skipped("The table served now is empty.")
+            yield from rest_skipped("The table served now is empty.")
             return
         ours = lists.users_of(scan_staged(Staged(**night.retrieved["staged"])), dataset.split.serving.users)
         theirs = lists.users_of(former.rows, ours)
         kept = int(theirs.is_in(ours.implode()).sum()) if theirs.dtype == ours.dtype else 0
         yield built.check_former_users(kept, len(theirs), gate.min_former_users)
+        left.pop(0)
         days = catalogue.days_between(former.as_of, night.as_of)  # a release may have been brought back since
         yield catalogue.check_catalogue(settings, versions, night.ingested, former.items, days)
+        left.pop(0)
         new = log.new_rows(settings.warehouse, former.night, versions.interactions)
-        yield from log.drift_checks(new, _first_categories(dataset.catalogue), gate.max_drift)
+        yield from list(log.drift_checks(new, _first_categories(dataset.catalogue), gate.max_drift))
+        left.pop(0)
         if former.interactions != former.night:
             new = log.new_rows(settings.warehouse, former.interactions, versions.interactions)
         yield unless_off(
@@ -343,7 +346,7 @@ def _former_checks(
             lambda least: _promise(settings, dataset, champion, former, new, least),
         )
     except (RecsysError, DeltaError, OSError, pl.exceptions.PolarsError) as error:
-        yield from all_skipped(f"The table served now, or the log it was made from, cannot be read: {error}")
+        yield from rest_skipped(f"The table served now, or the log it was made from, cannot be read: {error}")
 
 
 def _promise(

@@ -197,6 +197,20 @@ def test_a_drifted_day(nights: Nights, tmp_path: Path) -> None:
     assert log.volumes(root, [before], version) == (len(rows), [])
 
 
+def test_a_log_that_cannot_be_compared_leaves_each_check_once(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> Any:
+        raise RecsysError("The version is gone.")
+
+    monkeypatch.setattr(log, "new_rows", gone)
+    verdict = judged(nights)
+    made = [check["name"] for check in verdict.checks]
+    assert len(made) == len(set(made))
+    found = checks(verdict)
+    assert found["users of the table before"]["status"] == "passed"
+    for name in ("drift", "promise of the table before"):
+        assert found[name]["status"] == "skipped" and "The version is gone." in found[name]["sentence"]
+
+
 def test_a_champion_that_cannot_be_measured_is_said_and_keeps_nothing_back(nights: Nights) -> None:
     settings, release, versions, night = nights
     gone = replace(release, measured=f"{settings.warehouse}/bundles/shop-gone")
