@@ -44,8 +44,8 @@ class Kept:
     bundles
         Labels, the names of the bundles' folders.
     versions
-        Versions of candidate tables, by the table's name; and of the catalogue that their nights read, which the gate
-        compares with.
+        Versions of candidate tables, by the table's name; and of the catalogue that their nights read, and the nights
+        that other configurations serve, which the gate compares with.
     read
         Versions of the tables that the nights before have read, and those of what is served, by the table's name: the
         gate counts their rows, for which the table's log is enough. A configuration without a night lately has none.
@@ -101,7 +101,8 @@ def kept(
     bundles = {Path(path).name for release in needed for path in (release.bundle, release.measured)}
     bundles |= {Path(path).name for state in (*nights, *others) for path in _bundles_of(state)}
     bundles |= set(named_elsewhere(settings))
-    catalogues = _read_by(state for state in nights if state.run_id in served).get(ITEMS, ())
+    anywhere = served | {str(entry.get("run")) for entry in _listed_elsewhere(settings)}
+    catalogues = _read_by(state for state in (*nights, *alive) if state.run_id in anywhere).get(ITEMS, ())
     return Kept(
         since=since,
         first=min([since, *(moment_of(state.started) for state in alive)]),
@@ -178,11 +179,16 @@ def named_elsewhere(settings: Settings) -> Iterator[str]:
         yield Path(str(_json(pointer).get("path", ""))).name
     if settings.train.warm_start not in (None, "previous"):
         yield Path(str(settings.train.warm_start)).name
+    for entry in _listed_elsewhere(settings):  # another configuration may serve a bundle of this name
+        yield from (Path(str(entry.get(key, ""))).name for key in ("bundle", "measured"))
+
+
+def _listed_elsewhere(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Releases of the warehouse's other configurations, as their lists have them."""
     own = path_of(settings)
     for path in sorted((runs.state_folder(settings.warehouse) / FOLDER).glob("*.json")):
-        if path != own:  # another configuration may serve a bundle of this name
-            for entry in _json(path.read_bytes()).get("releases", ()):
-                yield from (Path(str(entry.get(key, ""))).name for key in ("bundle", "measured"))
+        if path != own:
+            yield from _json(path.read_bytes()).get("releases", ())
 
 
 def _made_of(settings: Settings, label: str) -> Iterator[str]:

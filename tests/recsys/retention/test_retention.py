@@ -77,6 +77,23 @@ def test_the_catalogues_of_served_nights_stay() -> None:
     assert kept(parse_settings(tree), NIGHTS, states, NOW).versions == {"candidates": (3, 4), "items": (5,)}
 
 
+def test_the_catalogues_of_what_other_configurations_serve_stay(tmp_path: Path) -> None:
+    """All of them share the table, which the clean-up of each vacuums."""
+    tree = {"warehouse": str(tmp_path), "interactions": {"source": "x"}, "retention": {"nights": 1, "days": 0}}
+    settings, other = (parse_settings({**tree, "name": name}) for name in ("s", "other"))
+    record.write(other, record.Record(releases=(release("served there", 9, 0),)))
+
+    def state(key: str, name: str, days: float, items: int) -> RunState:
+        at = (NOW - timedelta(days=days)).isoformat()
+        steps = {"ingest": {"report": {"versions": {"items": items}}}}
+        return RunState(key=key, run_id=key, started=at, name=name, steps=steps)
+
+    states = [state("e", "s", 1, 9), state("kept back there", "other", 8, 5), state("served there", "other", 9, 4)]
+    assert kept(settings, NIGHTS, states, NOW).versions["items"] == (4, 9)
+    abandoned = [states[0], state("served there", "other", 401, 4)]
+    assert kept(settings, NIGHTS, abandoned, NOW).versions["items"] == (9,)
+
+
 def test_what_the_served_night_has_read_stays_and_what_an_abandoned_configuration_has_read_does_not() -> None:
     """The gate looks at the log of the champion's night, however many nights were kept back since."""
     rules = {"nights": 1, "days": 0, "records_days": 400}
