@@ -136,7 +136,7 @@ def _target(
     if held is None:  # a copy of an earlier version of the program does not say
         return
     if held.run not in (None, served.run):
-        is_due = sink.target in due(settings)
+        is_due = sink.target in due(settings, served.run)
         again = "export anew with `recsys check --repair` or `recsys export`, or the next night does"
         yield Finding(
             part="export",

@@ -67,9 +67,9 @@ def export(
             report = bring(sink)
         except Exception:
             with contextlib.suppress(RecsysError):  # of a full disk; the export's own error is the one to show
-                note(settings, [sink.target])
+                note(settings, [sink.target], candidates, failed=True)
             raise
-        strike_off(settings, sink.target)
+        strike_off(settings, sink.target, candidates)
         return report
 
     return _each([sink for sink in sinks if only is None or sink.target in only], write, "written")
@@ -99,17 +99,17 @@ def update(
         As `export`.
     """
 
-    owed = due(settings)
+    owed = due(settings, candidates.run)
 
     def bring(sink: Sink) -> dict[str, Any]:
         if sink.holds(candidates):
-            strike_off(settings, sink.target)
+            strike_off(settings, sink.target, candidates)
             return {HELD: True, "kind": sink.kind, "version": candidates.version}
         held = sink.held()
         if held is not None and held.run not in (None, candidates.run) and sink.target not in owed:
             return {LEFT: True, "kind": sink.kind, "version": held.version, "run": held.run}
         report = sink.write(candidates) if users is None else sink.update(candidates, users, since)
-        strike_off(settings, sink.target)
+        strike_off(settings, sink.target, candidates)
         return dataclasses.asdict(report)
 
     return _each(sinks_of(settings), bring, "updated")

@@ -159,9 +159,9 @@ class _Lacking(RecsysError):
 
 
 def _export_due(settings: Settings) -> None:
-    """Export what is served to the targets whose export is due."""
-    listed, targets = read(settings).releases, due(settings)
-    if not listed or not targets:
+    """Export what is served to the targets in which this run's table is due; see `recsys.exports.due`."""
+    listed = read(settings).releases
+    if not listed or not (targets := due(settings, listed[-1].run)):
         return
     served = listed[-1]
     version = latest_version(settings.warehouse, served.table_name)
@@ -171,7 +171,8 @@ def _export_due(settings: Settings) -> None:
     try:
         export(settings, Candidates(path=path, version=version, run=served.run), only=targets)
     except (RecsysError, OSError) as error:
-        left = ", ".join(f"[{UNNAMED if name == UNNAMED else f'{UNNAMED}.{name}'}]" for name in sorted(due(settings)))
+        names = sorted(due(settings, served.run))
+        left = ", ".join(f"[{UNNAMED if name == UNNAMED else f'{UNNAMED}.{name}'}]" for name in names)
         raise _Lacking(
             f"The run {served.run} is served and not yet in {left}: {sentence(error)}; the next night or refresh tries "
             "again."
@@ -195,7 +196,8 @@ def _finish(settings: Settings) -> Release | None:
     if read_manifest(bundle)["name"] == settings.name:  # one of another name has a pointer of its own
         publish_bundle(settings.warehouse, bundle)
     if release.by != BY_RETRIEVE:
-        note(settings, targets_of(settings.export))
+        path = table_path(settings.warehouse, release.table_name)
+        note(settings, targets_of(settings.export), Candidates(path=path, version=version, run=release.run))
     listed = (*record.releases, release)
     write(settings, replace(record, releases=listed, switching=None, untold=record.untold + 1, deferred=False))
     return release

@@ -210,7 +210,7 @@ def test_an_export_that_is_gone_is_made_anew_and_one_that_was_taken_back_is_not(
     rollback(shop.settings, "lite")
     finding = one(shop)
     assert finding.what == "readers see run a, and run b is served" and finding.repair is None
-    note(shop.settings, ["lite"])  # as an export that failed
+    note(shop.settings, ["lite"], Candidates(path="", version=0, run="b"))  # as an export that failed
     mend([one(shop)])
     assert found(shop) == [] and due(shop.settings) == frozenset()
     (tmp_path / "lite.db").write_bytes(b"no database")

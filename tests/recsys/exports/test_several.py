@@ -15,7 +15,7 @@ import tomlkit
 
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
-from recsys.exports.due import due
+from recsys.exports.due import due, note
 from recsys.exports.files import FileSink
 from recsys.exports.registry import sink_of, sinks_of
 from recsys.pipelines import export as step
@@ -195,6 +195,28 @@ def test_an_update_writes_a_target_whose_export_is_due_and_leaves_one_that_was_t
     several.rollback(settings, "db")
     report = several.update(settings, second, None, second)["targets"]
     assert rows(tmp_path) == (1, 3, 1) and report["db"]["left"] and due(settings) == frozenset()
+
+
+def test_an_older_version_that_is_exported_by_hand_leaves_a_newer_one_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(tree(tmp_path, two(tmp_path)))
+    older = publish(tmp_path / "warehouse", OLD)
+    newer = publish(tmp_path / "warehouse", NEW, "r2")
+    note(settings, ["export", "db"], newer)  # as a night does while the older one is being exported
+    several.export(settings, older, only={"export"})
+    assert due(settings) == {"export", "db"}
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RecsysError("There is no room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSink, "write", broken)
+        with pytest.raises(RecsysError):
+            several.export(settings, older, only={"export"})
+    assert due(settings, "r2") == {"export", "db"} and due(settings, "r1") == frozenset()
+    several.export(settings, newer)
+    assert due(settings) == frozenset()
 
 
 def test_the_night_says_where_each_copy_is() -> None:

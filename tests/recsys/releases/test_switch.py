@@ -18,6 +18,7 @@ from recsys import runs
 from recsys.bundles.store import latest_bundle
 from recsys.errors import InputError, RecsysError
 from recsys.exports import several
+from recsys.exports.base import Candidates
 from recsys.exports.due import due
 from recsys.exports.files import FileSink
 from recsys.exports.registry import sinks_of
@@ -438,17 +439,45 @@ def test_an_export_of_a_night_that_failed_is_made_up_for_unless_the_target_was_t
     assert held is not None and held.run == "c" and champion(shop.settings).run == "e"  # type: ignore[union-attr]
 
 
-def test_a_table_made_by_hand_is_exported_by_hand(shop: Shop) -> None:
-    bundle = shop.bundle("d")
-    staged = shop.stage("d", bundle)
+def by_hand(shop: Shop, run: str) -> Candidates:
+    """Serve a table as `recsys retrieve` does."""
+    bundle = shop.bundle(run)
+    staged = shop.stage(run, bundle)
 
     def commit(said: Mapping[str, Any]) -> None:
         stream.publish(replace(staged, metadata={**staged.metadata, **said}))
 
-    serve(shop.settings, described(shop.settings, "d", bundle, BY_RETRIEVE), commit, exporting=False)
+    served = serve(shop.settings, described(shop.settings, run, bundle, BY_RETRIEVE), commit, exporting=False)
+    return Candidates(path=shop.path("candidates"), version=served.version, run=run)
+
+
+def test_a_table_made_by_hand_is_exported_by_hand(shop: Shop) -> None:
+    by_hand(shop, "d")
     settle(shop.settings)
     held = sinks_of(shop.settings)[0].held()
     assert held is not None and held.run == "c"
+
+
+def test_an_export_that_is_due_brings_no_table_made_by_hand_to_its_target(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (sink,) = sinks_of(shop.settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSink, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            shop.night("d")
+    made = by_hand(shop, "e")
+    settle(shop.settings)
+    report = several.update(shop.settings, made, None, made)["targets"]["export"]  # as a refresh does
+    held = sink.held()
+    assert held is not None and held.run == "c" and report["left"]
+    assert rolled(shop) == "d" and shop.served() == {"d"} and due(shop.settings) == frozenset()
+    made = by_hand(shop, "f")
+    several.export(shop.settings, made)
+    assert shop.served() == {"f"}
 
 
 def test_a_table_that_cannot_be_written_changes_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
