@@ -58,7 +58,7 @@ def rollback(settings: Settings, why: str, to: str | None = None) -> dict[str, A
 
 
 def _switched(settings: Settings, switch: Callable[[Store | None], commands.Switched]) -> dict[str, Any]:
-    """Switch inside of the warehouse's lock; a target that is away holds up no other, and its export stays due."""
+    """Switch inside of the warehouse's lock; a target that is away holds up nothing else, and its export stays due."""
     runs.need_warehouse(settings.warehouse)
     if settings.export.wanted:
         check_targets(settings)
@@ -69,8 +69,6 @@ def _switched(settings: Settings, switch: Callable[[Store | None], commands.Swit
         runs.locked(settings.warehouse),
     ):
         done = switch(store)
-    if done.lacking:
-        watch().warn(done.lacking)
     return {
         "name": settings.name,
         "served": asdict(done.release),

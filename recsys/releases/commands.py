@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from recsys.columns import AS_OF, BUNDLE
 from recsys.errors import InputError
+from recsys.exports.due import due
 from recsys.releases.choice import (
     Built,
     anew,
@@ -21,7 +22,7 @@ from recsys.releases.choice import (
     way,
 )
 from recsys.releases.record import Record, Release, read
-from recsys.releases.switch import described, serve, settle
+from recsys.releases.switch import described, export_due, serve, settle
 from recsys.releases.telling import tell
 from recsys.settings import Settings
 from recsys.storage.stream import is_there
@@ -47,20 +48,17 @@ class Switched:
         What was served before; None: nothing.
     finished
         Whether the command only finished what an earlier one, that was stopped, had begun.
-    lacking
-        Which targets it could not export to, and why, in a sentence; None: there is none.
     """
 
     release: Release
     instead: Release | None
     finished: bool = False
-    lacking: str | None = None
 
 
 def rollback(settings: Settings, store: Store | None, why: str, to: str | None = None) -> Switched:
     """Serve the release before the present one, or the last one of a run; inside of the warehouse's lock.
 
-    A rollback that was stopped is finished, and nothing else is done.
+    A rollback that was stopped, or whose export is still due, is finished, and nothing else is done.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ def rollback(settings: Settings, store: Store | None, why: str, to: str | None =
     InputError
         There is no reason, nothing was served before, no such run was served, or it cannot come back.
     RecsysError
-        A part cannot be written; the same command goes on there. Or a target cannot, and all else is done.
+        A part cannot be written; the same command goes on there. Or a target cannot, when all else is done.
     """
     _need(why)
     if stopped := _stopped(settings, store, ROLLBACK, to):
@@ -86,7 +84,7 @@ def rollback(settings: Settings, store: Store | None, why: str, to: str | None =
         raise InputError(f"Nothing of {settings.name!r} is served yet, so there is nothing to go back to.")
     if to is not None:
         run = matching(to, (one.run for one in reversed(listed)), "was served")
-        return _told(settings, store, _bring_back(settings, _kept(settings, run, listed), ROLLBACK, why))
+        return _ended(settings, store, _bring_back(settings, _kept(settings, run, listed), ROLLBACK, why))
     back = way(listed)
     if len(back) < 2:
         raise InputError(
@@ -94,7 +92,7 @@ def rollback(settings: Settings, store: Store | None, why: str, to: str | None =
         )
     if reason := lack(settings, back[-2]):
         raise anew(settings, back[-2].run, reason, back[-2].bundle)
-    return _told(settings, store, _bring_back(settings, back[-2], ROLLBACK, why))
+    return _ended(settings, store, _bring_back(settings, back[-2], ROLLBACK, why))
 
 
 def promote(
@@ -125,7 +123,7 @@ def promote(
     InputError
         There is no reason, no such run, it is served already, or what it built is gone.
     RecsysError
-        A part cannot be written; the same command goes on there. Or a target cannot, and all else is done.
+        A part cannot be written; the same command goes on there. Or a target cannot, when all else is done.
     """
     _need(why)
     if stopped := _stopped(settings, store, PROMOTE, asked):
@@ -134,8 +132,8 @@ def promote(
     known = [one.run for one in reversed(listed)] + list(reversed(built))
     run = matching(asked, known, "was served or built candidates")
     if any(one.run == run for one in listed):
-        return _told(settings, store, _bring_back(settings, _kept(settings, run, listed), PROMOTE, why))
-    return _told(settings, store, _serve_built(settings, _whole(settings, built[run], rebuild), why, prepare))
+        return _ended(settings, store, _bring_back(settings, _kept(settings, run, listed), PROMOTE, why))
+    return _ended(settings, store, _serve_built(settings, _whole(settings, built[run], rebuild), why, prepare))
 
 
 def _need(why: str) -> None:
@@ -143,22 +141,26 @@ def _need(why: str) -> None:
         raise InputError("--why is empty; say in a few words why, for those who find another model served.")
 
 
-def _told(settings: Settings, store: Store | None, done: Switched) -> Switched:
+def _ended(settings: Settings, store: Store | None, done: Switched) -> Switched:
+    """Tell MLflow, then export: a target that is away keeps nobody from knowing what is served."""
     tell(settings, store)
+    export_due(settings)
     return done
 
 
 def _stopped(settings: Settings, store: Store | None, by: str, asked: str | None) -> Switched | None:
     """The release that the same command left unfinished, finished now; None: it was another one, or none."""
-    before, lacking = read(settings), list[str]()
-    release = settle(settings, lacking=lacking.append)
-    if release is None and before.untold and not before.deferred:  # all is switched, and MLflow was not told
-        release = before.releases[-1]
-    tell(settings, store)
+    release = settle(settings, exporting=False)
+    record = read(settings)
+    if release is None and record.releases:
+        last = record.releases[-1]
+        # all is switched, and MLflow was not told, or a target lacks it
+        if (record.untold and not record.deferred) or due(settings, last.run):
+            release = last
     if release is None or release.by != by or not release.run.startswith(asked or ""):
+        tell(settings, store)
         return None
-    instead = _instead(read(settings))
-    return Switched(release=release, instead=instead, finished=True, lacking=next(iter(lacking), None))
+    return _ended(settings, store, Switched(release=release, instead=_instead(record), finished=True))
 
 
 def _instead(record: Record) -> Release | None:
@@ -201,7 +203,7 @@ def _bring_back(settings: Settings, target: Release, by: str, why: str) -> Switc
 
     told = described(settings, target.run, target.bundle, by, why=why, of=target.run)
     told = replace(told, measured=target.measured, metrics=target.metrics, verdict=target.verdict)
-    return Switched(release=serve(settings, told, commit), instead=instead)
+    return Switched(release=serve(settings, told, commit, exporting=False), instead=instead)
 
 
 def _whole(settings: Settings, built: Built, rebuild: Callable[[Built], BuiltCandidates] | None) -> Built:
@@ -236,5 +238,5 @@ def _serve_built(settings: Settings, built: Built, why: str, prepare: Callable[[
         verdict=built.reports.get("judge", {}).get("sentence"),
         why=why,
     )
-    served = serve(settings, release, lambda metadata: build.publish(settings, candidates, metadata))
+    served = serve(settings, release, lambda said: build.publish(settings, candidates, said), exporting=False)
     return Switched(release=served, instead=record.releases[-1] if record.releases else None)

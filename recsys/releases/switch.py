@@ -74,7 +74,7 @@ def settle(
         write(settings, replace(record, releases=listed))
     if exporting:
         try:
-            _export_due(settings)
+            export_due(settings)
         except _Lacking as error:
             if lacking is None:
                 raise
@@ -94,7 +94,8 @@ def serve(
     commit
         Makes its rows the newest version of the candidate table, in one commit with the metadata that it is given.
     exporting
-        Whether the export follows at once; a night exports in a step of its own, and is due until then.
+        Whether the export follows at once. A night exports in a step of its own, a command after MLflow is told; it is
+        due until then.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def serve(
     done = _finish(settings)
     assert done is not None  # the commit carries the token
     if exporting:
-        _export_due(settings)
+        export_due(settings)
     return done
 
 
@@ -158,8 +159,14 @@ class _Lacking(RecsysError):
     """Targets could not be written, which stay due."""
 
 
-def _export_due(settings: Settings) -> None:
-    """Export what is served to the targets in which this run's table is due; see `recsys.exports.due`."""
+def export_due(settings: Settings) -> None:
+    """Export what is served to the targets in which this run's table is due; see `recsys.exports.due`.
+
+    Raises
+    ------
+    RecsysError
+        Targets cannot be written; they stay due.
+    """
     listed = read(settings).releases
     if not listed or not (targets := due(settings, listed[-1].run)):
         return
