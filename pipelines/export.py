@@ -19,15 +19,15 @@ from recsys.pipelines.steps import (
     step_run,
 )
 from recsys.pipelines.watch import watch
-from recsys.settings import Settings
+from recsys.settings import Settings, targets_of
 from recsys.tracking import log as tracking
 
 
 def export(settings: Settings, candidates: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """Write a candidate table (`path`, `version`) to every target: readers never see half of it.
 
-    Inside of a night, of several targets those that hold this version already are left alone: the night is resumed.
-    So they are where another target's export is due, as after a try that failed.
+    Inside of a night, targets that hold this version already are left alone: the night is resumed, and its start may
+    have made up for the export. So they are where another target's export is due, as after a try that failed.
     """
     newest = newest_candidates(settings)
     if newest["path"] == candidates["path"] and newest["version"] > candidates["version"]:
@@ -38,7 +38,8 @@ def export(settings: Settings, candidates: dict[str, Any], parent: str | None = 
         candidates = newest
     with step_run(settings, "export", parent) as step:
         try:
-            resumed = parent is not None or bool(due(settings))
+            again = len(targets_of(settings.export)) > 1 and bool(due(settings))
+            resumed = parent is not None or again
             written = several.export(settings, Candidates(**candidates), resumed=resumed)
         except several.SomeFailed as failed:
             _log(step.store, step.run_id, failed.report)

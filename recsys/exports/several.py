@@ -40,7 +40,7 @@ def export(
     Parameters
     ----------
     resumed
-        Of several targets, leave those alone whose readers see this version already.
+        Leave targets alone whose readers see this version already.
     only
         Names of the targets to write; None: all.
 
@@ -58,7 +58,7 @@ def export(
     sinks = _asked(settings)
 
     def bring(sink: Sink) -> dict[str, Any]:
-        if resumed and len(sinks) > 1 and sink.holds(candidates):
+        if resumed and sink.holds(candidates):
             return {HELD: True, "kind": sink.kind, "version": candidates.version}
         return dataclasses.asdict(sink.write(candidates))
 

@@ -219,6 +219,23 @@ def test_an_older_version_that_is_exported_by_hand_leaves_a_newer_one_due(
     assert due(settings) == frozenset()
 
 
+def test_a_night_that_is_resumed_leaves_its_only_target_alone_that_holds_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(tree(tmp_path, {"path": str(tmp_path / "files")}))
+    made = publish(tmp_path / "warehouse", OLD)
+    written: list[str] = []
+    real = FileSink.write
+    monkeypatch.setattr(
+        FileSink, "write", lambda self, *given, **more: written.append(self.target) or real(self, *given, **more)
+    )
+    assert several.export(settings, made, resumed=True)["rows"] == 3
+    report = several.export(settings, made, resumed=True)
+    assert written == ["export"] and report["held"] and exported(report) == "was there already"
+    several.export(settings, made)  # by hand
+    assert written == ["export", "export"]
+
+
 def test_the_night_says_where_each_copy_is() -> None:
     report = {"targets": {"db": {"path": "x.db candidates"}, "cache": {"held": True}}}
     assert exported(report) == "db: x.db candidates\ncache: was there already"
