@@ -74,7 +74,7 @@ def test_events_that_do_not_count_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("repeats", ["keep", "first", "last"])
-@pytest.mark.parametrize("logged", [0, 1, 4, 8])
+@pytest.mark.parametrize("logged", [0, 1, 4, 7])
 def test_repeats_count_as_they_do_where_the_log_has_all_events(tmp_path: Path, repeats: str, logged: int) -> None:
     """Items, times and context, whatever the log has of them; the bundle does not know x."""
     of = settings(filter={"repeats": repeats}, model={"context": ["event", "hour", "weekday", "gap", "weight"]})
