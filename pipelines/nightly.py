@@ -62,6 +62,7 @@ from recsys.serving.recommender import open_bundle
 from recsys.serving.shop import check_rules
 from recsys.settings import Settings
 from recsys.storage.addresses import masked
+from recsys.storage.failures import sentence
 from recsys.storage.files import is_full
 from recsys.storage.once import keeping, let_go
 from recsys.storage.stream import discard
@@ -188,6 +189,7 @@ def _night(
         state = state.without("evaluate")
     digest = runs.digest_of(ingested["digests"])
     as_of = datetime.fromisoformat(state.started)
+    lacking: Exception | None = None
     try:
         if resumed and ingested["begins"] and "ingest" in state.steps:
             # what the stopped run read is not read again: its report says what is new in the tables
@@ -215,7 +217,12 @@ def _night(
         if judged["passed"]:
             published = step("publish", publish_task, parent, evaluated, refitted, retrieved, judged["sentence"])
             if settings.export.wanted:
-                step("export", export_task, candidates_of(published["candidates"]), parent)
+                try:
+                    step("export", export_task, candidates_of(published["candidates"]), parent)
+                except (RecsysError, OSError) as error:
+                    if is_full(error):
+                        raise
+                    lacking = error  # readers of the table have the night: it gets its page, and then fails
         else:
             settle(settings, lacking=display.warn)  # a target that lacks what is served may answer by now
         tracking.log_metrics(store, parent, evaluated["metrics"])
@@ -233,6 +240,12 @@ def _night(
         summary["seconds"] = {**seconds, "total": total}
         tracking.log_text(store, parent, "report.md", summary_markdown(summary))
         tracking.describe(store, parent, summary_markdown(summary))
+        if lacking is not None:
+            state = state.without("report")  # made anew when the night goes on
+            raise RecsysError(
+                f"The night is published, and its export failed: {sentence(lacking)}; the next night, refresh or "
+                "`recsys export` tries again."
+            ) from lacking
         runs.save(folder, replace(state.ended("finished"), seconds=total))
     except BaseException as error:
         with contextlib.suppress(RecsysError):  # of a full disk; the night's own error is the one to show

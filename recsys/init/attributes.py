@@ -174,7 +174,7 @@ def _times(values: pl.Series, name: str) -> object:
 def _number(sample: Sample, name: str, values: pl.Series, result: AttributeGuess) -> str:
     """Numeric where the size means something, categorical where it is a code of many rows."""
     commas = comma_decimals(values)
-    if commas is None or (commas and (sample.format != "csv" or sample.separator == ",")):
+    if commas is None or (commas and sample.format != "csv"):
         return "numbers with a comma that may stand before a fraction or between thousands"
     written = values.cast(pl.String).str.strip_chars()
     whole = bool(written.str.contains(r"^[+-]?\d+(\.0+)?$").all())

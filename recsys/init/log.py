@@ -275,7 +275,7 @@ def _take_weight(sample: Sample, free: list[str], named: list[str], result: LogG
             why = (
                 "may stand before a fraction or between thousands"
                 if comma_decimals(values) is None
-                else "is read only in csv files whose fields are separated by another sign"
+                else "is read only in csv files"
             )
             result.unsure.append(
                 f"The numbers in {shown(sample, name)} have a comma that {why} (such as {_with_comma(values)!r}); they "
@@ -288,7 +288,7 @@ def _is_weight(sample: Sample, name: str, *, by_name: bool) -> bool:
     if not looks_numeric(values):
         return False
     commas = comma_decimals(values)
-    if commas is None or (commas and (sample.format != "csv" or sample.separator == ",")):
+    if commas is None or (commas and sample.format != "csv"):
         return False
     if by_name:
         return True

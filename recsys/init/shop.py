@@ -120,7 +120,7 @@ def guess_shop(sample: Sample, columns: Mapping[str, str], decimal: str = ".") -
     quantity = _named(frame, columns, _QUANTITY, columns.get(WEIGHT))
     price = _named(frame, columns, _PRICE, None)
     amounts = [name for name in (quantity, price) if name is not None]
-    may_be = sample.format == "csv" and sample.separator != "," and quantity is not None
+    may_be = sample.format == "csv" and quantity is not None
     if may_be and any(comma_decimals(frame[name]) for name in amounts):
         result.decimal = ","
     if quantity is not None:

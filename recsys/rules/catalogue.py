@@ -6,14 +6,15 @@ Shapes: V items (arrays by code have V + 1 rows, row 0 is no item), R rows, g va
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import polars as pl
 
 from recsys.columns import ITEM_ID
 from recsys.errors import InputError
-from recsys.ingestion.conditions import any_met
+from recsys.ingestion.conditions import any_met, numbers
 from recsys.ingestion.contracts import columns_said, id_text
 from recsys.reading.id_lists import read_ids
 from recsys.reading.plausible import EARLIEST
@@ -23,6 +24,7 @@ from recsys.settings import Condition
 from recsys.settings.id_list import IdListSettings
 
 DAY: pl.Expr = pl.duration(days=1)
+_OF_NUMBERS: Final = frozenset({"below", "at_most", "above", "at_least"})  # tests
 
 
 def need_column(rule: str, column: str, shop: Shop) -> None:
@@ -41,12 +43,12 @@ def need_column(rule: str, column: str, shop: Shop) -> None:
 
 
 def meeting(rule: str, conditions: Sequence[Condition], shop: Shop) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return which items meet all conditions, bool [V + 1], and a remark on each condition that none meets."""
+    """Return which items meet all conditions, bool [V + 1], and remarks: no item meets one, values are no numbers."""
     for condition in conditions:
         need_column(rule, condition.column, shop)
     each = [rows_meeting(shop.catalogue, condition, shop.decimal) for condition in conditions]
     met = np.concatenate([[False], np.logical_and.reduce(each)])
-    remarks = tuple(
+    remarks = tuple(remark for condition in conditions for remark in _no_numbers(rule, condition, shop)) + tuple(
         f"No item meets a condition of rules.{rule} ({condition}){_nearest_value(shop.catalogue, condition)}."
         for condition, rows in zip(conditions, each, strict=True)
         if not rows.any()
@@ -71,6 +73,21 @@ def rows_meeting(frame: pl.DataFrame, condition: Condition, decimal: str = ".") 
     found = np.zeros(len(frame), dtype=bool)
     found[met] = True
     return found
+
+
+def _no_numbers(rule: str, condition: Condition, shop: Shop) -> Iterator[str]:
+    """Values that a comparison of numbers passes over, as they are text of another form."""
+    column = shop.catalogue[condition.column]
+    flat = column.explode() if column.dtype == pl.List else column
+    if condition.test not in _OF_NUMBERS or flat.dtype != pl.String:
+        return
+    given = flat.str.strip_chars().to_frame().filter(pl.first() != "")
+    lost = given.filter(numbers(flat.name, flat.dtype, shop.decimal).is_null())[flat.name]
+    if len(lost):
+        yield (
+            f"{len(lost):,} of {len(given):,} values of {flat.name!r}, such as {lost[0]!r}, are no numbers, so they do "
+            f"not meet {condition} of rules.{rule}; items.decimal, the sign before a fraction, is {shop.decimal!r}."
+        )
 
 
 def _nearest_value(frame: pl.DataFrame, condition: Condition) -> str:

@@ -25,7 +25,8 @@ class SourceSettings(Queried):
     watermark: Annotated[str, Field(min_length=1)] | None = None
     watermark_overlap_hours: float = Field(default=0.0, ge=0, le=100_000)  # (hours) begins earlier by, for late rows
     separator: str = ","  # csv only: any string, "::" too
-    # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at
+    # csv only: what stands before the fraction of weights, numeric attributes and the numbers that conditions look at;
+    # where the separator is a comma, too, such numbers are in quotes
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"  # csv, jsonl, sequences: "utf-8", "latin-1", ... any codec that Python knows
     # csv only: the fields' names, for a file without a header line
@@ -37,13 +38,6 @@ class SourceSettings(Queried):
     def _source_is_named(self) -> Self:
         if not self.sources or "" in self.sources:
             raise ValueError(f"source = {self.source!r} names no file; give a path, a glob or a list of them")
-        return self
-
-    @model_validator(mode="after")
-    def _decimals_are_not_separators(self) -> Self:
-        tabs = self.format is None and all(".tsv" in source.lower() for source in self.sources)
-        if self.decimal == self.separator == "," and self.format in (None, "csv") and not tabs:
-            raise ValueError('decimal = "," is the separator, too; set one of the two to what it is')
         return self
 
     @model_validator(mode="after")

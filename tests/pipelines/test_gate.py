@@ -118,9 +118,12 @@ def test_a_night_that_is_kept_back_makes_up_for_the_export_of_the_one_before(
     (sink,) = sinks_of(settings)
     monkeypatch.setattr(FileSink, "write", away)
     shop.write_log(folder, shop.EVENTS - 2)
-    with pytest.raises(RecsysError, match="The target is away"):
+    with pytest.raises(RecsysError, match="The night is published, and its export failed: The target is away;"):
         nightly.night(load_settings(folder / "recsys.toml", ["gate.enabled=false"]))
     served, held = releases(settings)[-1].run, sink.held()
+    night = next(runs.states(runs.state_folder(settings.warehouse)))
+    assert (night.status, list(night.steps)[-1]) == ("failed", "publish")
+    assert list(Path(settings.warehouse).glob(f"reports/*/*{served[:8]}*.html"))  # readers of the table have the night
     assert len(releases(settings)) == 2 and held is not None and held.run != served
     shop.write_log(folder, shop.EVENTS)
     summary = nightly.night(load_settings(folder / "recsys.toml", [TOO_OLD]))  # away at its start, too

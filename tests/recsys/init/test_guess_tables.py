@@ -250,10 +250,11 @@ def test_every_column_of_a_catalogue_is_used_or_said(tmp_path: Path) -> None:
 # --- weights, events, words for nothing -------------------------------------------------------------
 
 
-def test_decimal_commas_are_read_where_they_are_no_separators(tmp_path: Path) -> None:
-    rows = [(u, i, int(m.timestamp()), f"{1 + row % 5},5") for row, (u, i, m) in enumerate(events())]
+@pytest.mark.parametrize(("quote", "separator"), [("", ";"), ('"', ",")])
+def test_decimal_commas_are_read_where_they_are_no_separators(tmp_path: Path, quote: str, separator: str) -> None:
+    rows = [(u, i, int(m.timestamp()), f"{quote}{1 + row % 5},5{quote}") for row, (u, i, m) in enumerate(events())]
     header = ["user", "item", "timestamp", "rating"]
-    settings, _ = guessed(tmp_path, write(tmp_path / "log.csv", header, rows, ";"))
+    settings, _ = guessed(tmp_path, write(tmp_path / "log.csv", header, rows, separator))
     assert (settings.interactions.decimal, settings.interactions.columns["weight"]) == (",", "rating")
     ingest(settings)
     assert set(table(settings, INTERACTIONS)[WEIGHT]) == {1.5, 2.5, 3.5, 4.5, 5.5}
@@ -262,7 +263,7 @@ def test_decimal_commas_are_read_where_they_are_no_separators(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "values", "separator"),
     [
-        ("comma.csv", ['"3,5"', '"4,5"'], ","),  # the comma is the separator
+        ("comma.csv", ['"1,250"', '"3,500"'], ","),  # 1250 or 1.25?
         ("thousands.csv", ["1,250", "3,500"], ";"),  # 1250 or 1.25?
         ("both.csv", ["1.250,5", "3.500,0"], ";"),
     ],
