@@ -1,4 +1,4 @@
-"""What each choice gives: a configuration changed in one setting at a time, the same data and the same epochs.
+"""Effect of each choice: a configuration changed in one setting at a time, the same data and the same epochs.
 
     .venv/bin/python benchmarks/ablations.py --data DATA
 

@@ -1,4 +1,4 @@
-"""What it costs to open a Delta table, by the commits since its last checkpoint.
+"""Cost to open a Delta table, by the commits since its last checkpoint.
 
     .venv/bin/python benchmarks/commits.py --data .
 

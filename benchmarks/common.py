@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: options, the machine, tables, histories, models and the peers' environment."""
+"""Shared parts of the benchmark scripts: options, the machine, tables, histories, models and the peers' environment."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def settled() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on besides the code."""
+    """Circumstances that figures depend on besides the code."""
     return {
         "cpu": _cpu(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -194,7 +194,7 @@ def epoch_seconds(model: Bert4Rec, sequences: Sequences, settings: TrainSettings
 
 
 def ask_peer(script: str, job: dict[str, Any], **arrays: np.ndarray) -> dict[str, Any] | None:
-    """What a script of peers/ answers in the peers' environment; None where that is not installed.
+    """Return what a script of peers/ answers in the peers' environment; None where that is not installed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What features and the size of the multiplexed table give in retrieval: ids, attributes, text; memory; cold items.
+"""Effect of features and of the multiplexed table's size in retrieval: ids, attributes, text; memory; cold items.
 
     .venv/bin/python benchmarks/multiplexing_retrieval.py --data DATA --base ml-1m --seeds 3
 

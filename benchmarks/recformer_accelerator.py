@@ -79,7 +79,7 @@ ON = ("train.epochs=10", "recformer.second_stage_epochs=3")  # after the probe
 
 @dataclass(frozen=True)
 class Row:
-    """What a training begins with, and what it sets."""
+    """Start of a training, and its settings."""
 
     pretrained: bool
     overrides: tuple[str, ...] = ()

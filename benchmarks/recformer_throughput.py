@@ -76,7 +76,7 @@ class Steps:
         return np.concatenate(parts)
 
     def seconds(self, modules: torch.nn.Module, width: int, queries: Callable[..., torch.Tensor]) -> float:
-        """Of all steps but those of the warm-up."""
+        """Seconds of all steps but those of the warm-up."""
         learner = Learner(modules, steps=99, learning_rate=1e-5, weight_decay=0.0, warmup_share=0.0, clip_norm=1.0)
         device = best_device()
         table = torch.nn.functional.normalize(torch.randn(self.tokens.size + 1, width, device=device), dim=1)

@@ -76,7 +76,7 @@ def run(name: str, data: Path, folder: Path, overrides: list[str]) -> dict[str, 
 
 
 def label(name: str, data: Path, seed: int, overrides: list[str], shuffled: bool) -> str:
-    """What a run is known by."""
+    """Name of a run."""
     return " ".join([name, str(data), f"seed={seed}", *overrides, *(["shuffled ties"] if shuffled else [])])
 
 

@@ -135,7 +135,7 @@ def measure(score_block: ScoreBlock, allowed: np.ndarray, held_out: HeldOut, col
 
 
 def scorer(served: BundleRecommender, settings: Settings, held_out: HeldOut) -> tuple[ScoreBlock, np.ndarray]:
-    """What the bundle serves: the blend where it has one, else its vectors."""
+    """Return what the bundle serves: the blend where it has one, else its vectors."""
     histories = held_out.histories
     queries, model = served.encode(histories), served.model
     if served.blended is not None:
@@ -163,7 +163,7 @@ class Shop:
         self.cold = self.popular[self.held_out.targets] == 0
 
     def settings(self, configuration: str, overrides: Sequence[str] = ()) -> Settings:
-        """Of a configuration in configs/."""
+        """Settings of a configuration in configs/."""
         return load_settings(common.ROOT / "configs" / f"{configuration}.toml", [*self.places, *overrides])
 
     def run(self, configuration: str, overrides: Sequence[str], label: str) -> dict[str, float]:
@@ -203,7 +203,7 @@ class Shop:
 
 
 def overrides_of(row: Row, seed: int, start: str | None, quick: bool) -> list[str]:
-    """What a row sets; of two values for one setting the later one counts."""
+    """Return what a row sets; of two values for one setting the later one counts."""
     started = [f"{row.starts}={start}"] if row.starts is not None else []
     return [*(QUICK if quick else ()), *row.overrides, *started, f"seed={seed}"]
 

@@ -57,7 +57,7 @@ QUICK_USERS, QUICK_EPOCHS, QUICK_STEPS = 64, 2, 2
 
 
 def training_part(file: Path, users: int | None) -> Sequences:
-    """What both sides train on."""
+    """Data that both sides train on."""
     everything = leave_one_out(common.histories(file, users)).train
     kept = everything.select(np.flatnonzero(everything.lengths >= 2))
     return common.renumbered(common.newest(kept, MODEL.max_length))
@@ -225,7 +225,7 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def show_profile(histories: Sequences) -> None:
-    """Where the time of an epoch goes: operators by the time spent in them alone."""
+    """Time of an epoch: operators by the time spent in them alone."""
     for objective in RECTOOLS_OF:
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
             seconds = ours(histories, objective, epochs=1)[0]

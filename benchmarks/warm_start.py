@@ -1,4 +1,4 @@
-"""How many steps a warm start saves: MovieLens-1M cut by order into three parts.
+"""Steps that a warm start saves: MovieLens-1M cut by order into three parts.
 
     .venv/bin/python benchmarks/warm_start.py --data DATA
 

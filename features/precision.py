@@ -23,7 +23,7 @@ _WITHOUT_INT8: Final = {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
 
 
 def native_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32.
+    """Return whether this processor multiplies bf16 in hardware; elsewhere bf16 is slower than fp32.
 
     False where torch cannot say, where it was built without oneDNN, which makes these products, and where
     ONEDNN_MAX_CPU_ISA keeps oneDNN from the instructions.
@@ -56,7 +56,7 @@ def amx() -> bool:
 
 
 def activation_dtype(precision: str, device: torch.device | None = None) -> torch.dtype:
-    """Of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto").
+    """Precision of training and encoding alike: as asked for ("bf16", "fp32"), or bf16 where it is native ("auto").
 
     `device` None: the processor.
     """

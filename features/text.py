@@ -267,7 +267,7 @@ def _in_bf16(network: SentenceTransformer) -> SentenceTransformer:
 
 
 def _identity(encoder: Encoder) -> list[str]:
-    """What makes two encoders the same: weights, tokenizer, the modules' settings, ours."""
+    """Return what makes two encoders the same: weights, tokenizer, the modules' settings, ours."""
     weights = hashlib.sha256()
     for name, tensor in sorted(encoder.network.state_dict().items()):
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

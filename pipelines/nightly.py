@@ -276,7 +276,7 @@ def trained_of(state: runs.RunState) -> dict[str, Any]:
 
 
 def _summary(settings: Settings, store: tracking.Store, state: runs.RunState, resumed: bool) -> dict[str, Any]:
-    """What the steps' reports say of the night, without its time."""
+    """Return what the steps' reports say of the night, without its time."""
     reports = {name: done["report"] for name, done in state.steps.items()}
     ingested, trained, evaluated = reports["ingest"], reports["train"], reports["evaluate"]
     refitted = reports["refit"]

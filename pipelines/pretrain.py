@@ -82,7 +82,7 @@ def pretrain_alone(settings: PretrainSettings, run: Run = as_function) -> dict[s
 
 
 def rank() -> int:
-    """Of this process among those that `torchrun` started; 0 alone."""
+    """Rank of this process among those that `torchrun` started; 0 alone."""
     return int(os.environ.get("RANK", "0"))
 
 

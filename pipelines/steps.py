@@ -1,4 +1,4 @@
-"""What the flows share: retries on I/O, JSON-friendly reports, and the newest tables and bundle."""
+"""Shared parts of the flows: retries on I/O, JSON-friendly reports, and the newest tables and bundle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryErr
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether an error comes from storage or network and may pass; also one that a sentence was made of."""
+    """Return whether an error comes from storage or network and may pass; also one that a sentence was made of."""
     if isinstance(error, RecsysError) and not isinstance(error, InputError):
         return is_transient(error.__cause__ or error.__context__)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)

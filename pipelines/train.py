@@ -69,7 +69,7 @@ def _copied(warm_start: dict[str, Any]) -> dict[str, float]:
 
 
 def _log_blend(store: tracking.Store, run_id: str, blend: dict[str, Any]) -> None:
-    """What each source and the blend reach on validation, and the table of the blend's weights."""
+    """Log what each source and the blend reach on validation, and the table of the blend's weights."""
     reached = blend["validation"] or {}
     tracking.log_metrics(store, run_id, {f"blend/{source}": one.get(PRIMARY) for source, one in reached.items()})
     if reached:

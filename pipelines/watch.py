@@ -1,4 +1,4 @@
-"""Who looks on while steps work: nobody on a worker, a progress bar at a terminal."""
+"""Progress of steps: nobody on a worker, a progress bar at a terminal."""
 
 from __future__ import annotations
 

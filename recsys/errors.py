@@ -16,12 +16,12 @@ class InputError(RecsysError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, as it goes into one of our sentences; its kind where it says nothing."""
+    """Return a library's message as it goes into one of our sentences; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether an error is a panic of polars or deltalake, which no `except Exception` catches.
+    """Return whether an error is a panic of polars or deltalake, which no `except Exception` catches.
 
     Each of the two libraries has a class of its own by this name.
     """

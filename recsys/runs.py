@@ -1,4 +1,4 @@
-"""What a night has finished, kept beside the tables, so that a killed one goes on where it stopped.
+"""Records of what a night has finished, kept beside the tables, so that a killed one goes on where it stopped.
 
 A run's key is a hash of its name and what it works on: table versions, content digests of the sources and the
 program's own code. `<warehouse>/runs/<key>.json` holds the status, the MLflow run and each finished step's report with
@@ -126,7 +126,7 @@ def local_folder(warehouse: str | Path) -> Path:
 
 
 def state_folder(warehouse: str) -> Path:
-    """Where a warehouse's run states lie; created by `locked` and `save`."""
+    """Return the folder of a warehouse's run states; created by `locked` and `save`."""
     folder = local_folder(warehouse)
     return folder if is_url(warehouse) else folder / "runs"
 

@@ -56,7 +56,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """How tables call its arm."""
+        """Name of its arm in tables."""
         name = self.arm + (f", {self.lookups} look-ups" if self.lookups > 1 else "")
         return name + (", one salt" if self.one_salt else "") + (", published draw" if self.published_draw else "")
 

@@ -49,7 +49,7 @@ class Aligned(nn.Module):
         return x @ self.weight.flatten() + self.bias
 
     def mean_angle(self) -> float:
-        """Of every two features' weights, degrees."""
+        """Mean angle of every two features' weights, degrees."""
         weights = self.weight.detach().float()
         return mean(angle(a, b) for i, a in enumerate(weights) for b in weights[:i])
 

@@ -1,4 +1,4 @@
-"""What both sides of `multiplexing_speed.py` look up; NumPy alone, so that any environment can make it."""
+"""Ids that both sides of `multiplexing_speed.py` look up; NumPy alone, so that any environment can make it."""
 
 from __future__ import annotations
 

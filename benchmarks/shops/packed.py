@@ -94,7 +94,7 @@ def write(packed: Packed, path: Path) -> None:
 
 
 def read(path: Path) -> Packed:
-    """What `write` wrote."""
+    """Report of `write`."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     about: dict[str, Any] = json.loads(arrays["about"].tobytes())

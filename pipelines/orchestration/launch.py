@@ -111,7 +111,7 @@ def _launch(
 
 
 def _is_prefects(error: BaseException, display: Watch) -> bool:
-    """Whether Prefect failed and not the work: before it began, after it ended, or by the error's origin."""
+    """Return whether Prefect failed and not the work: before it began, after it ended, or by the error's origin."""
     if isinstance(error, RecsysError):
         return False
     return prefect_api.failed(error) or not display.entered or display.summary is not None

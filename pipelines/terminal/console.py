@@ -1,4 +1,4 @@
-"""What people see: progress on stderr, answers on stdout, one sentence for an error.
+"""Output for people: progress on stderr, answers on stdout, one sentence for an error.
 
 With `--json` stdout carries exactly one JSON object; whatever a library prints goes to stderr.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Output:
-    """Where a command's answer goes; with `json` there is one answer, even when something fails after it.
+    """Console of a command's answer; with `json` there is one answer, even when something fails after it.
 
     Attributes
     ----------

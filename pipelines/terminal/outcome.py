@@ -1,4 +1,4 @@
-"""How a command ends: its answer, or one sentence, and an exit code."""
+"""End a command: its answer, or one sentence, and an exit code."""
 
 from __future__ import annotations
 

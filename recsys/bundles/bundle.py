@@ -126,11 +126,11 @@ class Bundle:
 
     @property
     def bias_dims(self) -> int:
-        """How many of the last columns of `vectors` are output biases, no part of an item's meaning."""
+        """Number of the last columns of `vectors` that are output biases, no part of an item's meaning."""
         return int(self.manifest["bias_dims"])
 
     def features(self) -> dict[str, Any]:
-        """What the model was told about items, users and events."""
+        """Declaration of what the model knows about items, users and events."""
         return dict(json.loads(checked(self.path, self.manifest, FEATURES).read_bytes()))
 
     def weights(self) -> Mapping[str, torch.Tensor]:

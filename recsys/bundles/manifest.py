@@ -71,7 +71,7 @@ def bundle_id(files: Mapping[str, Mapping[str, Any]], kind: str) -> str:
 
 
 def label(name: str, identity: str) -> str:
-    """How a bundle's folder is called.
+    """Name of a bundle's folder.
 
     >>> label("movielens", "0123456789abcdef")
     'movielens-0123456789ab'

@@ -1,4 +1,4 @@
-"""Where bundles lie: written whole or not at all, and the pointer to the newest of each name.
+"""Folders of bundles: written whole or not at all, and the pointer to the newest of each name.
 
 See recsys/bundles/bundle.py for what is in one, and recsys/bundles/mirror.py for warehouses in an object store.
 """

@@ -1,4 +1,4 @@
-"""Which events were consumed: counted and hashed at the door of whatever learns, compared with the split afterwards.
+"""Digest of the events that training read: counted and hashed there, compared with the split afterwards.
 
 A split that is right proves nothing of a training that is handed something else. So each consumer digests the arrays
 that it was really given, a bundle keeps the digests, and evaluation makes those that the split allows.

@@ -1,4 +1,4 @@
-"""What is known of an event besides its user and its item; computed here alone, for training and serving alike.
+"""Context of an event, besides its user and its item; computed here alone, for training and serving alike.
 
 Every value is of the event itself or of what lies before it in its user's history, so nothing of the future is told.
 """

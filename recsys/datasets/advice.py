@@ -1,4 +1,4 @@
-"""Which command brings a file that a configuration of a public data set, or of the demo, lacks."""
+"""Name the command that brings a file that a configuration of a public data set, or of the demo, lacks."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class FetchedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
-    """What `fetch` did."""
+    """Report of `fetch`."""
 
     name: str
     folder: str
@@ -343,7 +343,7 @@ def _unpack(archive: Path, file: RemoteFile, folder: Path) -> None:
 
 
 def _problem(path: Path, expected: RemoteFile) -> str | None:
-    """What is wrong with a file, in words; None when it is as expected."""
+    """Return what is wrong with a file, in words; None when it is as expected."""
     if not path.is_file():
         return "it is missing"
     size = path.stat().st_size

@@ -68,7 +68,7 @@ class Catalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Where the files are, and what is true about them."""
+    """Paths of the files, and what is true about them."""
 
     interactions: Path
     items: Path

@@ -1,4 +1,4 @@
-"""Whether a bundle learnt from what it is measured on: by its own counts, and by its record of what it consumed."""
+"""Check whether a bundle learned from what it is measured on: by its counts, and by its record of what it read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DID: Final = {  # as `lineage.consumed` of a bundle names the consumers
 
 
 def learns(bundle: Bundle) -> bool:
-    """Whether anything in the bundle depends on events; where no record tells, as its kind does."""
+    """Return whether anything in the bundle depends on events; where no record tells, as its kind does."""
     if bundle.has(BLEND):
         return True
     record = bundle.manifest["lineage"].get("consumed")

@@ -64,7 +64,7 @@ class ExportReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackReport:
-    """Which copy came back; JSON-friendly."""
+    """Report of the copy that came back; JSON-friendly."""
 
     path: str
     version: int  # of the candidate table, that readers see now
@@ -139,7 +139,7 @@ class Sink(ABC):
 
     @abstractmethod
     def present(self) -> bool:
-        """Whether readers find a copy there now."""
+        """Return whether readers find a copy there now."""
 
     def held(self) -> Copy | None:
         """The copy that readers see; None where there is none, or it does not say which one it is."""

@@ -71,7 +71,7 @@ def strike_off(settings: Settings, target: str, written: CandidateTable | None =
 
 
 def _noted(settings: Settings, target: str) -> dict[str, Any] | None:
-    """What is due in a target; None: nothing is. A note that says nothing else is of whatever is served."""
+    """Return what is due in a target; None: nothing is. A note that says nothing else is of whatever is served."""
     try:
         told = json.loads(_path(settings, target).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -116,7 +116,7 @@ def read_forgotten(root: str) -> Forgotten | None:
 
 
 def forgotten_since(root: str | Path, moment: str) -> bool:
-    """Whether users of a warehouse were forgotten at or after a moment (ISO 8601, to the second)."""
+    """Return whether users of a warehouse were forgotten at or after a moment (ISO 8601, to the second)."""
     if warehouse.latest_version(root, FORGOTTEN) is None:
         return False
     newest = warehouse.scan(root, FORGOTTEN).select(pl.col(FORGOTTEN_AT).max()).collect().item()
@@ -190,7 +190,7 @@ def _lines(rejected: pl.DataFrame, named: Callable[[str], bool]) -> pl.Series:
 
 
 def _of(rejected: pl.DataFrame, one: Callable[[str], bool], named: Callable[[str], bool]) -> pl.Series:
-    """Whether each rejected row is of a user for whom `one` holds, or, its id unknown, its line is `named`."""
+    """Return whether each rejected row is of a user for whom `one` holds, or, its id unknown, its line is `named`."""
     ids = rejected[USER_ID] if USER_ID in rejected.columns else [None] * len(rejected)  # older tables lack it
     rows = zip(ids, rejected[RAW], strict=True)
     return pl.Series([named(raw) if user is None else one(user) for user, raw in rows], dtype=pl.Boolean)

@@ -22,7 +22,7 @@ _MET: Final = "__met"  # the number of the first condition that a row meets; nul
 
 
 def need_columns(key: str, conditions: Sequence[Condition], rows: Rows) -> None:
-    """Whether a file has every column that the conditions of a setting look at.
+    """Return whether a file has every column that the conditions of a setting look at.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _first_met(conditions: Sequence[Condition], schema: pl.Schema, decimal: str)
 
 
 def _met(condition: Condition, dtype: Any, decimal: str) -> pl.Expr:
-    """Whether a row meets a condition; never null.
+    """Return whether a row meets a condition; never null.
 
     Raises
     ------

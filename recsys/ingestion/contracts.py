@@ -112,7 +112,7 @@ def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _inexact(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Whether a float is so large that several integers are written as it."""
+    """Return whether a float is so large that several integers are written as it."""
     return pl.col(name).is_finite() & (pl.col(name).abs() >= _WHOLE[dtype])
 
 
@@ -123,7 +123,7 @@ def integer_ids(text: pl.Expr) -> pl.Expr:
 
 
 def all_integers(frame: pl.LazyFrame, column: str) -> bool:
-    """Whether every id that is there, in a row that the reader found sound, is written as an integer."""
+    """Return whether every id that is there, in a row that the reader found sound, is written as an integer."""
     dtype = frame.collect_schema()[column]
     if _fits(dtype):
         return True
@@ -295,7 +295,7 @@ def number(text: pl.Expr, decimal: str) -> pl.Expr:
 
 
 def is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Whether a column holds no value: null, not a number, or a blank string."""
+    """Return whether a column holds no value: null, not a number, or a blank string."""
     column = pl.col(name)
     if dtype == pl.String:
         return column.is_null() | (column.str.strip_chars() == "")
@@ -303,7 +303,7 @@ def is_missing(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _ours(name: str) -> str:
-    """Where a value in our types waits beside the file's own columns."""
+    """Name of the column that holds a value in our types beside the file's own columns."""
     return f"__our_{name}"
 
 

@@ -65,7 +65,7 @@ def _telling(log: StagedLog) -> pl.Series:
 
 
 def _holds_numbers(rows: Rows, column: str) -> bool:
-    """Whether a column's first values are numbers, or are written as such."""
+    """Return whether a column's first values are numbers, or are written as such."""
     with reading(rows.file):
         values = rows.frame.select(column).drop_nulls().head(_PROBED).collect(engine="streaming")[column]
     return looks_numeric(values)

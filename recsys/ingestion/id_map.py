@@ -86,7 +86,7 @@ def id_map_source(settings: IdMapSettings) -> SourceSettings:
 
 
 def gives_integers(id_map: pl.DataFrame) -> bool:
-    """Whether all of the log's ids in a map are written as integers."""
+    """Return whether all of the log's ids in a map are written as integers."""
     return bool(id_map.select(integer_ids(pl.col(LOG_ID)).is_not_null().all()).item())
 
 

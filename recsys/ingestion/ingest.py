@@ -44,7 +44,7 @@ __all__ = ["IngestReport", "Progress", "ingest"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestReport:
-    """What one reading of the sources did; plain values by `dataclasses.asdict`."""
+    """Report of one reading of the sources; plain values by `dataclasses.asdict`."""
 
     versions: TableVersions
     rows_read: dict[str, int]  # by table; a line of sequences counts once for each of its events

@@ -184,7 +184,7 @@ def _weighed(rows: pl.DataFrame, weights: pl.DataFrame, by: str) -> pl.DataFrame
 
 
 def _outgrown(ends: list[dict[str, Any]], files: Sequence[Rows]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of the open ends: those whose line goes on in one of the files, those that nothing is known about."""
+    """Return of the open ends those whose line goes on in one of the files, those that nothing is known about."""
     stale, kept = [], []
     for end in ends:
         following = {

@@ -1,4 +1,4 @@
-"""Whether the other files of a pattern are like the one that was looked at."""
+"""Check whether the other files of a pattern are like the one that was looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of a catalogue or a user table are the id, words of the item's sentence, categories and numbers."""
+"""Find a catalogue's or user table's id, words of the item's sentence, categories and numbers."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def _parts_repeat(values: pl.Series, separator: str) -> bool:
 
 
 def _repeats(values: pl.Series) -> bool:
-    """Whether a value stands for a class of rows: three and more rows a value."""
+    """Return whether a value stands for a class of rows: three and more rows a value."""
     return values.n_unique() * 3 <= len(values)
 
 

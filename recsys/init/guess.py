@@ -38,7 +38,7 @@ _KEYS: Final = {ITEMS: ITEM_ID, USERS: USER_ID}
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What `guess` saw, one sentence each."""
+    """Findings of `guess`, one sentence each."""
 
     found: tuple[str, ...]
     unsure: tuple[str, ...]  # worth a look before the first run

@@ -141,7 +141,7 @@ def _direction(values: pl.Series) -> int:
 
 
 def _by_item(frame: pl.DataFrame) -> bool:
-    """Whether users with several rows have them in the ascending order of items."""
+    """Return whether users with several rows have them in the ascending order of items."""
     item = frame[ITEM_ID].cast(pl.Int64, strict=False)
     items = item if item.null_count() < 0.1 * len(item) else frame[ITEM_ID]
     users = (

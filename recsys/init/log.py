@@ -1,4 +1,4 @@
-"""Which columns of an interaction log are user, item, timestamp, event and weight.
+"""Find the columns of an interaction log that are user, item, timestamp, event and weight.
 
 Names decide first ("userId", "Artikelnummer", "ts"), then values (moments, ratings, ids that the catalogue knows).
 """
@@ -49,7 +49,7 @@ class LogGuess:
 
 
 def guess_log(sample: Sample, catalogue: pl.DataFrame | None = None) -> LogGuess:
-    """Which columns of a log are user, item, timestamp, event and weight.
+    """Columns of a log that are user, item, timestamp, event and weight.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def _take_time(sample: Sample, times: dict[str, TimeColumn], named: list[str], r
 
 
 def _owner(frame: pl.DataFrame, time: TimeColumn, columns: dict[str, str]) -> str | None:
-    """Whose time it is when nearly every user or item with several events has one value alone."""
+    """Say whose time it is when nearly every user or item with several events has one value alone."""
     for ours, whose in ((USER_ID, "the user"), (ITEM_ID, "the item")):
         ids = frame[columns[ours]].alias("id")
         several = (

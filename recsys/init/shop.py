@@ -78,7 +78,7 @@ class ShopGuess:
 
     @property
     def recommends_again(self) -> bool:
-        """Whether the configuration ranks and recommends what was had."""
+        """Return whether the configuration ranks and recommends what was had."""
         return self.baskets and self.again
 
     def kept(self, sample: Sample) -> Sample:

@@ -1,4 +1,4 @@
-"""Which columns hold times, by their values whatever they are called, and in which format these are written."""
+"""Find the columns that hold times by their values whatever they are called, and in which format these are written."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TimeColumn:
 
     @property
     def fine(self) -> bool:
-        """Whether it tells moments of one day apart."""
+        """Return whether it tells moments of one day apart."""
         return share(self.moments.drop_nulls().dt.time() != datetime.min.time()) > 0.5
 
 
@@ -214,7 +214,7 @@ def _read(values: pl.Series, patterns: tuple[str, ...]) -> pl.Series:
 
 
 def _believable(moments: pl.Series) -> bool:
-    """Whether no moment is before 1990 or in the future."""
+    """Return whether no moment is before 1990 or in the future."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     return bool(moments.drop_nulls().is_between(EARLIEST, tomorrow).all())
 

@@ -352,7 +352,7 @@ class Estimator(ABC):
 
     @property
     def reads_text(self) -> bool:
-        """Whether the text encoder's vectors are held while it trains."""
+        """Return whether the text encoder's vectors are held while it trains."""
         return self.settings.model.needs_text
 
     def width(self, sizes: NightSizes) -> int:

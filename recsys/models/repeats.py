@@ -1,4 +1,4 @@
-"""What having had an item says about having it next: a learned number for each step since then, added to its score.
+"""Repeats: a learned bias for items already in the history, by the steps since, added to their scores.
 
 An item's own text is the nearest to itself, so a model that reads texts alone places what the user has just had first,
 whether people come back for it or not. It could move its queries away, but only together with all that is alike. The
@@ -65,7 +65,7 @@ class Earlier:
 
 
 def earlier_events(tokens: Tensor, asked: Tensor) -> Earlier:
-    """Of the questions at which `asked` [B, L] is true, row by row, all events of `tokens` int64 [B, L] up to each."""
+    """Return all events of `tokens` int64 [B, L] up to each question, where `asked` [B, L] is true, row by row."""
     user, place = asked.nonzero(as_tuple=True)
     columns = torch.arange(tokens.shape[1], device=tokens.device)
     read = (columns <= place[:, None]) & (tokens[user] != PADDING)  # [P, L]

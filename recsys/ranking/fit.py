@@ -40,7 +40,7 @@ NOTABLE: Final = 0.02  # share of the training events that a source knows nothin
 
 @dataclass(frozen=True, kw_only=True)
 class BlendReport:
-    """What the blend is worth on validation; JSON-friendly.
+    """Value of the blend on validation; JSON-friendly.
 
     Attributes
     ----------

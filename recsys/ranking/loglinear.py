@@ -108,7 +108,7 @@ class LogLinear(Ranker):
         return columns | {f"x {name}": self.given[place].tolist() for place, name in enumerate(self.context)}
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """What a safetensors file needs to hold, by name."""
+        """Return the arrays of a safetensors file, by name."""
         return {f"blend.{name}": getattr(self, name) for name in ("mean", "scale", "alone", "pairs", "given")}
 
     @classmethod

@@ -115,7 +115,7 @@ def by_name(frame: pl.DataFrame, names: Sequence[str], ours: str) -> list[str]:
 
 
 def is_other_time(name: str) -> bool:
-    """Whether a name says that its times are of something else: a birth, a delivery, a sign-up."""
+    """Return whether a name says that its times are of something else: a birth, a delivery, a sign-up."""
     return bool(_OTHER_TIME.search(_folded(name).lower()))
 
 

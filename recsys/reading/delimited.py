@@ -88,7 +88,7 @@ def split_rows(
 
 
 def _comes_again(path: Path, line: str) -> bool:
-    """Whether a second line of a UTF-8 file begins like this one: a look at its bytes, not a comparison a row."""
+    """Return whether a second line of a UTF-8 file begins like this one, by its bytes and not row by row."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         written = line.encode()
         return content.find(b"\n" + written, content.find(written) + 1) >= 0

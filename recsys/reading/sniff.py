@@ -1,4 +1,4 @@
-"""What a file is, told by its first megabytes: format, separator, encoding, header; and its first rows."""
+"""Look at a file's first megabytes: format, separator, encoding, header; and its first rows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Sample:
 
     @property
     def named(self) -> bool:
-        """Whether the file itself names its columns."""
+        """Return whether the file itself names its columns."""
         return self.header or self.format in ("jsonl", "sequences")
 
     @property
@@ -174,14 +174,14 @@ def share(flags: pl.Series) -> float:
 
 
 def looks_numeric(values: pl.Series) -> bool:
-    """Whether (nearly) every value is a number or is written as one."""
+    """Return whether (nearly) every value is a number or is written as one."""
     if values.dtype.is_numeric():
         return True
     return values.dtype == pl.String and share(values.drop_nulls().str.contains(_NUMBERS)) > _CONSISTENT
 
 
 def comma_decimals(values: pl.Series) -> bool | None:
-    """Whether numbers have a comma before the fraction; None where it may as well stand between thousands."""
+    """Return whether numbers have a comma before the fraction; None where it may as well stand between thousands."""
     if values.dtype != pl.String:
         return False
     text = values.drop_nulls().str.strip_chars()
@@ -409,7 +409,7 @@ def _has_header(rows: list[list[str]]) -> bool:
 
 
 def _mostly(cells: Sequence[str], rule: Callable[[str], bool]) -> bool:
-    """Whether nearly all cells that hold something follow a rule."""
+    """Return whether nearly all cells that hold something follow a rule."""
     there = [cell for cell in cells if cell]
     return len(there) > 0 and sum(map(rule, there)) >= _CONSISTENT * len(there)
 

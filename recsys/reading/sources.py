@@ -370,7 +370,7 @@ def _digest_text(
 
 
 def _line_safe(codec: str) -> bool:
-    """Whether a line end is the byte 10 and nothing else is, so that lines decode one by one."""
+    """Return whether a line end is the byte 10 and nothing else is, so that lines decode one by one."""
     return "\n,0".encode(codec, "replace") == b"\n,0"
 
 

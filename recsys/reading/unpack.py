@@ -25,7 +25,7 @@ FAILURES: Final = (  # of a file that is away, out of reach or damaged
 
 
 def is_packed(path: str) -> bool:
-    """Whether a name says that the file is compressed: `.csv.gz`, `.CSV.GZ`."""
+    """Return whether a name says that the file is compressed: `.csv.gz`, `.CSV.GZ`."""
     return path.lower().endswith(PACKED)
 
 

@@ -1,4 +1,4 @@
-"""Which release a command means: the one before, one that was served once, or a run that was built and kept back.
+"""Find the release that a command means: the one before, one that was served once, or a run that was kept back.
 
 What comes back must be whole: its rows, its bundle, and nobody among its users who was forgotten since.
 """

@@ -1,4 +1,4 @@
-"""Which items may be recommended: by default those that the newest reading of the catalogue lists.
+"""Items that may be recommended: by default those that the newest reading of the catalogue lists.
 
 A model knows more items than the shop sells today: the log's and the catalogue's history. They stay in histories, in
 training and in evaluation; `retrieve.items = "catalogue"` keeps them out of the candidate table.

@@ -10,7 +10,7 @@ from recsys.settings.section import Section
 
 
 class FilterSettings(Section):
-    """Which interactions count."""
+    """Interactions that count."""
 
     min_user_interactions: int = Field(default=1, ge=1)  # iterative k-core together with the next
     min_item_interactions: int = Field(default=1, ge=1)

@@ -1,4 +1,4 @@
-"""Which kinds of model there are: a line each, as names, so that reading a configuration imports no model.
+"""Kinds of model: a line each, as names, so that reading a configuration imports no model.
 
 `recsys.models.registry` makes classes of the names. The other half of a kind's line is the class of its `[model]`
 section, so that each kind has its own keys and a typo is told against them.

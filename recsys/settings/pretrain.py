@@ -43,7 +43,7 @@ class CatalogueSettings(Section):
 
 
 class PretrainTrainSettings(Section):
-    """How the weights are learnt."""
+    """Training of the weights."""
 
     steps: int = Field(default=4000, ge=1)  # of the optimizer; zero-shot quality peaks early
     batch_size: int = Field(default=64, ge=2)  # pairs of a history and its next item, in each process

@@ -172,7 +172,7 @@ def _explain(error: ValidationError, where: str, kind: type[RunSettings], tree: 
 
 
 def _is_unknown(problem: Mapping[str, Any]) -> bool:
-    """Whether a problem is a key that does not exist, of a section or of a mapping with fixed keys."""
+    """Return whether a problem is a key that does not exist, of a section or of a mapping with fixed keys."""
     return problem["type"] == "extra_forbidden" or problem["loc"][-1:] == (_KEY,)
 
 

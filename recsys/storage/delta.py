@@ -37,5 +37,5 @@ def data_files(table: DeltaTable) -> list[str]:
 
 
 def _escaped(table: DeltaTable) -> bool:
-    """Whether the name of its folder, on this machine, is not written as it is."""
+    """Return whether the name of its folder, on this machine, is not written as it is."""
     return table.table_uri.startswith("file://") and "%" in table.table_uri

@@ -1,4 +1,4 @@
-"""Whether a Delta table is what was last written: no commit lost or emptied, no data file missing or cut off.
+"""Check whether a Delta table is what was last written: no commit lost or emptied, no data file missing or cut off.
 
 A lost or emptied commit file leaves an older table that opens without complaint. So every write leaves a note in the
 table's folder, `_last_write.json`: the version, and a digest of the names and sizes of the data files. A table that
@@ -123,7 +123,7 @@ def naming_damage(root: str) -> Iterator[None]:
 
 
 def damaged_commit(path: str) -> str | None:
-    """Which commit of a local table is no JSON, in words."""
+    """Return which commit of a local table is no JSON, in words."""
     for commit in sorted((Path(path) / "_delta_log").glob("*.json")):
         try:
             for line in commit.read_text(encoding="utf-8").splitlines():
@@ -134,7 +134,7 @@ def damaged_commit(path: str) -> str | None:
 
 
 def _damaged_file(path: str) -> str | None:
-    """Which data file of a local table cannot be read, in words."""
+    """Return which data file of a local table cannot be read, in words."""
     for name in _files(DeltaTable(path))["path"]:
         file = Path(path) / name
         try:

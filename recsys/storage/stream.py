@@ -184,7 +184,7 @@ def published(staged: Staged) -> int | None:
 
 
 def is_whole(staged: Staged) -> bool:
-    """Whether `publish` can make the rows the table: all files are there, and nobody has written it since."""
+    """Return whether `publish` can make the rows the table: all files are there, and nobody has written it since."""
     opened = _newest(staged.path)
     return (None if opened is None else opened.version()) == staged.expected and is_there(staged)
 

@@ -293,7 +293,7 @@ def commit_properties(metadata: Mapping[str, Any], token: str | None = None) -> 
 
 
 def commit_metadata(root: str | Path, table: str) -> dict[str, Any]:
-    """What our newest commit of the table said about itself (`metadata` of `append` and `overwrite`)."""
+    """Return what our newest commit of the table said about itself (`metadata` of `append` and `overwrite`)."""
     opened = _open(root, table)
     if opened is not None:
         for limit in (1, None):  # the newest commit is nearly always ours

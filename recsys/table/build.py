@@ -169,7 +169,7 @@ def is_published(built: BuiltCandidates) -> bool:
 
 
 def can_publish(built: BuiltCandidates) -> bool:
-    """Whether built candidates are still there, and the table is as it was when they were built."""
+    """Return whether built candidates are still there, and the table is as it was when they were built."""
     return is_published(built) or stream.is_whole(built.staged)
 
 

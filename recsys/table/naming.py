@@ -27,6 +27,6 @@ def candidates_table(root: str, name: str) -> str:
 
 
 def _owner(metadata: dict[str, Any]) -> str | None:
-    """Whose candidates a commit holds; older ones name only the bundle, `<name>-<12 digits>`."""
+    """Return whose candidates a commit holds; older ones name only the bundle, `<name>-<12 digits>`."""
     bundle = re.fullmatch(r"(.+)-[0-9a-f]{12}", str(metadata.get(BUNDLE, "")))
     return metadata.get(NAME) or (bundle.group(1) if bundle else None)

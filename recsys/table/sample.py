@@ -1,4 +1,4 @@
-"""What people read of a candidate table: a sample with titles."""
+"""Pages of a candidate table for people: a sample with titles."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from recsys.text.represent import text_vectors
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextItems:
-    """What the catalogue's text makes of its items.
+    """Text of a catalogue's items.
 
     Attributes
     ----------

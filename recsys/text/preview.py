@@ -1,4 +1,4 @@
-"""What the text encoder will read, before anything is encoded: some items' sentences, and where they are cut."""
+"""Preview of what the text encoder will read: some items' sentences, and where they are cut."""
 
 from __future__ import annotations
 

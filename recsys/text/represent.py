@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]  # (sentences encoded, sentences to encode
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentReport:
-    """What a night's representation did; JSON-friendly.
+    """Report of a night's representation; JSON-friendly.
 
     Attributes
     ----------
@@ -262,7 +262,7 @@ def _need_room(settings: Settings, encoder: KnownEncoder, vectors: int) -> None:
 
 
 def _held(root: str, encoder: str, wanted: pl.DataFrame, version: int | None, *columns: str) -> pl.DataFrame:
-    """Of the wanted sentences those that the table holds for this encoder, a row each, by hash."""
+    """Return the wanted sentences that the table holds for this encoder, a row each, by hash."""
     if version is None:
         schema = {CONTENT_HASH: pl.String(), VECTOR: pl.List(pl.Float32)}
         return pl.DataFrame(schema=schema).select(columns)

@@ -137,7 +137,7 @@ class Store:
             raise RecsysError(f"The MLflow store {masked(self.uri)} does not answer ({self.lost}).") from error
 
     def answers(self) -> bool:
-        """Whether the store answers, as far as is known; one that did not is asked again after a pause."""
+        """Return whether the store answers, as far as is known; one that did not is asked again after a pause."""
         if self.lost is None:
             return True
         return time.monotonic() >= self._ask_at and self.ask()
@@ -207,7 +207,7 @@ class Store:
             self.repeating = False
 
     def _poisoned(self, error: BaseException) -> bool:
-        """Whether a server that answers fails at one record, each time."""
+        """Return whether a server that answers fails at one record, each time."""
         if _code(error) != "INTERNAL_ERROR" or _cause(error, OSError) is not None:
             return False
         return self._is_there()
@@ -386,7 +386,7 @@ def _brief() -> Iterator[None]:
 
 
 def unavailable(error: BaseException) -> bool:
-    """Whether the store did not answer, or could not write; the same may pass later."""
+    """Return whether the store did not answer, or could not write; the same may pass later."""
     gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # of what was to be sent
     return _cause(error, OSError, but=gone) is not None or _code(error) in _LATER
 

@@ -1,4 +1,4 @@
-"""Where a training was, kept on disk, so that a killed one goes on from there.
+"""Checkpoints of a training on disk, so that a killed one goes on from there.
 
 A checkpoint is two files in a folder: `<n>.safetensors` holds the tensors, `<n>.json` everything else, the sha256 of
 the tensors' file and its own. Each is written aside, synchronised to disk and renamed, the JSON last: it makes the
@@ -52,7 +52,7 @@ class Checkpoints:
         self._told = False  # that the disk takes none
 
     def due(self) -> bool:
-        """Whether it is time for the next one."""
+        """Return whether it is time for the next one."""
         return time.monotonic() >= self._next
 
     def save(self, state: Mapping[str, Any]) -> bool:
@@ -123,7 +123,7 @@ class Checkpoints:
         return state
 
     def _numbers(self) -> list[int]:
-        """Of the checkpoints that were written to the end, ascending."""
+        """Return the checkpoints that were written to the end, ascending."""
         return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
 
 

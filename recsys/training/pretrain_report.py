@@ -1,4 +1,4 @@
-"""What a pre-training of either kind tells when it is over."""
+"""Report of a pre-training of either kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainReport:
-    """What pre-training did, of a Recformer or of a sequence model; JSON-friendly.
+    """Report of a pre-training of a Recformer or of a sequence model; JSON-friendly.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ from recsys.models.recformer.model import Recformer
 
 @dataclass(frozen=True)
 class Packing:
-    """How histories are put together to be encoded at once.
+    """Rules for histories that are encoded at once.
 
     Attributes
     ----------

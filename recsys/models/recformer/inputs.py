@@ -19,7 +19,7 @@ from recsys.features.tokens import FILL, FIRST, ItemTokens, spans
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """How much of a history is read.
+    """Limits of what is read of a history.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a Recformer's histories learn from: a softmax over an item table, or over the items of a batch.
+"""Losses of a Recformer: a softmax over an item table, or over the items of a batch.
 
 Shapes: B histories, G of all processes, V items, E width of the vectors, K items that are read of a history.
 """
@@ -77,7 +77,7 @@ def contrastive_loss(histories: Tensor, items: Tensor, codes: Tensor, temperatur
 
 
 def had_before(model: Recformer, items: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Earlier:
-    """What histories, the slices int64 [B] of int [N] codes, hold of the K newest items that the model reads."""
+    """Return what histories, the slices int64 [B] of int [N] codes, hold of the K newest items that the model reads."""
     rows, codes, back = (
         torch.from_numpy(part).to(model.device) for part in newest_events(items, starts, ends, model.shape.items)
     )

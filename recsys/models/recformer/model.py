@@ -110,7 +110,7 @@ class Shape:
 
     @property
     def limits(self) -> Limits:
-        """How much of a history is read."""
+        """Limits of what is read of a history."""
         return Limits(items=self.items, tokens=self.tokens, first=self.first, padding=self.padding, places=self.places)
 
 
@@ -143,7 +143,7 @@ class Recformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.words.weight.device
 
     def states(self, given: Input, *, dtype: torch.dtype = torch.float32, first_only: bool = False) -> Tensor:

@@ -60,7 +60,7 @@ class Corpus:
 
     @classmethod
     def of(cls, tokens: ItemTokens, items: np.ndarray, offsets: np.ndarray) -> Corpus:
-        """Of flat histories, without the events of items that have no text."""
+        """Make a corpus of flat histories, without the events of items that have no text."""
         kept = tokens.lengths[items] > 0
         before = np.concatenate([[0], np.cumsum(kept)])
         return cls(tokens=tokens, items=items[kept], offsets=before[offsets], sizes=(len(offsets) - 1,))
@@ -158,7 +158,7 @@ def masked_loss(
 def contrastive_accuracy(
     model: Recformer, corpora: Sequence[Corpus], *, pairs: int, seed: int, dtype: torch.dtype, batch: int = 64
 ) -> float:
-    """How often a history is nearest to its own next item among those of a batch from one catalogue.
+    """Share of histories that are nearest to their own next item among those of a batch from one catalogue.
 
     `pairs` of each corpus, drawn by the seed; the mean over corpora.
     """

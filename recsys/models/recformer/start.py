@@ -1,4 +1,4 @@
-"""What a Recformer's training starts from: a pre-trained one, a bundle, a language model, or nothing."""
+"""Start of a Recformer's training: a pre-trained one, a bundle, a language model, or nothing."""
 
 from __future__ import annotations
 

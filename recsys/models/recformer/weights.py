@@ -1,4 +1,4 @@
-"""Where a Recformer's weights come from and where they go: transformers checkpoints, folders of our own.
+"""Read and write a Recformer's weights: transformers checkpoints, folders of our own.
 
 A BERT, RoBERTa or Longformer gives its encoder, its token and position embeddings and, where it has one, its head for
 masked words. Positions beyond the checkpoint's repeat its own from the beginning, the way Longformer was made from
@@ -184,7 +184,7 @@ def identity(model: Recformer, tokenizer: ItemTokenizer) -> str:
 
 
 def declaration(model: Recformer, tokenizer: ItemTokenizer) -> dict[str, Any]:
-    """What weights do not say, JSON-friendly: shape, tokenizer, identity."""
+    """Return what weights do not say, JSON-friendly: shape, tokenizer, identity."""
     return {
         "shape": asdict(model.shape),
         "tokenizer": tokenizer.to_tree(),
@@ -222,7 +222,7 @@ def save(
 
 
 def load(folder: Path, *, dropout: float = 0.1) -> tuple[Recformer, MaskedHead, ItemTokenizer]:
-    """What `save` wrote.
+    """Report of `save`.
 
     Raises
     ------

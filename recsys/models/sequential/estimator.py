@@ -107,7 +107,7 @@ class SequenceEstimator(Estimator):
 
     @property
     def reads_text(self) -> bool:
-        """Whether text is one of the item tower's channels."""
+        """Return whether text is one of the item tower's channels."""
         return sequence_settings(self.settings).text
 
     def width(self, sizes: NightSizes) -> int:

@@ -34,7 +34,7 @@ BEFORE_ATTRIBUTES: Final = 3  # columns of a prepared catalogue: item_id, title,
 
 
 def declared_features(settings: Settings, model: ModelSettings) -> dict[str, tuple[Feature, ...]]:
-    """What the tables of `settings` are declared to have and a model reads: "attributes", "users", "context"."""
+    """Return what the tables of `settings` are declared to have and a model reads: "attributes", "users", "context"."""
     items, users = settings.items, settings.users
     lookups = model.attribute_lookups
     return {
@@ -87,7 +87,7 @@ class Encoders:
         return cls(**{name: FeatureEncoder.from_dict(declared[name]) for name in names})
 
     def side(self, histories: Sequences) -> Side | None:
-        """What the model reads of histories besides their items, hashed; None where it reads nothing else."""
+        """Return what the model reads of histories besides their items, hashed; None where it reads nothing else."""
         if self.users is None and self.context is None:
             return None
         of_users = None
@@ -100,7 +100,7 @@ class Encoders:
         return Side(users=of_users, context=context)
 
     def side_features(self, train: Sequences | None = None) -> SideFeatures:
-        """Which those are; with the training histories also how many rows their values would fill."""
+        """Return which those are; with the training histories also how many rows their values would fill."""
         of = self.features()
         features = SideFeatures(users=of["users"], context=of["context"])
         side = None if train is None else self.side(train)
@@ -203,7 +203,7 @@ def unseen_values(encoders: Encoders, dataset: Dataset) -> dict[str, int]:
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """What the features say of themselves becomes one sentence of bad input."""
+    """Make one sentence of bad input of what the features say of themselves."""
     try:
         yield
     except ValueError as error:

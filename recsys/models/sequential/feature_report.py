@@ -1,4 +1,4 @@
-"""What each feature of a configuration takes of the multiplexed table, and what would suit a memory budget."""
+"""Report what each feature of a configuration takes of the multiplexed table, and what would suit a memory budget."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ItemFeatures:
-    """What the tower knows of the catalogue; row 0 of every array is padding.
+    """Catalogue as the tower knows it; row 0 of every array is padding.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class ItemTower(nn.Module):
 
     @property
     def has_content(self) -> bool:
-        """Whether an item without training interactions gets a vector of its own."""
+        """True if an item without training interactions gets a vector of its own."""
         return self.text_map is not None or bool(self.attribute_names)
 
     def forward(self, codes: Tensor | None = None) -> Tensor:
@@ -212,7 +212,7 @@ class ItemTower(nn.Module):
 
 
 def module_key(name: str) -> str:
-    """What weights of an attribute are called: its name, or a hash of it where a module cannot bear the name.
+    """Name of an attribute's weights: its name, or a hash of it where a module cannot bear the name.
 
     Parts of a module's name are joined by dots, and names such as "type" are methods of modules.
     """

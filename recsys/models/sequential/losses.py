@@ -1,4 +1,4 @@
-"""How far a model's scores are from the items that stood there.
+"""Training losses: distances of a model's scores from the items that stood there.
 
 Full softmax cross-entropy over the catalogue; softmax over a sample of it (recsys/models/sequential/candidates.py); or
 binary cross-entropy over a few negatives of each history, gBCE: "gSASRec" (RecSys 2023, arXiv 2308.07192). One set of

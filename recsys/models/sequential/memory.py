@@ -1,4 +1,4 @@
-"""How much memory a training will take, said before it begins.
+"""Predict the peak memory of a training before it begins.
 
 What a tensor takes is counted; how many tensors of a kind are alive at the worst moment of a step is calibrated
 (tests/recsys/models/sequential/test_memory.py compares with processes that train). Neither loss holds the scores of a
@@ -47,7 +47,7 @@ OF_HOLES: Final = 3.0  # activations of batches of many lengths: a block rarely 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What the memory depends on besides the settings.
+    """Sizes that the memory depends on besides the settings.
 
     Attributes
     ----------

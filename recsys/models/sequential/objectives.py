@@ -1,4 +1,4 @@
-"""What a model is asked to predict: hidden items (cloze) or, at every event, the next one.
+"""Objectives, what a model predicts: hidden items (cloze) or, at every event, the next one.
 
 Cloze: BERT4Rec (arXiv 1904.06690) section 3.6 and its public training configuration: hidden positions always become
 [MASK], at least one a history; some histories hide only their last item, which is the question asked at inference.
@@ -132,7 +132,7 @@ def next_baskets(tokens: np.ndarray, labels: np.ndarray) -> Task:
 
 
 def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
-    """What an epoch, from 1, asks: the model's objective, which the last epoch has always, or first the next item."""
+    """Return the objective of an epoch, from 1: the model's, which the last one always has, or first the next item."""
     first = min(round(settings.next_item_share * settings.epochs), settings.epochs - 1)
     if objective == "cloze" and epoch <= first:
         return "next-item"
@@ -140,7 +140,7 @@ def objective_at(epoch: int, settings: TrainSettings, objective: str) -> str:
 
 
 def events_of(batch: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Which event stands at each position of a task that was made of a batch.
+    """Events at each position of a task that was made of a batch.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ def united(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> tuple
 
 
 def union_settings(settings: PretrainSettings, first: str) -> Settings:
-    """What the bundle says of itself; its sources are those of the first catalogue that is learnt from."""
+    """Return what the bundle says of itself; its sources are those of the first catalogue that is learnt from."""
     assert settings.model is not None
     return settings.catalogue(first).model_copy(
         update={
@@ -193,7 +193,7 @@ def _learnt_from(settings: PretrainSettings, name: str, dataset: Dataset) -> Seq
 
 
 def _counts(datasets: Mapping[str, Dataset], settings: PretrainSettings) -> dict[str, dict[str, Any]]:
-    """Of each catalogue, for the report and the bundle's lineage."""
+    """Return figures of each catalogue, for the report and the bundle's lineage."""
     counts = {}
     for name, dataset in datasets.items():
         histories = _learnt_from(settings, name, dataset)
@@ -234,7 +234,7 @@ def _exam(settings: PretrainSettings, dataset: Dataset, text: TextItems) -> _Exa
 
 
 def _validation(exams: Mapping[str, _Exam], settings: Settings) -> Callable[[Bert4Rec], dict[str, float]]:
-    """What validates a model: metrics as means over the exams, and NDCG of each."""
+    """Return the validation of a model: metrics as means over the exams, and NDCG of each."""
 
     def validate(model: Bert4Rec) -> dict[str, float]:
         found = {name: _measured(model, settings, *exam) for name, exam in exams.items()}

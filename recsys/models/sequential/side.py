@@ -1,4 +1,4 @@
-"""What is known besides the items of a history: attributes of its user, and the context of each event.
+"""Side information of a history: attributes of its user, and the context of each event.
 
 Both are look-ups in the item tower's table, hashed by features/encode.py. The look-ups of a user, and those of an
 event, are concatenated and projected, which is the sum of one projection a feature. The user's vector is added to the
@@ -31,7 +31,7 @@ MASK = -1  # token of a hidden position; never a row of the item table, so it ca
 
 @dataclass(frozen=True, kw_only=True)
 class SideFeatures:
-    """Which features a model reads besides items.
+    """Features that a model reads besides items.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class SideFeatures:
 
     @property
     def lookups(self) -> int:
-        """Of all features together."""
+        """Number of look-ups of all features together."""
         return sum(feature.lookups for feature in (*self.users, *self.context))
 
 

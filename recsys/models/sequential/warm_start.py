@@ -48,7 +48,7 @@ _SIDES: Final = {"users": "encoder.side.users.", "context": "encoder.side.contex
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What passed from one bundle to the next."""
+    """Counts of what passed from one bundle to the next."""
 
     copied: int
     new: int  # not in the old one
@@ -60,7 +60,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """What a training started from; JSON-friendly by `asdict`.
+    """Report of what a training started from; JSON-friendly by `asdict`.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ def _check_architecture(model: KindSettings, bundle: Bundle) -> None:
 
 
 def same_text(bundle: Bundle, settings: Settings) -> bool:
-    """Whether sentences and encoder are the bundle's, so that its whitening gives its items the vectors they had.
+    """Return whether sentences and encoder are the bundle's, so that its whitening gives its items the same vectors.
 
     An adapter that begins as the identity is made to pass from one catalogue to another: there the encoder must be the
     same, and the sentences may be made of other attributes.
