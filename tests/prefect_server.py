@@ -79,7 +79,11 @@ class Prefect:
         return done.stdout
 
     def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
-        answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+        for _ in range(5):  # where its database is locked it answers 503; Prefect's own client waits, too
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(2)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
