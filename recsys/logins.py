@@ -42,8 +42,8 @@ def login_problem(url: str) -> str | None:
     )
 
 
-def without_login(value: Value) -> Value:
-    """Return the value of a setting as it is.
+def refuse_login(value: Value) -> Value:
+    """Return the value of a setting as it is, where no URL of it holds a login.
 
     Raises
     ------

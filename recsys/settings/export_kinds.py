@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from recsys.logins import without_login
+from recsys.logins import refuse_login
 from recsys.settings.places import IN_STATE
 from recsys.settings.section import Section
 
@@ -102,7 +102,7 @@ class S3ExportSettings(ExportSettings):
 
     kind: Literal["s3"] = "s3"
     # (s3://bucket/prefix) gs:// and az:// too
-    path: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+/.*[^/]"), AfterValidator(without_login)]
+    path: Annotated[str, Field(pattern=r"^[a-z0-9]+://[^/]+/.*[^/]"), AfterValidator(refuse_login)]
     endpoint: str | None = None  # (https://host:port) of a store other than Amazon's
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     layout: Layout = "long"  # a row a candidate, or a row a user with a list of items

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from recsys.logins import without_login
+from recsys.logins import refuse_login
 from recsys.settings.section import Section
 
 _SQLITE: Final = "sqlite:///"  # what follows is the path of a local file
@@ -53,9 +53,9 @@ class RelativeTo:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         if self.to == "data":  # stays as it is, a list of them too
-            return core_schema.no_info_after_validator_function(without_login, handler(source))
+            return core_schema.no_info_after_validator_function(refuse_login, handler(source))
         return core_schema.no_info_wrap_validator_function(
-            lambda value, inner: value if isinstance(value, Place) else without_login(inner(value)),
+            lambda value, inner: value if isinstance(value, Place) else refuse_login(inner(value)),
             handler(source),
             serialization=core_schema.plain_serializer_function_ser_schema(_as_written, when_used="json"),
         )

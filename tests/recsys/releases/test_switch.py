@@ -418,23 +418,25 @@ def test_a_wrong_target_is_refused_before_anything_is_switched(shop: Shop, tmp_p
     assert shop.served() == {"c"}
 
 
-def test_an_export_of_a_night_that_failed_is_made_up_for_unless_the_target_was_taken_back(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def night_without_export(shop: Shop, monkeypatch: pytest.MonkeyPatch, run: str) -> None:
+    """Publish a night whose export fails, as its disk is full."""
+
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    (sink,) = sinks_of(shop.settings)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(FileSink, "write", full)
-        with pytest.raises(OSError, match="No space"):
-            shop.night("d")
+        shop.night(run)
+
+
+def test_an_export_of_a_night_that_failed_is_made_up_for_unless_the_target_was_taken_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sink,) = sinks_of(shop.settings)
+    night_without_export(shop, monkeypatch, "d")
     settle(shop.settings)
     assert shop.served() == {"d"}
-    with monkeypatch.context() as patch:
-        patch.setattr(FileSink, "write", full)
-        with pytest.raises(OSError, match="No space"):
-            shop.night("e")
+    night_without_export(shop, monkeypatch, "e")
     several.rollback(shop.settings)
     settle(shop.settings)
     held = sink.held()
@@ -463,14 +465,8 @@ def test_a_table_made_by_hand_is_exported_by_hand(shop: Shop) -> None:
 def test_an_export_that_is_due_brings_no_table_made_by_hand_to_its_target(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     (sink,) = sinks_of(shop.settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(FileSink, "write", full)
-        with pytest.raises(OSError, match="No space"):
-            shop.night("d")
+    night_without_export(shop, monkeypatch, "d")
     made = by_hand(shop, "e")
     settle(shop.settings)
     report = several.update(shop.settings, made, None, made)["targets"]["export"]  # as a refresh does

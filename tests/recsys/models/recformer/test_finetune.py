@@ -58,22 +58,14 @@ class Training:
         return {PRIMARY: self.shops.last_item_ndcg(model, self.tokens, self.shop, table)}
 
     def run(self, train: TrainSettings = TRAIN, validate: Validate | None = None, **options: Any) -> Any:
-        tuning = FineTuning(
-            model=self.model,
-            catalogue=self.tokens,
-            items=self.items,
-            offsets=self.offsets,
-            train=train,
-            settings=self.settings,
-            seed=0,
-            validate=validate or self.validate,
-            primary=PRIMARY,
-        )
-        return tuning.run(**options)
+        return self.tuning(train, validate or self.validate).run(**options)
 
     def again(self, train: TrainSettings, fixed: int, stages: Sequence[int]) -> Any:
         """For a given number of epochs, without validation."""
-        tuning = FineTuning(
+        return self.tuning(train, None, fixed=fixed, stages=stages).run()[0]
+
+    def tuning(self, train: TrainSettings, validate: Validate | None, **given: Any) -> FineTuning:
+        return FineTuning(
             model=self.model,
             catalogue=self.tokens,
             items=self.items,
@@ -81,12 +73,10 @@ class Training:
             train=train,
             settings=self.settings,
             seed=0,
-            validate=None,
+            validate=validate,
             primary=PRIMARY,
-            fixed=fixed,
-            stages=stages,
+            **given,
         )
-        return tuning.run()[0]
 
 
 def test_targets_are_later_events_of_items_with_text_drawn_evenly() -> None:
